@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from service.routes import admin, health, images, search
 from service.searcher import Searcher
 from service.settings import Settings
 from service.state import Compute, State
+
+log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
 _FOLLOW_EVERY_S = 1.0
@@ -85,4 +88,7 @@ async def _follow(searcher: Searcher) -> None:
     """Notice generations that other processes publish or activate."""
     while True:
         await asyncio.sleep(_FOLLOW_EVERY_S)
-        await to_thread.run_sync(searcher.follow)
+        try:
+            await to_thread.run_sync(searcher.follow)
+        except Exception:
+            log.exception("looking for a new generation failed; the present one is served on")

@@ -78,13 +78,18 @@ class Jobs:
                 (stage, done, total, job_id),
             )
 
-    def finish(self, job_id: str, *, generation: int | None = None, error: str | None = None) -> None:
+    def published(self, job_id: str, generation: int) -> None:
+        """Record what a job built; it is done only when the service has switched to that."""
+        with self._store.transaction() as connection:
+            connection.execute("UPDATE jobs SET generation = ? WHERE id = ?", (generation, job_id))
+
+    def finish(self, job_id: str, *, error: str | None = None) -> None:
         """Record how a job ended, unless its end is recorded already."""
         state = "done" if error is None else "failed"
         with self._store.transaction() as connection:
             connection.execute(
-                "UPDATE jobs SET state = ?, generation = ?, error = ?, finished = ? WHERE id = ? AND finished IS NULL",
-                (state, generation, error, _now(), job_id),
+                "UPDATE jobs SET state = ?, error = ?, finished = ? WHERE id = ? AND finished IS NULL",
+                (state, error, _now(), job_id),
             )
 
     def fail_abandoned(self) -> None:
@@ -93,7 +98,8 @@ class Jobs:
             return
         for job in self.list():
             if job.finished is None:
-                self.finish(job.id, error="the service ended while this job ran; start it again")
+                lost = job.generation is None
+                self.finish(job.id, error="the service ended while this job ran; start it again" if lost else None)
 
 
 class Runner:
@@ -111,7 +117,11 @@ class Runner:
         if lengths is not None:
             command += ["--lengths", ",".join(map(str, lengths))]
         # The worker reads its standard input: when this process ends, even by SIGKILL, the pipe closes and so does it.
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        try:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        except OSError as error:
+            self._jobs.finish(job.id, error=f"no process could be started: {error.strerror}")
+            return self._jobs.get(job.id)
         self._watcher = threading.Thread(target=self._watch, args=(job.id, self._process), daemon=True)
         self._watcher.start()
         return job
@@ -127,9 +137,10 @@ class Runner:
         status = process.wait()
         if process.stdin is not None:
             process.stdin.close()
-        if status != 0:
-            self._jobs.finish(job_id, error=f"the rebuild's process ended with status {status}; see the service's log")
         self._on_done()
+        lost = self._jobs.get(job_id).generation is None
+        problem = f"the rebuild's process ended with status {status}; see the service's log"
+        self._jobs.finish(job_id, error=problem if lost else None)
 
 
 def _job(row: tuple[Any, ...]) -> Job:

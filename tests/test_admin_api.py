@@ -107,7 +107,7 @@ def test_a_rebuild_publishes_a_higher_generation_and_no_search_fails_meanwhile(
         assert response.headers["location"] == f"/v1/admin/jobs/{response.json()['id']}"
         job = finished(client, response.json()["id"], headers)
         assert (job["state"], job["generation"], job["error"]) == ("done", 2, None)
-        wait_for(lambda: generation(client) == 2)
+        assert generation(client) == 2, "when a job is done, its generation is served"
         wait_for(lambda: generations and generations[-1] == 2)
     finally:
         stop.set()
@@ -121,7 +121,6 @@ def test_a_rebuild_can_change_the_lengths(client: httpx.Client, gallery: Gallery
     headers = {"api-key": admin_headers(gallery)["Authorization"].removeprefix("Bearer ")}
     response = client.post("/v1/admin/rebuild", json={"lengths": [3, 6]}, headers=headers)
     assert finished(client, response.json()["id"], headers)["state"] == "done"
-    wait_for(lambda: generation(client) == 2)
     assert [entry["length"] for entry in client.get("/v1/lengths").json()["lengths"]] == [3, 6, 12]
 
 
@@ -181,6 +180,40 @@ def test_jobs_that_a_killed_service_left_are_ended_at_start(gallery: Gallery) ->
         body = client.get(f"/v1/admin/jobs/{left.id}", headers=admin_headers(gallery)).json()
     assert body["state"] == "failed"
     assert "start it again" in body["error"]
+
+
+def test_a_job_whose_result_was_published_before_the_kill_is_done(gallery: Gallery) -> None:
+    jobs = Jobs(gallery)
+    left = jobs.create("rebuild", {})
+    jobs.published(left.id, 1)
+    with serving(settings_of(gallery)) as client:
+        body = client.get(f"/v1/admin/jobs/{left.id}", headers=admin_headers(gallery)).json()
+    assert (body["state"], body["generation"], body["error"]) == ("done", 1, None)
+
+
+def test_a_rebuild_that_cannot_be_started_fails_and_the_next_one_is_free_to(
+    client: httpx.Client, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = admin_headers(gallery)
+    with monkeypatch.context() as broken:
+        broken.setattr("sys.executable", "/nowhere/python")
+        job = client.post("/v1/admin/rebuild", headers=headers).json()
+    assert job["state"] == "failed"
+    assert "no process could be started" in job["error"]
+    again = client.post("/v1/admin/rebuild", headers=headers).json()["id"]
+    assert finished(client, again, headers)["state"] == "done"
+
+
+def test_what_goes_wrong_in_following_does_not_end_it(
+    client: httpx.Client, gallery: Gallery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = admin_headers(gallery)
+    assert finished(client, client.post("/v1/admin/rebuild", headers=headers).json()["id"], headers)["state"] == "done"
+    with monkeypatch.context() as broken:
+        broken.setattr(Gallery, "current", lambda self: (_ for _ in ()).throw(PermissionError("no")))
+        wait_for(lambda: "looking for a new generation failed" in caplog.text)
+    gallery.activate(1)
+    wait_for(lambda: generation(client) == 1)
 
 
 def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The process of a rebuild: publishes the next generation and records its progress in the job.
+"""The process of a rebuild: publishes the next generation and records its progress and its result in the job.
 
 Run by the service as `python -m service.gallery.worker GALLERY --job ID`; ends when its standard input closes.
 """
@@ -47,7 +47,7 @@ class JobProgress(Progress):
 
 
 def main() -> int:
-    """Rebuild once; the outcome is in the job."""
+    """Rebuild once; the service ends the job when it has switched to the result."""
     parser = argparse.ArgumentParser(description="Rebuild a gallery for a job of the service.")
     parser.add_argument("gallery", type=Path)
     parser.add_argument("--job", required=True)
@@ -71,7 +71,7 @@ def main() -> int:
         logging.exception("the rebuild failed")
         jobs.finish(args.job, error="the rebuild failed unexpectedly; the service's log has the reason")
         return 1
-    jobs.finish(args.job, generation=number)
+    jobs.published(args.job, number)
     return 0
 
 
