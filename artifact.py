@@ -86,13 +86,34 @@ def publishing(
 
     Raises: ArtifactExistsError, if anything is at `path` already.
     """
+    with _staging(path) as staging:
+        yield staging
+        seal(staging, kind=kind, made_from=made_from, properties=properties)
+
+
+def copy(source: Path, target: Path, *, kind: str) -> Artifact:
+    """Publish a copy of the artifact at `source` as `target`, whole or not at all, after verifying it.
+
+    Raises: ArtifactError, if it is damaged or of another kind; ArtifactExistsError.
+    """
+    found = read(source, kind=kind)
+    with _staging(target) as staging:
+        for name in (*found.files, MANIFEST):
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, staging / name)
+            with (staging / name).open("rb") as f:
+                os.fsync(f.fileno())
+    return read(target, kind=kind)
+
+
+@contextmanager
+def _staging(path: Path) -> Iterator[Path]:
     if path.exists():
         raise ArtifactExistsError(f"{path} already exists and is not overwritten: choose another name, or remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_STAGING}{path.name}-"))
     try:
         yield staging
-        seal(staging, kind=kind, made_from=made_from, properties=properties)
         staging.chmod(0o755)
         try:
             os.rename(staging, path)

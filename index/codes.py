@@ -24,9 +24,14 @@ def unit_prefix(codes: Floats, length: int) -> NDArray[np.float32]:
 
     A prefix of zeros stays zero: its cosine with everything is 0.
     """
-    prefix = np.asarray(codes[:, :length], dtype=np.float32)
+    prefix = np.array(codes[:, :length], dtype=np.float32, order="C")
+    peaks = np.abs(prefix).max(axis=1, initial=0)
+    extreme = (peaks > 0) & ((peaks > 1e15) | (peaks < 1e-15))  # their squares leave float32's range
+    if extreme.any():
+        prefix[extreme] /= peaks[extreme, None]
     norms = np.sqrt(np.einsum("ij,ij->i", prefix, prefix))
-    return np.ascontiguousarray(prefix / np.where(norms > 0, norms, 1)[:, None])
+    prefix /= np.where(norms > 0, norms, 1)[:, None]
+    return prefix
 
 
 class Codes:

@@ -340,3 +340,18 @@ def test_a_failed_write_atomic_keeps_the_old_bytes_and_leaves_nothing_else(
         artifact.write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_copy_is_the_same_artifact_and_a_damaged_one_is_not_copied(tmp_path: Path) -> None:
+    with artifact.publishing(tmp_path / "first", kind="thing") as directory:
+        (directory / "below").mkdir()
+        (directory / "below" / "data").write_bytes(b"12345")
+    copied = artifact.copy(tmp_path / "first", tmp_path / "second", kind="thing")
+    assert copied.id == artifact.read(tmp_path / "first", kind="thing").id
+    assert (tmp_path / "second" / "below" / "data").read_bytes() == b"12345"
+    (tmp_path / "first" / "below" / "data").write_bytes(b"12346")
+    with pytest.raises(artifact.ArtifactDamagedError, match="below/data"):
+        artifact.copy(tmp_path / "first", tmp_path / "third", kind="thing")
+    with pytest.raises(artifact.ArtifactExistsError):
+        artifact.copy(tmp_path / "second", tmp_path / "second", kind="thing")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["first", "second"]

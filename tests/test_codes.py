@@ -136,3 +136,9 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "codes" / name).unlink()
     with pytest.raises(artifact.ArtifactDamagedError, match=name):
         Codes(tmp_path / "codes")
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_codes_whose_squares_leave_float32_still_become_unit_codes(scale: float) -> None:
+    codes = random_codes(0, 5).astype(np.float32)
+    np.testing.assert_allclose(unit_prefix(codes * np.float32(scale), 8), oracles.unit_prefix(codes, 8), atol=2e-6)

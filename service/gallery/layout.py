@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,16 +130,10 @@ class Gallery:
 
     def adopt_encoder(self, path: Path) -> Path:
         """Copy an encoder artifact into the gallery, which then needs nothing from outside. Raises: ArtifactError."""
-        found = artifact.read(path, kind="encoder")
+        found = artifact.read(path, kind="encoder", verify=False)
         target = self.encoder_path(found.id)
         if not target.exists():
-            staging = self.encoders / f".building-{found.id}-{os.getpid()}"
-            shutil.copytree(path, staging, ignore=lambda _, names: [n for n in names if n.startswith(".")])
-            for file in staging.rglob("*"):
-                with file.open("rb") as f:
-                    os.fsync(f.fileno())
-            staging.rename(target)
-            artifact.fsync_directory(self.encoders)
+            artifact.copy(path, target, kind="encoder")
         return target
 
     def retire(self, *, keep: int) -> None:
