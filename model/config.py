@@ -21,7 +21,6 @@ from pydantic import (
 from model.errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
-Probability = Field(ge=0.0, le=1.0)
 
 
 class _Table(BaseModel):

@@ -180,3 +180,21 @@ def test_a_wrong_setting_is_named(overrides: list[str], named: str) -> None:
 def test_an_unknown_preset_lists_the_presets() -> None:
     with pytest.raises(ConfigError, match="fashion-demo"):
         load_config("fashion-dem", [])
+
+
+def test_a_run_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    config = load_config(None, tiny_overrides())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match=r"Not a directory|File exists"):
+        Run.start(tmp_path / "file", images="x", config=config)
+    with pytest.raises(ConfigError, match="no backbone 'vast-conv'"):
+        Run.start(tmp_path / "run", images="x", config=config.model_copy(update={"backbone": "vast-conv"}))
+    assert not (tmp_path / "run").exists()
+    run = Run.start(tmp_path / "run", images="x", config=config)
+    (run.path / "checkpoint.pt").write_bytes(b"half a checkpoint")
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt is damaged"):
+        run.load_checkpoint()
+    for text in ("{", "[]", "{}"):
+        (run.path / "run.json").write_text(text)
+        with pytest.raises(TrainingError, match=r"run\.json"):
+            Run(run.path)

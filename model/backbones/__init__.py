@@ -23,6 +23,11 @@ def build_backbone(name: str) -> nn.Module:
 
     Raises: ConfigError, which lists the names there are.
     """
+    require_backbone(name)
+    return BACKBONES[name]()
+
+
+def require_backbone(name: str) -> None:
+    """Raises: ConfigError, which lists the names there are, for another one."""
     if name not in BACKBONES:
         raise ConfigError(f"there is no backbone '{name}'; available: {', '.join(BACKBONES)}")
-    return BACKBONES[name]()

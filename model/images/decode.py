@@ -88,6 +88,14 @@ def inspect(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageInfo:
     return ImageInfo(FORMATS[image.format or ""], width, height)
 
 
+def load_square(data: bytes, size: int) -> NDArray[np.uint8] | ImageError:
+    """The image decoded to a centred square, (size, size, 3), or why that cannot be: one bad image fails alone."""
+    try:
+        return to_square(decode(data, at_least=size), size)
+    except ImageError as error:
+        return error
+
+
 def to_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """The largest centred square of an RGB image, resized to (size, size, 3), uint8."""
     fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)

@@ -10,7 +10,11 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from model.errors import SourceError
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import ImageError, SourceError
+from model.images.decode import load_square
 from model.images.fashion_mnist import FashionMnist
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -23,15 +27,23 @@ class SourceImage:
 
     Attributes:
         id: unique within the source; the path below its root for files.
-        data: the encoded bytes.
+        data: the encoded bytes; none where they could not be read.
         path: the file on disk, where there is one.
         metadata: what the source knows; `label` is the name of the image's top folder, where there is one.
+        problem: why there are no bytes, where that is so.
     """
 
     id: str
     data: bytes
     path: Path | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    problem: str | None = None
+
+    def load(self, size: int) -> NDArray[np.uint8] | ImageError:
+        """Decoded to a centred square, (size, size, 3), or why that cannot be."""
+        if self.problem is not None:
+            return ImageError(self.problem)
+        return load_square(self.data, size)
 
 
 class Source(Protocol):
@@ -66,10 +78,14 @@ class FolderSource:
 
     def __iter__(self) -> Iterator[SourceImage]:
         for path in self._paths:
-            relative = PurePosixPath(path.relative_to(self._root).as_posix())
-            with path.open("rb") as f:
-                data = f.read(MAX_FILE_BYTES)
-            yield SourceImage(str(relative), data, path.resolve(), _folder_label(relative))
+            relative = _printable(path.relative_to(self._root).as_posix())
+            data, problem = b"", None
+            try:
+                with path.open("rb") as f:
+                    data = f.read(MAX_FILE_BYTES)
+            except OSError as error:
+                problem = f"the file cannot be read: {error.strerror}"
+            yield SourceImage(str(relative), data, path.resolve(), _folder_label(relative), problem)
 
 
 class TarSource:
@@ -95,7 +111,7 @@ class TarSource:
                 if _is_image_member(member):
                     stream = tar.extractfile(member)
                     assert stream is not None
-                    relative = PurePosixPath(member.name.removeprefix("./"))
+                    relative = _printable(member.name.removeprefix("./"))
                     yield SourceImage(str(relative), stream.read(MAX_FILE_BYTES), None, _folder_label(relative))
 
 
@@ -138,6 +154,11 @@ def batches(source: Source, size: int) -> Iterator[list[SourceImage]]:
     images = iter(source)
     while batch := list(islice(images, size)):
         yield batch
+
+
+def _printable(name: str) -> PurePosixPath:
+    """A file name as text; bytes of it that are no UTF-8 are written as \\xNN."""
+    return PurePosixPath(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def _is_hidden(relative: Path) -> bool:

@@ -30,9 +30,6 @@ class PairSampler:
         if config.neighbours:
             self._neighbours = pixel_neighbours(pixels, config.neighbours, device=device)
 
-    def __len__(self) -> int:
-        return len(self._pixels)
-
     def draw(self, rows: NDArray[np.int64], *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A positive pair for each of the images `rows`: two batches (n, 3, size, size), normalised, on the device."""
         partners = rows

@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 import artifact
 from model.errors import ImageError, SourceError
-from model.images.decode import decode, to_square
-from model.images.sources import Source, SourceImage, batches
+from model.images.sources import Source, batches
 
 _BATCH = 256
 
@@ -59,15 +58,9 @@ def _fill(source: Source, *, side: int, path: Path) -> dict[str, object]:
     pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(source), side, side, 3))
     count, skipped = 0, []
 
-    def load(image: SourceImage) -> NDArray[np.uint8] | ImageError:
-        try:
-            return to_square(decode(image.data, at_least=side), side)
-        except ImageError as error:
-            return error
-
     with ThreadPoolExecutor() as pool, tqdm(total=len(source), desc="decode", unit="image") as bar:
         for batch in batches(source, _BATCH):
-            for image, loaded in zip(batch, pool.map(load, batch), strict=True):
+            for image, loaded in zip(batch, pool.map(lambda image: image.load(side), batch), strict=True):
                 if isinstance(loaded, ImageError):
                     skipped.append((image.id, str(loaded)))
                 else:

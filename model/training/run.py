@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import artifact
+from model.backbones import require_backbone
 from model.config import TrainingConfig, parse_config
 from model.errors import TrainingError
 from model.network import EncoderNetwork
@@ -38,15 +39,25 @@ class Run:
             description = json.loads((path / _DESCRIPTION).read_text())
         except FileNotFoundError:
             raise TrainingError(f"there is no training run at {path}; start one with `eigenlens train`") from None
-        self.images = str(description["images"])
-        self.config = parse_config(description["config"])
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{path / _DESCRIPTION} cannot be read: {error}") from error
+        try:
+            images, config = description["images"], description["config"]
+        except (KeyError, TypeError):
+            raise TrainingError(f"{path / _DESCRIPTION} does not describe a run: start it anew") from None
+        self.images = str(images)
+        self.config = parse_config(config)
 
     @classmethod
     def start(cls, path: Path, *, images: str, config: TrainingConfig) -> Run:
         """Make a new run directory. Raises: TrainingError, if anything is there already."""
-        if path.exists() and any(path.iterdir()):
+        require_backbone(config.backbone)
+        if path.is_dir() and any(path.iterdir()):
             raise TrainingError(f"{path} is not empty: continue that run with --resume, or choose another --out")
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"a run cannot be kept at {path}: {error.strerror}") from error
         description = {"images": images, "config": config.model_dump(mode="json")}
         artifact.write_atomic(path / _DESCRIPTION, json.dumps(description, indent=2).encode())
         return cls(path)
@@ -92,6 +103,10 @@ class Run:
             state: dict[str, Any] = torch.load(self.path / _CHECKPOINT, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
+        except Exception as error:  # a damaged file makes torch raise errors of many kinds
+            raise TrainingError(
+                f"{self.path / _CHECKPOINT} is damaged: remove it and --resume starts from the first step"
+            ) from error
         return state
 
     def append_metrics(self, record: dict[str, Any]) -> None:
