@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from artifact import ArtifactError, EigenlensError
 from index import errors as index_errors
@@ -94,6 +95,10 @@ def install(app: FastAPI) -> None:
         answer = problem(error.status_code, name, str(error.detail), request=request)
         answer.headers.update(error.headers or {})
         return answer
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> ProblemResponse:
+        return problem(400, "client-gone", "the client left before its request was complete", request=request)
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> ProblemResponse:

@@ -53,11 +53,6 @@ class Searcher:
             raise NotReadyError("the service is loading its gallery")
         return self._snapshot
 
-    @property
-    def ready(self) -> bool:
-        """Whether searches can be answered."""
-        return self._snapshot is not None
-
     def load(self) -> None:
         """Open the current generation, warm its encoder up and serve it. Raises: GalleryError; ArtifactError."""
         with self._switching:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import eigenlens
 from artifact import ArtifactDamagedError
 from model.images.sources import FolderSource
 from model.runtime.encoder import Encoder
-from service.errors import GalleryBusyError, GalleryError
+from service.errors import GalleryBusyError, GalleryError, ImageContentGoneError
 from service.gallery.build import Progress, add_images, publish_generation
 from service.gallery.layout import Gallery
 from tests.service_builders import (
@@ -262,3 +263,68 @@ def test_the_switch_is_atomic_to_every_reader(tmp_path: Path) -> None:
         reader.join()
     assert not problems
     assert seen == {1, 2}
+
+
+def test_a_build_keeps_the_lengths_of_the_gallery_unless_others_are_asked_for(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=4, lengths=(3, 6)), Encoder(tmp_path / "encoder")
+    for asked, expected in ((None, (3, 6, 12)), ((5,), (5, 12)), (None, (5, 12))):
+        with gallery.writing():
+            publish_generation(gallery, encoder, Progress(), lengths=asked)
+        assert gallery.open_current()[1].lengths == expected
+
+
+def test_a_length_that_cannot_be_built_is_refused_before_a_gallery_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder, images = write_encoder(tmp_path / "encoder"), write_images(tmp_path / "images", 2)
+    command = ["build", "--encoder", str(encoder), "--images", str(images), "--gallery", str(tmp_path / "gallery")]
+    assert eigenlens.main([*command, "--lengths", "4,13"]) == 1
+    assert "prefix length 13 cannot be built" in capsys.readouterr().err
+    assert not (tmp_path / "gallery").exists()
+
+
+def test_images_that_were_moved_are_found_at_their_new_place(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=3), Encoder(tmp_path / "encoder")
+    (tmp_path / "images").rename(tmp_path / "moved")
+    with pytest.raises(ImageContentGoneError):
+        gallery.store.content(gallery.store.record(image_id(1)).key)
+    with gallery.writing():
+        report = add_images(gallery, encoder, FolderSource(tmp_path / "moved"), Progress())
+    assert (report.added, report.unchanged) == (0, 3)
+    assert gallery.store.content(gallery.store.record(image_id(1)).key) == png(pixels_of(1))
+
+
+def test_file_names_that_are_no_text_and_files_that_cannot_be_read_are_reported_and_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_images(tmp_path / "images", 2)
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.png"))
+    odd.write_bytes(png(pixels_of(9)))
+    (folder / "gone.png").symlink_to(folder)  # reading it fails, whoever reads
+    gallery = Gallery(tmp_path / "gallery", create=True)
+    encoder = Encoder(write_encoder(tmp_path / "encoder"))
+    source = FolderSource(folder)
+    with gallery.writing():
+        gallery.adopt_encoder(encoder.artifact.path)
+        report = add_images(gallery, encoder, source, Progress())
+    assert report.added == 3
+    assert gallery.store.content(gallery.store.record("\\xff\\xfe.png").key) == png(pixels_of(9))
+
+
+def test_a_file_that_vanishes_between_listing_and_reading_is_reported(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 3)
+    source = FolderSource(folder)
+    (folder / image_id(1)).unlink()
+    (folder / image_id(1)).mkdir()
+    gallery = Gallery(tmp_path / "gallery", create=True)
+    encoder = Encoder(write_encoder(tmp_path / "encoder"))
+    with gallery.writing():
+        gallery.adopt_encoder(encoder.artifact.path)
+        report = add_images(gallery, encoder, source, Progress())
+    assert (report.added, report.failed) == (2, [(image_id(1), "the file cannot be read: Is a directory")])
+
+
+def test_a_database_that_is_none_is_refused_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "gallery.sqlite").write_bytes(b"not a database, though it is long enough to be taken for one" * 20)
+    with pytest.raises(GalleryError, match="cannot be used: file is not a database"):
+        Gallery(tmp_path)

@@ -162,3 +162,17 @@ def test_too_many_parts_are_refused(client: httpx.Client) -> None:
     assert 400 <= response.status_code < 500
     response = client.post("/v1/search", files=[("image", ("x.png", png(pixels_of(0))))] * 5)
     assert 400 <= response.status_code < 500
+
+
+def test_a_client_that_leaves_in_mid_upload_leaves_no_traceback(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
+        connection.sendall(
+            b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+            b"Content-Length: 1000\r\n\r\n--b\r\n"
+        )
+    for _ in range(20):
+        assert client.get("/healthz").status_code == 200
+        time.sleep(0.01)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -9,6 +9,7 @@ from typing import Never
 
 from tqdm import tqdm
 
+from index.generation import choose_lengths
 from model.images.sources import open_source
 from model.runtime.encoder import Encoder
 from service.errors import GalleryError
@@ -36,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--lengths",
         type=parse_lengths,
         metavar="N,N,...",
-        help="prefix lengths to build; powers of two from 4 if absent. The full length is always built",
+        help="prefix lengths to build; the gallery's own, or powers of two from 4, if absent; the full one always is",
     )
 
 
@@ -57,10 +58,13 @@ def run(args: argparse.Namespace) -> int:
         raise GalleryError(f"there is no gallery at {args.gallery} yet: give the --encoder to make one with")
     encoder = Encoder(args.encoder) if args.encoder is not None else None
     source = open_source(args.images) if args.images is not None else None
+    if encoder is not None:
+        choose_lengths(encoder.code_length, args.lengths)  # refused before a gallery is made or anything encoded
     gallery = Gallery(args.gallery, create=True)
     with gallery.writing(), ProgressBar() as progress:
         if encoder is None:
             encoder = Encoder(gallery.encoder_path(gallery.current_encoder_id()))
+            choose_lengths(encoder.code_length, args.lengths)
         else:
             gallery.adopt_encoder(encoder.artifact.path)
         report = add_images(gallery, encoder, source, progress) if source is not None else Report()

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.codes import Codes, writing_codes
-from index.generation import build_generation, choose_lengths
+from index.generation import Generation, build_generation, choose_lengths
 from model.errors import ImageError
-from model.images.decode import DEFAULT_MAX_PIXELS, decode, inspect
+from model.images.decode import inspect, load_square
 from model.images.sources import Source, SourceImage, batches
 from model.runtime.encoder import Encoder
 from service.errors import GalleryError
@@ -57,11 +57,11 @@ def add_images(gallery: Gallery, encoder: Encoder, source: Source, progress: Pro
             fresh = []
             for image in batch:
                 checksum = sha256(image.data).hexdigest()
-                if gallery.store.checksum_of(image.id) == checksum:
+                if image.problem is None and gallery.store.holds(image.id, checksum=checksum, path=image.path):
                     report.unchanged += 1
                 else:
                     fresh.append((image, checksum))
-            loaded = list(pool.map(lambda item: _load(encoder, item[0].data), fresh))
+            loaded = list(pool.map(lambda item: item[0].load(encoder.image_size), fresh))
             accepted: list[tuple[SourceImage, str, Pixels]] = []
             for (image, checksum), pixels in zip(fresh, loaded, strict=True):
                 if isinstance(pixels, ImageError):
@@ -87,15 +87,22 @@ def publish_generation(
 
     Codes come from the current generation or the store; only images without a code of this encoder are encoded.
 
+    Args:
+        lengths: prefix lengths; when None those of the current generation, or the usual ones for another encoder.
+
     Returns: the number of the new generation.
 
-    Raises: GalleryError, if there is no image; ImageContentGoneError, if one has to be encoded and its file is gone.
+    Raises: CodesError, for a length that codes do not have; GalleryError, if there is no image;
+        ImageContentGoneError, if one has to be encoded and its file is gone.
     """
-    previous = _current_codes(gallery, encoder)
+    current = _current_generation(gallery, encoder)
+    if lengths is None and current is not None:
+        lengths = current.lengths
+    chosen = choose_lengths(encoder.code_length, lengths)
+    previous = None if current is None else current.codes
     _encode_missing(gallery, encoder, previous, progress)
     number = gallery.next_number()
     codes = _assemble(gallery, encoder, previous, f"{number:06d}", progress)
-    chosen = choose_lengths(codes.code_length, lengths)
     progress.start("index", len(chosen))
     build_generation(
         gallery.generation_path(number), codes, lengths=chosen, on_progress=lambda done, total: progress.advance(1)
@@ -117,7 +124,9 @@ def _encode_missing(gallery: Gallery, encoder: Encoder, previous: Codes | None, 
             keys = [int(key) for key in missing[start : start + BATCH]]
             contents = [gallery.store.content(key) for key in keys]
             pixels = []
-            for key, loaded in zip(keys, pool.map(lambda data: _load(encoder, data), contents), strict=True):
+            for key, loaded in zip(
+                keys, pool.map(lambda data: load_square(data, encoder.image_size), contents), strict=True
+            ):
                 if isinstance(loaded, ImageError):
                     raise GalleryError(f"image {key} was taken in but can no longer be read: {loaded}")
                 pixels.append(loaded)
@@ -156,19 +165,12 @@ def _codes_of(
     return codes
 
 
-def _current_codes(gallery: Gallery, encoder: Encoder) -> Codes | None:
-    """Codes of the current generation, if they are this encoder's."""
+def _current_generation(gallery: Gallery, encoder: Encoder) -> Generation | None:
+    """The current generation, if its codes are this encoder's."""
     if gallery.current() is None:
         return None
     _, generation = gallery.open_current()
-    return generation.codes if generation.encoder_id == encoder.id else None
-
-
-def _load(encoder: Encoder, data: bytes) -> Pixels | ImageError:
-    try:
-        return encoder.prepare(decode(data, max_pixels=DEFAULT_MAX_PIXELS, at_least=encoder.image_size))
-    except ImageError as error:
-        return error
+    return generation if generation.encoder_id == encoder.id else None
 
 
 def _new_image(image: SourceImage, checksum: str, code: NDArray[np.float32]) -> NewImage:

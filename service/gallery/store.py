@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +28,7 @@ CREATE TABLE images (
     height INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
     metadata TEXT NOT NULL,
-    path TEXT  -- of the original file; NULL when its bytes are in `contents`
+    path BLOB  -- of the original file, in the bytes of its system; NULL when its bytes are in `contents`
 );
 CREATE TABLE contents (key INTEGER PRIMARY KEY REFERENCES images ON DELETE CASCADE, data BLOB NOT NULL);
 CREATE TABLE codes (
@@ -90,12 +91,18 @@ class Store:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
+        try:
+            self._open(create=create)
+        except sqlite3.Error as error:
+            raise GalleryError(f"the gallery's database {path} cannot be used: {error}") from error
+
+    def _open(self, *, create: bool) -> None:
         connection = self._connection
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0 and create:
             connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
         elif version != _SCHEMA_VERSION:
-            raise GalleryError(f"{path} has schema {version}; this version reads schema {_SCHEMA_VERSION}")
+            raise GalleryError(f"{self._path} has schema {version}; this version reads schema {_SCHEMA_VERSION}")
 
     @property
     def _connection(self) -> sqlite3.Connection:
@@ -138,10 +145,15 @@ class Store:
         """Images in the gallery."""
         return int(self._connection.execute("SELECT count(*) FROM images").fetchone()[0])
 
-    def checksum_of(self, id: str) -> str | None:
-        """sha256 of the content of an image, or None if there is no such image."""
-        row = self._connection.execute("SELECT sha256 FROM images WHERE id = ?", (id,)).fetchone()
-        return None if row is None else str(row[0])
+    def holds(self, id: str, *, checksum: str, path: Path | None) -> bool:
+        """Whether the image is there with this content; if its file was moved to `path`, take note of that."""
+        row = self._connection.execute("SELECT sha256, path FROM images WHERE id = ?", (id,)).fetchone()
+        if row is None or row[0] != checksum:
+            return False
+        if row[1] is not None and path is not None and row[1] != os.fsencode(path):
+            with self.transaction() as connection:
+                connection.execute("UPDATE images SET path = ? WHERE id = ?", (os.fsencode(path), id))
+        return True
 
     def put(self, images: Iterable[NewImage], *, encoder_id: str) -> None:
         """Add images with their codes in one transaction; an image of the same id is replaced under a new key."""
@@ -157,7 +169,7 @@ class Store:
                         image.height,
                         image.sha256,
                         json.dumps(image.metadata),
-                        None if image.path is None else str(image.path),
+                        None if image.path is None else os.fsencode(image.path),
                     ),
                 ).lastrowid
                 if image.data is not None:
@@ -234,7 +246,7 @@ class Store:
         if data is not None:
             return bytes(data)
         try:
-            found = Path(path).read_bytes()
+            found = Path(os.fsdecode(path)).read_bytes()
         except OSError as error:
             raise ImageContentGoneError(
                 f"the file of image '{id}' cannot be read any more: {error.strerror}"

@@ -15,9 +15,10 @@ router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(req
 @router.post("/rebuild", status_code=202)
 def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = None) -> Job:
     """Build the next generation in the background; searches are answered from the present one until the switch."""
-    present = state.searcher.snapshot.generation
-    wanted = body.lengths if body is not None and body.lengths is not None else list(present.lengths)
-    job = state.runner.start_rebuild(lengths=choose_lengths(present.code_length, wanted))
+    lengths = None if body is None else body.lengths
+    if lengths is not None:
+        choose_lengths(state.searcher.snapshot.generation.code_length, lengths)  # refused now, not in the job
+    job = state.runner.start_rebuild(lengths=lengths)
     response.headers["Location"] = f"/v1/admin/jobs/{job.id}"
     return job
 
