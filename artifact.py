@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -204,8 +205,9 @@ def read(path: Path, *, kind: str, verify: bool = True) -> Artifact:
         raise ArtifactError(f"{path} is of kind '{found.kind}', and '{kind}' was asked for")
     if found.id != _content_id(content):
         raise ArtifactDamagedError(path, MANIFEST, "its id does not match its contents")
-    for name, expected in found.files.items():
-        _check_file(path, name, expected, verify=verify)
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
+        for _ in pool.map(lambda item: _check_file(path, *item, verify=verify), found.files.items()):
+            pass
     return found
 
 

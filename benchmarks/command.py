@@ -15,7 +15,7 @@ from benchmarks.training import training_time
 from index.generation import choose_lengths
 from model.runtime.encoder import Encoder
 from model.training.run import Run
-from service.commands.build import parse_lengths
+from service.options import parse_lengths
 
 EPILOG = """examples:
   eigenlens bench quality --encoder .demo/fashion-mnist/encoder

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,11 @@ from index.errors import CodesError
 KIND = "codes"
 _CODES_FILE = "codes.npy"
 _KEYS_FILE = "keys.npy"
+_ORDER_FILE = "order.npy"
+_NORMS_FILE = "norms.npy"
+_CHUNK = 65_536
+# Norms outside of these may have lost squares to the bounds of float32.
+_SMALL, _LARGE = 1e-15, 1e15
 
 Floats = NDArray[np.floating]
 
@@ -25,12 +32,13 @@ def unit_prefix(codes: Floats, length: int) -> NDArray[np.float32]:
     A prefix of zeros stays zero: its cosine with everything is 0.
     """
     prefix = np.array(codes[:, :length], dtype=np.float32, order="C")
-    peaks = np.abs(prefix).max(axis=1, initial=0)
-    extreme = (peaks > 0) & ((peaks > 1e15) | (peaks < 1e-15))  # their squares leave float32's range
-    if extreme.any():
-        prefix[extreme] /= peaks[extreme, None]
     norms = np.sqrt(np.einsum("ij,ij->i", prefix, prefix))
-    prefix /= np.where(norms > 0, norms, 1)[:, None]
+    if len(norms) and not (norms.min() > _SMALL and norms.max() < _LARGE):
+        peaks = np.abs(prefix).max(axis=1, initial=0)
+        prefix /= np.where(peaks > 0, peaks, 1)[:, None]
+        norms = np.sqrt(np.einsum("ij,ij->i", prefix, prefix))
+        norms[norms == 0] = 1
+    prefix /= norms[:, None]
     return prefix
 
 
@@ -38,8 +46,9 @@ class Codes:
     """An opened codes artifact, memory-mapped.
 
     Attributes:
-        codes: (n, code_length), float16, unit norm (cosines of prefixes do not depend on a code's norm).
-        keys: (n,), int64, ascending: the gallery's key of each row.
+        codes: (n, code_length), float16, unit norm up to rounding (cosines do not depend on a code's norm).
+        norms: (n,), float32: what rounding made of each norm; 1 for a code of zeros.
+        keys: (n,), int64: the gallery's key of each row. Rows are in any order; see index/arrangement.py.
         encoder_id: of the encoder that made them.
     """
 
@@ -47,10 +56,19 @@ class Codes:
         self.artifact = artifact.read(path, kind=KIND, verify=verify)
         self.id = self.artifact.id
         self.encoder_id = self.artifact.made_from["encoder"]
-        self.codes: NDArray[np.float16] = np.load(self.artifact.file(_CODES_FILE), mmap_mode="r", allow_pickle=False)
-        self.keys: NDArray[np.int64] = np.load(self.artifact.file(_KEYS_FILE), mmap_mode="r", allow_pickle=False)
+        codes = self._map(_CODES_FILE)
+        self._offset = codes.offset
+        # Plain arrays over the mappings: indexing a numpy.memmap takes microseconds longer.
+        self.codes: NDArray[np.float16] = np.asarray(codes)
+        self.norms: NDArray[np.float32] = np.asarray(self._map(_NORMS_FILE))
+        self.keys: NDArray[np.int64] = np.asarray(self._map(_KEYS_FILE))
+        self._order: NDArray[np.int64] = np.asarray(self._map(_ORDER_FILE))
         if self.codes.ndim != 2 or self.keys.shape != self.codes.shape[:1]:
             raise CodesError(f"{path} holds codes {self.codes.shape} and keys {self.keys.shape}, which do not match")
+
+    def _map(self, name: str) -> np.memmap[Any, Any]:
+        mapped: np.memmap[Any, Any] = np.load(self.artifact.file(name), mmap_mode="r", allow_pickle=False)
+        return mapped
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -60,42 +78,103 @@ class Codes:
         """Coordinates of a code."""
         return int(self.codes.shape[1])
 
+    @property
+    def last_key(self) -> int:
+        """The largest key; 0 where there are none."""
+        return int(self.keys[self._order[-1]]) if len(self) else 0
+
+    def rows_of(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row of each key, (m,); -1 for a key that is not here."""
+        if len(self) == 0:
+            return np.full(len(keys), -1, dtype=np.int64)
+        places = np.minimum(np.searchsorted(self.keys, keys, sorter=self._order), len(self) - 1)
+        rows = np.asarray(self._order[places])
+        return np.where(self.keys[rows] == keys, rows, -1)
+
+    def read(self, start: int, stop: int) -> NDArray[np.float16]:
+        """A run of rows, read from the file and not through its mapping: a scan does not stay in memory."""
+        width = self.code_length
+        offset = self._offset + 2 * width * start
+        path = self.artifact.file(_CODES_FILE)
+        return np.fromfile(path, dtype=np.float16, count=(stop - start) * width, offset=offset).reshape(-1, width)
+
+    def sample(self, count: int) -> NDArray[np.float16]:
+        """At most `count` rows at equal distances, (m, code_length), in one pass over the file."""
+        step = max(1, -(-len(self) // count))
+        runs = [
+            self.read(start, min(start + _CHUNK, len(self)))[-start % step :: step]
+            for start in range(0, len(self), _CHUNK)
+        ]
+        return np.concatenate(runs)
+
+    def scan(self, count: int) -> faiss.Index:
+        """The first `count` mapped codes as FAISS's flat index of half-precision vectors.
+
+        Nothing is copied: the index is good for as long as these codes are kept.
+        """
+        index = faiss.IndexScalarQuantizer(self.code_length, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        view = self.codes[:count].reshape(-1).view(np.uint8)
+        pointer, held = faiss.swig_ptr(view), index.codes
+        # FAISS makes such views of files that it maps itself, but has no call to make one of an array.
+        held.is_owned = False
+        held.view_data, held.view_size = pointer, view.nbytes
+        held.c_ptr, held.c_size = pointer, view.nbytes
+        index.ntotal = count
+        return index
+
 
 class CodesWriter:
-    """Fills a codes artifact batch by batch, in the order of keys."""
+    """Fills a codes artifact batch by batch."""
 
     def __init__(self, directory: Path, *, count: int, code_length: int) -> None:
-        shape = (count, code_length)
-        self._codes = np.lib.format.open_memmap(directory / _CODES_FILE, mode="w+", dtype=np.float16, shape=shape)
-        self._keys = np.lib.format.open_memmap(directory / _KEYS_FILE, mode="w+", dtype=np.int64, shape=(count,))
+        # Written as a file and not through a mapping, whose pages would count as this process's memory.
+        self._file = (directory / _CODES_FILE).open("wb")
+        header = {"descr": "<f2", "fortran_order": False, "shape": (count, code_length)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._code_length = code_length
+        self._keys = np.empty(count, dtype=np.int64)
+        self._norms = np.empty(count, dtype=np.float32)
+        self._directory = directory
         self.written = 0
 
     def append(self, keys: NDArray[np.int64], codes: Floats) -> None:
         """Add rows. Raises: CodesError, for a wrong shape, values that are not finite, or too many rows."""
-        if codes.ndim != 2 or codes.shape != (len(keys), self._codes.shape[1]):
-            raise CodesError(f"expected codes ({len(keys)}, {self._codes.shape[1]}), not {codes.shape}")
+        if codes.ndim != 2 or codes.shape != (len(keys), self._code_length):
+            raise CodesError(f"expected codes ({len(keys)}, {self._code_length}), not {codes.shape}")
         if not np.isfinite(codes).all():
             raise CodesError("codes hold values that are not finite; the encoder is broken, or its export is")
         end = self.written + len(keys)
         if end > len(self._keys):
             raise CodesError(f"{end} codes where {len(self._keys)} were announced")
-        self._codes[self.written : end] = unit_prefix(codes, codes.shape[1])
+        rounded = unit_prefix(codes, codes.shape[1]).astype(np.float16)
+        self._file.write(rounded.astype("<f2", copy=False).tobytes())
+        norms = np.linalg.norm(rounded.astype(np.float32), axis=1)
+        self._norms[self.written : end] = np.where(norms > 0, norms, 1)
         self._keys[self.written : end] = keys
         self.written = end
 
-    def close(self) -> None:
-        """Flush to the files. Raises: CodesError, if fewer rows came than were announced."""
+    def __enter__(self) -> CodesWriter:
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        self._file.close()
+        if error is None:
+            self._finish()
+
+    def _finish(self) -> None:
         if self.written != len(self._keys):
             raise CodesError(f"{self.written} codes where {len(self._keys)} were announced")
-        self._codes.flush()
-        self._keys.flush()
+        np.save(self._directory / _KEYS_FILE, self._keys)
+        np.save(self._directory / _NORMS_FILE, self._norms)
+        np.save(self._directory / _ORDER_FILE, np.argsort(self._keys, kind="stable"))
 
 
 @contextmanager
 def writing_codes(path: Path, *, count: int, code_length: int, encoder_id: str) -> Iterator[CodesWriter]:
     """Publish a codes artifact at `path`, whole or not at all. Raises: ArtifactExistsError; CodesError."""
     properties = {"count": count, "code_length": code_length, "dtype": "float16"}
-    with artifact.publishing(path, kind=KIND, made_from={"encoder": encoder_id}, properties=properties) as directory:
-        writer = CodesWriter(directory, count=count, code_length=code_length)
+    with (
+        artifact.publishing(path, kind=KIND, made_from={"encoder": encoder_id}, properties=properties) as directory,
+        CodesWriter(directory, count=count, code_length=code_length) as writer,
+    ):
         yield writer
-        writer.close()

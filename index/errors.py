@@ -35,3 +35,19 @@ class ResultCountError(SearchError, ValueError):
 
 class CodesError(SearchError, ValueError):
     """Codes have a shape or values that cannot be indexed."""
+
+
+class IndexKindError(SearchError, ValueError):
+    """There is no such kind of index, or not for this length."""
+
+
+class EffortError(SearchError, ValueError):
+    """An effort for an index that has none, or below 1."""
+
+
+class FilterError(SearchError, ValueError):
+    """A filter on metadata is not understood, or is too large."""
+
+
+class TargetError(SearchError, ValueError):
+    """No plan meets the recall and the latency that were asked for; the message says what can be had."""

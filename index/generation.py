@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import artifact
-from index.codes import Codes
-from index.errors import CodesError, PrefixLengthError, ResultCountError
-from index.plan import Plan
-from index.prefix_index import PrefixIndex, build_prefix_index, file_name
-from index.rerank import rerank
+from index.attributes import Attributes, write_attributes
+from index.calibration import Calibration, Calibrator
+from index.codes import Codes, unit_prefix
+from index.errors import CodesError, EffortError, PrefixLengthError, RerankLengthError, ResultCountError
+from index.kinds import IndexSpec, choose_indexes
+from index.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, Plan
+from index.prefix_index import TRAINING_VECTORS, Builder, PrefixIndex, file_name, most_results, open_prefix_index
+from index.rerank import rerank, score_rows
+from index.selection import Selection
 
 KIND = "generation"
+# A selection of at most this many rows is scored row by row, exactly.
+_FEW_ROWS = 2000
+_SCAN_CHUNK = 65_536
+_ENERGY_SAMPLE = 20_000
 
 
 def choose_lengths(code_length: int, wanted: Sequence[int] | None = None) -> tuple[int, ...]:
@@ -31,30 +40,59 @@ def choose_lengths(code_length: int, wanted: Sequence[int] | None = None) -> tup
 
 
 def build_generation(
-    path: Path, codes: Codes, *, lengths: Sequence[int], on_progress: Callable[[int, int], None] | None = None
+    path: Path,
+    codes: Codes,
+    *,
+    lengths: Sequence[int],
+    kinds: Mapping[int, str] | None = None,
+    metadata: Iterable[Mapping[str, Any]] = (),
+    queries: NDArray[np.float32] | None = None,
+    removal: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> artifact.Artifact:
-    """Build and publish the indexes of `codes` at `path`, whole or not at all.
+    """Build, calibrate and publish the indexes of `codes` at `path`, whole or not at all.
 
     Args:
         lengths: prefix lengths, as from choose_lengths.
-        on_progress: called with (lengths built, lengths in all) after each.
+        kinds: index kind of some of the lengths; what suits the number of codes for the others.
+        metadata: of the images, in the order of rows, to filter by.
+        queries: codes to calibrate with, (q, code_length); some of the codes, held out meanwhile, when None.
+        removal: number of the last removal of images that the codes have in them.
+        on_progress: called with (indexes built, indexes in all) after each.
 
-    Raises: ArtifactExistsError; CodesError, if there are no codes.
+    Raises: ArtifactExistsError; CodesError, if there are no codes; IndexKindError.
     """
     if len(codes) == 0:
         raise CodesError("there are no codes to index; add images first")
-    properties = {
+    sample = codes.sample(TRAINING_VECTORS)
+    energy = (
+        np.square(unit_prefix(sample[:: max(1, len(sample) // _ENERGY_SAMPLE)], codes.code_length)).mean(0).cumsum()
+    )
+    specs = choose_indexes(len(codes), lengths=lengths, kinds=kinds, energy={n: float(energy[n - 1]) for n in lengths})
+    properties: dict[str, Any] = {
         "count": len(codes),
         "code_length": codes.code_length,
-        "lengths": list(lengths),
+        "last_key": codes.last_key,
+        "removal": removal,
+        "indexes": [{"length": spec.length, "kind": spec.kind} for spec in specs],
         "codes": codes.artifact.path.name,
     }
     made_from = {"codes": codes.id, "encoder": codes.encoder_id}
     with artifact.publishing(path, kind=KIND, made_from=made_from, properties=properties) as directory:
-        for done, length in enumerate(lengths, start=1):
-            build_prefix_index(codes, prefix_length=length, path=directory / file_name(length))
+        calibrator = Calibrator(codes, queries=queries)
+        for done, spec in enumerate(specs, start=1):
+            builder = Builder(codes, spec, sample=sample)
+            builder.add(0, calibrator.held_in)
+            calibrator.measure(PrefixIndex(builder.index, spec, codes))
+            builder.add(calibrator.held_in, len(codes))
+            if spec.kind != "half":
+                builder.write(directory / file_name(spec))
             if on_progress is not None:
-                on_progress(done, len(lengths))
+                on_progress(done, len(specs))
+        properties["calibration"] = calibrator.result(
+            {spec: (directory / file_name(spec)).stat().st_size if spec.kind != "half" else 0 for spec in specs}
+        ).to_json()
+        write_attributes(directory, metadata)
     return artifact.read(path, kind=KIND, verify=False)
 
 
@@ -64,6 +102,8 @@ class Generation:
     Attributes:
         lengths: the prefix lengths that were built, ascending; the last is the full code length.
         keys: (n,), int64: the gallery's key of each row that a search returns.
+        calibration: measured recall and latency of its plans.
+        attributes: metadata of its rows, to filter by.
     """
 
     def __init__(self, path: Path, codes: Codes, *, verify: bool = True) -> None:
@@ -77,11 +117,11 @@ class Generation:
         self.codes = codes
         self.keys = codes.keys
         self.encoder_id = codes.encoder_id
-        self.lengths: tuple[int, ...] = tuple(self.artifact.properties["lengths"])
-        self._indexes = {
-            length: PrefixIndex(self.artifact.file(file_name(length)), prefix_length=length, count=len(codes))
-            for length in self.lengths
-        }
+        self.specs = tuple(IndexSpec(**entry) for entry in self.artifact.properties["indexes"])
+        self.lengths: tuple[int, ...] = tuple(spec.length for spec in self.specs)
+        self._indexes = {spec.length: self._open(spec) for spec in self.specs}
+        self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
+        self.attributes = Attributes(path, count=len(codes))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -93,32 +133,117 @@ class Generation:
 
     def bytes_of(self, length: int) -> int:
         """Size on disk of the index of a prefix length. Raises: PrefixLengthError."""
-        self._require(length)
-        return int(self.artifact.files[file_name(length)]["bytes"])
+        spec = self._require(length).spec
+        return 0 if spec.kind == "half" else int(self.artifact.files[file_name(spec)]["bytes"])
+
+    def max_effort(self, length: int) -> int | None:
+        """The effort at which the index of a length looks at everything; None if it has none."""
+        return self._require(length).max_effort
+
+    def make_plan(
+        self,
+        *,
+        k: int,
+        length: int | None = None,
+        rerank_length: int | None = None,
+        shortlist: int | None = None,
+        effort: int | None = None,
+    ) -> Plan:
+        """A plan for k results by a prefix of `length`, the full code when None, with what was not asked for chosen.
+
+        Raises: PrefixLengthError; RerankLengthError; ResultCountError; EffortError.
+        """
+        index = self._require(self.code_length if length is None else length)
+        spec = index.spec
+        if effort is not None and (index.max_effort is None or effort < 1):
+            raise EffortError(
+                f"effort {effort} is not possible: give 1 to {index.max_effort}"
+                if index.max_effort is not None
+                else f"the index of length {spec.length} is of kind '{spec.kind}', which has no effort; leave it out"
+            )
+        if index.max_effort is not None:
+            effort = min(effort or self.calibration.default_effort(spec), index.max_effort)
+        if rerank_length is None and index.kind.lossy:
+            rerank_length = spec.length
+        if rerank_length is None:
+            if shortlist is not None:
+                raise ResultCountError("a shortlist needs a rerank; give the rerank's length too")
+            return Plan(spec.length, spec.kind, effort)
+        if (
+            not (spec.length < rerank_length or index.kind.lossy)
+            or not spec.length <= rerank_length <= self.code_length
+        ):
+            raise RerankLengthError(rerank_length, prefix_length=spec.length, code_length=self.code_length)
+        if shortlist is not None and shortlist < k:
+            raise ResultCountError(f"a shortlist of {shortlist} cannot give {k} results; give {k} or more")
+        return Plan(
+            spec.length, spec.kind, effort, shortlist or max(MIN_SHORTLIST, SHORTLIST_FACTOR * k), rerank_length
+        )
 
     def search(
-        self, queries: NDArray[np.float32], *, plan: Plan, k: int
+        self, queries: NDArray[np.float32], *, plan: Plan, k: int, selection: Selection | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores (cosines) and rows of the k best, each (q, min(k, n)), best first.
+        """Scores (cosines) and rows of the k best, each (q, min(k, n)), best first; row -1 where fewer were found.
 
         Args:
             queries: codes, (q, code_length).
+            selection: rows that may be returned; all when None. Few rows are scored one by one, exactly.
 
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """
-        self._require(plan.prefix_length)
+        index = self._require(plan.prefix_length)
         if k < 1:
             raise ResultCountError(f"k is {k}; ask for 1 result or more")
         if queries.ndim != 2 or queries.shape[1] != self.code_length:
             raise CodesError(f"queries have shape {queries.shape}; codes here have {self.code_length} coordinates")
         if not np.isfinite(queries).all():
             raise CodesError("queries hold values that are not finite; they have no nearest codes")
-        index = self._indexes[plan.prefix_length]
-        if plan.rerank_length is None or plan.shortlist is None:
-            return index.search(queries, min(k, len(self)))
-        _, shortlist = index.search(queries, min(max(plan.shortlist, k), len(self)))
-        return rerank(queries, shortlist, self.codes.codes, length=plan.rerank_length, k=k)
+        k = min(k, len(self))
+        last = plan.rerank_length or plan.prefix_length
+        if selection is not None and selection.count <= max(_FEW_ROWS, k):
+            return score_rows(queries, selection.rows, self.codes.codes, length=last, k=k)
+        shortlist = None if plan.shortlist is None else min(max(plan.shortlist, k), len(self))
+        if shortlist == len(self):  # a shortlist of everything needs no first pass
+            return self._scan(queries, length=last, k=k, selection=selection)
+        most = most_results(index.spec)
+        if most is not None and max(shortlist or 0, k) > most:
+            scores, rows = self._scan(queries, length=plan.prefix_length, k=shortlist or k, selection=selection)
+            if shortlist is None or plan.rerank_length is None:
+                return scores, rows
+            return rerank(queries, rows, self.codes.codes, length=plan.rerank_length, k=k)
+        if shortlist is None or plan.rerank_length is None:
+            return index.search(queries, k, effort=plan.effort, selection=selection)
+        if plan.rerank_length == self.code_length:
+            return index.search_and_rescore(queries, k, shortlist=shortlist, effort=plan.effort, selection=selection)
+        _, found = index.search(queries, shortlist, effort=plan.effort, selection=selection)
+        return rerank(queries, found, self.codes.codes, length=plan.rerank_length, k=k)
 
-    def _require(self, length: int) -> None:
+    def _scan(
+        self, queries: NDArray[np.float32], *, length: int, k: int, selection: Selection | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The k best by the first `length` coordinates, exactly, chunk by chunk over the codes."""
+        scores = np.empty((len(queries), 0), dtype=np.float32)
+        rows = np.empty((len(queries), 0), dtype=np.int64)
+        prefixes = unit_prefix(queries, length)
+        for start in range(0, len(self), _SCAN_CHUNK):
+            chunk = self.codes.read(start, min(start + _SCAN_CHUNK, len(self)))
+            found = prefixes @ unit_prefix(chunk, length).T
+            numbers = np.arange(start, start + len(chunk))
+            if selection is not None:
+                allowed = selection.mask[start : start + len(chunk)]
+                found, numbers = found[:, allowed], numbers[allowed]
+            scores = np.concatenate([scores, found], axis=1)
+            rows = np.concatenate([rows, np.broadcast_to(numbers, found.shape)], axis=1)
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+        return scores, rows
+
+    def _open(self, spec: IndexSpec) -> PrefixIndex:
+        if spec.kind == "half":
+            return PrefixIndex(self.codes.scan(len(self.codes)), spec, self.codes)
+        return open_prefix_index(self.artifact.file(file_name(spec)), spec, self.codes)
+
+    def _require(self, length: int) -> PrefixIndex:
         if length not in self._indexes:
             raise PrefixLengthError(length, self.lengths)
+        return self._indexes[length]

@@ -1,8 +1,7 @@
-"""One FAISS index per prefix length: unit prefixes, inner product, so that scores are cosines."""
+"""One FAISS index of one prefix length: unit prefixes, inner product, so that scores are cosines."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import faiss
@@ -11,47 +10,197 @@ from numpy.typing import NDArray
 
 from index.codes import Codes, unit_prefix
 from index.errors import SearchError
+from index.kinds import IndexSpec, require_kind, search_parameters
+from index.selection import Selection
+from index.threads import all_cores
 
 _CHUNK = 65_536
+TRAINING_VECTORS = 262_144
+_VECTORS_PER_LIST = 64
+_KMEANS_STEPS = 8
+_EF_CONSTRUCTION = 100
 _QUERIES_WORTH_A_TEAM = 16
+_SPARE = 4
+# Panorama keeps its results in batches of this size and refuses more.
+_PANORAMA_MOST = 1024
+
+Scores = NDArray[np.float32]
+Rows = NDArray[np.int64]
 
 
-def file_name(prefix_length: int) -> str:
-    """Name of the index file of a prefix length within a generation."""
-    return f"prefix-{prefix_length:04d}.faiss"
+def file_name(spec: IndexSpec) -> str:
+    """Name of an index's file within a generation."""
+    return f"prefix-{spec.length:04d}-{spec.kind}.faiss"
 
 
-def build_prefix_index(codes: Codes, *, prefix_length: int, path: Path) -> None:
-    """Write the flat index of the first `prefix_length` coordinates of all codes to `path`."""
-    index = faiss.IndexFlatIP(prefix_length)
-    for start in range(0, len(codes), _CHUNK):
-        index.add(unit_prefix(codes.codes[start : start + _CHUNK], prefix_length))
-    faiss.write_index(index, str(path))
+class Builder:
+    """Makes the index of one prefix length in memory: trained at once, filled in one or several runs of rows.
+
+    Memory: the index itself and a sample of the codes to train it; the codes are read in chunks.
+    """
+
+    def __init__(self, codes: Codes, spec: IndexSpec, *, sample: NDArray[np.float16], seed: int = 0) -> None:
+        """Train on a fair sample of the codes, (m, code_length)."""
+        self._codes, self._spec = codes, spec
+        if spec.kind == "half":
+            self.index = codes.scan(0)
+            return
+        factory = require_kind(spec.kind).factory(len(codes), spec.length)
+        self.index = faiss.index_factory(spec.length, factory, faiss.METRIC_INNER_PRODUCT)
+        if isinstance(self.index, faiss.IndexIVF):
+            clustering = self.index.cp
+            clustering.niter, clustering.seed = _KMEANS_STEPS, seed + 1
+            clustering.max_points_per_centroid = _VECTORS_PER_LIST
+            clustering.min_points_per_centroid = 1  # it only warns, of galleries that are small on purpose
+        if isinstance(self.index, faiss.IndexIVFPQFastScan):
+            self.index.pq.cp.min_points_per_centroid = 1
+        if isinstance(self.index, faiss.IndexHNSW):
+            self.index.hnsw.efConstruction = _EF_CONSTRUCTION
+        if not self.index.is_trained:
+            with all_cores():
+                self.index.train(unit_prefix(sample, spec.length))
+
+    def add(self, start: int, stop: int) -> None:
+        """Add a run of rows; runs come in the order of rows."""
+        if self._spec.kind == "half":
+            self.index = self._codes.scan(stop)
+            return
+        for begin in range(start, stop, _CHUNK):
+            rows = self._codes.read(begin, min(begin + _CHUNK, stop))
+            with all_cores():
+                self.index.add(unit_prefix(rows, self._spec.length))
+
+    def write(self, path: Path) -> None:
+        """Write the index to a file."""
+        faiss.write_index(self.index, str(path))
 
 
 class PrefixIndex:
-    """An opened index of one prefix length, memory-mapped. Searches may run in several threads at once."""
+    """The index of one prefix length over its codes. Searches may run in several threads at once.
 
-    def __init__(self, path: Path, *, prefix_length: int, count: int) -> None:
-        try:
-            self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError as error:
-            raise SearchError(f"FAISS cannot read {path}: {error}") from error
-        if self._index.d != prefix_length or self._index.ntotal != count:
-            raise SearchError(
-                f"{path} holds {self._index.ntotal} vectors of {self._index.d} coordinates, "
-                f"not {count} of {prefix_length}"
-            )
-        self.prefix_length = prefix_length
+    Attributes:
+        spec: its length and kind.
+        max_effort: at which it looks at everything; None where its kind has no effort.
+    """
 
-    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and rows of the k best, each (q, k), best first; row -1 where the gallery has fewer than k.
+    def __init__(self, index: faiss.Index, spec: IndexSpec, codes: Codes) -> None:
+        """Search `index`, which holds the first `index.ntotal` rows of the codes."""
+        self.spec, self.kind, self.codes = spec, require_kind(spec.kind), codes
+        self.count = int(index.ntotal)
+        self.max_effort: int | None = None
+        self._exhaustive: PrefixIndex | None = None
+        if self.kind.effort == "nprobe":
+            self.max_effort = int(index.nlist)
+        elif self.kind.effort == "efSearch":
+            self.max_effort = self.count
+            # A graph may hold nodes that no path leads to: looking at everything goes through its vectors.
+            self._exhaustive = PrefixIndex(faiss.downcast_index(index.storage), IndexSpec(spec.length, "sq8"), codes)
+        self._index = index
+        # Full codes in, prefixes sliced and normalised inside, a shortlist rescored from the mapped codes: one call.
+        first = faiss.IndexPreTransform(index)
+        first.prepend_transform(faiss.NormalizationTransform(spec.length, 2.0))
+        if spec.length < codes.code_length:
+            first.prepend_transform(faiss.RemapDimensionsTransform(codes.code_length, spec.length, False))
+        scan = codes.scan(self.count)
+        self._funnel = faiss.IndexRefine(first, scan)
+        self._held = (first, scan)
+        self._kept_parameters: dict[tuple[float, int | None], faiss.IndexRefineSearchParameters] = {}
+
+    def search(
+        self, queries: Scores, k: int, *, effort: int | None = None, selection: Selection | None = None
+    ) -> tuple[Scores, Rows]:
+        """Scores by the index itself and rows of the k best, each (q, k), best first; row -1 where fewer were found.
 
         Args:
-            queries: codes, (q, at least prefix_length); sliced and normalised here.
+            queries: codes, (q, code_length); sliced and normalised here.
+            effort: of an index that has one; the maximum when None. It grows as a selection leaves fewer rows.
         """
-        # For few queries a team of threads costs more than it saves, and callers run in parallel. OpenMP keeps the
-        # number for the calling thread, so this changes nothing for others.
-        faiss.omp_set_num_threads(1 if len(queries) < _QUERIES_WORTH_A_TEAM else len(os.sched_getaffinity(0)))
-        scores, rows = self._index.search(unit_prefix(queries, self.prefix_length), k)
+        effort = self._raised(effort, selection)
+        if self._exhaustive is not None and effort == self.count:
+            return self._exhaustive.search(queries, k, selection=selection)
+        prefixes = unit_prefix(queries, self.spec.length)
+        with all_cores(len(queries) >= _QUERIES_WORTH_A_TEAM):
+            scores, rows = self._index.search(prefixes, k, params=self._parameters(effort, selection))
         return scores, rows
+
+    def search_and_rescore(
+        self,
+        queries: Scores,
+        k: int,
+        *,
+        shortlist: int,
+        effort: int | None = None,
+        selection: Selection | None = None,
+    ) -> tuple[Scores, Rows]:
+        """The k best of a shortlist by the cosine of full codes, each (q, k); row -1, score -inf where there are fewer.
+
+        Args:
+            queries: codes, (q, code_length).
+        """
+        effort = self._raised(effort, selection)
+        if self._exhaustive is not None and effort == self.count:
+            return self._exhaustive.search_and_rescore(queries, k, shortlist=shortlist, selection=selection)
+        shortlist = max(shortlist, k)
+        # Inner products with codes whose norm is 1 only up to rounding: a few more, then the cosines decide.
+        taken = min(k + _SPARE, shortlist)
+        parameters = self._refining(shortlist / taken, effort, selection)
+        count = len(queries)
+        unit = unit_prefix(queries, self.codes.code_length)
+        scores, rows = np.empty((count, taken), dtype=np.float32), np.empty((count, taken), dtype=np.int64)
+        with all_cores(count >= _QUERIES_WORTH_A_TEAM):
+            # FAISS's call in C++: its wrapper in Python takes as long as a tenth of the search.
+            self._funnel.search_c(
+                count, faiss.swig_ptr(unit), taken, faiss.swig_ptr(scores), faiss.swig_ptr(rows), parameters
+            )
+        if taken and (rows[:, -1] < 0).any():
+            scores[rows < 0] = -np.inf
+        scores /= self.codes.norms[rows]
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        queries_of = np.arange(count)[:, None]
+        return scores[queries_of, order], rows[queries_of, order]
+
+    def _refining(
+        self, factor: float, effort: int | None, selection: Selection | None
+    ) -> faiss.IndexRefineSearchParameters:
+        if selection is not None:
+            return _refining_parameters(factor, self._parameters(effort, selection))
+        kept = self._kept_parameters.get((factor, effort))
+        if kept is None:  # what is read only may be shared; making it takes longer than a search in a small index
+            kept = _refining_parameters(factor, self._parameters(effort, None))
+            self._kept_parameters[factor, effort] = kept
+        return kept
+
+    def _parameters(self, effort: int | None, selection: Selection | None) -> faiss.SearchParameters | None:
+        selector = None if selection is None else selection.selector()
+        return search_parameters(self.kind, effort=effort, selector=selector)
+
+    def _raised(self, effort: int | None, selection: Selection | None) -> int | None:
+        if self.max_effort is None:
+            return None
+        wanted = self.max_effort if effort is None else effort
+        if selection is not None and selection.share < 1:
+            wanted = int(wanted / max(selection.share, 1 / self.count)) + 1
+        return max(1, min(wanted, self.max_effort))
+
+
+def _refining_parameters(factor: float, parameters: faiss.SearchParameters | None) -> faiss.IndexRefineSearchParameters:
+    # FAISS takes int(k * factor): a little more keeps rounding from taking one off
+    return faiss.IndexRefineSearchParameters(k_factor=factor + 1e-6, base_index_params=parameters)
+
+
+def open_prefix_index(path: Path, spec: IndexSpec, codes: Codes) -> PrefixIndex:
+    """Open a file that a builder wrote. Raises: SearchError, if it cannot be read or holds something else."""
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise SearchError(f"FAISS cannot read {path}: {error}") from error
+    if index.d != spec.length or index.ntotal != len(codes):
+        raise SearchError(
+            f"{path} holds {index.ntotal} vectors of {index.d} coordinates, not {len(codes)} of {spec.length}"
+        )
+    return PrefixIndex(index, spec, codes)
+
+
+def most_results(spec: IndexSpec) -> int | None:
+    """The most results that an index of this kind gives at once; None without a limit."""
+    return _PANORAMA_MOST if spec.kind == "panorama" else None

@@ -26,3 +26,15 @@ def rerank(
     scores = np.where(shortlist >= 0, scores, -np.inf).astype(np.float32)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(shortlist, order, 1)
+
+
+def score_rows(
+    queries: NDArray[np.float32], rows: NDArray[np.int64], codes: Floats, *, length: int, k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The k best of the same few rows for every query, by the cosine of the first `length` coordinates.
+
+    Returns: scores and rows, each (q, min(k, rows)), best first.
+    """
+    scores = unit_prefix(queries, length) @ unit_prefix(codes[rows], length).T
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, 1), np.asarray(rows)[order]

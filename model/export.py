@@ -71,21 +71,25 @@ def fold(network: EncoderNetwork, spectrum: Spectrum, *, diffusion_time: float) 
         last.bias.copy_(weight @ old_bias + offset)
 
 
-def export(run: Run, pixels: NDArray[np.uint8], out: Path, *, device: torch.device) -> artifact.Artifact:
+def export(
+    run: Run, pixels: NDArray[np.uint8], out: Path, *, device: torch.device, diffusion_time: float | None = None
+) -> artifact.Artifact:
     """Publish the finished run's encoder at `out`.
 
     Args:
         pixels: the run's training images, (n, side, side, 3).
+        diffusion_time: t, where it is not to be the configuration's.
 
     Raises: ArtifactExistsError; TrainingError, if the run is not finished; EncoderError, if ONNX and torch disagree.
     """
     trained, network = run.load_network()
     config = run.config
+    time = config.spectrum.diffusion_time if diffusion_time is None else diffusion_time
     properties: dict[str, object] = {
         "code_length": config.code_length,
         "image_size": config.image_size,
         "backbone": config.backbone,
-        "diffusion_time": config.spectrum.diffusion_time,
+        "diffusion_time": time,
         "images": run.images,
         "training_images": len(pixels),
         "training": config.model_dump(mode="json"),
@@ -93,7 +97,7 @@ def export(run: Run, pixels: NDArray[np.uint8], out: Path, *, device: torch.devi
     with artifact.publishing(out, kind=KIND, made_from={"run": trained.id}, properties=properties) as directory:
         network.to(device).eval()
         spectrum = estimate_spectrum(network, pixels, config, device=device)
-        fold(network, spectrum, diffusion_time=config.spectrum.diffusion_time)
+        fold(network, spectrum, diffusion_time=time)
         network.cpu()
         properties["eigenvalues"] = [round(float(x), 6) for x in spectrum.eigenvalues]
         serving = ServingNetwork(network).eval()

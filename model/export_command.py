@@ -24,6 +24,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("run_directory", metavar="RUN", type=Path, help="directory of a finished run")
     parser.add_argument("--out", metavar="ENCODER", type=Path, required=True, help="directory to publish")
+    parser.add_argument(
+        "--diffusion-time",
+        type=_time,
+        metavar="T",
+        help="scale coordinate j by its eigenvalue to the power of T: the larger, the more the leading ones count "
+        "(default: the run's own)",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
 
 
@@ -32,8 +39,19 @@ def run(args: argparse.Namespace) -> int:
     finished = Run(args.run_directory)
     source = open_source(finished.images)
     cache = cache_pixels(source, side=finished.config.cached_side, directory=finished.cache)
-    published = export(finished, cache.pixels, args.out, device=choose_device(args.device))
+    device = choose_device(args.device)
+    published = export(finished, cache.pixels, args.out, device=device, diffusion_time=args.diffusion_time)
     top = ", ".join(f"{x:.3f}" for x in published.properties["eigenvalues"][:8])
     print(f"encoder {published.id}: {published.properties['code_length']} coordinates, eigenvalues {top}, ...")
     print(f"next: eigenlens build --encoder {args.out} --images SOURCE --gallery GALLERY", file=sys.stderr)
     return 0
+
+
+def _time(text: str) -> float:
+    try:
+        time = float(text)
+    except ValueError:
+        time = -1.0
+    if not 0 <= time <= 100:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 100")
+    return time

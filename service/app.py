@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from anyio import to_thread
@@ -25,7 +26,7 @@ from service.state import Compute, State
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-_FOLLOW_EVERY_S = 1.0
+_FOLLOW_EVERY_S = 0.5
 _FORM_OVERHEAD_BYTES = 64 * 1024
 
 
@@ -45,6 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             following.cancel()
             await to_thread.run_sync(state.runner.close)
+            state.decoders.shutdown()
             state.gallery.store.close()
 
     app = FastAPI(
@@ -61,7 +63,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     # base64 makes an image a third larger
     limit = settings.max_image_bytes * 4 // 3 + _FORM_OVERHEAD_BYTES
-    app.add_middleware(BodyLimit, max_bytes=limit, timeout_s=settings.upload_timeout_s)
+    batches = {"/v1/images": max(limit, settings.max_batch_bytes)}
+    app.add_middleware(BodyLimit, max_bytes=limit, larger=batches, timeout_s=settings.upload_timeout_s)
     app.add_middleware(RequestEnvelope)
     return app
 
@@ -81,6 +84,7 @@ def open_state(settings: Settings) -> State:
         runner=Runner(gallery, jobs, on_done=searcher.follow),
         admin_key=AdminKey(load_or_create_key(settings.key_file)),
         compute=Compute(threads=settings.compute_threads, max_waiting=settings.max_waiting),
+        decoders=ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="decode"),
     )
 
 

@@ -37,6 +37,18 @@ class JobNotFoundError(ServiceError, LookupError):
     """There is no job of this id."""
 
 
+class JobEndedError(ServiceError):
+    """A job has ended already."""
+
+
+class GenerationNotFoundError(ServiceError, LookupError):
+    """There is no generation of this number."""
+
+
+class ImageChangedError(ServiceError):
+    """An image was replaced or removed by somebody else at the same time."""
+
+
 class JobRunningError(ServiceError):
     """A rebuild is running already; one at a time."""
 

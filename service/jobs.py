@@ -8,17 +8,17 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from service.errors import JobNotFoundError, JobRunningError
+from service.errors import JobEndedError, JobNotFoundError, JobRunningError
 from service.gallery.layout import Gallery
 
 log = logging.getLogger(__name__)
 
-State = Literal["queued", "running", "done", "failed"]
+State = Literal["queued", "running", "cancelling", "done", "failed", "cancelled"]
 _COLUMNS = "id, kind, state, stage, done, total, options, error, generation, created, finished"
 
 
@@ -50,7 +50,7 @@ class Jobs:
         """Record a new job. Raises: JobRunningError, if one is queued or running."""
         job_id = uuid.uuid4().hex[:12]
         with self._store.transaction() as connection:
-            active = connection.execute("SELECT id FROM jobs WHERE state IN ('queued', 'running')").fetchone()
+            active = connection.execute("SELECT id FROM jobs WHERE finished IS NULL").fetchone()
             if active is not None:
                 raise JobRunningError(f"job {active[0]} is running already; wait for it to end")
             connection.execute(
@@ -74,9 +74,22 @@ class Jobs:
         """Record how far a running job is."""
         with self._store.transaction() as connection:
             connection.execute(
-                "UPDATE jobs SET state = 'running', stage = ?, done = ?, total = ? WHERE id = ?",
+                "UPDATE jobs SET state = CASE state WHEN 'queued' THEN 'running' ELSE state END, "
+                "stage = ?, done = ?, total = ? WHERE id = ?",
                 (stage, done, total, job_id),
             )
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask a job to end without a result; the process that works on it sees that. Raises: JobEndedError."""
+        with self._store.transaction() as connection:
+            asked = connection.execute(
+                "UPDATE jobs SET state = 'cancelling' WHERE id = ? AND finished IS NULL AND generation IS NULL",
+                (job_id,),
+            )
+        job = self.get(job_id)
+        if asked.rowcount == 0:
+            raise JobEndedError(f"job {job_id} has ended ({job.state}) and cannot be cancelled")
+        return job
 
     def published(self, job_id: str, generation: int) -> None:
         """Record what a job built; it is done only when the service has switched to that."""
@@ -86,6 +99,8 @@ class Jobs:
     def finish(self, job_id: str, *, error: str | None = None) -> None:
         """Record how a job ended, unless its end is recorded already."""
         state = "done" if error is None else "failed"
+        if error is not None and self.get(job_id).state == "cancelling":
+            state, error = "cancelled", None
         with self._store.transaction() as connection:
             connection.execute(
                 "UPDATE jobs SET state = ?, error = ?, finished = ? WHERE id = ? AND finished IS NULL",
@@ -110,12 +125,15 @@ class Runner:
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: threading.Thread | None = None
 
-    def start_rebuild(self, *, lengths: Sequence[int] | None) -> Job:
+    def start_rebuild(self, *, lengths: Sequence[int] | None, kinds: Mapping[int, str] | None = None) -> Job:
         """Start a rebuild. Raises: JobRunningError."""
-        job = self._jobs.create("rebuild", {"lengths": None if lengths is None else list(lengths)})
+        options = {"lengths": None if lengths is None else list(lengths), "kinds": dict(kinds or {})}
+        job = self._jobs.create("rebuild", options)
         command = [sys.executable, "-m", "service.gallery.worker", str(self._gallery.root), "--job", job.id]
         if lengths is not None:
             command += ["--lengths", ",".join(map(str, lengths))]
+        if kinds:
+            command += ["--kinds", ",".join(f"{length}={kind}" for length, kind in kinds.items())]
         # The worker reads its standard input: when this process ends, even by SIGKILL, the pipe closes and so does it.
         try:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -53,14 +54,16 @@ class BodyLimit:
     Raises within the route that reads the body: BodyTooLargeError; UploadTimeoutError.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float) -> None:
-        self.app, self.max_bytes, self.timeout_s = app, max_bytes, timeout_s
+    def __init__(self, app: ASGIApp, *, max_bytes: int, larger: Mapping[str, int], timeout_s: float) -> None:
+        """Bound bodies to `max_bytes`, those sent to the paths of `larger` to its bytes."""
+        self.app, self.max_bytes, self.larger, self.timeout_s = app, max_bytes, larger, timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         announced = Headers(scope=scope).get("content-length", "0")
+        max_bytes = self.larger.get(scope["path"], self.max_bytes)
         received = 0
         deadline = asyncio.get_running_loop().time() + self.timeout_s
         complete = False
@@ -69,29 +72,29 @@ class BodyLimit:
             nonlocal received, complete
             if complete:  # what comes now is the disconnect, and that may take as long as the answer does
                 return await receive()
-            if announced.isdigit() and int(announced) > self.max_bytes:
-                await self._drain(receive)
-                raise BodyTooLargeError(f"the request announces {announced} bytes; at most {self.max_bytes} are taken")
+            if announced.isdigit() and int(announced) > max_bytes:
+                await self._drain(receive, max_bytes)
+                raise BodyTooLargeError(f"the request announces {announced} bytes; at most {max_bytes} are taken")
             try:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
                 raise UploadTimeoutError(f"the request was not complete after {self.timeout_s:g} s") from None
             received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                await self._drain(receive)
-                raise BodyTooLargeError(f"the request has more than the {self.max_bytes} bytes that are taken")
+            if received > max_bytes:
+                await self._drain(receive, max_bytes)
+                raise BodyTooLargeError(f"the request has more than the {max_bytes} bytes that are taken")
             complete = not message.get("more_body", False)
             return message
 
         await self.app(scope, bounded_receive, send)
 
-    async def _drain(self, receive: Receive) -> None:
+    async def _drain(self, receive: Receive, max_bytes: int) -> None:
         """Read on for a moment: a client that is still sending would lose an answer to a closed connection."""
         drained = 0
         try:
             async with asyncio.timeout(_DRAIN_S):
-                while drained < _DRAIN_FACTOR * self.max_bytes:
+                while drained < _DRAIN_FACTOR * max_bytes:
                     message = await receive()
                     drained += len(message.get("body", b""))
                     if not message.get("more_body", False):

@@ -1,32 +1,123 @@
-"""What answers searches: one generation with its encoder, held as a whole and replaced as a whole."""
+"""What answers searches: one generation, its encoder and what changed since, replaced as a whole."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from artifact import EigenlensError
+from index.calibration import Measured
+from index.delta import Delta
+from index.errors import ResultCountError
+from index.filters import Filter
 from index.generation import Generation
-from index.plan import Plan, make_plan
+from index.plan import Plan
+from index.selection import Selection
 from model.runtime.encoder import Encoder
-from service.errors import NotReadyError
+from service.errors import GalleryError, NotReadyError
+from service.gallery.build import Progress, encode_images
 from service.gallery.layout import Gallery
-from service.gallery.store import ImageRecord
+from service.gallery.store import ImageRecord, Position
 
 log = logging.getLogger(__name__)
+
+_KEPT_SELECTIONS = 16
+_TRIES = 4
+
+
+class Rows:
+    """Which rows of a generation are still images of the gallery, and which of those satisfy a filter."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self._present = np.ones(len(generation), dtype=bool)
+        self._removed = 0
+        self._kept: OrderedDict[tuple[int, Filter | None], Selection] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def remove(self, keys: list[int]) -> None:
+        """Never return these images again; keys that the generation lacks are passed over."""
+        rows = self._generation.codes.rows_of(np.asarray(keys, dtype=np.int64))
+        with self._lock:
+            self._present[rows[rows >= 0]] = False
+            self._removed = len(self._present) - int(np.count_nonzero(self._present))
+
+    @property
+    def removed(self) -> int:
+        """Rows whose image was removed or replaced."""
+        return self._removed
+
+    def selection(self, condition: Filter | None) -> Selection | None:
+        """Rows that a search may return; None for all of them."""
+        removed = self._removed
+        if removed == 0 and condition is None:
+            return None
+        with self._lock:
+            found = self._kept.get((removed, condition))
+            if found is not None:
+                self._kept.move_to_end((removed, condition))
+                return found
+            present = self._present.copy()
+        mask = present if condition is None else present & self._generation.attributes.mask(condition)
+        selection = Selection(mask)
+        with self._lock:
+            self._kept[removed, condition] = selection
+            while len(self._kept) > _KEPT_SELECTIONS:
+                self._kept.popitem(last=False)
+        return selection
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A generation that is being served. A request takes one snapshot and uses it from beginning to end."""
+    """A generation that is being served. A request takes one snapshot and uses it from beginning to end.
+
+    Its rows and its delta follow the gallery: a search sees what was added and removed before it began.
+    """
 
     number: int
     generation: Generation
     encoder: Encoder
+    rows: Rows
+    delta: Delta
+
+    @property
+    def count(self) -> int:
+        """Images that can be found."""
+        return len(self.generation) - self.rows.removed + len(self.delta)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a search is to be done: by a plan that is spelt out, or by targets that a plan is chosen for.
+
+    Attributes:
+        length: prefix length; when None it is chosen too.
+        rerank_length, shortlist, effort: parts of the plan, where they are given; only with a length.
+        target_recall: of the exact k best by full codes, 0 to 1.
+        max_latency_ms: of the search itself.
+        condition: which images may be returned.
+        leave_out: key of an image that is no result, such as the query itself.
+    """
+
+    k: int
+    length: int | None = None
+    rerank_length: int | None = None
+    shortlist: int | None = None
+    effort: int | None = None
+    target_recall: float | None = None
+    max_latency_ms: float | None = None
+    condition: Filter | None = None
+    leave_out: int | None = None
+
+    @property
+    def spelt_out(self) -> bool:
+        """Whether parts of the plan are given that a choice would contradict."""
+        return not (self.rerank_length is None and self.shortlist is None and self.effort is None)
 
 
 @dataclass(frozen=True)
@@ -37,12 +128,22 @@ class Hit:
     score: float
 
 
+@dataclass(frozen=True)
+class Found:
+    """A search's results, best first, the plan that ran and what calibration measured of it."""
+
+    hits: list[Hit]
+    plan: Plan
+    measured: Measured | None = field(default=None)
+
+
 class Searcher:
     """Holds the current snapshot of a gallery. Readers take it without a lock: one reference is read or the other."""
 
     def __init__(self, gallery: Gallery) -> None:
         self.gallery = gallery
         self._snapshot: Snapshot | None = None
+        self._position = Position(0, 0)
         self._followed: int | None = None
         self._switching = threading.Lock()
 
@@ -65,64 +166,111 @@ class Searcher:
                 encoder = Encoder(self.gallery.encoder_path(generation.encoder_id))
                 side = encoder.image_size
                 encoder.encode(np.zeros((1, side, side, 3), dtype=np.uint8))
-            self._snapshot = Snapshot(number, generation, encoder)
-        log.info("serving generation %d: %d images, lengths %s", number, len(generation), generation.lengths)
+            delta = Delta(generation.code_length, generation.lengths)
+            snapshot = Snapshot(number, generation, encoder, Rows(generation), delta)
+            self._position = self._apply(snapshot, self.gallery.position_of(number))
+            self._snapshot = snapshot
+        log.info(
+            "serving generation %d: %d images and %d since, lengths %s",
+            number,
+            len(generation),
+            len(delta),
+            generation.lengths,
+        )
 
     def follow(self) -> None:
-        """Serve the generation that CURRENT names, if it changed; keep the old one if that cannot be opened."""
+        """Serve what other processes published, activated, added or removed; keep to what is served if that fails."""
         try:
             if self.gallery.current() != self._followed:
                 self.load()
+            else:
+                self.sync()
         except EigenlensError as error:
             log.warning("the new generation cannot be served: %s", error)
 
-    def search(
-        self,
-        snapshot: Snapshot,
-        code: NDArray[np.float32],
-        *,
-        k: int,
-        length: int | None = None,
-        rerank_length: int | None = None,
-        shortlist: int | None = None,
-        leave_out: int | None = None,
-    ) -> tuple[Plan, list[Hit]]:
-        """The plan that ran and its k best images, best first; fewer where the gallery has fewer.
+    def sync(self) -> None:
+        """Let searches see every image that was added or removed up to now."""
+        with self._switching:
+            if self._snapshot is not None:
+                self._position = self._apply(self._snapshot, self._position)
 
-        Images that were removed or replaced since the generation was built are left out, and the search is widened
-        until k others are found.
+    def _apply(self, snapshot: Snapshot, position: Position) -> Position:
+        encoder = snapshot.encoder
+        changes = self.gallery.store.changes(position, encoder_id=encoder.id)
+        uncoded = [key for key, code in zip(changes.keys, changes.codes, strict=True) if code is None]
+        if uncoded:  # added while another encoder was served
+            encode_images(self.gallery, encoder, uncoded, Progress())
+            changes = self.gallery.store.changes(position, encoder_id=encoder.id)
+        coded = [place for place, code in enumerate(changes.codes) if code is not None]
+        if len(coded) < len(changes.keys):
+            raise GalleryError(f"{len(changes.keys) - len(coded)} images have no code by encoder {encoder.id}")
+        if changes.keys:
+            snapshot.delta.add(changes.keys, np.stack([c for c in changes.codes if c is not None]), changes.metadata)
+        for key in changes.removed:
+            snapshot.delta.remove(key)
+        if changes.removed:
+            snapshot.rows.remove(changes.removed)
+        return changes.position
 
-        Args:
-            code: of the query, (code_length,).
-            length: prefix length; the full code when None.
-            leave_out: key of an image that is no result, such as the query itself.
+    def plan(self, snapshot: Snapshot, wish: Wish) -> tuple[Plan, Measured | None]:
+        """The plan that is asked for, or that meets the targets, and what was measured of it. Raises: SearchError."""
+        generation = snapshot.generation
+        aimed = wish.length is None or wish.target_recall is not None or wish.max_latency_ms is not None
+        if not aimed:
+            plan = generation.make_plan(
+                k=wish.k,
+                length=wish.length,
+                rerank_length=wish.rerank_length,
+                shortlist=wish.shortlist,
+                effort=wish.effort,
+            )
+            return plan, generation.calibration.expected(plan, wish.k)
+        if wish.spelt_out:
+            raise ResultCountError(
+                "rerank, shortlist and effort are parts of a plan that is chosen here: "
+                "give them with a length and without target_recall and max_latency_ms"
+            )
+        if wish.length is not None:
+            generation.max_effort(wish.length)  # refuses a length that was not built
+        measured = generation.calibration.choose(
+            k=wish.k, target_recall=wish.target_recall, max_latency_ms=wish.max_latency_ms, length=wish.length
+        )
+        return measured.for_k(wish.k), measured
+
+    def search(self, snapshot: Snapshot, code: NDArray[np.float32], wish: Wish) -> Found:
+        """The k best images by a code (code_length,), best first; fewer where the gallery has fewer.
 
         Raises: SearchError.
         """
-        generation = snapshot.generation
-        plan = make_plan(
-            prefix_length=length or generation.code_length,
-            code_length=generation.code_length,
-            k=k,
-            rerank_length=rerank_length,
-            shortlist=shortlist,
-        )
-        wanted = k + (leave_out is not None)
-        while True:
-            scores, rows = generation.search(code[None], plan=plan, k=wanted)
-            found = [
-                (int(generation.keys[row]), float(s)) for row, s in zip(rows[0], scores[0], strict=True) if row >= 0
-            ]
-            records = self.gallery.store.records([key for key, _ in found])
-            hits = [Hit(records[key], s) for key, s in found if key in records and key != leave_out]
-            if len(hits) >= k or wanted >= len(generation):
-                return plan, hits[:k]
-            wanted = min(len(generation), 2 * wanted + (k - len(hits)))
+        plan, measured = self.plan(snapshot, wish)
+        length = plan.rerank_length or plan.prefix_length
+        wanted = wish.k + (wish.leave_out is not None)
+        hits: list[Hit] = []
+        for _ in range(_TRIES):
+            selection = snapshot.rows.selection(wish.condition)
+            # The delta first: an image that a rebuild moves is then found in it or in the generation, never in neither.
+            scored = snapshot.delta.search(code, length=length, k=wanted, condition=wish.condition)
+            if selection is None or selection.count:
+                scores, rows = snapshot.generation.search(code[None], plan=plan, k=wanted, selection=selection)
+                keys = snapshot.generation.keys
+                scored += [(int(keys[r]), float(s)) for r, s in zip(rows[0], scores[0], strict=True) if r >= 0]
+            scored = sorted(scored, key=lambda pair: -pair[1])[:wanted]
+            records = self.gallery.store.records([key for key, _ in scored])
+            hits = [Hit(records[key], s) for key, s in scored if key in records and key != wish.leave_out]
+            if len(records) == len(scored):
+                break
+            self.sync()  # an image was removed a moment ago: others take its place
+        return Found(hits[: wish.k], plan, measured)
 
     def code_of(self, snapshot: Snapshot, key: int) -> NDArray[np.float32]:
-        """The stored code of an image, (code_length,). Raises: NotReadyError, if the generation lacks it."""
-        keys = snapshot.generation.keys
-        row = int(np.searchsorted(keys, key))
-        if row >= len(keys) or keys[row] != key:
-            raise NotReadyError("this image was added after the last build; it can be searched from after the next one")
-        return np.asarray(snapshot.generation.codes.codes[row], dtype=np.float32)
+        """The stored code of an image, (code_length,). Raises: NotReadyError, if it was added a moment ago."""
+        row = int(snapshot.generation.codes.rows_of(np.asarray([key]))[0])
+        code = snapshot.delta.code_of(key)
+        if row < 0 and code is None:
+            self.sync()
+            code = snapshot.delta.code_of(key)
+        if row >= 0:
+            code = np.asarray(snapshot.generation.codes.codes[row], dtype=np.float32)
+        if code is None:
+            raise NotReadyError("this image was added a moment ago; try again")
+        return code

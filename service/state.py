@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,6 +55,7 @@ class State:
     runner: Runner
     admin_key: AdminKey
     compute: Compute
+    decoders: ThreadPoolExecutor
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
 
 

@@ -117,12 +117,13 @@ def test_another_number_of_codes_than_announced_is_refused(tmp_path: Path, count
 def test_codes_and_keys_that_do_not_match_are_refused(tmp_path: Path) -> None:
     with artifact.publishing(tmp_path / "codes", kind="codes", made_from={"encoder": ENCODER_ID}) as directory:
         np.save(directory / "codes.npy", random_codes(0, 3).astype(np.float16))
-        np.save(directory / "keys.npy", np.arange(4))
+        for name in ("keys", "order", "norms"):
+            np.save(directory / f"{name}.npy", np.arange(4))
     with pytest.raises(CodesError, match="do not match"):
         Codes(tmp_path / "codes")
 
 
-@pytest.mark.parametrize("name", ["codes.npy", "keys.npy"])
+@pytest.mark.parametrize("name", ["codes.npy", "keys.npy", "norms.npy", "order.npy"])
 def test_a_flipped_byte_is_found_and_its_file_named(tmp_path: Path, name: str) -> None:
     write_codes(tmp_path / "codes", random_codes(0, 9))
     flip_byte(tmp_path / "codes" / name, -3)
@@ -130,7 +131,7 @@ def test_a_flipped_byte_is_found_and_its_file_named(tmp_path: Path, name: str) -
         Codes(tmp_path / "codes")
 
 
-@pytest.mark.parametrize("name", ["codes.npy", "keys.npy"])
+@pytest.mark.parametrize("name", ["codes.npy", "keys.npy", "norms.npy", "order.npy"])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     write_codes(tmp_path / "codes", random_codes(0, 9))
     (tmp_path / "codes" / name).unlink()

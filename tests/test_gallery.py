@@ -150,14 +150,14 @@ def test_a_damaged_generation_is_named_and_the_one_before_it_served(
 ) -> None:
     gallery = build_gallery(tmp_path, count=6)
     publish(gallery, Encoder(tmp_path / "encoder"))
-    index = gallery.generation_path(2) / "prefix-0004.faiss"
+    index = gallery.generation_path(2) / "prefix-0004-flat.faiss"
     damaged = bytearray(index.read_bytes())
     damaged[-1] ^= 1
     index.write_bytes(damaged)
     number, generation = gallery.open_current()
     assert (number, len(generation)) == (1, 6)
-    assert "prefix-0004.faiss" in caplog.text
-    with pytest.raises(ArtifactDamagedError, match=r"prefix-0004\.faiss"):
+    assert "prefix-0004-flat.faiss" in caplog.text
+    with pytest.raises(ArtifactDamagedError, match=r"prefix-0004-flat\.faiss"):
         gallery.open_generation(2)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -16,16 +15,16 @@ from numpy.typing import NDArray
 
 import artifact
 from index.codes import Codes
-from index.errors import CodesError, PrefixLengthError, RerankLengthError, ResultCountError, SearchError
+from index.errors import CodesError, PrefixLengthError, ResultCountError, SearchError
 from index.exact import exact_search
 from index.generation import Generation, build_generation, choose_lengths
-from index.plan import Plan, make_plan
+from index.plan import Plan
 from tests import oracles
 from tests.builders import CODE_LENGTH, LENGTHS, flip_byte, random_codes, repeatable, write_codes, write_generation
 
 SEEDS = st.integers(0, 2**31)
 TOLERANCE = 2e-6
-FILES = ("prefix-0004.faiss", "prefix-0008.faiss", "prefix-0016.faiss")
+FILES = ("prefix-0004-flat.faiss", "prefix-0008-flat.faiss", "prefix-0016-panorama.faiss")
 
 
 def at_rows(scores: oracles.Array, rows: NDArray[np.int64]) -> oracles.Array:
@@ -246,7 +245,8 @@ def test_an_index_built_in_many_chunks_is_the_one_built_in_one(tmp_path: Path, m
     codes = write_codes(tmp_path / "codes", random_codes(0, 23))
     whole = build_generation(tmp_path / "whole", codes, lengths=LENGTHS)
     monkeypatch.setattr("index.prefix_index._CHUNK", 5)
-    assert build_generation(tmp_path / "chunks", codes, lengths=LENGTHS).id == whole.id
+    chunks = build_generation(tmp_path / "chunks", codes, lengths=LENGTHS)
+    assert all(chunks.files[name] == whole.files[name] for name in FILES)
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_an_index_that_does_not_fit_its_codes_is_refused(
     tmp_path: Path, vectors: NDArray[np.float32] | None, message: str
 ) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 5))
-    properties = {"lengths": [CODE_LENGTH]}
+    properties = {"indexes": [{"length": CODE_LENGTH, "kind": "panorama"}]}
     with artifact.publishing(
         tmp_path / "generation", kind="generation", made_from={"codes": codes.id}, properties=properties
     ) as directory:
@@ -377,34 +377,3 @@ def test_lengths_ascend_and_end_with_the_full_one(
 def test_a_length_that_no_code_has_is_refused(length: int) -> None:
     with pytest.raises(CodesError, match=f"prefix length {length} cannot be built: codes have 16"):
         choose_lengths(16, [4, length])
-
-
-def test_a_plan_without_a_rerank_has_no_shortlist() -> None:
-    assert make_plan(prefix_length=8, code_length=16, k=10) == Plan(8, shortlist=None, rerank_length=None)
-    with pytest.raises(ResultCountError, match="needs a rerank"):
-        make_plan(prefix_length=8, code_length=16, k=10, shortlist=100)
-
-
-def test_a_shortlist_grows_with_k() -> None:
-    def plan(k: int, shortlist: int | None = None) -> Plan:
-        return make_plan(prefix_length=8, code_length=16, k=k, rerank_length=16, shortlist=shortlist)
-
-    assert plan(1) == Plan(8, shortlist=100, rerank_length=16)
-    assert plan(50) == replace(plan(1), shortlist=500)
-    assert plan(50, shortlist=50) == replace(plan(1), shortlist=50)
-    with pytest.raises(ResultCountError, match="shortlist of 49 cannot give 50 results"):
-        plan(50, shortlist=49)
-
-
-@pytest.mark.parametrize(
-    ("prefix_length", "rerank_length", "message"),
-    [
-        (8, 8, "give a number from 9 to 16"),
-        (8, 4, "give a number from 9 to 16"),
-        (8, 17, "give a number from 9 to 16"),
-        (16, 16, "already uses all 16"),
-    ],
-)
-def test_a_rerank_uses_more_coordinates_than_the_prefix(prefix_length: int, rerank_length: int, message: str) -> None:
-    with pytest.raises(RerankLengthError, match=message):
-        make_plan(prefix_length=prefix_length, code_length=16, k=10, rerank_length=rerank_length)

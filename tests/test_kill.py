@@ -56,7 +56,7 @@ def test_a_service_killed_in_mid_rebuild_starts_again_on_the_old_generation(tmp_
     with gallery.store.transaction() as connection:
         connection.execute("DELETE FROM codes")
         # Under new keys the codes of the old generation cannot be used.
-        connection.execute("UPDATE images SET key = key + ?", (COUNT,))
+        connection.execute("UPDATE images SET key = key - ?", (10 * COUNT,))
 
     jobs = Jobs(gallery)
     process, address = start(gallery, tmp_path / "first.log")

@@ -59,7 +59,8 @@ def assert_results(response: httpx.Response, wanted: list[tuple[str, float]]) ->
 def test_results_are_the_nearest_by_the_prefix_that_was_asked_for(client: httpx.Client, length: int) -> None:
     response = search(client, k=5, length=length)
     assert_results(response, expected(length)[:5])
-    assert response.json()["plan"] == {"length": length, "kind": "flat"}
+    plan = response.json()["plan"]
+    assert (plan["length"], plan["kind"], plan["exact"]) == (length, "flat", length == CODE_LENGTH)
     assert response.json()["generation"] == 1
 
 
@@ -72,7 +73,8 @@ def test_without_a_length_the_full_code_is_searched(client: httpx.Client) -> Non
 def test_a_rerank_of_everything_is_a_search_of_the_full_code(client: httpx.Client) -> None:
     response = search(client, k=5, length=2, rerank="full", shortlist=COUNT)
     assert_results(response, expected(CODE_LENGTH)[:5])
-    assert response.json()["plan"] == {"length": 2, "kind": "flat", "shortlist": COUNT, "rerank": CODE_LENGTH}
+    expected_plan = {"length": 2, "kind": "flat", "shortlist": COUNT, "rerank": CODE_LENGTH, "exact": False}
+    assert response.json()["plan"] == expected_plan
     assert search(client, k=5, length=2).json()["results"] != response.json()["results"]
 
 
@@ -140,7 +142,16 @@ def test_results_open_as_images(client: httpx.Client) -> None:
         ({"k": 101}, 422, "result-count", "100"),
         ({"length": 4, "rerank": 4}, 422, "rerank-length", "5 to 12"),
         ({"length": 4, "rerank": 13}, 422, "rerank-length", "5 to 12"),
-        ({"rerank": "full"}, 422, "rerank-length", "already uses all 12"),
+        ({"length": 12, "rerank": "full"}, 422, "rerank-length", "already uses all 12"),
+        ({"rerank": "full"}, 422, "result-count", "give them with a length"),
+        ({"length": 4, "target_recall": 0.9, "effort": 3}, 422, "result-count", "give them with a length"),
+        ({"length": 4, "effort": 3}, 422, "effort", "has no effort"),
+        ({"target_recall": 1.5}, 422, "parameters", "target_recall"),
+        ({"length": 2, "target_recall": 0.9}, 422, "target", "no plan of length 2"),
+        ({"max_latency_ms": 1e-9}, 422, "target", "the fastest takes"),
+        ({"target_recall": 0.9, "max_latency_ms": 1e-9}, 422, "target", "cannot both be met"),
+        ({"filter": "{"}, 422, "parameters", "a filter is a JSON object"),
+        ({"filter": '{"label": {"$like": 1}}'}, 422, "filter", "there is no $like"),
         ({"rerank": "some"}, 422, "parameters", "rerank"),
         ({"shortlist": 5}, 422, "result-count", "rerank"),
         ({"length": 2, "rerank": 4, "shortlist": 5}, 422, "result-count", "10 or more"),

@@ -88,10 +88,10 @@ def inspect(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageInfo:
     return ImageInfo(FORMATS[image.format or ""], width, height)
 
 
-def load_square(data: bytes, size: int) -> NDArray[np.uint8] | ImageError:
+def load_square(data: bytes, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8] | ImageError:
     """The image decoded to a centred square, (size, size, 3), or why that cannot be: one bad image fails alone."""
     try:
-        return to_square(decode(data, at_least=size), size)
+        return to_square(decode(data, max_pixels=max_pixels, at_least=size), size)
     except ImageError as error:
         return error
 

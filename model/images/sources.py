@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import ImageError, SourceError
-from model.images.decode import load_square
+from model.images.decode import DEFAULT_MAX_PIXELS, load_square
 from model.images.fashion_mnist import FashionMnist
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -36,14 +36,14 @@ class SourceImage:
     id: str
     data: bytes
     path: Path | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     problem: str | None = None
 
-    def load(self, size: int) -> NDArray[np.uint8] | ImageError:
+    def load(self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8] | ImageError:
         """Decoded to a centred square, (size, size, 3), or why that cannot be."""
         if self.problem is not None:
             return ImageError(self.problem)
-        return load_square(self.data, size)
+        return load_square(self.data, size, max_pixels=max_pixels)
 
 
 class Source(Protocol):

@@ -10,11 +10,13 @@ from typing import Never
 from tqdm import tqdm
 
 from index.generation import choose_lengths
+from index.kinds import KINDS
 from model.images.sources import open_source
 from model.runtime.encoder import Encoder
 from service.errors import GalleryError
 from service.gallery.build import Progress, Report, add_images, publish_generation
 from service.gallery.layout import Gallery
+from service.options import parse_kinds, parse_lengths
 
 EPILOG = """examples:
   eigenlens build --encoder encoders/fashion --images fashion-mnist --gallery galleries/fashion
@@ -39,17 +41,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N,N,...",
         help="prefix lengths to build; the gallery's own, or powers of two from 4, if absent; the full one always is",
     )
-
-
-def parse_lengths(text: str) -> list[int]:
-    """Numbers separated by commas, as an argparse type."""
-    try:
-        lengths = [int(part) for part in text.split(",")]
-    except ValueError:
-        lengths = []
-    if not lengths or min(lengths) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a list of lengths such as 8,16,32")
-    return lengths
+    parser.add_argument(
+        "--kinds",
+        type=parse_kinds,
+        metavar="N=KIND,...",
+        help=f"index kind of some lengths ({', '.join(KINDS)}); what suits the gallery's size for the others",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             gallery.adopt_encoder(encoder.artifact.path)
         report = add_images(gallery, encoder, source, progress) if source is not None else Report()
-        number = publish_generation(gallery, encoder, progress, lengths=args.lengths)
+        number = publish_generation(gallery, encoder, progress, lengths=args.lengths, kinds=args.kinds)
     _tell(report)
     print(f"generation {number} of {args.gallery}: {gallery.store.count()} images")
     print(f"next: eigenlens serve --gallery {args.gallery}", file=sys.stderr)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrangement import arrange
 from index.codes import Codes, writing_codes
 from index.generation import Generation, build_generation, choose_lengths
+from index.kinds import choose_indexes
 from model.errors import ImageError
-from model.images.decode import inspect, load_square
-from model.images.sources import Source, SourceImage, batches
+from model.images.decode import load_square
+from model.images.sources import Source, batches
 from model.runtime.encoder import Encoder
-from service.errors import GalleryError
+from service.errors import GalleryError, ImageNotFoundError
+from service.gallery.intake import take_in
 from service.gallery.layout import Gallery
-from service.gallery.store import NewImage
 
 BATCH = 256
+_ASSEMBLED = 4096
 KEPT_GENERATIONS = 3
-Pixels = NDArray[np.uint8]
 
 
 @dataclass
@@ -54,98 +56,129 @@ def add_images(gallery: Gallery, encoder: Encoder, source: Source, progress: Pro
     progress.start("take in", len(source))
     with ThreadPoolExecutor() as pool:
         for batch in batches(source, BATCH):
-            fresh = []
-            for image in batch:
-                checksum = sha256(image.data).hexdigest()
-                if image.problem is None and gallery.store.holds(image.id, checksum=checksum, path=image.path):
+            for outcome in take_in(gallery.store, encoder, batch, pool, keep_metadata=True):
+                if outcome.status == "failed":
+                    report.failed.append((outcome.id, outcome.reason or ""))
+                elif outcome.status == "unchanged":
                     report.unchanged += 1
                 else:
-                    fresh.append((image, checksum))
-            loaded = list(pool.map(lambda item: item[0].load(encoder.image_size), fresh))
-            accepted: list[tuple[SourceImage, str, Pixels]] = []
-            for (image, checksum), pixels in zip(fresh, loaded, strict=True):
-                if isinstance(pixels, ImageError):
-                    report.failed.append((image.id, str(pixels)))
-                else:
-                    accepted.append((image, checksum, pixels))
-            if accepted:
-                codes = encoder.encode(np.stack([pixels for _, _, pixels in accepted]))
-                rows = [
-                    _new_image(image, checksum, code)
-                    for (image, checksum, _), code in zip(accepted, codes, strict=True)
-                ]
-                gallery.store.put(rows, encoder_id=encoder.id)
-                report.added += len(rows)
+                    report.added += 1
             progress.advance(len(batch))
     return report
 
 
 def publish_generation(
-    gallery: Gallery, encoder: Encoder, progress: Progress, *, lengths: Sequence[int] | None = None
+    gallery: Gallery,
+    encoder: Encoder,
+    progress: Progress,
+    *,
+    lengths: Sequence[int] | None = None,
+    kinds: Mapping[int, str] | None = None,
+    switching: AbstractContextManager[object] | None = None,
 ) -> int:
     """Build the next generation from everything in the store and switch to it; the caller holds the writer's lock.
 
-    Codes come from the current generation or the store; only images without a code of this encoder are encoded.
+    Codes come from the current generation or the store; only images without a code of this encoder are encoded. Images
+    may be added, replaced and removed meanwhile: what came after the moment that the generation holds stays pending.
 
     Args:
         lengths: prefix lengths; when None those of the current generation, or the usual ones for another encoder.
+        kinds: index kind of some of the lengths; what suits the gallery for the others.
+        switching: held during the switch.
 
     Returns: the number of the new generation.
 
-    Raises: CodesError, for a length that codes do not have; GalleryError, if there is no image;
+    Raises: CodesError, for a length that codes do not have; IndexKindError; GalleryError, if there is no image;
         ImageContentGoneError, if one has to be encoded and its file is gone.
     """
     current = _current_generation(gallery, encoder)
     if lengths is None and current is not None:
         lengths = current.lengths
     chosen = choose_lengths(encoder.code_length, lengths)
+    choose_indexes(gallery.store.count(), lengths=chosen, kinds=kinds)
     previous = None if current is None else current.codes
-    _encode_missing(gallery, encoder, previous, progress)
+    keys, removal = _encode_missing(gallery, encoder, previous, progress)
     number = gallery.next_number()
-    codes = _assemble(gallery, encoder, previous, f"{number:06d}", progress)
+    codes = _assemble(gallery, encoder, previous, keys, name=f"{number:06d}", progress=progress)
     progress.start("index", len(chosen))
     build_generation(
-        gallery.generation_path(number), codes, lengths=chosen, on_progress=lambda done, total: progress.advance(1)
+        gallery.generation_path(number),
+        codes,
+        lengths=chosen,
+        kinds=kinds,
+        metadata=gallery.store.metadata_of(codes.keys),
+        removal=removal,
+        on_progress=lambda done, total: progress.advance(1),
     )
-    gallery.activate(number)
-    gallery.store.drop_codes(np.asarray(codes.keys), encoder_id=encoder.id)
+    with switching or nullcontext():
+        gallery.activate(number)
     gallery.retire(keep=KEPT_GENERATIONS)
     return number
 
 
-def _encode_missing(gallery: Gallery, encoder: Encoder, previous: Codes | None, progress: Progress) -> None:
-    coded = gallery.store.coded_keys(encoder_id=encoder.id)
-    if previous is not None:
-        coded = np.union1d(coded, previous.keys)
-    missing = np.setdiff1d(gallery.store.keys(), coded)
-    progress.start("encode", len(missing))
+def encode_images(gallery: Gallery, encoder: Encoder, keys: Sequence[int], progress: Progress) -> None:
+    """Keep codes by this encoder of images that have none; each batch is durable when it is counted.
+
+    Raises: GalleryError, if an image can no longer be read; ImageContentGoneError, if its file is gone.
+    """
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(missing), BATCH):
-            keys = [int(key) for key in missing[start : start + BATCH]]
-            contents = [gallery.store.content(key) for key in keys]
+        for start in range(0, len(keys), BATCH):
+            batch = [int(key) for key in keys[start : start + BATCH]]
+            contents = {}
+            for key in batch:
+                with suppress(ImageNotFoundError):  # removed meanwhile
+                    contents[key] = gallery.store.content(key)
             pixels = []
             for key, loaded in zip(
-                keys, pool.map(lambda data: load_square(data, encoder.image_size), contents), strict=True
+                contents, pool.map(lambda data: load_square(data, encoder.image_size), contents.values()), strict=True
             ):
                 if isinstance(loaded, ImageError):
                     raise GalleryError(f"image {key} was taken in but can no longer be read: {loaded}")
                 pixels.append(loaded)
-            gallery.store.put_codes(keys, encoder.encode(np.stack(pixels)), encoder_id=encoder.id)
-            progress.advance(len(keys))
+            if pixels:
+                gallery.store.put_codes(list(contents), encoder.encode(np.stack(pixels)), encoder_id=encoder.id)
+            progress.advance(len(batch))
 
 
-def _assemble(gallery: Gallery, encoder: Encoder, previous: Codes | None, name: str, progress: Progress) -> Codes:
-    """One codes artifact for all images; the previous one itself where nothing changed."""
-    keys = gallery.store.keys()
+def _encode_missing(
+    gallery: Gallery, encoder: Encoder, previous: Codes | None, progress: Progress
+) -> tuple[NDArray[np.int64], int]:
+    """Keys of all images at a moment when each has a code, and the last removal at that moment."""
+    announced = False
+    while True:
+        keys, removal = gallery.store.contents()
+        coded = gallery.store.coded_keys(encoder_id=encoder.id)
+        if previous is not None:
+            coded = np.union1d(coded, previous.keys)
+        missing = np.setdiff1d(keys, coded)
+        if not announced or len(missing):
+            progress.start("encode", len(missing))
+            announced = True
+        if len(missing) == 0:
+            return keys, removal
+        encode_images(gallery, encoder, missing.tolist(), progress)
+
+
+def _assemble(
+    gallery: Gallery,
+    encoder: Encoder,
+    previous: Codes | None,
+    keys: NDArray[np.int64],
+    *,
+    name: str,
+    progress: Progress,
+) -> Codes:
+    """One codes artifact for all images, near ones together; the previous one itself where nothing changed."""
     if len(keys) == 0:
         raise GalleryError(f"the gallery {gallery.root} has no images; give some with --images")
-    if previous is not None and np.array_equal(previous.keys, keys):
+    if previous is not None and np.array_equal(np.sort(previous.keys), keys):
         return previous
     progress.start("assemble", len(keys))
     path = gallery.codes / name
+    order = arrange(lambda start, stop: _codes_of(gallery, encoder, previous, keys[start:stop]), len(keys))
     with writing_codes(path, count=len(keys), code_length=encoder.code_length, encoder_id=encoder.id) as writer:
-        for start in range(0, len(keys), BATCH):
-            batch = keys[start : start + BATCH]
+        for start in range(0, len(keys), _ASSEMBLED):
+            batch = keys[order[start : start + _ASSEMBLED]]
             writer.append(batch, _codes_of(gallery, encoder, previous, batch))
             progress.advance(len(batch))
     return Codes(path, verify=False)
@@ -154,14 +187,17 @@ def _assemble(gallery: Gallery, encoder: Encoder, previous: Codes | None, name: 
 def _codes_of(
     gallery: Gallery, encoder: Encoder, previous: Codes | None, keys: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    codes = np.empty((len(keys), encoder.code_length), dtype=np.float32)
+    """Codes from the previous artifact or the store; zeros for an image that was removed meanwhile."""
+    codes = np.zeros((len(keys), encoder.code_length), dtype=np.float32)
     held = np.zeros(len(keys), dtype=bool)
     if previous is not None:
-        places = np.searchsorted(previous.keys, keys).clip(max=len(previous) - 1)
-        held = previous.keys[places] == keys
-        codes[held] = previous.codes[places[held]]
-    if not held.all():
-        codes[~held] = gallery.store.codes_of(keys[~held], encoder_id=encoder.id)
+        rows = previous.rows_of(keys)
+        held = rows >= 0
+        codes[held] = previous.codes[rows[held]]
+    for place in np.flatnonzero(~held):
+        code = gallery.store.code_of(int(keys[place]), encoder_id=encoder.id)
+        if code is not None:
+            codes[place] = code
     return codes
 
 
@@ -171,18 +207,3 @@ def _current_generation(gallery: Gallery, encoder: Encoder) -> Generation | None
         return None
     _, generation = gallery.open_current()
     return generation if generation.encoder_id == encoder.id else None
-
-
-def _new_image(image: SourceImage, checksum: str, code: NDArray[np.float32]) -> NewImage:
-    info = inspect(image.data)
-    return NewImage(
-        id=image.id,
-        media_type=info.media_type,
-        width=info.width,
-        height=info.height,
-        sha256=checksum,
-        metadata=dict(image.metadata),
-        code=code,
-        data=None if image.path is not None else image.data,
-        path=image.path,
-    )

@@ -11,6 +11,7 @@ GALLERY/
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import shutil
@@ -21,8 +22,8 @@ from pathlib import Path
 import artifact
 from index.codes import Codes
 from index.generation import Generation
-from service.errors import GalleryBusyError, GalleryError
-from service.gallery.store import Store
+from service.errors import GalleryBusyError, GalleryError, GenerationNotFoundError
+from service.gallery.store import Position, Store
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,21 @@ class Gallery:
         """Switch to a generation: whoever reads CURRENT sees the old number or the new one."""
         artifact.write_atomic(self.root / "CURRENT", f"{number}\n".encode())
 
+    def manifests(self) -> Iterator[tuple[int, artifact.Artifact]]:
+        """Numbers and manifests of the generations on disk, ascending; damaged ones are passed over."""
+        for number in self.numbers():
+            with contextlib.suppress(artifact.ArtifactError):
+                yield number, artifact.read(self.generation_path(number), kind="generation", verify=False)
+
+    def switch(self, number: int) -> None:
+        """Activate a generation that is whole. Raises: GenerationNotFoundError; ArtifactError, naming the damage."""
+        if number not in self.numbers():
+            raise GenerationNotFoundError(
+                f"there is no generation {number}; kept are {', '.join(map(str, self.numbers()))}"
+            )
+        self.open_generation(number)
+        self.activate(number)
+
     def generation_path(self, number: int) -> Path:
         """Directory of a generation."""
         return self.generations / f"{number:06d}"
@@ -137,12 +153,20 @@ class Gallery:
         return target
 
     def retire(self, *, keep: int) -> None:
-        """Remove all but the newest `keep` generations and the current one, then codes that none of those uses."""
+        """Remove all but the newest `keep` generations and the current one, then what only those needed."""
         numbers = self.numbers()
         for number in numbers[:-keep]:
             if number != self.current():
                 shutil.rmtree(self.generation_path(number))
         self._remove_unused_codes()
+        with contextlib.suppress(artifact.ArtifactError):  # unknown what a damaged one needs: forget nothing
+            positions = [self.position_of(number) for number in self.numbers()]
+            self.store.forget(Position(min(p.key for p in positions), min(p.removal for p in positions)))
+
+    def position_of(self, number: int) -> Position:
+        """How much of the gallery's history a generation has in it. Raises: ArtifactError."""
+        properties = artifact.read(self.generation_path(number), kind="generation", verify=False).properties
+        return Position(int(properties["last_key"]), int(properties["removal"]))
 
     def _remove_unused_codes(self) -> None:
         """Remove codes that no generation uses: of retired ones, or of a build that was interrupted."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.errors import GalleryError, ImageContentGoneError, ImageNotFoundError
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE images (
     key INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, so a row of an old generation cannot mean another image
@@ -51,6 +51,11 @@ CREATE TABLE jobs (
     finished TEXT
 );
 """
+# What a process that serves a generation has to take out of it. Keys only ever grow, so additions need no log.
+_REMOVED = """
+CREATE TABLE removed (seq INTEGER PRIMARY KEY AUTOINCREMENT, key INTEGER NOT NULL);
+CREATE TRIGGER image_removed AFTER DELETE ON images BEGIN INSERT INTO removed (key) VALUES (old.key); END;
+"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,31 @@ class NewImage:
     path: Path | None = None
 
 
+@dataclass(frozen=True)
+class Position:
+    """How much of a gallery's history has been seen: all keys up to `key` and all removals up to `removal`."""
+
+    key: int
+    removal: int
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What happened after a position.
+
+    Attributes:
+        keys, codes, metadata: of images that were added and are still there; code None where the encoder made none.
+        removed: keys of images that were removed or replaced.
+        position: after these changes.
+    """
+
+    keys: list[int]
+    codes: list[NDArray[np.float32] | None]
+    metadata: list[dict[str, Any]]
+    removed: list[int]
+    position: Position
+
+
 class Store:
     """An opened database. Every thread gets its own connection; readers never wait for the writer (WAL)."""
 
@@ -100,7 +130,9 @@ class Store:
         connection = self._connection
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0 and create:
-            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+            connection.executescript(f"BEGIN; {_SCHEMA} {_REMOVED} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+        elif version == 1:
+            connection.executescript(f"BEGIN; {_REMOVED} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
         elif version != _SCHEMA_VERSION:
             raise GalleryError(f"{self._path} has schema {version}; this version reads schema {_SCHEMA_VERSION}")
 
@@ -145,21 +177,26 @@ class Store:
         """Images in the gallery."""
         return int(self._connection.execute("SELECT count(*) FROM images").fetchone()[0])
 
-    def holds(self, id: str, *, checksum: str, path: Path | None) -> bool:
-        """Whether the image is there with this content; if its file was moved to `path`, take note of that."""
-        row = self._connection.execute("SELECT sha256, path FROM images WHERE id = ?", (id,)).fetchone()
-        if row is None or row[0] != checksum:
+    def holds(self, id: str, *, checksum: str, path: Path | None, metadata: dict[str, Any] | None) -> bool:
+        """Whether the image is there with this content and, unless None, metadata; a file that was moved is noted."""
+        row = self._connection.execute("SELECT sha256, path, metadata FROM images WHERE id = ?", (id,)).fetchone()
+        if row is None or row[0] != checksum or (metadata is not None and json.loads(row[2]) != metadata):
             return False
         if row[1] is not None and path is not None and row[1] != os.fsencode(path):
             with self.transaction() as connection:
                 connection.execute("UPDATE images SET path = ? WHERE id = ?", (os.fsencode(path), id))
         return True
 
-    def put(self, images: Iterable[NewImage], *, encoder_id: str) -> None:
-        """Add images with their codes in one transaction; an image of the same id is replaced under a new key."""
+    def put(self, images: Iterable[NewImage], *, encoder_id: str) -> list[bool]:
+        """Add images with their codes in one transaction; an image of the same id is replaced under a new key.
+
+        Returns: for each image, whether it replaced one.
+        """
+        replaced = []
         with self.transaction() as connection:
             for image in images:
-                connection.execute("DELETE FROM images WHERE id = ?", (image.id,))
+                found = connection.execute("DELETE FROM images WHERE id = ?", (image.id,))
+                replaced.append(found.rowcount > 0)
                 key = connection.execute(
                     "INSERT INTO images (id, media_type, width, height, sha256, metadata, path) VALUES (?,?,?,?,?,?,?)",
                     (
@@ -174,26 +211,94 @@ class Store:
                 ).lastrowid
                 if image.data is not None:
                     connection.execute("INSERT INTO contents VALUES (?,?)", (key, image.data))
-                connection.execute("INSERT INTO codes VALUES (?,?,?)", (key, encoder_id, image.code.tobytes()))
+                connection.execute("INSERT INTO codes VALUES (?,?,?)", (key, encoder_id, _code_bytes(image.code)))
+        return replaced
+
+    def remove(self, ids: Sequence[str]) -> list[bool]:
+        """Remove images in one transaction. Returns: for each id, whether there was such an image."""
+        with self.transaction() as connection:
+            return [connection.execute("DELETE FROM images WHERE id = ?", (id,)).rowcount > 0 for id in ids]
+
+    def replace_metadata(
+        self, id: str, metadata: dict[str, Any], *, key: int, code: NDArray[np.float32], encoder_id: str
+    ) -> bool:
+        """Give an image other metadata. It gets a new key with it, so that nothing that is known of a key ever changes.
+
+        Args:
+            key, code: of the image, as they were read.
+
+        Returns: False, and nothing is changed, if the image was replaced or removed since.
+        """
+        with self.transaction() as connection:
+            connection.execute("PRAGMA defer_foreign_keys = ON")
+            connection.execute("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'images'")
+            new = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'images'").fetchone()[0]
+            changed = connection.execute(
+                "UPDATE images SET key = ?, metadata = ? WHERE id = ? AND key = ?", (new, json.dumps(metadata), id, key)
+            )
+            if changed.rowcount == 0:
+                return False
+            connection.execute("UPDATE contents SET key = ? WHERE key = ?", (new, key))
+            connection.execute("DELETE FROM codes WHERE key = ?", (key,))
+            connection.execute("INSERT INTO codes VALUES (?,?,?)", (new, encoder_id, _code_bytes(code)))
+            connection.execute("INSERT INTO removed (key) VALUES (?)", (key,))
+            return True
+
+    def changes(self, since: Position, *, encoder_id: str) -> Changes:
+        """What was added and removed after a position, read at one moment."""
+        connection = self._connection
+        connection.execute("BEGIN")
+        try:
+            removed = connection.execute(
+                "SELECT seq, key FROM removed WHERE seq > ? ORDER BY seq", (since.removal,)
+            ).fetchall()
+            added = connection.execute(
+                "SELECT images.key, code, metadata FROM images LEFT JOIN codes "
+                "ON codes.key = images.key AND encoder_id = ? WHERE images.key > ? ORDER BY images.key",
+                (encoder_id, since.key),
+            ).fetchall()
+        finally:
+            connection.execute("COMMIT")
+        return Changes(
+            keys=[row[0] for row in added],
+            codes=[None if row[1] is None else np.frombuffer(row[1], dtype="<f4") for row in added],
+            metadata=[json.loads(row[2]) for row in added],
+            removed=[row[1] for row in removed],
+            position=Position(added[-1][0] if added else since.key, removed[-1][0] if removed else since.removal),
+        )
+
+    def contents(self) -> tuple[NDArray[np.int64], int]:
+        """Keys of all images, ascending, (n,), and the last removal, read at one moment."""
+        connection = self._connection
+        connection.execute("BEGIN")
+        try:
+            cursor = connection.execute("SELECT key FROM images ORDER BY key")
+            keys = np.fromiter((row[0] for row in cursor), dtype=np.int64)
+            removal = connection.execute("SELECT coalesce(max(seq), 0) FROM removed").fetchone()[0]
+        finally:
+            connection.execute("COMMIT")
+        return keys, int(removal)
+
+    def metadata_of(self, keys: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """Metadata of images, in the order of `keys`; nothing for one that is no longer there."""
+        for key in keys:
+            row = self._connection.execute("SELECT metadata FROM images WHERE key = ?", (int(key),)).fetchone()
+            yield {} if row is None else json.loads(row[0])
+
+    def forget(self, position: Position) -> None:
+        """Forget codes and removals that every generation that is kept has in it."""
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM codes WHERE key <= ?", (position.key,))
+            connection.execute("DELETE FROM removed WHERE seq <= ?", (position.removal,))
 
     def put_codes(self, keys: Sequence[int], codes: NDArray[np.float32], *, encoder_id: str) -> None:
         """Add codes of images that are there already."""
-        rows = [(key, encoder_id, code.tobytes()) for key, code in zip(keys, codes, strict=True)]
         with self.transaction() as connection:
-            connection.executemany("INSERT OR REPLACE INTO codes VALUES (?,?,?)", rows)
-
-    def drop_codes(self, keys: NDArray[np.int64], *, encoder_id: str) -> None:
-        """Forget codes that a generation holds now, and those of other encoders."""
-        with self.transaction() as connection:
-            connection.executemany(
-                "DELETE FROM codes WHERE key = ? AND encoder_id = ?", [(int(key), encoder_id) for key in keys]
-            )
-            connection.execute("DELETE FROM codes WHERE encoder_id <> ?", (encoder_id,))
-
-    def keys(self) -> NDArray[np.int64]:
-        """Keys of all images, ascending, (n,)."""
-        rows = self._connection.execute("SELECT key FROM images ORDER BY key").fetchall()
-        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+            for key, code in zip(keys, codes, strict=True):
+                connection.execute(  # an image that was removed meanwhile needs none
+                    "INSERT OR REPLACE INTO codes SELECT key, ?, ? FROM images WHERE key = ?",
+                    (encoder_id, _code_bytes(code), key),
+                )
 
     def coded_keys(self, *, encoder_id: str) -> NDArray[np.int64]:
         """Keys of the images with a code of this encoder in the store, ascending."""
@@ -202,17 +307,12 @@ class Store:
         ).fetchall()
         return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
-    def codes_of(self, keys: NDArray[np.int64], *, encoder_id: str) -> NDArray[np.float32]:
-        """Codes in the store of these images, in their order, (n, code_length). Raises: GalleryError."""
-        found = []
-        for key in keys:
-            row = self._connection.execute(
-                "SELECT code FROM codes WHERE key = ? AND encoder_id = ?", (int(key), encoder_id)
-            ).fetchone()
-            if row is None:
-                raise GalleryError(f"the store has no code of image {key} by encoder {encoder_id}")
-            found.append(np.frombuffer(row[0], dtype="<f4"))
-        return np.stack(found)
+    def code_of(self, key: int, *, encoder_id: str) -> NDArray[np.float32] | None:
+        """The pending code of an image, (code_length,); None if the store has none."""
+        row = self._connection.execute(
+            "SELECT code FROM codes WHERE key = ? AND encoder_id = ?", (key, encoder_id)
+        ).fetchone()
+        return None if row is None else np.frombuffer(row[0], dtype="<f4")
 
     def records(self, keys: Sequence[int]) -> dict[int, ImageRecord]:
         """Records of those images that are still there, by key."""
@@ -254,6 +354,10 @@ class Store:
         if sha256(found).hexdigest() != checksum:
             raise ImageContentGoneError(f"the file of image '{id}' was changed; build the gallery again to take it in")
         return found
+
+
+def _code_bytes(code: NDArray[np.float32]) -> bytes:
+    return np.ascontiguousarray(code, dtype="<f4").tobytes()
 
 
 def _record(row: tuple[Any, ...]) -> ImageRecord:

@@ -18,6 +18,7 @@ from model.runtime.encoder import Encoder
 from service.gallery.build import Progress, publish_generation
 from service.gallery.layout import Gallery
 from service.jobs import Jobs
+from service.options import parse_kinds, parse_lengths
 
 _RECORD_EVERY_S = 0.2
 _NICENESS = 10
@@ -51,19 +52,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Rebuild a gallery for a job of the service.")
     parser.add_argument("gallery", type=Path)
     parser.add_argument("--job", required=True)
-    parser.add_argument("--lengths", type=lambda text: [int(part) for part in text.split(",")])
+    parser.add_argument("--lengths", type=parse_lengths)
+    parser.add_argument("--kinds", type=parse_kinds)
     args = parser.parse_args()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(_NICENESS)
 
     gallery = Gallery(args.gallery)
     jobs = Jobs(gallery)
+    switching = threading.Lock()
+    threading.Thread(target=_end_when_cancelled, args=(jobs, args.job, switching), daemon=True).start()
     progress = JobProgress(jobs, args.job)
     try:
         progress.start("open", 0)
         with gallery.writing():
             encoder = Encoder(gallery.encoder_path(gallery.current_encoder_id()))
-            number = publish_generation(gallery, encoder, progress, lengths=args.lengths)
+            number = publish_generation(
+                gallery, encoder, progress, lengths=args.lengths, kinds=args.kinds, switching=switching
+            )
     except EigenlensError as error:
         jobs.finish(args.job, error=str(error))
         return 1
@@ -73,6 +79,14 @@ def main() -> int:
         return 1
     jobs.published(args.job, number)
     return 0
+
+
+def _end_when_cancelled(jobs: Jobs, job_id: str, switching: threading.Lock) -> None:
+    """What was begun is left to the next builder to remove; a switch is never cut in two."""
+    while jobs.get(job_id).state != "cancelling":
+        time.sleep(_RECORD_EVERY_S)
+    with switching:
+        os._exit(4)
 
 
 def _end_with_parent() -> None:

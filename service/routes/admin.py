@@ -1,12 +1,13 @@
-"""Administration: rebuilds and their jobs. Every route needs the admin key."""
+"""Administration: rebuilds and their jobs, generations and the switch between them. Every route needs the admin key."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Response
 
 from index.generation import choose_lengths
+from index.kinds import choose_indexes
 from service.jobs import Job
-from service.schemas import RebuildBody
+from service.schemas import GenerationAnswer, RebuildBody
 from service.state import CurrentState, require_admin
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(require_admin)])
@@ -15,10 +16,12 @@ router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(req
 @router.post("/rebuild", status_code=202)
 def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = None) -> Job:
     """Build the next generation in the background; searches are answered from the present one until the switch."""
-    lengths = None if body is None else body.lengths
-    if lengths is not None:
-        choose_lengths(state.searcher.snapshot.generation.code_length, lengths)  # refused now, not in the job
-    job = state.runner.start_rebuild(lengths=lengths)
+    asked = body or RebuildBody()
+    present = state.searcher.snapshot.generation
+    # What cannot be built is refused now and not in the job.
+    lengths = choose_lengths(present.code_length, asked.lengths or present.lengths)
+    choose_indexes(len(present), lengths=lengths, kinds=asked.kinds)
+    job = state.runner.start_rebuild(lengths=asked.lengths, kinds=asked.kinds)
     response.headers["Location"] = f"/v1/admin/jobs/{job.id}"
     return job
 
@@ -33,3 +36,27 @@ def jobs(state: CurrentState) -> list[Job]:
 def job(id: str, state: CurrentState) -> Job:
     """One job and how far it is."""
     return state.jobs.get(id)
+
+
+@router.post("/jobs/{id}/cancel", status_code=202)
+def cancel(id: str, state: CurrentState) -> Job:
+    """End a job without a result. What it encoded is kept; the gallery stays as it is."""
+    return state.jobs.cancel(id)
+
+
+@router.get("/generations")
+def generations(state: CurrentState) -> list[GenerationAnswer]:
+    """The generations that are kept, newest first."""
+    served = state.searcher.snapshot.number
+    return [
+        GenerationAnswer.of(number, found, served=number == served)
+        for number, found in reversed(list(state.gallery.manifests()))
+    ]
+
+
+@router.post("/generations/{number}/activate")
+def activate(number: int, state: CurrentState) -> GenerationAnswer:
+    """Serve a generation that is kept. Images that were added or removed since it was built stay so."""
+    state.gallery.switch(number)
+    state.searcher.load()
+    return GenerationAnswer.of(number, state.searcher.snapshot.generation.artifact, served=True)

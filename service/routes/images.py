@@ -1,15 +1,33 @@
-"""Images of the gallery: what is known of one, its bytes, its thumbnail."""
+"""Images of the gallery: what is known of one, its bytes, its thumbnail; adding, replacing and removing them."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
 
+from fastapi import APIRouter, Depends, Request, Response
+
+from model.images.sources import SourceImage
+from service.errors import BodyTooLargeError, ImageChangedError, RequestError
+from service.gallery.intake import Outcome, take_in
 from service.gallery.store import ImageRecord
-from service.schemas import ImageAnswer
-from service.state import CurrentState, State
+from service.routes.uploads import ADD_BODY, PUT_BODY, read_images, read_one
+from service.schemas import AddAnswer, ImageAnswer, MetadataBody, merged
+from service.state import CurrentState, State, require_admin
 from service.thumbnails import Thumbnail
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
+Admin = Annotated[None, Depends(require_admin)]
+
+
+@router.post("", openapi_extra=ADD_BODY)
+async def add(request: Request, state: CurrentState, _: Admin) -> AddAnswer:
+    """Add images, or replace those of the same id. They are durable and found by the next search when this answers.
+
+    An image that cannot be used fails alone; `images` tells what became of each, in their order.
+    """
+    given = await read_images(request)
+    outcomes = await state.compute.run(_take_in, state, given)
+    return AddAnswer.of(outcomes)
 
 
 # Ids are paths and may hold slashes, so the routes with a suffix come first.
@@ -41,6 +59,57 @@ async def thumbnail(id: str, request: Request, state: CurrentState) -> Response:
 def image(id: str, state: CurrentState) -> ImageAnswer:
     """What the gallery knows of an image."""
     return ImageAnswer.of(state.gallery.store.record(id))
+
+
+@router.put("/{id:path}", openapi_extra=PUT_BODY)
+async def put(id: str, request: Request, response: Response, state: CurrentState, _: Admin) -> ImageAnswer:
+    """Add or replace one image, sent as the body itself or as a form's file. 201 where there was none of this id."""
+    given = await read_one(request, id)
+    outcome = (await state.compute.run(_take_in, state, [given]))[0]
+    if outcome.status == "failed":
+        await state.compute.run(_refuse, state, given)
+    response.status_code = 201 if outcome.status == "added" else 200
+    return ImageAnswer.of(await state.compute.run(state.gallery.store.record, id))
+
+
+@router.patch("/{id:path}")
+def patch(id: str, body: MetadataBody, state: CurrentState, _: Admin) -> ImageAnswer:
+    """Change metadata: fields that are given are set, fields that are null are removed (RFC 7396)."""
+    store, snapshot = state.gallery.store, state.searcher.snapshot
+    record = store.record(id)
+    code = state.searcher.code_of(snapshot, record.key)
+    changed = store.replace_metadata(
+        id, merged(record.metadata, body.metadata), key=record.key, code=code, encoder_id=snapshot.encoder.id
+    )
+    if not changed:
+        raise ImageChangedError(f"image '{id}' was changed at the same time; look at it and try again")
+    state.searcher.sync()
+    return ImageAnswer.of(store.record(id))
+
+
+@router.delete("/{id:path}", status_code=204)
+def delete(id: str, state: CurrentState, _: Admin) -> None:
+    """Remove an image. No search that begins after the answer returns it."""
+    record = state.gallery.store.record(id)
+    state.gallery.store.remove([record.id])
+    state.searcher.sync()
+
+
+def _take_in(state: State, images: list[SourceImage]) -> list[Outcome]:
+    limit = state.settings.max_image_bytes
+    for image in images:
+        if len(image.data) > limit:
+            raise BodyTooLargeError(f"the image '{image.id}' has {len(image.data)} bytes; at most {limit} are taken")
+    encoder = state.searcher.snapshot.encoder
+    outcomes = take_in(state.gallery.store, encoder, images, state.decoders, max_pixels=state.settings.max_pixels)
+    state.searcher.sync()
+    return outcomes
+
+
+def _refuse(state: State, image: SourceImage) -> None:
+    """Raise what is wrong with the image as a search would."""
+    found = image.load(state.searcher.snapshot.encoder.image_size, max_pixels=state.settings.max_pixels)
+    raise found if isinstance(found, Exception) else RequestError("the image cannot be used")
 
 
 def _make(state: State, record: ImageRecord) -> Thumbnail:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any
 
 import numpy as np
@@ -14,16 +12,18 @@ from starlette.datastructures import UploadFile
 from index.errors import ResultCountError
 from model.images.decode import decode
 from service.errors import BodyTooLargeError, ContentTypeError, RequestError
+from service.routes.uploads import decode_base64, media_type_of, read_json
 from service.schemas import (
     LengthAnswer,
     LengthsAnswer,
+    MeasuredAnswer,
     PlanAnswer,
     ResultAnswer,
     SearchAnswer,
     SearchBody,
     SearchParameters,
 )
-from service.searcher import Snapshot
+from service.searcher import Snapshot, Wish
 from service.state import CurrentState, State, Timing
 
 router = APIRouter(prefix="/v1", tags=["search"])
@@ -72,21 +72,29 @@ async def search(request: Request, response: Response, state: CurrentState) -> S
 def lengths(state: CurrentState) -> LengthsAnswer:
     """The prefix lengths that can be searched, and what each costs."""
     snapshot = state.searcher.snapshot
-    generation = snapshot.generation
+    generation, calibration = snapshot.generation, snapshot.generation.calibration
+    plans = sorted(calibration.measured, key=lambda measured: measured.latency_ms["p50"])
+    alone = {length: calibration.plain(length) for length in generation.lengths}
     return LengthsAnswer(
         lengths=[
             LengthAnswer(
-                length=length,
-                kind="flat",
-                bytes=generation.bytes_of(length),
-                bytes_per_image=round(generation.bytes_of(length) / len(generation), 1),
-                full=length == generation.code_length,
+                length=spec.length,
+                kind=spec.kind,
+                bytes=generation.bytes_of(spec.length),
+                bytes_per_image=round(generation.bytes_of(spec.length) / len(generation), 1),
+                full=spec.length == generation.code_length,
+                max_effort=generation.max_effort(spec.length),
+                alone=None if (found := alone[spec.length]) is None else MeasuredAnswer.of_measured(found),
             )
-            for length in generation.lengths
+            for spec in generation.specs
         ],
         code_length=generation.code_length,
-        count=len(generation),
+        count=snapshot.count,
+        pending=len(snapshot.delta),
+        removed=snapshot.rows.removed,
         generation=snapshot.number,
+        plans=[MeasuredAnswer.of_measured(measured) for measured in plans],
+        filters=generation.attributes.fields,
         encoder=snapshot.encoder.id,
         eigenvalues=[float(x) for x in snapshot.encoder.eigenvalues],
     )
@@ -100,7 +108,7 @@ class _Query(SearchBody):
 
 async def _read(request: Request) -> _Query:
     """The search that a request asks for, from a multipart or a JSON body. Raises: RequestError; ValidationError."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = media_type_of(request)
     given: dict[str, Any] = dict(request.query_params)
     if media_type == "multipart/form-data":
         async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
@@ -112,28 +120,14 @@ async def _read(request: Request) -> _Query:
         parameters = SearchParameters.model_validate(given | fields)
         return _Query(upload=upload, **parameters.model_dump())
     if media_type == "application/json":
-        try:
-            body = await request.json()
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"the body is not JSON: {error}") from None
-        if not isinstance(body, dict):
-            raise RequestError("the JSON body has to be an object with one of image, id and code")
-        asked = SearchBody.model_validate(given | body)
+        asked = SearchBody.model_validate(given | await read_json(request))
         if sum(value is not None for value in (asked.image, asked.id, asked.code)) != 1:
             raise RequestError("give exactly one of image (base64), id and code")
-        return _Query(upload=_decode_base64(asked.image), **asked.model_dump(exclude={"image"}))
+        upload_or_none = None if asked.image is None else decode_base64(asked.image)
+        return _Query(upload=upload_or_none, **asked.model_dump(exclude={"image"}))
     raise ContentTypeError(
         f"a search takes multipart/form-data with a file `image`, or application/json, not '{media_type or 'nothing'}'"
     )
-
-
-def _decode_base64(image: str | None) -> bytes | None:
-    if image is None:
-        return None
-    try:
-        return base64.b64decode(image.rpartition(",")[2] if image.startswith("data:") else image, validate=True)
-    except (binascii.Error, ValueError):
-        raise RequestError("`image` is not base64") from None
 
 
 def _search(state: State, asked: _Query) -> tuple[SearchAnswer, Timing]:
@@ -142,23 +136,33 @@ def _search(state: State, asked: _Query) -> tuple[SearchAnswer, Timing]:
     with timing.stage("total"):
         code, leave_out = _query_code(state, snapshot, asked, timing)
         with timing.stage("search"):
-            plan, hits = state.searcher.search(
-                snapshot,
-                code,
-                k=asked.k,
-                length=asked.length,
-                rerank_length=asked.rerank_length(snapshot.generation.code_length),
-                shortlist=asked.shortlist,
-                leave_out=leave_out,
-            )
+            found = state.searcher.search(snapshot, code, _wish(snapshot, asked, leave_out=leave_out))
     answer = SearchAnswer(
-        results=[ResultAnswer.of_hit(hit) for hit in hits],
-        plan=PlanAnswer.of(plan),
+        results=[ResultAnswer.of_hit(hit) for hit in found.hits],
+        plan=PlanAnswer.of(found.plan, found.measured, k=asked.k),
         generation=snapshot.number,
         timing_ms=timing.stages,
         code=[float(x) for x in code] if "code" in asked.include else None,
     )
     return answer, timing
+
+
+def _wish(snapshot: Snapshot, asked: _Query, *, leave_out: int | None) -> Wish:
+    length = None if asked.length == "auto" else asked.length
+    effort = asked.effort
+    if effort == "max":
+        effort = snapshot.generation.max_effort(length) if length is not None else 1
+    return Wish(
+        k=asked.k,
+        length=length,
+        rerank_length=asked.rerank_length(snapshot.generation.code_length),
+        shortlist=asked.shortlist,
+        effort=effort,
+        target_recall=asked.target_recall,
+        max_latency_ms=asked.max_latency_ms,
+        condition=asked.condition,
+        leave_out=leave_out,
+    )
 
 
 def _query_code(

@@ -1,0 +1,205 @@
+"""Filters on metadata: parsed and bounded once, then applied to columns of a generation or to single images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeGuard
+
+from index.errors import FilterError
+
+Scalar = str | float | int | bool
+Operator = Literal["$in", "$gt", "$gte", "$lt", "$lte", "$exists"]
+
+MAX_DEPTH = 8
+MAX_CLAUSES = 100
+MAX_VALUES = 1000
+# Longer text and larger numbers are kept as metadata, but filters do not see them.
+MAX_TEXT_BYTES = 1024
+LARGEST_NUMBER = 2**53
+_RANGES = ("$gt", "$gte", "$lt", "$lte")
+_OPERATORS = ("$eq", "$ne", "$in", "$nin", *_RANGES, "$exists")
+
+
+@dataclass(frozen=True)
+class Compare:
+    """One field against values. A field that holds a list matches if any of its elements does."""
+
+    field: str
+    operator: Operator
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True)
+class Every:
+    """All of several filters."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True)
+class Some:
+    """At least one of several filters."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True)
+class Negation:
+    """Whatever the filter does not match, images without the field included."""
+
+    part: Filter
+
+
+Filter = Compare | Every | Some | Negation
+
+
+def parse_filter(given: Any) -> Filter:
+    """A filter from its JSON form.
+
+        {"label": "boots"}                          equality
+        {"price": {"$gte": 10, "$lt": 50}}          range of numbers, or of text by its order
+        {"label": {"$in": ["boots", "sandals"]}}    also $nin, $ne, $exists
+        {"$and": [...]}, {"$or": [...]}, {"$not": {...}}
+
+    Several fields in one object have to match together. Text, numbers and booleans never equal each other.
+
+    Raises: FilterError, which says where, and what is understood.
+    """
+    return _Parser().parse(given, depth=1)
+
+
+def matches(condition: Filter, metadata: Mapping[str, Any]) -> bool:
+    """Whether an image's metadata satisfy a filter."""
+    match condition:
+        case Every(parts):
+            return all(matches(part, metadata) for part in parts)
+        case Some(parts):
+            return any(matches(part, metadata) for part in parts)
+        case Negation(part):
+            return not matches(part, metadata)
+        case Compare(field, operator, values):
+            found = scalars_of(metadata.get(field))
+            if operator == "$exists":
+                return bool(found)
+            if operator == "$in":
+                wanted = {(kind_of(value), value) for value in values}
+                return any((kind_of(value), value) in wanted for value in found)
+            bound = values[0]
+            return any(kind_of(v) == kind_of(bound) and _within(v, operator, bound) for v in found)
+
+
+def scalars_of(value: Any) -> list[Scalar]:
+    """The values of a metadata field that filters see: itself, or the elements of a list; nothing else."""
+    elements = value if isinstance(value, list) else [value]
+    return [element for element in elements if _is_scalar(element) and _is_kept(element)]
+
+
+def kind_of(value: Scalar) -> Literal["text", "number", "boolean"]:
+    """What a value can be compared with."""
+    if isinstance(value, bool):
+        return "boolean"
+    return "text" if isinstance(value, str) else "number"
+
+
+def _is_scalar(value: Any) -> TypeGuard[Scalar]:
+    return isinstance(value, str | bool | int | float)
+
+
+def _is_kept(value: Scalar) -> bool:
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "surrogatepass")) <= MAX_TEXT_BYTES
+    return isinstance(value, bool) or abs(value) <= LARGEST_NUMBER  # not so for NaN
+
+
+def _within(value: Any, operator: str, bound: Any) -> bool:
+    if operator == "$gt":
+        return bool(value > bound)
+    if operator == "$gte":
+        return bool(value >= bound)
+    if operator == "$lt":
+        return bool(value < bound)
+    return bool(value <= bound)
+
+
+class _Parser:
+    def __init__(self) -> None:
+        self._clauses = 0
+
+    def parse(self, given: Any, *, depth: int) -> Filter:
+        if not isinstance(given, Mapping) or not given:
+            raise FilterError(f'a filter is an object such as {{"label": "boots"}}, not {_shown(given)}')
+        if depth > MAX_DEPTH:
+            raise FilterError(f"a filter may be nested {MAX_DEPTH} deep, not deeper")
+        parts: list[Filter] = []
+        for name, value in given.items():
+            self._clauses += 1
+            if self._clauses > MAX_CLAUSES:
+                raise FilterError(f"a filter may have {MAX_CLAUSES} clauses, not more")
+            if name in ("$and", "$or"):
+                if not isinstance(value, list) or not value:
+                    raise FilterError(f"{name} takes a list of filters, not {_shown(value)}")
+                inner = tuple(self.parse(part, depth=depth + 1) for part in value)
+                parts.append(Every(inner) if name == "$and" else Some(inner))
+            elif name == "$not":
+                parts.append(Negation(self.parse(value, depth=depth + 1)))
+            elif name.startswith("$"):
+                raise FilterError(f"there is no {name}; available: $and, $or, $not, or the name of a field")
+            else:
+                parts.append(self._field(name, value))
+        return parts[0] if len(parts) == 1 else Every(tuple(parts))
+
+    def _field(self, name: str, given: Any) -> Filter:
+        if _is_scalar(given):
+            return Compare(name, "$in", (_bounded(given, name),))
+        if not isinstance(given, Mapping) or not given:
+            raise FilterError(f"{name}: give a value or an object of {', '.join(_OPERATORS)}, not {_shown(given)}")
+        parts = [self._comparison(name, operator, value) for operator, value in given.items()]
+        return parts[0] if len(parts) == 1 else Every(tuple(parts))
+
+    def _comparison(self, name: str, operator: str, value: Any) -> Filter:
+        self._clauses += 1
+        if operator in ("$in", "$nin"):
+            if not isinstance(value, list) or len(value) > MAX_VALUES:
+                raise FilterError(f"{name}: {operator} takes a list of at most {MAX_VALUES} values")
+            found = Compare(name, "$in", tuple(_bounded(element, name) for element in value))
+            return found if operator == "$in" else Negation(found)
+        if operator == "$exists":
+            if not isinstance(value, bool):
+                raise FilterError(f"{name}: $exists takes true or false, not {_shown(value)}")
+            found = Compare(name, "$exists", ())
+            return found if value else Negation(found)
+        if operator in ("$eq", "$ne"):
+            found = Compare(name, "$in", (_bounded(value, name),))
+            return found if operator == "$eq" else Negation(found)
+        if operator in _RANGES:
+            bound = _bounded(value, name)
+            if isinstance(bound, bool):
+                raise FilterError(f"{name}: {operator} takes a number or text, not {_shown(value)}")
+            return Compare(name, operator, (bound,))  # type: ignore[arg-type]  # one of _RANGES
+        raise FilterError(f"{name}: there is no {operator}; available: {', '.join(_OPERATORS)}")
+
+
+def _bounded(value: Any, name: str) -> Scalar:
+    if not _is_scalar(value) or (isinstance(value, float) and math.isnan(value)):
+        raise FilterError(f"{name}: a value is text, a number, true or false, not {_shown(value)}")
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST_NUMBER:
+        raise FilterError(f"{name}: whole numbers may have a size of up to 2**53, not {_shown(value)}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def fields_of(condition: Filter) -> Sequence[str]:
+    """Names of the fields that a filter looks at, each once."""
+    match condition:
+        case Compare(field, _, _):
+            return (field,)
+        case Negation(part):
+            return fields_of(part)
+        case Every(parts) | Some(parts):
+            return tuple(dict.fromkeys(field for part in parts for field in fields_of(part)))

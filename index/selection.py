@@ -1,0 +1,35 @@
+"""Rows that a search may return: those that were not removed and that satisfy a filter."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Selection:
+    """A set of rows, as FAISS's selectors and as exact search want it.
+
+    Attributes:
+        mask: (n,) booleans.
+        count: rows in it.
+        share: of all rows, 0 to 1.
+    """
+
+    def __init__(self, mask: NDArray[np.bool_]) -> None:
+        """Take (n,) booleans; later changes of `mask` are not seen."""
+        self.mask = mask.copy()
+        self._bits = np.packbits(mask, bitorder="little")
+        self.count = int(np.count_nonzero(mask))
+        self.share = self.count / max(1, len(mask))
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """The rows, ascending."""
+        return np.flatnonzero(self.mask)
+
+    def selector(self) -> faiss.IDSelector:
+        """For one call of FAISS."""
+        return faiss.IDSelectorBitmap(self._bits)

@@ -1,0 +1,151 @@
+"""Images that a request brings: from a form, from JSON with base64, or as the body itself."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any
+
+from fastapi import Request
+from pydantic import TypeAdapter
+from starlette.datastructures import UploadFile
+
+from model.images.sources import SourceImage
+from service.errors import ContentTypeError, RequestError
+from service.schemas import AddBody, ImageId, Metadata
+
+MAX_IMAGES = 1000
+_ID: TypeAdapter[str] = TypeAdapter(ImageId)
+_METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
+
+_FILE = {"type": "string", "format": "binary"}
+ADD_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {
+                        "image": {
+                            "type": "array",
+                            "items": _FILE,
+                            "maxItems": MAX_IMAGES,
+                            "description": "files; their names are the images' ids unless `id` gives others",
+                        },
+                        "id": {"type": "array", "items": {"type": "string"}, "description": "one for each file"},
+                        "metadata": {
+                            "type": "string",
+                            "description": "a JSON object for all files, or a JSON list of one object for each",
+                        },
+                    },
+                }
+            },
+            "application/json": {"schema": AddBody.model_json_schema()},
+        },
+    }
+}
+PUT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": _FILE, "metadata": {"type": "string", "description": "a JSON object"}},
+                }
+            },
+            "image/*": {"schema": _FILE},
+        },
+    }
+}
+
+
+def media_type_of(request: Request) -> str:
+    """The type of a request's body without its parameters, in lower case; empty if none is said."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_images(request: Request) -> list[SourceImage]:
+    """The images of a form or of a JSON body. Raises: RequestError; ContentTypeError; ValidationError."""
+    media_type = media_type_of(request)
+    if media_type == "multipart/form-data":
+        async with request.form(max_files=MAX_IMAGES, max_fields=2 * MAX_IMAGES) as form:
+            files = [value for name, value in form.multi_items() if name == "image" and isinstance(value, UploadFile)]
+            if not files:
+                raise RequestError("the form has no file in its field `image`; try: curl -F image=@photo.jpg URL")
+            ids = [str(value) for name, value in form.multi_items() if name == "id"] or [
+                f.filename or "" for f in files
+            ]
+            if len(ids) != len(files):
+                raise RequestError(
+                    f"there are {len(files)} files and {len(ids)} ids; give one id for each file, or none"
+                )
+            metadata = _metadata_of(form.get("metadata"), len(files))
+            return [
+                SourceImage(_ID.validate_python(id), await file.read(), metadata=values)
+                for id, file, values in zip(ids, files, metadata, strict=True)
+            ]
+    if media_type == "application/json":
+        body = AddBody.model_validate(await read_json(request))
+        return [SourceImage(item.id, decode_base64(item.image), metadata=item.metadata) for item in body.images]
+    raise ContentTypeError(
+        "images are taken as multipart/form-data with files `image`, or application/json, "
+        f"not '{media_type or 'nothing'}'"
+    )
+
+
+async def read_one(request: Request, id: str) -> SourceImage:
+    """The one image of a request. Raises: RequestError; ContentTypeError; ValidationError."""
+    checked = _ID.validate_python(id)
+    media_type = media_type_of(request)
+    if media_type == "multipart/form-data":
+        async with request.form(max_files=1, max_fields=1) as form:
+            image = form.get("image")
+            if not isinstance(image, UploadFile):
+                raise RequestError(
+                    "the form has no file in its field `image`; try: curl -X PUT -F image=@photo.jpg URL"
+                )
+            return SourceImage(checked, await image.read(), metadata=_metadata_of(form.get("metadata"), 1)[0])
+    if media_type.startswith("image/") or media_type == "application/octet-stream":
+        return SourceImage(checked, await request.body())
+    raise ContentTypeError(
+        f"an image is taken as the body itself (image/...) or as a form's file `image`, not '{media_type or 'nothing'}'"
+    )
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """A JSON object. Raises: RequestError."""
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise RequestError("the JSON body has to be an object")
+    return body
+
+
+def decode_base64(text: str) -> bytes:
+    """Bytes of base64, with or without the head of a data URI. Raises: RequestError."""
+    try:
+        return base64.b64decode(text.rpartition(",")[2] if text.startswith("data:") else text, validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError("`image` is not base64") from None
+
+
+def _metadata_of(given: Any, count: int) -> list[dict[str, Any]]:
+    if given is None:
+        return [{} for _ in range(count)]
+    try:
+        parsed = json.loads(str(given))
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"`metadata` is not JSON: {error}") from None
+    each = parsed if isinstance(parsed, list) else [parsed] * count
+    if len(each) != count:
+        raise RequestError(
+            f"there are {count} files and metadata for {len(each)}; give one object for each, or one for all"
+        )
+    return [_METADATA.validate_python(values) for values in each]

@@ -1,0 +1,293 @@
+"""A gallery that changes while it is served: what was acknowledged is found, what was removed is not."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from service.gallery.layout import Gallery
+from service.jobs import Jobs
+from tests.service_builders import (
+    CODE_LENGTH,
+    admin_headers,
+    build_gallery,
+    code_of,
+    image_id,
+    pixels_of,
+    png,
+    serving,
+    settings_of,
+    wait_for,
+    write_encoder,
+)
+
+COUNT = 30
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Gallery:
+    return build_gallery(tmp_path, count=COUNT)
+
+
+@pytest.fixture
+def client(gallery: Gallery) -> Iterator[httpx.Client]:
+    with serving(settings_of(gallery)) as running:
+        running.headers.update(admin_headers(gallery))
+        yield running
+
+
+def add(client: httpx.Client, seeds: list[int], **fields: Any) -> dict[str, Any]:
+    files = [("image", (f"new/{seed}.png", png(pixels_of(seed)))) for seed in seeds]
+    response = client.post("/v1/images", files=files, data=fields)
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
+
+
+def nearest(client: httpx.Client, seed: int, **parameters: Any) -> list[str]:
+    response = client.post(
+        "/v1/search", params={"k": 3, **parameters}, files={"image": ("q.png", png(pixels_of(seed)))}
+    )
+    assert response.status_code == 200, response.text
+    return [result["id"] for result in response.json()["results"]]
+
+
+def rebuild(client: httpx.Client, **options: Any) -> dict[str, Any]:
+    job = client.post("/v1/admin/rebuild", json=options).json()["id"]
+
+    def ended() -> dict[str, Any] | None:
+        body: dict[str, Any] = client.get(f"/v1/admin/jobs/{job}").json()
+        return body if body["finished"] else None
+
+    found: dict[str, Any] = wait_for(ended)
+    return found
+
+
+def test_an_added_image_is_found_by_the_next_search_and_after_a_rebuild(client: httpx.Client) -> None:
+    body = add(client, [500, 501])
+    assert (body["added"], body["failed"]) == (2, 0)
+    for parameters in ({}, {"length": 2}, {"length": 4, "rerank": "full"}, {"length": CODE_LENGTH}):
+        assert nearest(client, 500, **parameters)[0] == "new/500.png", parameters
+    lengths = client.get("/v1/lengths").json()
+    assert (lengths["count"], lengths["pending"]) == (COUNT + 2, 2)
+    assert rebuild(client)["state"] == "done"
+    lengths = client.get("/v1/lengths").json()
+    assert (lengths["count"], lengths["pending"], lengths["generation"]) == (COUNT + 2, 0, 2)
+    assert nearest(client, 501)[0] == "new/501.png"
+
+
+def test_scores_are_the_same_in_the_delta_and_in_a_generation(client: httpx.Client) -> None:
+    add(client, [600])
+    asked = {"id": "new/600.png", "k": 5, "length": 4}
+    before = client.post("/v1/search", json=asked).json()["results"]
+    rebuild(client)
+    after = client.post("/v1/search", json=asked).json()["results"]
+    assert [result["id"] for result in before] == [result["id"] for result in after]
+    np.testing.assert_allclose([r["score"] for r in before], [r["score"] for r in after], atol=1e-3)
+    expected = code_of(pixels_of(600))[:4]
+    top = code_of(next(pixels_of(seed) for seed in range(COUNT) if image_id(seed) == before[0]["id"]))[:4]
+    cosine = expected @ top / np.linalg.norm(expected) / np.linalg.norm(top)
+    assert before[0]["score"] == pytest.approx(cosine, abs=1e-3)
+
+
+def test_a_removed_image_is_never_returned_again(client: httpx.Client) -> None:
+    add(client, [500])
+    for id, seed in ((image_id(5), 5), ("new/500.png", 500)):
+        assert nearest(client, seed)[0] == id
+        assert client.delete(f"/v1/images/{id}").status_code == 204
+        assert id not in nearest(client, seed, k=100)
+        assert client.delete(f"/v1/images/{id}").status_code == 404
+    assert client.get("/v1/lengths").json()["count"] == COUNT - 1
+    rebuild(client)
+    assert client.get("/v1/lengths").json()["removed"] == 0
+    for id, seed in ((image_id(5), 5), ("new/500.png", 500)):
+        assert id not in nearest(client, seed, k=100)
+
+
+def test_a_replaced_image_is_found_by_its_new_content_alone(client: httpx.Client) -> None:
+    id = image_id(6)
+    response = client.put(f"/v1/images/{id}", content=png(pixels_of(777)), headers={"content-type": "image/png"})
+    assert response.status_code == 200
+    assert nearest(client, 777)[0] == id
+    assert nearest(client, 6)[0] != id
+    assert client.get(f"/v1/images/{id}/content").content == png(pixels_of(777))
+    assert len(nearest(client, 6, k=100)) == COUNT
+    created = client.put("/v1/images/other/a.png", files={"image": png(pixels_of(778))})
+    assert created.status_code == 201
+    assert nearest(client, 778)[0] == "other/a.png"
+
+
+def test_metadata_is_patched_and_filtered_by(client: httpx.Client) -> None:
+    assert set(nearest(client, 1, k=100, filter='{"label": "odd"}')) == {image_id(s) for s in range(1, COUNT, 2)}
+    changed = client.patch(f"/v1/images/{image_id(2)}", json={"metadata": {"price": 7, "label": None}})
+    assert changed.json()["metadata"] == {"price": 7}
+    add(client, [500, 501], metadata=json.dumps([{"price": 9, "label": "odd"}, {"tags": ["x"]}]))
+    for _ in range(2):
+        assert set(nearest(client, 1, k=100, filter='{"price": {"$gt": 5}}')) == {image_id(2), "new/500.png"}
+        assert nearest(client, 1, k=100, filter='{"tags": "x"}') == ["new/501.png"]
+        odd = {image_id(s) for s in range(1, COUNT, 2)} | {"new/500.png"}
+        assert set(nearest(client, 1, k=100, filter='{"label": "odd"}')) == odd
+        assert nearest(client, 1, filter='{"label": "none"}') == []
+        rebuild(client)
+    assert client.get("/v1/lengths").json()["filters"]["price"] == ["number"]
+    assert client.get(f"/v1/images/{image_id(2)}/content").status_code == 200
+
+
+def test_one_bad_image_fails_alone(client: httpx.Client) -> None:
+    files = [("image", ("good.png", png(pixels_of(1)))), ("image", ("bad.png", b"no image"))]
+    body = client.post("/v1/images", files=files).json()
+    assert [(item["id"], item["status"]) for item in body["images"]] == [("good.png", "added"), ("bad.png", "failed")]
+    assert "no image that can be read" in body["images"][1]["reason"]
+    again = client.post("/v1/images", files=files[:1]).json()
+    assert again["unchanged"] == 1
+
+
+def test_images_come_as_json_too(client: httpx.Client) -> None:
+    image = base64.b64encode(png(pixels_of(900))).decode()
+    body = {"images": [{"id": "a/b", "image": image, "metadata": {"n": 1}}]}
+    assert client.post("/v1/images", json=body).json()["added"] == 1
+    assert client.get("/v1/images/a/b").json()["metadata"] == {"n": 1}
+    assert nearest(client, 900)[0] == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "arguments", "status"),
+    [
+        ("POST", "/v1/images", {"data": {"x": "y"}}, 415),
+        ("POST", "/v1/images", {"json": {"images": []}}, 422),
+        ("POST", "/v1/images", {"json": {"images": [{"id": "../x", "image": ""}]}}, 422),
+        ("POST", "/v1/images", {"json": {"images": [{"id": "x", "image": "!"}]}}, 422),
+        ("POST", "/v1/images", {"files": {"image": ("a/content", b"")}}, 422),
+        ("POST", "/v1/images", {"files": {"image": ("a", b"")}, "data": {"id": ["b", "c"]}}, 422),
+        ("POST", "/v1/images", {"files": {"image": ("a", b"")}, "data": {"metadata": "{"}}, 422),
+        ("POST", "/v1/images", {"files": {"image": ("a", b"")}, "data": {"metadata": "[]"}}, 422),
+        ("PUT", "/v1/images/x", {"content": b"no image", "headers": {"content-type": "image/png"}}, 415),
+        ("PUT", "/v1/images/x", {"content": b"{}", "headers": {"content-type": "application/json"}}, 415),
+        ("PATCH", "/v1/images/none", {"json": {"metadata": {}}}, 404),
+        ("PATCH", "/v1/images/even/0000.png", {"json": {"metadata": {"x": "y" * 70_000}}}, 422),
+        ("DELETE", "/v1/images/none", {}, 404),
+        ("POST", "/v1/admin/generations/9/activate", {}, 404),
+        ("POST", "/v1/admin/jobs/none/cancel", {}, 404),
+        ("POST", "/v1/admin/rebuild", {"json": {"kinds": {"4": "annoy"}}}, 422),
+        ("POST", "/v1/admin/rebuild", {"json": {"lengths": [4], "kinds": {"2": "flat"}}}, 422),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_changes_nothing(
+    client: httpx.Client, method: str, path: str, arguments: dict[str, Any], status: int
+) -> None:
+    response = client.request(method, path, **arguments)
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    lengths = client.get("/v1/lengths").json()
+    assert (lengths["count"], lengths["pending"], lengths["removed"]) == (COUNT, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/images"),
+        ("PUT", "/v1/images/x"),
+        ("PATCH", "/v1/images/x"),
+        ("DELETE", "/v1/images/x"),
+        ("GET", "/v1/admin/generations"),
+        ("POST", "/v1/admin/generations/1/activate"),
+        ("POST", "/v1/admin/jobs/x/cancel"),
+    ],
+)
+def test_changes_need_the_key(client: httpx.Client, method: str, path: str) -> None:
+    client.headers["Authorization"] = "Bearer wrong"
+    assert client.request(method, path, json={"metadata": {}}).status_code == 401
+
+
+def test_a_rollback_keeps_what_was_added_and_removed_since(client: httpx.Client) -> None:
+    add(client, [500])
+    assert client.delete(f"/v1/images/{image_id(5)}").status_code == 204
+    rebuild(client)
+    add(client, [501])
+    listed = client.get("/v1/admin/generations").json()
+    assert [(entry["number"], entry["served"], entry["count"]) for entry in listed] == [(2, True, 30), (1, False, 30)]
+    for number in (1, 2, 1):
+        assert client.post(f"/v1/admin/generations/{number}/activate").json()["number"] == number
+        assert nearest(client, 500)[0] == "new/500.png"
+        assert nearest(client, 501)[0] == "new/501.png"
+        assert image_id(5) not in nearest(client, 5, k=100)
+        assert client.get("/v1/lengths").json()["count"] == COUNT + 1
+
+
+def test_a_rollback_to_another_encoder_encodes_what_came_since(client: httpx.Client, gallery: Gallery) -> None:
+    from model.runtime.encoder import Encoder
+    from service.gallery.build import Progress, publish_generation
+
+    other = write_encoder(gallery.root.parent / "other", shift=100.0)
+    with gallery.writing():
+        gallery.adopt_encoder(other)
+        publish_generation(gallery, Encoder(other), Progress())
+    wait_for(lambda: client.get("/v1/lengths").json()["generation"] == 2)
+    add(client, [500])
+    client.post("/v1/admin/generations/1/activate")
+    result = client.post("/v1/search", params={"k": 1}, files={"image": ("q.png", png(pixels_of(500)))}).json()
+    assert result["results"][0]["id"] == "new/500.png"
+    assert result["results"][0]["score"] == pytest.approx(1, abs=1e-3)
+
+
+def test_what_one_service_writes_another_finds(client: httpx.Client, gallery: Gallery) -> None:
+    with serving(settings_of(gallery)) as second:
+        add(client, [500])
+        wait_for(lambda: nearest(second, 500)[0] == "new/500.png", timeout_s=3)
+        client.delete("/v1/images/new/500.png")
+        assert "new/500.png" not in nearest(second, 500, k=100), "removals hold at once, everywhere"
+
+
+def test_nothing_that_arrives_during_a_rebuild_is_lost(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, added = threading.Event(), []
+
+    def arrive() -> None:
+        seed = 1000
+        while not stop.is_set():
+            add(client, [seed])
+            added.append(seed)
+            if seed % 3 == 0:
+                assert client.delete(f"/v1/images/new/{seed}.png").status_code == 204
+                added.remove(seed)
+            seed += 1
+
+    arriving = threading.Thread(target=arrive)
+    arriving.start()
+    try:
+        for number in (2, 3):
+            assert rebuild(client)["generation"] == number
+    finally:
+        stop.set()
+        arriving.join()
+    rebuild(client)
+    assert client.get("/v1/lengths").json()["count"] == COUNT + len(added)
+    for seed in added:
+        assert nearest(client, seed, k=1) == [f"new/{seed}.png"]
+
+
+def test_a_job_can_be_cancelled(client: httpx.Client, gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gallery.store.transaction() as connection:  # keys that no generation has: everything has to be encoded
+        connection.execute("DELETE FROM codes")
+        connection.execute("UPDATE images SET key = key - 100000")
+    jobs = Jobs(gallery)
+    with gallery.writing():  # the worker cannot begin
+        job = client.post("/v1/admin/rebuild").json()["id"]
+        failed = wait_for(lambda: jobs.get(job).finished and jobs.get(job))
+    assert failed.state == "failed"
+    job = client.post("/v1/admin/rebuild").json()["id"]
+    answer = client.post(f"/v1/admin/jobs/{job}/cancel")
+    ended = wait_for(lambda: jobs.get(job).finished and jobs.get(job))
+    assert (answer.status_code, ended.state) in ((202, "cancelled"), (409, "done"))
+    if ended.state == "cancelled":
+        assert gallery.numbers() == [1]
+    again = client.post(f"/v1/admin/jobs/{job}/cancel")
+    assert (again.status_code, again.json()["type"]) == (409, "/problems/job-ended")
+    assert rebuild(client)["state"] == "done"

@@ -1,0 +1,224 @@
+"""Plans: what is chosen where nothing is asked for, what is refused, and what every kind of index finds."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from index.codes import Codes
+from index.errors import EffortError, IndexKindError, RerankLengthError, ResultCountError
+from index.generation import Generation, build_generation
+from index.kinds import KINDS, choose_indexes, list_count
+from index.plan import Plan
+from index.selection import Selection
+from tests import oracles
+from tests.builders import CODE_LENGTH, LENGTHS, random_codes, repeatable, write_codes, write_generation
+
+TOLERANCE = 2e-4  # codes are kept in half precision
+
+
+def generation_of(folder: Path, codes: NDArray[np.float32], kind: str, *, length: int) -> Generation:
+    opened = write_codes(folder / "codes", codes)
+    build_generation(folder / "generation", opened, lengths=sorted({length, CODE_LENGTH}), kinds={length: kind})
+    return Generation(folder / "generation", opened)
+
+
+def lengths_of(kind: str) -> tuple[int, ...]:
+    return (CODE_LENGTH,) if kind == "half" else LENGTHS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@repeatable
+@given(data=st.data())
+def test_every_kind_finds_the_exact_best_at_its_greatest_effort(kind: str, data: st.DataObject) -> None:
+    seed, n = data.draw(st.integers(0, 2**31)), data.draw(st.integers(1, 400))
+    length = data.draw(st.sampled_from(lengths_of(kind)))
+    codes = random_codes(seed, n)
+    copies = data.draw(st.integers(0, 3))
+    codes[n // 2 : n // 2 + copies] = codes[0]
+    if data.draw(st.booleans()):
+        codes[n - 1] = 0
+    queries = np.concatenate([random_codes(seed + 1, 3), codes[:1]])
+    k = data.draw(st.sampled_from([1, 10, n, n + 5]))
+    with tempfile.TemporaryDirectory() as folder:
+        generation = generation_of(Path(folder), codes, kind, length=length)
+        plan = Plan(length, kind, generation.max_effort(length), shortlist=n, rerank_length=CODE_LENGTH)
+        if length == CODE_LENGTH and not KINDS[kind].lossy:
+            plan = Plan(length, kind, generation.max_effort(length))
+        scores, rows = generation.search(queries, plan=plan, k=k)
+        cosines = oracles.cosine(queries, generation.codes.codes, length=CODE_LENGTH)
+    best = oracles.best_scores(cosines, k)
+    assert scores.shape == rows.shape == (4, min(k, n))
+    assert all(len(set(row.tolist())) == len(row) for row in rows)
+    np.testing.assert_allclose(scores, best, atol=TOLERANCE)
+    np.testing.assert_allclose(np.take_along_axis(cosines, rows, 1), best, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_selection_keeps_every_kind_to_its_rows(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.generation._FEW_ROWS", 0)
+    length = lengths_of(kind)[0]
+    generation = generation_of(tmp_path, random_codes(0, 400), kind, length=length)
+    mask = np.random.default_rng(1).random(400) < 0.1
+    queries = random_codes(2, 5)
+    plan = Plan(length, kind, generation.max_effort(length), shortlist=400, rerank_length=CODE_LENGTH)
+    scores, rows = generation.search(queries, plan=plan, k=10, selection=Selection(mask))
+    cosines = oracles.cosine(queries, generation.codes.codes, length=CODE_LENGTH)
+    cosines[:, ~mask] = -2
+    np.testing.assert_allclose(scores, oracles.best_scores(cosines, 10), atol=TOLERANCE)
+    assert mask[rows].all()
+
+
+@pytest.mark.parametrize("kind", ["ivf-sq8", "hnsw"])
+def test_a_filter_that_leaves_few_rows_raises_the_effort(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one row in fifty allowed, the effort for all rows would see hardly one of them."""
+    monkeypatch.setattr("index.generation._FEW_ROWS", 0)
+    generation = generation_of(tmp_path, random_codes(0, 3000), kind, length=8)
+    mask = np.zeros(3000, dtype=bool)
+    mask[::50] = True
+    plan = Plan(8, kind, 10 if kind == "hnsw" else 2, shortlist=40, rerank_length=CODE_LENGTH)
+    queries = random_codes(1, 20)
+    _, rows = generation.search(queries, plan=plan, k=10, selection=Selection(mask))
+    assert (rows >= 0).mean() > 0.95
+
+
+@pytest.mark.parametrize("plan", [Plan(8), Plan(8, shortlist=50, rerank_length=CODE_LENGTH), Plan(CODE_LENGTH)])
+def test_a_selection_of_few_rows_is_scored_exactly_at_the_last_length(tmp_path: Path, plan: Plan) -> None:
+    generation = write_generation(tmp_path, random_codes(0, 100))
+    mask = np.zeros(100, dtype=bool)
+    mask[[3, 50, 99]] = True
+    queries = random_codes(1, 2)
+    scores, rows = generation.search(queries, plan=plan, k=10, selection=Selection(mask))
+    cosines = oracles.cosine(queries, generation.codes.codes, length=plan.rerank_length or plan.prefix_length)
+    assert [sorted(row.tolist()) for row in rows] == [[3, 50, 99]] * 2
+    np.testing.assert_allclose(scores, np.take_along_axis(cosines, rows, 1), atol=TOLERANCE)
+
+
+def test_more_results_than_an_index_gives_at_once_come_from_the_codes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.prefix_index._PANORAMA_MOST", 20)
+    monkeypatch.setattr("index.generation._SCAN_CHUNK", 30)
+    generation = write_generation(tmp_path, random_codes(0, 100))
+    assert dict(zip(generation.lengths, generation.specs, strict=True))[CODE_LENGTH].kind == "panorama"
+    queries = random_codes(1, 3)
+    mask = np.random.default_rng(0).random(100) < 0.7
+    cosines = oracles.cosine(queries, generation.codes.codes, length=CODE_LENGTH)
+    scores, _ = generation.search(queries, plan=Plan(CODE_LENGTH, "panorama"), k=60)
+    np.testing.assert_allclose(scores, oracles.best_scores(cosines, 60), atol=TOLERANCE)
+    monkeypatch.setattr("index.generation._FEW_ROWS", 0)
+    scores, rows = generation.search(queries, plan=Plan(CODE_LENGTH, "panorama"), k=30, selection=Selection(mask))
+    cosines[:, ~mask] = -2
+    np.testing.assert_allclose(scores, oracles.best_scores(cosines, 30), atol=TOLERANCE)
+    assert mask[rows].all()
+
+
+def test_the_view_of_the_mapped_codes_is_the_codes(tmp_path: Path) -> None:
+    codes = write_codes(tmp_path / "codes", random_codes(0, 50))
+    view = codes.scan(40)
+    assert (view.ntotal, view.d) == (40, CODE_LENGTH)
+    np.testing.assert_array_equal(view.reconstruct_n(0, 40), codes.codes[:40].astype(np.float32))
+
+
+def test_a_plan_for_a_lossy_index_rescores_at_its_own_length(tmp_path: Path) -> None:
+    generation = generation_of(tmp_path, random_codes(0, 300), "ivf-sq8", length=8)
+    plan = generation.make_plan(k=10, length=8)
+    assert (plan.kind, plan.shortlist, plan.rerank_length) == ("ivf-sq8", 100, 8)
+    assert plan.effort is not None
+    assert 1 <= plan.effort <= (generation.max_effort(8) or 0)
+    queries = random_codes(1, 4)
+    scores, rows = generation.search(queries, plan=plan, k=10)
+    cosines = oracles.cosine(queries, generation.codes.codes, length=8)
+    np.testing.assert_allclose(scores, np.take_along_axis(cosines, rows, 1), atol=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory: pytest.TempPathFactory) -> Generation:
+    return write_generation(tmp_path_factory.mktemp("plans"), random_codes(0, 40))
+
+
+def test_a_plan_without_a_rerank_has_no_shortlist(flat: Generation) -> None:
+    assert flat.make_plan(k=10, length=8) == Plan(8)
+    assert flat.make_plan(k=10) == Plan(CODE_LENGTH, "panorama")
+    with pytest.raises(ResultCountError, match="needs a rerank"):
+        flat.make_plan(length=8, k=10, shortlist=100)
+
+
+def test_a_shortlist_grows_with_k(flat: Generation) -> None:
+    assert flat.make_plan(length=8, k=1, rerank_length=16) == Plan(8, shortlist=100, rerank_length=16)
+    assert flat.make_plan(length=8, k=50, rerank_length=16).shortlist == 500
+    assert flat.make_plan(length=8, k=50, rerank_length=16, shortlist=50).shortlist == 50
+    with pytest.raises(ResultCountError, match="shortlist of 49 cannot give 50 results"):
+        flat.make_plan(length=8, k=50, rerank_length=16, shortlist=49)
+
+
+@pytest.mark.parametrize(
+    ("length", "rerank_length", "message"),
+    [
+        (8, 8, "give a number from 9 to 16"),
+        (8, 4, "give a number from 9 to 16"),
+        (8, 17, "give a number from 9 to 16"),
+        (16, 16, "already uses all 16"),
+    ],
+)
+def test_a_rerank_uses_more_coordinates_than_the_prefix(
+    flat: Generation, length: int, rerank_length: int, message: str
+) -> None:
+    with pytest.raises(RerankLengthError, match=message):
+        flat.make_plan(length=length, k=10, rerank_length=rerank_length)
+
+
+def test_an_effort_that_an_index_does_not_have_is_refused(flat: Generation, tmp_path: Path) -> None:
+    with pytest.raises(EffortError, match="of kind 'flat', which has no effort"):
+        flat.make_plan(k=10, length=8, effort=3)
+    lists = generation_of(tmp_path, random_codes(0, 300), "ivf", length=8)
+    assert lists.make_plan(k=10, length=8, effort=10**6).effort == lists.max_effort(8)
+
+
+def test_kinds_suit_the_number_of_codes() -> None:
+    def kinds(count: int, energy: dict[int, float] | None = None) -> list[str]:
+        return [spec.kind for spec in choose_indexes(count, lengths=(8, 64, 256), energy=energy)]
+
+    energy = {8: 0.3, 64: 0.9, 256: 1.0}
+    assert kinds(1000, energy) == ["flat", "flat", "panorama"]
+    assert kinds(1_000_000, energy) == ["ivf-sq8", "hnsw", "panorama"]
+    assert kinds(10_000_000, energy) == ["ivf-sq8", "ivf-sq8", "half"]
+    assert kinds(1_000_000) == ["ivf-sq8", "ivf-sq8", "panorama"]
+
+
+def test_lists_hold_enough_vectors_to_train() -> None:
+    for count in (1, 38, 100, 5000, 10**6, 10**8):
+        lists = list_count(count)
+        assert lists == 1 or count / lists >= 39
+        assert lists & (lists - 1) == 0
+    assert list_count(10**6) == 4096
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        ({8: "annoy"}, "no index kind 'annoy'; available: flat, panorama"),
+        ({9: "flat"}, "length 9, which is not built"),
+        ({8: "half"}, "for length 16 only"),
+    ],
+)
+def test_kinds_that_cannot_be_built_are_refused(kinds: dict[int, str], message: str) -> None:
+    with pytest.raises(IndexKindError, match=message):
+        choose_indexes(100, lengths=(8, 16), kinds=kinds)
+
+
+def test_rows_are_found_by_key_in_any_order(tmp_path: Path) -> None:
+    keys = np.random.default_rng(0).permutation(np.arange(10, 60, 2))
+    codes = write_codes(tmp_path / "codes", random_codes(0, 25), keys=keys.tolist())
+    assert codes.rows_of(keys).tolist() == list(range(25))
+    assert codes.rows_of(np.array([11, 9, 1000])).tolist() == [-1, -1, -1]
+    assert codes.last_key == 58
+    assert Codes(tmp_path / "codes").sample(7).shape[0] <= 7
