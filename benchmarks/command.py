@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality import encode_all, load_fashion_mnist, pca_of_pixels, retrieval_quality
-from benchmarks.records import append_records, make_record
+from benchmarks.records import append_records, make_record, read_records
+from benchmarks.search import METHODS, Setup, measure, missing, tell, truth
 from benchmarks.tables import update_documents
 from benchmarks.training import training_time
+from benchmarks.view_codes import view_codes
 from index.generation import choose_lengths
+from model.config import AugmentationConfig
+from model.errors import ConfigError
 from model.runtime.encoder import Encoder
 from model.training.run import Run
-from service.options import parse_lengths
+from service.options import parse_kinds, parse_lengths
 
 EPILOG = """examples:
   eigenlens bench quality --encoder .demo/fashion-mnist/encoder
@@ -33,7 +37,7 @@ Quality = Mapping[int, Mapping[str, float]]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
-    kinds = parser.add_subparsers(dest="bench", metavar="{quality,training,tables}", required=True)
+    kinds = parser.add_subparsers(dest="bench", metavar="{quality,search,training,tables}", required=True)
     quality = kinds.add_parser("quality", help="agreement of neighbours with labels, by prefix length")
     quality.add_argument("--encoder", metavar="ENCODER", type=Path, required=True, help="encoder artifact to measure")
     quality.add_argument(
@@ -58,6 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--name", default="eigenlens", help="name of the method in the records (default: %(default)s)"
     )
     training.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
+    _configure_search(kinds.add_parser("search", help="recall against latency, memory and build time, beside others"))
     kinds.add_parser("tables", help="draw the tables of the documentation from the records")
 
 
@@ -65,11 +70,92 @@ def run(args: argparse.Namespace) -> int:
     """Measure, or draw. Raises: EigenlensError."""
     if args.bench == "tables":
         update_documents()
+    elif args.bench == "search":
+        _search(args)
     elif args.bench == "training":
         _training(args)
     else:
         _quality(args)
     return 0
+
+
+def _configure_search(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoder", metavar="ENCODER", type=Path, required=True, help="encoder artifact")
+    parser.add_argument("--images", metavar="SOURCE", required=True, help="photographs whose views are searched")
+    parser.add_argument("--query-images", metavar="SOURCE", required=True, help="other photographs, to search with")
+    parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where codes and indexes are kept")
+    parser.add_argument("--count", type=_positive, default=1_000_000, help="codes to search (default: %(default)s)")
+    parser.add_argument("--lengths", type=parse_lengths, metavar="N,N,...", help="prefix lengths (default: the usual)")
+    parser.add_argument(
+        "--kinds", type=parse_kinds, metavar="N=KIND,...", default={}, help="index kinds of some lengths"
+    )
+    parser.add_argument(
+        "--methods",
+        type=lambda text: text.split(","),
+        default=list(METHODS),
+        metavar="NAME,...",
+        help=f"of {', '.join(METHODS)} (default: all)",
+    )
+    parser.add_argument(
+        "--data", default="cifar10-views", help="name of the data in the records (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="add the records to FILE; what is there is skipped"
+    )
+
+
+def _search(args: argparse.Namespace) -> None:
+    unknown = [method for method in args.methods if method not in METHODS]
+    if unknown:
+        raise ConfigError(f"there is no method '{unknown[0]}'; available: {', '.join(METHODS)}")
+    encoder = Encoder(args.encoder)
+    views = AugmentationConfig()
+    view_codes(encoder, args.images, count=args.count, seed=0, directory=args.work / "gallery", augmentation=views)
+    queries = view_codes(
+        encoder, args.query_images, count=10_000, seed=1, directory=args.work / "queries", augmentation=views
+    )
+    for name, start in (("calibration", 0), ("fresh", 5000)):
+        (args.work / f"{name}.f16").write_bytes(queries[start : start + 2000].tobytes())
+    setup = Setup(
+        work=args.work,
+        codes=args.work / "gallery" / "codes.f16",
+        calibration=args.work / "calibration.f16",
+        fresh=args.work / "fresh.f16",
+        count=args.count,
+        code_length=encoder.code_length,
+        lengths=choose_lengths(encoder.code_length, args.lengths),
+        kinds=args.kinds,
+        encoder=encoder.id,
+    )
+    truth(setup)
+    known = read_records(args.results) if args.results else []
+    for method in args.methods:
+        if any(r["method"] == method and r["params"]["n"] == setup.count and r["data"] == args.data for r in known):
+            print(f"{method:<12}is in {args.results} already", file=sys.stderr)
+            continue
+        if (reason := missing(method)) is not None:
+            print(f"{method:<12}cannot be measured here: {reason}", file=sys.stderr)
+            continue
+        values = measure(setup, method)
+        tell(method, values)
+        if args.results:
+            common = {"n": setup.count, "k": 10, "dimensions": setup.code_length, "encoder": encoder.id}
+            append_records(
+                args.results,
+                [
+                    make_record(
+                        bench="search",
+                        data=args.data,
+                        method=method,
+                        length=None,
+                        metric=value["metric"],
+                        value=value["value"],
+                        unit=value["unit"],
+                        params=common | value["params"],
+                    )
+                    for value in values
+                ],
+            )
 
 
 def _training(args: argparse.Namespace) -> None:

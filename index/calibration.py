@@ -102,11 +102,13 @@ class Calibration:
         measured: plans on the front of recall against latency for some k, and the plain one of every length.
         efforts: default effort of each index, as "length kind".
         queries: how many queries recall was measured on.
+        seconds: that measuring took.
     """
 
     measured: tuple[Measured, ...]
     efforts: Mapping[str, int]
     queries: int
+    seconds: float = 0.0
 
     def default_effort(self, spec: IndexSpec) -> int:
         """The effort of an index where none is asked for."""
@@ -171,6 +173,7 @@ class Calibration:
         """For a manifest."""
         return {
             "queries": self.queries,
+            "seconds": self.seconds,
             "efforts": dict(self.efforts),
             "measured": [
                 {**asdict(m), "recall": {str(k): asdict(recall) for k, recall in m.recall.items()}}
@@ -191,7 +194,7 @@ class Calibration:
             )
             for entry in given["measured"]
         )
-        return cls(measured, given["efforts"], given["queries"])
+        return cls(measured, given["efforts"], given["queries"], given["seconds"])
 
 
 class Calibrator:
@@ -205,15 +208,22 @@ class Calibrator:
         self._codes = codes
         held_out = sample_size(len(codes)) if queries is None else 0
         self.held_in = len(codes) - held_out
+        started = time.monotonic()
         given = codes.read(self.held_in, len(codes)) if queries is None else queries
         self._queries = unit_prefix(given, codes.code_length)
         self._exact = _nearest(codes, self._queries, count=self.held_in, k=min(_COUNTS[-1], self.held_in))
         self._timed = self._queries if len(self._queries) else unit_prefix(codes.read(0, 1), codes.code_length)
         self._measured: dict[IndexSpec, list[Measured]] = {}
         self._efforts: dict[str, int] = {}
+        self._spent_s = time.monotonic() - started
 
     def measure(self, index: PrefixIndex) -> None:
         """Measure the plans of one index that holds the rows below `held_in`."""
+        started = time.monotonic()
+        self._measure(index)
+        self._spent_s += time.monotonic() - started
+
+    def _measure(self, index: PrefixIndex) -> None:
         spec = index.spec
         if _is_exact(index, Plan(spec.length, spec.kind, index.max_effort)) and index.max_effort is None:
             self._measured[spec] = self._plain(index)
@@ -257,7 +267,7 @@ class Calibrator:
         for m in everything:
             if m.plan in front or _is_plain(m.plan) or m.exact:
                 kept[m.plan] = m
-        return Calibration(tuple(kept.values()), self._efforts, len(self._queries))
+        return Calibration(tuple(kept.values()), self._efforts, len(self._queries), round(self._spent_s, 1))
 
     def _bytes(self, plan: Plan, size: int) -> float:
         codes = 2 * self._codes.code_length if plan.rerank_length is not None else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import faiss
@@ -21,6 +22,7 @@ _KMEANS_STEPS = 8
 _EF_CONSTRUCTION = 100
 _QUERIES_WORTH_A_TEAM = 16
 _SPARE = 4
+_SAFE_NORM = 1e-12
 # Panorama keeps its results in batches of this size and refuses more.
 _PANORAMA_MOST = 1024
 
@@ -144,20 +146,21 @@ class PrefixIndex:
         # Inner products with codes whose norm is 1 only up to rounding: a few more, then the cosines decide.
         taken = min(k + _SPARE, shortlist)
         parameters = self._refining(shortlist / taken, effort, selection)
-        count = len(queries)
-        unit = unit_prefix(queries, self.codes.code_length)
+        unit = _unit(queries) if len(queries) == 1 else unit_prefix(queries, self.codes.code_length)
+        count = len(unit)
         scores, rows = np.empty((count, taken), dtype=np.float32), np.empty((count, taken), dtype=np.int64)
+        pointers = faiss.swig_ptr(scores), faiss.swig_ptr(rows)
         with all_cores(count >= _QUERIES_WORTH_A_TEAM):
             # FAISS's call in C++: its wrapper in Python takes as long as a tenth of the search.
-            self._funnel.search_c(
-                count, faiss.swig_ptr(unit), taken, faiss.swig_ptr(scores), faiss.swig_ptr(rows), parameters
-            )
+            self._funnel.search_c(count, faiss.swig_ptr(unit), taken, *pointers, parameters)
         if taken and (rows[:, -1] < 0).any():
             scores[rows < 0] = -np.inf
         scores /= self.codes.norms[rows]
+        if count == 1:
+            best = np.argsort(-scores[0], kind="stable")[:k]
+            return scores[:, best], rows[:, best]
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        queries_of = np.arange(count)[:, None]
-        return scores[queries_of, order], rows[queries_of, order]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
     def _refining(
         self, factor: float, effort: int | None, selection: Selection | None
@@ -181,6 +184,14 @@ class PrefixIndex:
         if selection is not None and selection.share < 1:
             wanted = int(wanted / max(selection.share, 1 / self.count)) + 1
         return max(1, min(wanted, self.max_effort))
+
+
+def _unit(query: Scores) -> Scores:
+    """unit_prefix of one whole code (1, code_length), by fewer calls."""
+    norm = math.sqrt(np.vdot(query, query))
+    if not _SAFE_NORM < norm < 1 / _SAFE_NORM:
+        return unit_prefix(query, query.shape[1])
+    return np.divide(query, norm, dtype=np.float32)
 
 
 def _refining_parameters(factor: float, parameters: faiss.SearchParameters | None) -> faiss.IndexRefineSearchParameters:

@@ -21,4 +21,5 @@ class all_cores:  # noqa: N801 - reads as a statement: with all_cores()
         faiss.omp_set_num_threads(len(os.sched_getaffinity(0)) if self._wanted else 1)
 
     def __exit__(self, *_: object) -> None:
-        faiss.omp_set_num_threads(1)
+        if self._wanted:
+            faiss.omp_set_num_threads(1)

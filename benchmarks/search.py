@@ -1,0 +1,322 @@
+"""Recall against latency of Eigenlens and of other indexes, on the same codes, one query at a time on one thread."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+import artifact
+from benchmarks.peers import PEERS, Ids, Vectors
+from index.arrangement import arrange
+from index.calibration import Measured
+from index.codes import Codes, unit_prefix, writing_codes
+from index.exact import exact_search
+from index.generation import Generation, build_generation
+from index.plan import Plan
+
+TARGETS = (0.9, 0.95, 0.99, 0.999)
+METHODS = ("flat", "eigenlens", *PEERS)
+_K = 10
+_CHUNK = 50_000
+_EXACT_QUERIES = 100
+_SLOWEST_MS = 25.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One size of gallery on disk.
+
+    Attributes:
+        codes: raw half-precision codes (count, code_length), in the order of views.
+        calibration, fresh: raw half-precision codes of queries; the first are for choosing plans, the others measured.
+    """
+
+    work: Path
+    codes: Path
+    calibration: Path
+    fresh: Path
+    count: int
+    code_length: int
+    lengths: tuple[int, ...]
+    kinds: Mapping[int, str]
+    encoder: str
+
+    @property
+    def folder(self) -> Path:
+        """Where this size keeps what it makes."""
+        return self.work / str(self.count)
+
+    def read(self, path: Path) -> NDArray[np.float16]:
+        """The codes of a raw file, memory-mapped."""
+        return np.memmap(path, dtype=np.float16, mode="r").reshape(-1, self.code_length)
+
+    @property
+    def gallery(self) -> NDArray[np.float16]:
+        """The codes that are searched."""
+        return self.read(self.codes)[: self.count]
+
+    @property
+    def queries(self) -> Vectors:
+        """The queries that are measured, unit norm."""
+        return unit_prefix(self.read(self.fresh), self.code_length)
+
+
+def measure(setup: Setup, method: str) -> list[dict[str, Any]]:
+    """Values of one method, measured in a process of its own, so that its memory and threads are its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_MEASURE.get(method, _measure_peer), (setup, method))
+
+
+def truth(setup: Setup) -> Ids:
+    """Rows of the exact 10 nearest of every measured query, (q, 10); kept on disk."""
+    path = setup.folder / f"truth-{setup.encoder}.npy"
+    if not path.exists():
+        setup.folder.mkdir(parents=True, exist_ok=True)
+        best: tuple[Vectors, Ids] | None = None
+        for start in range(0, setup.count, _CHUNK):
+            scores, rows = exact_search(
+                setup.gallery[start : start + _CHUNK], setup.queries, length=setup.code_length, k=_K
+            )
+            rows = rows + start
+            if best is not None:
+                scores, rows = np.concatenate([best[0], scores], 1), np.concatenate([best[1], rows], 1)
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :_K]
+            best = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+        assert best is not None
+        np.save(path, best[1])
+    return np.asarray(np.load(path, allow_pickle=False))
+
+
+def _measure_flat(setup: Setup, method: str) -> list[dict[str, Any]]:
+    before, vectors = _anonymous_bytes(), _vectors(setup)
+    started = time.perf_counter()
+    index = faiss.IndexFlatIP(setup.code_length)
+    index.add(vectors)
+    built = time.perf_counter() - started
+    del vectors
+    memory = _anonymous_bytes() - before
+    faiss.omp_set_num_threads(1)
+    queries = setup.queries[:_EXACT_QUERIES]
+    times, found = _time(lambda query: np.asarray(index.search(query, _K)[1][0]), queries, warm=False)
+    return [
+        _value("build_s", built, "s"),
+        _value("memory_bytes", memory, "B"),
+        _latency(times, _recall(found, truth(setup)), exact=True, identical=_identical(setup, queries, found)),
+    ]
+
+
+def _measure_eigenlens(setup: Setup, method: str) -> list[dict[str, Any]]:
+    built = _built(setup)
+    before = _anonymous_bytes()
+    started = time.perf_counter()
+    generation = Generation(setup.folder / "generation", Codes(setup.folder / "codes"))
+    values = [
+        _value("build_s", built["build_s"], "s", **{k: v for k, v in built.items() if k != "build_s"}),
+        _value("start_s", time.perf_counter() - started, "s"),
+    ]
+    for target in TARGETS:
+        chosen = generation.calibration.choose(k=_K, target_recall=target)
+        times, found = _time(_searching(generation, chosen.for_k(_K)), setup.queries)
+        memory = chosen.bytes_per_image * setup.count + _anonymous_bytes() - before
+        plan = asdict(chosen.plan)
+        values += [
+            _latency(times, _recall(found, truth(setup)), target=target, plan=plan, memory_bytes=round(memory)),
+            _value("memory_bytes", memory, "B", recall=target),
+        ]
+    for point in _curve(generation.calibration.measured):
+        times, found = _time(_searching(generation, point.for_k(_K)), setup.queries[:500])
+        values.append(_latency(times, _recall(found, truth(setup)), curve=True, plan=asdict(point.plan)))
+    exact = generation.calibration.choose(k=_K, target_recall=1.0)
+    queries = setup.queries[:_EXACT_QUERIES]
+    times, found = _time(_searching(generation, exact.for_k(_K)), queries, warm=False)
+    same = _identical(setup, queries, found)
+    values.append(_latency(times, _recall(found, truth(setup)), exact=True, identical=same, plan=asdict(exact.plan)))
+    return values
+
+
+def _measure_peer(setup: Setup, method: str) -> list[dict[str, Any]]:
+    peer = PEERS[method]()
+    before, vectors = _anonymous_bytes(), _vectors(setup)
+    started = time.perf_counter()
+    peer.build(vectors)
+    built = time.perf_counter() - started
+    del vectors
+    memory = _anonymous_bytes() - before
+    values = [_value("build_s", built, "s", **peer.settings), _value("memory_bytes", memory, "B")]
+    reached: list[tuple[float, list[float], int]] = []
+    for effort in peer.efforts:
+        times, found = _time(peer.prepare(effort), setup.queries)
+        recall = _recall(found, truth(setup))
+        reached.append((recall, times, effort))
+        values.append(_latency(times, recall, curve=True, effort=effort))
+        if recall >= max(TARGETS) or float(np.median(times)) > _SLOWEST_MS:
+            break
+    for target in TARGETS:
+        meeting = [entry for entry in reached if entry[0] >= target]
+        if meeting:
+            recall, times, effort = min(meeting, key=lambda entry: float(np.median(entry[1])))
+            values.append(_latency(times, recall, target=target, effort=effort))
+    return values
+
+
+_MEASURE: dict[str, Callable[[Setup, str], list[dict[str, Any]]]] = {
+    "flat": _measure_flat,
+    "eigenlens": _measure_eigenlens,
+}
+
+
+def _built(setup: Setup) -> dict[str, float]:
+    """Build the generation, unless it is there, and say how long that took and the most memory it held."""
+    noted = setup.folder / "built.json"
+    if not noted.exists():
+        _write_codes(setup)
+        started = time.perf_counter()
+        codes = Codes(setup.folder / "codes", verify=False)
+        built = build_generation(
+            setup.folder / "generation",
+            codes,
+            lengths=setup.lengths,
+            kinds=setup.kinds,
+            queries=unit_prefix(setup.read(setup.calibration), setup.code_length),
+        )
+        total = time.perf_counter() - started
+        spent = built.properties["calibration"]["seconds"]
+        ordered = json.loads((setup.folder / "arranged.json").read_text())["arrange_s"]
+        found = {
+            "build_s": round(total - spent + ordered, 1),
+            "calibration_s": spent,
+            "arrange_s": round(ordered, 1),
+            "peak_resident_bytes": _peak_resident_bytes(),
+        }
+        artifact.write_atomic(noted, json.dumps(found).encode())
+    return dict(json.loads(noted.read_text()))
+
+
+def _write_codes(setup: Setup) -> None:
+    path = setup.folder / "codes"
+    if path.exists():
+        return
+    started = time.perf_counter()
+    order = arrange(lambda start, stop: _run(setup, start, stop), setup.count)
+    arranged = time.perf_counter() - started
+    artifact.write_atomic(setup.folder / "arranged.json", json.dumps({"arrange_s": arranged}).encode())
+    gallery = setup.gallery
+    with writing_codes(path, count=setup.count, code_length=setup.code_length, encoder_id=setup.encoder) as writer:
+        for start in range(0, setup.count, _CHUNK):
+            rows = order[start : start + _CHUNK]
+            writer.append(rows, gallery[rows])
+
+
+def _run(setup: Setup, start: int, stop: int) -> NDArray[np.float16]:
+    width = setup.code_length
+    found = np.fromfile(setup.codes, dtype=np.float16, count=(stop - start) * width, offset=2 * width * start)
+    return found.reshape(-1, width)
+
+
+def _searching(generation: Generation, plan: Plan) -> Callable[[Vectors], Ids]:
+    return lambda query: generation.keys[generation.search(query, plan=plan, k=_K)[1][0]]
+
+
+def _curve(measured: Sequence[Measured]) -> Iterator[Measured]:
+    """The front of recall@10 against latency, as it was calibrated."""
+    best = 0.8
+    for point in sorted(measured, key=lambda m: m.latency_ms["p50"]):
+        if point.recall[_K].mean > best + 0.002 and not point.exact:
+            best = point.recall[_K].mean
+            yield point
+
+
+def _vectors(setup: Setup) -> Vectors:
+    return np.concatenate(
+        [
+            unit_prefix(_run(setup, i, min(i + _CHUNK, setup.count)), setup.code_length)
+            for i in range(0, setup.count, _CHUNK)
+        ]
+    )
+
+
+def _time(search: Callable[[Vectors], Ids], queries: Vectors, *, warm: bool = True) -> tuple[list[float], list[Ids]]:
+    """Milliseconds and results of every query, one after the other; a first pass over them all is not timed."""
+    if warm:
+        for number in range(len(queries)):
+            search(queries[number : number + 1])
+    times, found = [], []
+    for number in range(len(queries)):
+        query = queries[number : number + 1]
+        begun = time.perf_counter()
+        rows = search(query)
+        times.append(1000 * (time.perf_counter() - begun))
+        found.append(rows)
+    return times, found
+
+
+def _recall(found: Sequence[Ids], exact: Ids) -> float:
+    return float(np.mean([np.isin(exact[i], rows).mean() for i, rows in enumerate(found)]))
+
+
+def _identical(setup: Setup, queries: Vectors, found: Sequence[Ids]) -> bool:
+    """Whether the results' scores are the exact ones: ids may differ where scores tie."""
+    for number, rows in enumerate(found):
+        exact = unit_prefix(setup.gallery[truth(setup)[number]], setup.code_length) @ queries[number]
+        scores = unit_prefix(setup.gallery[np.asarray(rows)], setup.code_length) @ queries[number]
+        if not np.allclose(np.sort(exact), np.sort(scores), atol=1e-6):
+            return False
+    return True
+
+
+def _latency(times: Sequence[float], recall: float, *, target: float | None = None, **params: Any) -> dict[str, Any]:
+    p50, p95, p99 = (round(float(np.percentile(times, q)), 4) for q in (50, 95, 99))
+    aimed = {} if target is None else {"recall": target}
+    return _value("latency_ms", p50, "ms", threads=1, **aimed, recall_seen=round(recall, 4), p95=p95, p99=p99, **params)
+
+
+def _value(metric: str, value: float, unit: str, **params: Any) -> dict[str, Any]:
+    return {"metric": metric, "value": round(float(value), 4), "unit": unit, "params": params}
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _anonymous_bytes() -> int:
+    return _status("RssAnon")
+
+
+def _peak_resident_bytes() -> int:
+    return _status("VmHWM")
+
+
+def missing(method: str) -> str | None:
+    """Why a method cannot be measured here; None if it can."""
+    if method in ("flat", "eigenlens", "faiss-hnsw"):
+        return None
+    try:
+        __import__(method)
+    except ImportError as error:
+        return str(error)
+    return None
+
+
+def tell(method: str, values: Sequence[Mapping[str, Any]]) -> None:
+    """Print a method's values."""
+    for value in values:
+        params = value["params"]
+        if params.get("curve"):
+            continue
+        aim = "exact" if params.get("exact") else f"recall {params['recall']}" if "recall" in params else ""
+        seen = f"recall seen {params['recall_seen']:.4f}" if "recall_seen" in params else ""
+        print(f"{method:<12}{value['metric']:<14}{aim:<14}{value['value']:>16,.4f} {value['unit']:<4}{seen}")
+    sys.stdout.flush()
