@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.adds import measure_adds, summary
 from benchmarks.quality import encode_all, load_fashion_mnist, pca_of_pixels, retrieval_quality
 from benchmarks.records import append_records, make_record, read_records
 from benchmarks.search import METHODS, Setup, measure, missing, tell, truth
@@ -17,6 +18,7 @@ from benchmarks.view_codes import view_codes
 from index.generation import choose_lengths
 from model.config import AugmentationConfig
 from model.errors import ConfigError
+from model.images.sources import open_source
 from model.runtime.encoder import Encoder
 from model.training.run import Run
 from service.options import parse_kinds, parse_lengths
@@ -24,6 +26,9 @@ from service.options import parse_kinds, parse_lengths
 EPILOG = """examples:
   eigenlens bench quality --encoder .demo/fashion-mnist/encoder
   eigenlens bench quality --encoder encoders/mine --queries validation --results benchmarks/results/mine.jsonl
+  eigenlens bench search --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz \\
+      --work runs/search --count 1000000 --results benchmarks/results/search.jsonl
+  eigenlens bench adds --gallery .demo/fashion-mnist/gallery
   eigenlens bench training --run .demo/fashion-mnist/run
   eigenlens bench tables
 
@@ -37,7 +42,7 @@ Quality = Mapping[int, Mapping[str, float]]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
-    kinds = parser.add_subparsers(dest="bench", metavar="{quality,search,training,tables}", required=True)
+    kinds = parser.add_subparsers(dest="bench", metavar="{quality,search,adds,training,tables}", required=True)
     quality = kinds.add_parser("quality", help="agreement of neighbours with labels, by prefix length")
     quality.add_argument("--encoder", metavar="ENCODER", type=Path, required=True, help="encoder artifact to measure")
     quality.add_argument(
@@ -63,6 +68,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     training.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
     _configure_search(kinds.add_parser("search", help="recall against latency, memory and build time, beside others"))
+    adds = kinds.add_parser("adds", help="search latency of a service while images arrive")
+    adds.add_argument("--gallery", metavar="GALLERY", type=Path, required=True, help="a gallery; the images stay in it")
+    adds.add_argument("--images", metavar="SOURCE", default="fashion-mnist:test", help="images to add and search with")
+    adds.add_argument("--rate", type=_positive, default=1000, help="images a second (default: %(default)s)")
+    adds.add_argument("--batch", type=_positive, default=100, help="images a request (default: %(default)s)")
+    adds.add_argument("--seconds", type=_positive, default=60, help="how long (default: %(default)s)")
+    adds.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
     kinds.add_parser("tables", help="draw the tables of the documentation from the records")
 
 
@@ -70,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure, or draw. Raises: EigenlensError."""
     if args.bench == "tables":
         update_documents()
+    elif args.bench == "adds":
+        _adds(args)
     elif args.bench == "search":
         _search(args)
     elif args.bench == "training":
@@ -156,6 +170,42 @@ def _search(args: argparse.Namespace) -> None:
                     for value in values
                 ],
             )
+
+
+def _adds(args: argparse.Namespace) -> None:
+    measured = measure_adds(
+        args.gallery,
+        open_source(args.images),
+        rate=args.rate,
+        batch=args.batch,
+        seconds=args.seconds,
+        searches_per_s=20,
+        log=args.gallery / "bench.log",
+    )
+    params = {name: getattr(args, name) for name in ("rate", "batch", "seconds")}
+    params |= {"adds_per_s": round(measured["adds_per_s"], 1), "failed": len(measured["failed"])}
+    print(f"{params['adds_per_s']} images a second added, {params['failed']} requests failed")
+    records = []
+    for name in ("idle", "busy"):
+        found = summary(measured[name])
+        print(
+            f"{name:<6}{len(measured[name]):>6} searches  " + "  ".join(f"{q} {ms:.2f} ms" for q, ms in found.items())
+        )
+        records += [
+            make_record(
+                bench="adds",
+                data=args.images,
+                method=name,
+                length=None,
+                metric=f"{quantile}_ms",
+                value=ms,
+                unit="ms",
+                params=params | {"searches": len(measured[name])},
+            )
+            for quantile, ms in found.items()
+        ]
+    if args.results:
+        append_records(args.results, records)
 
 
 def _training(args: argparse.Namespace) -> None:

@@ -119,7 +119,8 @@ def _measure_eigenlens(setup: Setup, method: str) -> list[dict[str, Any]]:
     built = _built(setup)
     before = _anonymous_bytes()
     started = time.perf_counter()
-    generation = Generation(setup.folder / "generation", Codes(setup.folder / "codes"))
+    codes = Codes(setup.folder / "codes")
+    generation = Generation(setup.folder / "generation", codes)
     values = [
         _value("build_s", built["build_s"], "s", **{k: v for k, v in built.items() if k != "build_s"}),
         _value("start_s", time.perf_counter() - started, "s"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,33 @@ from benchmarks.records import RESULTS, read_records
 
 ROOT = Path(__file__).parent.parent
 FASHION = RESULTS / "fashion.jsonl"
-# Document, and its tables: from which queries, and how each method is called there.
-TABLES: dict[Path, tuple[str, dict[str, str]]] = {
-    ROOT / "README.md": (
-        "test",
-        {
-            "eigenlens-fashion-demo": "the demo's encoder",
-            "eigenlens-fashion-long": "trained longer",
-            "pca-of-pixels": "PCA of the pixels",
-        },
-    ),
-    ROOT / "docs/decisions/0004-positives-for-the-sample.md": (
-        "validation",
-        {
-            "demo": "10 neighbours, crops from 0.9, noise 0.15 (the preset)",
-            "demo-views": "two views of one image",
-            "demo-crops": "10 neighbours, crops from 0.5",
-            "pca-of-pixels": "PCA of the pixels",
-        },
-    ),
+SEARCH = RESULTS / "search.jsonl"
+_METHODS = {
+    "eigenlens": "**Eigenlens**",
+    "flat": "FAISS flat",
+    "hnswlib": "hnswlib",
+    "svs": "SVS (Vamana)",
+    "scann": "ScaNN",
+    "faiss-hnsw": "FAISS HNSW",
+    "usearch": "USearch",
 }
-_BEGIN, _END = "<!-- table:begin -->\n", "<!-- table:end -->"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One drawn table: the document, the name that marks its place there, and what draws it."""
+
+    document: Path
+    name: str
+    draw: Callable[[], str]
+
+    def render(self, text: str) -> str:
+        """The document's text with this table drawn anew."""
+        begin, end = f"<!-- {self.name}:begin -->\n", f"<!-- {self.name}:end -->\n"
+        head, found, rest = text.partition(begin)
+        assert found, f"{self.document} has no place for the table '{self.name}'"
+        _, _, tail = rest.partition(end)
+        return f"{head}{begin}{self.draw()}\n{end}{tail}"
 
 
 def quality_table(
@@ -59,16 +66,79 @@ def quality_table(
     return "\n".join(lines)
 
 
-def render(document: Path) -> str:
-    """A document's text with its table drawn anew."""
-    queries_from, names = TABLES[document]
-    table = quality_table(read_records(FASHION), queries_from=queries_from, names=names)
-    head, _, rest = document.read_text().partition(_BEGIN)
-    _, _, tail = rest.partition(_END)
-    return f"{head}{_BEGIN}{table}\n{_END}{tail}"
+def search_table(records: Sequence[Mapping[str, Any]], *, count: int) -> str:
+    """A Markdown table of methods over `count` codes, from the newest records; empty where there is none."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        params = record["params"]
+        if params["n"] != count or params.get("curve"):
+            continue
+        kind = "exact" if params.get("exact") else str(params.get("recall", ""))
+        found.setdefault(record["method"], {})[f"{record['metric']} {kind}".strip()] = record
+    if not found:
+        return ""
+    lines = [
+        "| method | exact | recall@10 0.95 | recall@10 0.99 | built in | memory |",
+        "|---" * 6 + "|",
+    ]
+    for method, name in _METHODS.items():
+        if method not in found:
+            continue
+        values = found[method]
+        memory = values.get("memory_bytes 0.99") or values["memory_bytes"]
+        cells = [
+            _milliseconds(values.get("latency_ms exact"), seen=False),
+            _milliseconds(values.get("latency_ms 0.95")),
+            _milliseconds(values.get("latency_ms 0.99")),
+            f"{values['build_s']['value']:,.0f} s",
+            f"{memory['value'] / 1e6:,.0f} MB",
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _milliseconds(record: Mapping[str, Any] | None, *, seen: bool = True) -> str:
+    if record is None:
+        return "–"
+    reached = f" ({record['params']['recall_seen']:.3f})" if seen else ""
+    return f"{record['value']:.3g} ms{reached}"
+
+
+def _quality(queries_from: str, names: Mapping[str, str]) -> Callable[[], str]:
+    return lambda: quality_table(read_records(FASHION), queries_from=queries_from, names=names)
+
+
+TABLES = (
+    Table(
+        ROOT / "README.md",
+        "table",
+        _quality(
+            "test",
+            {
+                "eigenlens-fashion-demo": "the demo's encoder",
+                "eigenlens-fashion-long": "trained longer",
+                "pca-of-pixels": "PCA of the pixels",
+            },
+        ),
+    ),
+    Table(ROOT / "README.md", "search", lambda: search_table(read_records(SEARCH), count=1_000_000)),
+    Table(
+        ROOT / "docs/decisions/0004-positives-for-the-sample.md",
+        "table",
+        _quality(
+            "validation",
+            {
+                "demo": "10 neighbours, crops from 0.9, noise 0.15 (the preset)",
+                "demo-views": "two views of one image",
+                "demo-crops": "10 neighbours, crops from 0.5",
+                "pca-of-pixels": "PCA of the pixels",
+            },
+        ),
+    ),
+)
 
 
 def update_documents() -> None:
     """Draw all tables of the documentation anew."""
-    for document in TABLES:
-        write_atomic(document, render(document).encode())
+    for table in TABLES:
+        write_atomic(table.document, table.render(table.document.read_text()).encode())

@@ -246,7 +246,7 @@ class Calibrator:
             reached.append((effort or 0, mean))
             if full and not index.kind.lossy:
                 candidates.append((Plan(spec.length, spec.kind, effort), _plain_recalls(found, self._exact.shape[1])))
-            saturated = len(reached) > 2 and mean - reached[-3][1] < _SATURATED and mean > 0
+            saturated = len(reached) > 3 and mean - reached[-4][1] < _SATURATED and mean > 0
             if saturated or time.monotonic() - started > _BUDGET_S:
                 break
         measured = self._time_front(index, candidates)
@@ -376,10 +376,10 @@ def _plain_recalls(places: NDArray[np.int32], available: int) -> dict[int, Recal
 
 
 def _efforts(index: PrefixIndex) -> list[int | None]:
-    """Efforts to measure, in steps of about the square root of two."""
+    """Efforts to measure, in steps of about the cube root of two."""
     if index.max_effort is None:
         return [None]
-    steps = {round(2 ** (i / 2)) for i in range(48)}
+    steps = {round(2 ** (i / 3)) for i in range(72)}
     least = 10 if index.kind.effort == "efSearch" else 1
     return [*sorted(step for step in steps if least <= step < index.max_effort), index.max_effort]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import artifact
 from index.errors import CodesError
+from index.views import set_view
 
 KIND = "codes"
 _CODES_FILE = "codes.npy"
@@ -53,6 +54,7 @@ class Codes:
     """
 
     def __init__(self, path: Path, *, verify: bool = True) -> None:
+        """Open the artifact at `path`. Raises: ArtifactError; CodesError."""
         self.artifact = artifact.read(path, kind=KIND, verify=verify)
         self.id = self.artifact.id
         self.encoder_id = self.artifact.made_from["encoder"]
@@ -113,12 +115,7 @@ class Codes:
         Nothing is copied: the index is good for as long as these codes are kept.
         """
         index = faiss.IndexScalarQuantizer(self.code_length, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-        view = self.codes[:count].reshape(-1).view(np.uint8)
-        pointer, held = faiss.swig_ptr(view), index.codes
-        # FAISS makes such views of files that it maps itself, but has no call to make one of an array.
-        held.is_owned = False
-        held.view_data, held.view_size = pointer, view.nbytes
-        held.c_ptr, held.c_size = pointer, view.nbytes
+        set_view(index.codes, self.codes[:count].reshape(-1).view(np.uint8))
         index.ntotal = count
         return index
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,9 @@ class Generation:
         self.encoder_id = codes.encoder_id
         self.specs = tuple(IndexSpec(**entry) for entry in self.artifact.properties["indexes"])
         self.lengths: tuple[int, ...] = tuple(spec.length for spec in self.specs)
-        self._indexes = {spec.length: self._open(spec) for spec in self.specs}
+        # FAISS reads a Panorama index into memory whole: only once an exact search asks for it.
+        self._opening = threading.Lock()
+        self._indexes = {spec.length: self._open(spec) for spec in self.specs if spec.kind != "panorama"}
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
         self.attributes = Attributes(path, count=len(codes))
 
@@ -133,7 +136,9 @@ class Generation:
 
     def bytes_of(self, length: int) -> int:
         """Size on disk of the index of a prefix length. Raises: PrefixLengthError."""
-        spec = self._require(length).spec
+        if length not in self.lengths:
+            raise PrefixLengthError(length, self.lengths)
+        spec = self.specs[self.lengths.index(length)]
         return 0 if spec.kind == "half" else int(self.artifact.files[file_name(spec)]["bytes"])
 
     def max_effort(self, length: int) -> int | None:
@@ -244,6 +249,10 @@ class Generation:
         return open_prefix_index(self.artifact.file(file_name(spec)), spec, self.codes)
 
     def _require(self, length: int) -> PrefixIndex:
-        if length not in self._indexes:
+        if length not in self.lengths:
             raise PrefixLengthError(length, self.lengths)
+        if length not in self._indexes:
+            with self._opening:
+                if length not in self._indexes:
+                    self._indexes[length] = self._open(self.specs[self.lengths.index(length)])
         return self._indexes[length]

@@ -30,15 +30,15 @@ _FOLLOW_EVERY_S = 0.5
 _FORM_OVERHEAD_BYTES = 64 * 1024
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The service over one gallery, which is opened when the application starts.
+def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
+    """The service over one gallery, which is opened when the application starts, unless it is `opened` already.
 
     Start-up raises: GalleryError, ArtifactError, if there is nothing to serve; KeyFileError.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        state = await to_thread.run_sync(open_state, settings)
+        state: State = opened if opened is not None else await to_thread.run_sync(open_state, settings)
         app.state.eigenlens = state
         following = asyncio.create_task(_follow(state.searcher))
         try:
@@ -84,6 +84,8 @@ def open_state(settings: Settings) -> State:
         runner=Runner(gallery, jobs, on_done=searcher.follow),
         admin_key=AdminKey(load_or_create_key(settings.key_file)),
         compute=Compute(threads=settings.compute_threads, max_waiting=settings.max_waiting),
+        # One at a time: they would wait for the database's one writer anyway, and searches keep their threads.
+        intake=Compute(threads=1, max_waiting=settings.max_waiting),
         decoders=ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="decode"),
     )
 

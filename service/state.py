@@ -36,7 +36,9 @@ class Compute:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The function's result. Raises: OverloadedError, at once, if too many are in progress."""
         if self._waiting >= self._max_waiting:
-            raise OverloadedError(f"{self._waiting} searches are in progress already; try again in a moment")
+            raise OverloadedError(
+                f"{self._waiting} requests of this kind are in progress already; try again in a moment"
+            )
         self._waiting += 1
         try:
             return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._limiter)
@@ -55,6 +57,7 @@ class State:
     runner: Runner
     admin_key: AdminKey
     compute: Compute
+    intake: Compute
     decoders: ThreadPoolExecutor
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
 

@@ -14,7 +14,7 @@ from benchmarks.quality import LabelledImages, pca_of_pixels, retrieval_quality
 from benchmarks.records import append_records, make_record, read_records
 from model.config import load_config
 from model.training.run import Run
-from tests import oracles
+from tests import oracles, service_builders
 from tests.training_builders import finished_run, tiny_overrides, write_images
 
 
@@ -48,11 +48,35 @@ def test_a_table_shows_the_newest_values_of_the_queries_that_were_asked_for() ->
     ]
 
 
-@pytest.mark.parametrize("document", list(tables.TABLES), ids=lambda path: path.name)
-def test_a_document_shows_the_records(document: Path) -> None:
-    text = document.read_text()
-    assert all(f"| {name} |" in text for name in tables.TABLES[document][1].values())
-    assert tables.render(document) == text, "run: eigenlens bench tables"
+@pytest.mark.parametrize("table", tables.TABLES, ids=lambda table: f"{table.document.name} {table.name}")
+def test_a_document_shows_the_records(table: tables.Table) -> None:
+    text = table.document.read_text()
+    assert table.draw()
+    assert table.render(text) == text, "run: eigenlens bench tables"
+
+
+def test_a_search_table_shows_each_method_at_its_targets() -> None:
+    def search(method: str, metric: str, value: float, **params: object) -> dict[str, object]:
+        common = {"n": 100, "recall_seen": 0.96}
+        return make_record(
+            bench="search", data="d", method=method, length=None, metric=metric, value=value, params=common | params
+        )
+
+    records = [
+        search("eigenlens", "build_s", 12.4),
+        search("eigenlens", "memory_bytes", 5e6, recall=0.99),
+        search("eigenlens", "latency_ms", 0.5, exact=True),
+        search("eigenlens", "latency_ms", 0.05, recall=0.95),
+        search("eigenlens", "latency_ms", 9.0, curve=True),
+        search("svs", "build_s", 1),
+        search("svs", "memory_bytes", 7e6),
+        search("svs", "build_s", 1, n=5),
+    ]
+    assert tables.search_table(records, count=100).splitlines()[2:] == [
+        "| **Eigenlens** | 0.5 ms | 0.05 ms (0.960) | – | 12 s | 5 MB |",
+        "| SVS (Vamana) | – | – | – | 1 s | 7 MB |",
+    ]
+    assert tables.search_table(records, count=7) == ""
 
 
 def test_retrieval_quality_is_precision_of_exact_search() -> None:
@@ -97,3 +121,46 @@ def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.Captur
         eigenlens.main(["bench", "quality", "--encoder", "nowhere", *arguments])
     assert ended.value.code == 2
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_search_is_measured_beside_another_index_and_not_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, encoder = (
+        service_builders.write_images(tmp_path / "images", 60),
+        service_builders.write_encoder(tmp_path / "e"),
+    )
+    results = tmp_path / "results.jsonl"
+    command = ["bench", "search", "--encoder", str(encoder), "--images", str(images), "--query-images", str(images)]
+    command += ["--work", str(tmp_path / "work"), "--count", "3000", "--lengths", "4,8", "--kinds", "8=ivf-sq8"]
+    command += ["--methods", "flat,eigenlens,faiss-hnsw", "--results", str(results)]
+    assert eigenlens.main(command) == 0
+    found = read_records(results)
+    assert {entry["method"] for entry in found} == {"flat", "eigenlens", "faiss-hnsw"}
+    by_target = {
+        entry["params"]["recall"]: entry["params"]["recall_seen"]
+        for entry in found
+        if entry["method"] == "eigenlens" and entry["metric"] == "latency_ms" and "recall" in entry["params"]
+    }
+    assert set(by_target) == {0.9, 0.95, 0.99, 0.999}
+    assert all(seen >= target - 0.01 for target, seen in by_target.items())
+    exact = [entry for entry in found if entry["params"].get("exact")]
+    assert [entry["method"] for entry in exact] == ["flat", "eigenlens"]
+    assert all(entry["params"]["identical"] for entry in exact)
+    assert eigenlens.main(command) == 0
+    assert read_records(results) == found
+    assert "is in" in capsys.readouterr().err
+    assert eigenlens.main([*command[:-4], "--methods", "nothing"]) == 1
+    assert "there is no method 'nothing'; available: flat, eigenlens" in capsys.readouterr().err
+
+
+def test_searches_are_timed_while_images_arrive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gallery = service_builders.build_gallery(tmp_path, count=20)
+    command = ["bench", "adds", "--gallery", str(gallery.root), "--images", str(tmp_path / "images")]
+    results = tmp_path / "results.jsonl"
+    command += ["--rate", "100", "--batch", "10", "--seconds", "2", "--results", str(results)]
+    assert eigenlens.main(command) == 0
+    assert "0 requests failed" in capsys.readouterr().out
+    assert {(entry["method"], entry["metric"]) for entry in read_records(results)} == {
+        (name, f"p{q}_ms") for name in ("idle", "busy") for q in (50, 95, 99)
+    }

@@ -19,7 +19,7 @@ async def _fill_and_overfill() -> None:
     compute, release = Compute(threads=1, max_waiting=2), threading.Event()
     accepted = [asyncio.create_task(compute.run(release.wait, 30)) for _ in range(2)]
     await asyncio.sleep(0)
-    with pytest.raises(OverloadedError, match="2 searches are in progress"):
+    with pytest.raises(OverloadedError, match="2 requests of this kind are in progress"):
         await asyncio.wait_for(compute.run(lambda: True), timeout=1)
     release.set()
     assert await asyncio.gather(*accepted) == [True, True]

@@ -320,16 +320,16 @@ def test_an_index_that_does_not_fit_its_codes_is_refused(
     tmp_path: Path, vectors: NDArray[np.float32] | None, message: str
 ) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 5))
-    properties = {"indexes": [{"length": CODE_LENGTH, "kind": "panorama"}]}
+    properties = {"indexes": [{"length": CODE_LENGTH, "kind": "flat"}]}
     with artifact.publishing(
         tmp_path / "generation", kind="generation", made_from={"codes": codes.id}, properties=properties
     ) as directory:
         if vectors is None:
-            (directory / FILES[-1]).write_bytes(b"no index at all")
+            (directory / "prefix-0016-flat.faiss").write_bytes(b"no index at all")
         else:
             index = faiss.IndexFlatIP(vectors.shape[1])
             index.add(vectors)
-            faiss.write_index(index, str(directory / FILES[-1]))
+            faiss.write_index(index, str(directory / "prefix-0016-flat.faiss"))
     with pytest.raises(SearchError, match=message):
         Generation(tmp_path / "generation", codes)
 

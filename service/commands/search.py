@@ -14,6 +14,7 @@ from service.errors import ServiceError
 EPILOG = """examples:
   eigenlens search shoe.jpg
   eigenlens search shoe.jpg --length 16 --k 5
+  eigenlens search shoe.jpg --recall 0.95 --filter '{"label": "boots"}'
   eigenlens search shoe.jpg --length 8 --rerank full --json"""
 
 
@@ -21,9 +22,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     parser.add_argument("image", metavar="IMAGE", type=Path, help="an image file")
-    parser.add_argument("--length", type=int, help="prefix length to search (default: the full code)")
+    parser.add_argument("--length", metavar="N|auto", help="prefix length to search (default: the cheapest good plan)")
     parser.add_argument("--k", type=int, default=10, help="results (default: %(default)s)")
     parser.add_argument("--rerank", metavar="N|full", help="rescore a shortlist exactly at N coordinates, or at all")
+    parser.add_argument(
+        "--recall", metavar="R", type=float, help="share of the exact best that has to be found, 0 to 1"
+    )
+    parser.add_argument("--max-latency-ms", metavar="MS", type=float, help="what the search itself may take")
+    parser.add_argument("--filter", metavar="JSON", help='which images may be found, such as {"label": "boots"}')
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="address of the service (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
 
@@ -34,7 +40,14 @@ def run(args: argparse.Namespace) -> int:
         data = args.image.read_bytes()
     except OSError as error:
         raise ServiceError(f"cannot read {args.image}: {error.strerror}") from error
-    given = {"k": args.k, "length": args.length, "rerank": args.rerank}
+    given = {
+        "k": args.k,
+        "length": args.length,
+        "rerank": args.rerank,
+        "target_recall": args.recall,
+        "max_latency_ms": args.max_latency_ms,
+        "filter": args.filter,
+    }
     parameters = {name: str(value) for name, value in given.items() if value is not None}
     answer = _post(args.url, parameters, args.image.name, data)
     if args.json:
@@ -47,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
         label = result["metadata"].get("label", "")
         print(f"{result['score']:>8.4f}  {result['id']}  {label}".rstrip())
     times = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in answer["timing_ms"].items())
-    print(f"length {plan['length']}{rescored}; generation {answer['generation']}; {times}")
+    expected = f", expected recall {plan['expected_recall']:.3f}" if plan.get("expected_recall") else ""
+    print(f"length {plan['length']} ({plan['kind']}){rescored}{expected}; generation {answer['generation']}; {times}")
     return 0
 
 

@@ -33,14 +33,16 @@ def run(args: argparse.Namespace) -> int:
     """Serve until a signal ends it. Raises: EigenlensError."""
     settings = load_settings(**{name: getattr(args, name) for name in Settings.model_fields})
     logging.getLogger().setLevel(logging.INFO)
-    open_state(settings).gallery.store.close()  # what cannot be served is told before the port is taken
+    opened = open_state(settings)  # what cannot be served is told before the port is taken
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     print(f"Eigenlens serves {settings.gallery} at {address}", file=sys.stderr)
     print(f"  try:       curl -F image=@photo.jpg '{address}/v1/search?k=10&length=16'", file=sys.stderr)
     print(f"  admin key: {settings.key_file}", file=sys.stderr)
-    config = uvicorn.Config(create_app(settings), log_level="info", access_log=False, timeout_graceful_shutdown=20)
+    config = uvicorn.Config(
+        create_app(settings, opened=opened), log_level="info", access_log=False, timeout_graceful_shutdown=20
+    )
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 

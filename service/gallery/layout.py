@@ -7,6 +7,7 @@ GALLERY/
   generations/000001/     index artifacts
   CURRENT                 number of the generation that is served
   writer.lock             held by the one process that writes generations
+  switch.lock             held for the moment of a switch or of removing old generations
 """
 
 from __future__ import annotations
@@ -99,11 +100,23 @@ class Gallery:
     def switch(self, number: int) -> None:
         """Activate a generation that is whole. Raises: GenerationNotFoundError; ArtifactError, naming the damage."""
         if number not in self.numbers():
-            raise GenerationNotFoundError(
-                f"there is no generation {number}; kept are {', '.join(map(str, self.numbers()))}"
-            )
+            raise self._no_generation(number)
         self.open_generation(number)
-        self.activate(number)
+        with self._choosing():
+            if number not in self.numbers():  # retired in this moment
+                raise self._no_generation(number)
+            self.activate(number)
+
+    def _no_generation(self, number: int) -> GenerationNotFoundError:
+        kept = ", ".join(map(str, self.numbers()))
+        return GenerationNotFoundError(f"there is no generation {number}; kept are {kept}")
+
+    @contextmanager
+    def _choosing(self) -> Iterator[None]:
+        """While one process switches, no other retires what it switches to."""
+        with (self.root / "switch.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def generation_path(self, number: int) -> Path:
         """Directory of a generation."""
@@ -117,7 +130,7 @@ class Gallery:
         return Generation(path, codes, verify=verify)
 
     def open_current(self) -> tuple[int, Generation]:
-        """The generation that CURRENT names or, where that is damaged, the newest good one before it.
+        """The generation that CURRENT names or, where that is damaged or missing, the newest good one.
 
         Raises: GalleryError, if no generation can be opened; it names every damaged file.
         """
@@ -125,7 +138,7 @@ class Gallery:
         if current is None:
             raise GalleryError(f"the gallery {self.root} has no generation yet; make one with `eigenlens build`")
         problems = []
-        for number in [current, *sorted((n for n in self.numbers() if n < current), reverse=True)]:
+        for number in [current, *sorted((n for n in self.numbers() if n != current), reverse=True)]:
             try:
                 return number, self.open_generation(number)
             except artifact.EigenlensError as error:
@@ -154,11 +167,11 @@ class Gallery:
 
     def retire(self, *, keep: int) -> None:
         """Remove all but the newest `keep` generations and the current one, then what only those needed."""
-        numbers = self.numbers()
-        for number in numbers[:-keep]:
-            if number != self.current():
-                shutil.rmtree(self.generation_path(number))
-        self._remove_unused_codes()
+        with self._choosing():
+            for number in self.numbers()[:-keep]:
+                if number != self.current():
+                    shutil.rmtree(self.generation_path(number))
+            self._remove_unused_codes()
         with contextlib.suppress(artifact.ArtifactError):  # unknown what a damaged one needs: forget nothing
             positions = [self.position_of(number) for number in self.numbers()]
             self.store.forget(Position(min(p.key for p in positions), min(p.removal for p in positions)))

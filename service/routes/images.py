@@ -26,7 +26,7 @@ async def add(request: Request, state: CurrentState, _: Admin) -> AddAnswer:
     An image that cannot be used fails alone; `images` tells what became of each, in their order.
     """
     given = await read_images(request)
-    outcomes = await state.compute.run(_take_in, state, given)
+    outcomes = await state.intake.run(_take_in, state, given)
     return AddAnswer.of(outcomes)
 
 
@@ -65,7 +65,7 @@ def image(id: str, state: CurrentState) -> ImageAnswer:
 async def put(id: str, request: Request, response: Response, state: CurrentState, _: Admin) -> ImageAnswer:
     """Add or replace one image, sent as the body itself or as a form's file. 201 where there was none of this id."""
     given = await read_one(request, id)
-    outcome = (await state.compute.run(_take_in, state, [given]))[0]
+    outcome = (await state.intake.run(_take_in, state, [given]))[0]
     if outcome.status == "failed":
         await state.compute.run(_refuse, state, given)
     response.status_code = 201 if outcome.status == "added" else 200

@@ -1,0 +1,109 @@
+"""Search latency of a service while images arrive: an idle gallery against a stream of adds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from model.images.sources import Source, SourceImage
+
+_READY_S = 120.0
+
+
+@contextmanager
+def served(gallery: Path, log: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A service over the gallery in a process of its own: its address and the headers of its admin."""
+    command = [sys.executable, "-m", "eigenlens", "serve", "--gallery", str(gallery), "--port", "0"]
+    with log.open("wb") as f:
+        process = subprocess.Popen(command, stderr=f)
+    try:
+        deadline = time.monotonic() + _READY_S
+        address = None
+        while address is None:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the service did not start: {log.read_text()}")
+            text = log.read_text()
+            words = [word for word in text.split() if word.startswith("http://127.0.0.1:")]
+            address = words[0] if words and "startup complete" in text else None
+            time.sleep(0.05)
+        key = (gallery / "admin.key").read_text().strip()
+        yield address, {"Authorization": f"Bearer {key}"}
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def measure_adds(
+    gallery: Path, source: Source, *, rate: int, batch: int, seconds: float, searches_per_s: float, log: Path
+) -> dict[str, Any]:
+    """Latencies of searches in milliseconds, idle and while `rate` images a second are added in batches."""
+    queries = [image for image, _ in zip(source, range(200), strict=False)]
+    with served(gallery, log) as (address, headers), httpx.Client(base_url=address, headers=headers) as client:
+        idle = _searches(client, queries, searches_per_s, lambda elapsed: elapsed < seconds / 3)
+        failed: list[str] = []
+        added = threading.Thread(
+            target=_add,
+            args=(address, headers, source, failed),
+            kwargs={"rate": rate, "batch": batch, "seconds": seconds},
+        )
+        begun = time.monotonic()
+        added.start()
+        busy = _searches(client, queries, searches_per_s, lambda _: added.is_alive())
+        took = time.monotonic() - begun
+        lengths = client.get("/v1/lengths").json()
+    return {
+        "idle": idle,
+        "busy": busy,
+        "failed": failed,
+        "adds_per_s": lengths["pending"] / took,
+        "pending": lengths["pending"],
+    }
+
+
+def _searches(
+    client: httpx.Client, queries: list[SourceImage], rate: float, go_on: Callable[[float], bool]
+) -> list[float]:
+    """Searches at a steady rate, one after the other; a search that fails raises."""
+    times: list[float] = []
+    begun = time.monotonic()
+    while go_on(time.monotonic() - begun):
+        image = queries[len(times) % len(queries)]
+        started = time.perf_counter()
+        answer = client.post("/v1/search?k=10", files={"image": ("q.png", image.data)})
+        times.append(1000 * (time.perf_counter() - started))
+        if answer.status_code != 200 or not answer.json()["results"]:
+            raise RuntimeError(f"a search failed: {answer.status_code} {answer.text}")
+        time.sleep(max(0.0, begun + len(times) / rate - time.monotonic()))
+    return times
+
+
+def _add(
+    address: str, headers: dict[str, str], source: Source, failed: list[str], *, rate: int, batch: int, seconds: float
+) -> None:
+    images = [image for image, _ in zip(source, range(2000), strict=False)]
+    sent, begun = 0, time.monotonic()
+    with httpx.Client(base_url=address, headers=headers, timeout=30) as client:
+        while sent < rate * seconds:
+            files = [
+                ("image", (f"added/{number}.png", images[number % len(images)].data))
+                for number in range(sent, sent + batch)
+            ]
+            answer = client.post("/v1/images", files=files)
+            if answer.status_code != 200 or answer.json()["added"] + answer.json()["replaced"] != batch:
+                failed.append(answer.text[:200])
+            sent += batch
+            time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
+
+
+def summary(times: list[float]) -> dict[str, float]:
+    """Median and tails, in milliseconds."""
+    return {f"p{q}": round(float(np.percentile(times, q)), 2) for q in (50, 95, 99)}
