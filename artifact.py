@@ -250,6 +250,14 @@ def fsync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def remove(path: Path) -> None:
+    """Remove an artifact: it is gone at once, and whole; what a kill leaves of it is no artifact any more."""
+    leaving = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_STAGING}{path.name}-"))
+    os.rename(path, leaving)  # takes the place of an empty directory
+    fsync_directory(path.parent)
+    shutil.rmtree(leaving)
+
+
 def remove_leftovers(parent: Path) -> None:
     """Remove what killed builders left below `parent`. Call it only while holding the lock that builders hold."""
     for entry in parent.glob(f"{_STAGING}*"):

@@ -355,3 +355,22 @@ def test_a_copy_is_the_same_artifact_and_a_damaged_one_is_not_copied(tmp_path: P
     with pytest.raises(artifact.ArtifactExistsError):
         artifact.copy(tmp_path / "second", tmp_path / "second", kind="thing")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["first", "second"]
+
+
+def test_an_artifact_whose_removal_was_cut_short_is_gone_and_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with artifact.publishing(tmp_path / "a", kind="thing") as directory:
+        (directory / "data").write_bytes(b"1")
+
+    def killed(path: Path) -> None:
+        (path / artifact.MANIFEST).unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        artifact.remove(tmp_path / "a")
+    monkeypatch.undo()
+    assert not (tmp_path / "a").exists()
+    artifact.remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []

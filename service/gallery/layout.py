@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,7 +169,7 @@ class Gallery:
         with self._choosing():
             for number in self.numbers()[:-keep]:
                 if number != self.current():
-                    shutil.rmtree(self.generation_path(number))
+                    artifact.remove(self.generation_path(number))
             self._remove_unused_codes()
         with contextlib.suppress(artifact.ArtifactError):  # unknown what a damaged one needs: forget nothing
             positions = [self.position_of(number) for number in self.numbers()]
@@ -193,4 +192,4 @@ class Gallery:
             return
         for entry in self.codes.iterdir():
             if entry.name.isdigit() and entry.name not in used:
-                shutil.rmtree(entry)
+                artifact.remove(entry)
