@@ -98,17 +98,13 @@ class Gallery:
 
     def switch(self, number: int) -> None:
         """Activate a generation that is whole. Raises: GenerationNotFoundError; ArtifactError, naming the damage."""
-        if number not in self.numbers():
-            raise self._no_generation(number)
-        self.open_generation(number)
         with self._choosing():
-            if number not in self.numbers():  # retired in this moment
-                raise self._no_generation(number)
+            numbers = self.numbers()
+            if number not in numbers:
+                kept = ", ".join(map(str, numbers))
+                raise GenerationNotFoundError(f"there is no generation {number}; kept are {kept}")
+            self.open_generation(number)
             self.activate(number)
-
-    def _no_generation(self, number: int) -> GenerationNotFoundError:
-        kept = ", ".join(map(str, self.numbers()))
-        return GenerationNotFoundError(f"there is no generation {number}; kept are {kept}")
 
     @contextmanager
     def _choosing(self) -> Iterator[None]:
