@@ -1,7 +1,6 @@
 """The order of rows: near codes lie near each other, so that a search touches few pages and cache lines.
 
-On a million codes of 256 coordinates this makes a graph search a fifth to a quarter faster. The last rows are a random
-sample of all: calibration holds them out of the indexes and searches for their neighbours.
+The last rows are a random sample of all: calibration holds them out of the indexes and searches for their neighbours.
 """
 
 from __future__ import annotations
