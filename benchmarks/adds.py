@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,29 +12,16 @@ from typing import Any
 import httpx
 import numpy as np
 
+from benchmarks.service_process import start_service
 from model.images.sources import Source, SourceImage
-
-_READY_S = 120.0
 
 
 @contextmanager
-def served(gallery: Path, log: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A service over the gallery in a process of its own: its address and the headers of its admin."""
-    command = [sys.executable, "-m", "eigenlens", "serve", "--gallery", str(gallery), "--port", "0"]
-    with log.open("wb") as f:
-        process = subprocess.Popen(command, stderr=f)
+def _served(gallery: Path, log: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A service over the gallery: its address and the headers of its admin."""
+    process, address = start_service(gallery, log)
     try:
-        deadline = time.monotonic() + _READY_S
-        address = None
-        while address is None:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the service did not start: {log.read_text()}")
-            text = log.read_text()
-            words = [word for word in text.split() if word.startswith("http://127.0.0.1:")]
-            address = words[0] if words and "startup complete" in text else None
-            time.sleep(0.05)
-        key = (gallery / "admin.key").read_text().strip()
-        yield address, {"Authorization": f"Bearer {key}"}
+        yield address, {"Authorization": f"Bearer {(gallery / 'admin.key').read_text().strip()}"}
     finally:
         process.terminate()
         process.wait(timeout=30)
@@ -47,7 +32,7 @@ def measure_adds(
 ) -> dict[str, Any]:
     """Latencies of searches in milliseconds, idle and while `rate` images a second are added in batches."""
     queries = [image for image, _ in zip(source, range(200), strict=False)]
-    with served(gallery, log) as (address, headers), httpx.Client(base_url=address, headers=headers) as client:
+    with _served(gallery, log) as (address, headers), httpx.Client(base_url=address, headers=headers) as client:
         idle = _searches(client, queries, searches_per_s, lambda elapsed: elapsed < seconds / 3)
         failed: list[str] = []
         added = threading.Thread(

@@ -82,18 +82,7 @@ def truth(setup: Setup) -> Ids:
     path = setup.folder / f"truth-{setup.encoder}.npy"
     if not path.exists():
         setup.folder.mkdir(parents=True, exist_ok=True)
-        best: tuple[Vectors, Ids] | None = None
-        for start in range(0, setup.count, _CHUNK):
-            scores, rows = exact_search(
-                setup.gallery[start : start + _CHUNK], setup.queries, length=setup.code_length, k=_K
-            )
-            rows = rows + start
-            if best is not None:
-                scores, rows = np.concatenate([best[0], scores], 1), np.concatenate([best[1], rows], 1)
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :_K]
-            best = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
-        assert best is not None
-        np.save(path, best[1])
+        np.save(path, exact_search(setup.gallery, setup.queries, length=setup.code_length, k=_K)[1])
     return np.asarray(np.load(path, allow_pickle=False))
 
 

@@ -81,12 +81,11 @@ class Attributes:
     def _matching(self, condition: Compare) -> Iterable[NDArray[np.int32]]:
         if condition.operator == "$exists":
             return [column.rows for (field, _), column in self._columns.items() if field == condition.field]
-        kinds = {kind_of(value) for value in condition.values}
         return [
             self._columns[condition.field, kind].select(
-                condition.operator, [value for value in condition.values if kind_of(value) == kind]
+                condition.operator, [value for of_kind, value in condition.values if of_kind == kind]
             )
-            for kind in kinds
+            for kind in {kind for kind, _ in condition.values}
             if (condition.field, kind) in self._columns
         ]
 

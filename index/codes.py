@@ -20,7 +20,7 @@ _CODES_FILE = "codes.npy"
 _KEYS_FILE = "keys.npy"
 _ORDER_FILE = "order.npy"
 _NORMS_FILE = "norms.npy"
-_CHUNK = 65_536
+_RUN = 65_536
 # Norms outside of these may have lost squares to the bounds of float32.
 _SMALL, _LARGE = 1e-15, 1e15
 
@@ -100,14 +100,16 @@ class Codes:
         path = self.artifact.file(_CODES_FILE)
         return np.fromfile(path, dtype=np.float16, count=(stop - start) * width, offset=offset).reshape(-1, width)
 
+    def runs(self, start: int, stop: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """The rows from start to stop and their codes, run by run in the order of the file."""
+        for begin in range(start, stop, _RUN):
+            end = min(begin + _RUN, stop)
+            yield np.arange(begin, end), self.read(begin, end)
+
     def sample(self, count: int) -> NDArray[np.float16]:
         """At most `count` rows at equal distances, (m, code_length), in one pass over the file."""
         step = max(1, -(-len(self) // count))
-        runs = [
-            self.read(start, min(start + _CHUNK, len(self)))[-start % step :: step]
-            for start in range(0, len(self), _CHUNK)
-        ]
-        return np.concatenate(runs)
+        return np.concatenate([codes[rows % step == 0] for rows, codes in self.runs(0, len(self))])
 
     def scan(self, count: int) -> faiss.Index:
         """The first `count` mapped codes as FAISS's flat index of half-precision vectors.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
 from index.errors import FilterError
 
 Scalar = str | float | int | bool
+Kind = Literal["text", "number", "boolean"]
 Operator = Literal["$in", "$gt", "$gte", "$lt", "$lte", "$exists"]
 
 MAX_DEPTH = 8
@@ -28,7 +29,7 @@ class Compare:
 
     field: str
     operator: Operator
-    values: tuple[Scalar, ...]
+    values: tuple[tuple[Kind, Scalar], ...]  # with their kinds, for 1 == True in Python and not here
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,9 @@ def matches(condition: Filter, metadata: Mapping[str, Any]) -> bool:
             if operator == "$exists":
                 return bool(found)
             if operator == "$in":
-                wanted = {(kind_of(value), value) for value in values}
-                return any((kind_of(value), value) in wanted for value in found)
-            bound = values[0]
-            return any(kind_of(v) == kind_of(bound) and _within(v, operator, bound) for v in found)
+                return any((kind_of(value), value) in values for value in found)
+            kind, bound = values[0]
+            return any(kind_of(value) == kind and _within(value, operator, bound) for value in found)
 
 
 def scalars_of(value: Any) -> list[Scalar]:
@@ -96,7 +96,7 @@ def scalars_of(value: Any) -> list[Scalar]:
     return [element for element in elements if _is_scalar(element) and _is_kept(element)]
 
 
-def kind_of(value: Scalar) -> Literal["text", "number", "boolean"]:
+def kind_of(value: Scalar) -> Kind:
     """What a value can be compared with."""
     if isinstance(value, bool):
         return "boolean"
@@ -152,7 +152,7 @@ class _Parser:
 
     def _field(self, name: str, given: Any) -> Filter:
         if _is_scalar(given):
-            return Compare(name, "$in", (_bounded(given, name),))
+            return Compare(name, "$in", (_value(given, name),))
         if not isinstance(given, Mapping) or not given:
             raise FilterError(f"{name}: give a value or an object of {', '.join(_OPERATORS)}, not {_shown(given)}")
         parts = [self._comparison(name, operator, value) for operator, value in given.items()]
@@ -163,7 +163,7 @@ class _Parser:
         if operator in ("$in", "$nin"):
             if not isinstance(value, list) or len(value) > MAX_VALUES:
                 raise FilterError(f"{name}: {operator} takes a list of at most {MAX_VALUES} values")
-            found = Compare(name, "$in", tuple(_bounded(element, name) for element in value))
+            found = Compare(name, "$in", tuple(_value(element, name) for element in value))
             return found if operator == "$in" else Negation(found)
         if operator == "$exists":
             if not isinstance(value, bool):
@@ -171,35 +171,24 @@ class _Parser:
             found = Compare(name, "$exists", ())
             return found if value else Negation(found)
         if operator in ("$eq", "$ne"):
-            found = Compare(name, "$in", (_bounded(value, name),))
+            found = Compare(name, "$in", (_value(value, name),))
             return found if operator == "$eq" else Negation(found)
         if operator in _RANGES:
-            bound = _bounded(value, name)
-            if isinstance(bound, bool):
+            bound = _value(value, name)
+            if bound[0] == "boolean":
                 raise FilterError(f"{name}: {operator} takes a number or text, not {_shown(value)}")
             return Compare(name, operator, (bound,))  # type: ignore[arg-type]  # one of _RANGES
         raise FilterError(f"{name}: there is no {operator}; available: {', '.join(_OPERATORS)}")
 
 
-def _bounded(value: Any, name: str) -> Scalar:
+def _value(value: Any, name: str) -> tuple[Kind, Scalar]:
     if not _is_scalar(value) or (isinstance(value, float) and math.isnan(value)):
         raise FilterError(f"{name}: a value is text, a number, true or false, not {_shown(value)}")
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST_NUMBER:
         raise FilterError(f"{name}: whole numbers may have a size of up to 2**53, not {_shown(value)}")
-    return value
+    return kind_of(value), value
 
 
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def fields_of(condition: Filter) -> Sequence[str]:
-    """Names of the fields that a filter looks at, each once."""
-    match condition:
-        case Compare(field, _, _):
-            return (field,)
-        case Negation(part):
-            return fields_of(part)
-        case Every(parts) | Some(parts):
-            return tuple(dict.fromkeys(field for part in parts for field in fields_of(part)))

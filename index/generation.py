@@ -12,19 +12,20 @@ from numpy.typing import NDArray
 
 import artifact
 from index.attributes import Attributes, write_attributes
-from index.calibration import Calibration, Calibrator
+from index.calibration import Calibration
+from index.calibrator import Calibrator
 from index.codes import Codes, unit_prefix
 from index.errors import CodesError, EffortError, PrefixLengthError, RerankLengthError, ResultCountError
-from index.kinds import IndexSpec, choose_indexes
+from index.exact import best_of_runs
+from index.kinds import IndexSpec, choose_indexes, require_kind
 from index.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, Plan
-from index.prefix_index import TRAINING_VECTORS, Builder, PrefixIndex, file_name, most_results, open_prefix_index
+from index.prefix_index import TRAINING_VECTORS, Builder, PrefixIndex, file_name, open_prefix_index
 from index.rerank import rerank, score_rows
 from index.selection import Selection
 
 KIND = "generation"
 # A selection of at most this many rows is scored row by row, exactly.
 _FEW_ROWS = 2000
-_SCAN_CHUNK = 65_536
 _ENERGY_SAMPLE = 20_000
 
 
@@ -81,18 +82,16 @@ def build_generation(
     made_from = {"codes": codes.id, "encoder": codes.encoder_id}
     with artifact.publishing(path, kind=KIND, made_from=made_from, properties=properties) as directory:
         calibrator = Calibrator(codes, queries=queries)
+        sizes: dict[IndexSpec, int] = {}
         for done, spec in enumerate(specs, start=1):
             builder = Builder(codes, spec, sample=sample)
             builder.add(0, calibrator.held_in)
             calibrator.measure(PrefixIndex(builder.index, spec, codes))
             builder.add(calibrator.held_in, len(codes))
-            if spec.kind != "half":
-                builder.write(directory / file_name(spec))
+            sizes[spec] = builder.write(directory)
             if on_progress is not None:
                 on_progress(done, len(specs))
-        properties["calibration"] = calibrator.result(
-            {spec: (directory / file_name(spec)).stat().st_size if spec.kind != "half" else 0 for spec in specs}
-        ).to_json()
+        properties["calibration"] = calibrator.result(sizes).to_json()
         write_attributes(directory, metadata)
     return artifact.read(path, kind=KIND, verify=False)
 
@@ -120,9 +119,12 @@ class Generation:
         self.encoder_id = codes.encoder_id
         self.specs = tuple(IndexSpec(**entry) for entry in self.artifact.properties["indexes"])
         self.lengths: tuple[int, ...] = tuple(spec.length for spec in self.specs)
-        # FAISS reads a Panorama index into memory whole: only once an exact search asks for it.
         self._opening = threading.Lock()
-        self._indexes = {spec.length: self._open(spec) for spec in self.specs if spec.kind != "panorama"}
+        self._indexes = {
+            spec.length: open_prefix_index(self.artifact, spec, codes)
+            for spec in self.specs
+            if require_kind(spec.kind).mapped
+        }
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
         self.attributes = Attributes(path, count=len(codes))
 
@@ -135,15 +137,15 @@ class Generation:
         return self.codes.code_length
 
     def bytes_of(self, length: int) -> int:
-        """Size on disk of the index of a prefix length. Raises: PrefixLengthError."""
-        if length not in self.lengths:
-            raise PrefixLengthError(length, self.lengths)
-        spec = self.specs[self.lengths.index(length)]
-        return 0 if spec.kind == "half" else int(self.artifact.files[file_name(spec)]["bytes"])
+        """Size on disk of the index of a prefix length; 0 where it is the codes. Raises: PrefixLengthError."""
+        return int(self.artifact.files.get(file_name(self._spec(length)), {"bytes": 0})["bytes"])
 
     def max_effort(self, length: int) -> int | None:
-        """The effort at which the index of a length looks at everything; None if it has none."""
-        return self._require(length).max_effort
+        """The effort at which the index of a length looks at everything; None if it has none.
+
+        Raises: PrefixLengthError.
+        """
+        return self._require(length).max_effort if require_kind(self._spec(length).kind).effort else None
 
     def make_plan(
         self,
@@ -207,52 +209,36 @@ class Generation:
         last = plan.rerank_length or plan.prefix_length
         if selection is not None and selection.count <= max(_FEW_ROWS, k):
             return score_rows(queries, selection.rows, self.codes.codes, length=last, k=k)
-        shortlist = None if plan.shortlist is None else min(max(plan.shortlist, k), len(self))
-        if shortlist == len(self):  # a shortlist of everything needs no first pass
-            return self._scan(queries, length=last, k=k, selection=selection)
-        most = most_results(index.spec)
-        if most is not None and max(shortlist or 0, k) > most:
-            scores, rows = self._scan(queries, length=plan.prefix_length, k=shortlist or k, selection=selection)
-            if shortlist is None or plan.rerank_length is None:
+        if plan.shortlist is not None and max(plan.shortlist, k) >= len(self):
+            return self._scan(queries, length=last, k=k, selection=selection)  # everything is rescored: no first pass
+        most = index.kind.most
+        if most is not None and max(plan.shortlist or 0, k) > most:
+            wanted = max(plan.shortlist or 0, k)
+            scores, rows = self._scan(queries, length=plan.prefix_length, k=wanted, selection=selection)
+            if plan.rerank_length is None:
                 return scores, rows
             return rerank(queries, rows, self.codes.codes, length=plan.rerank_length, k=k)
-        if shortlist is None or plan.rerank_length is None:
-            return index.search(queries, k, effort=plan.effort, selection=selection)
-        if plan.rerank_length == self.code_length:
-            return index.search_and_rescore(queries, k, shortlist=shortlist, effort=plan.effort, selection=selection)
-        _, found = index.search(queries, shortlist, effort=plan.effort, selection=selection)
-        return rerank(queries, found, self.codes.codes, length=plan.rerank_length, k=k)
+        return index.run(queries, plan=plan, k=k, selection=selection)
 
     def _scan(
         self, queries: NDArray[np.float32], *, length: int, k: int, selection: Selection | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The k best by the first `length` coordinates, exactly, chunk by chunk over the codes."""
-        scores = np.empty((len(queries), 0), dtype=np.float32)
-        rows = np.empty((len(queries), 0), dtype=np.int64)
-        prefixes = unit_prefix(queries, length)
-        for start in range(0, len(self), _SCAN_CHUNK):
-            chunk = self.codes.read(start, min(start + _SCAN_CHUNK, len(self)))
-            found = prefixes @ unit_prefix(chunk, length).T
-            numbers = np.arange(start, start + len(chunk))
-            if selection is not None:
-                allowed = selection.mask[start : start + len(chunk)]
-                found, numbers = found[:, allowed], numbers[allowed]
-            scores = np.concatenate([scores, found], axis=1)
-            rows = np.concatenate([rows, np.broadcast_to(numbers, found.shape)], axis=1)
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-            scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
-        return scores, rows
+        """The k best by the first `length` coordinates, exactly, from the codes."""
+        runs = self.codes.runs(0, len(self))
+        if selection is not None:
+            mask = selection.mask
+            runs = ((rows[mask[rows]], codes[mask[rows]]) for rows, codes in runs)
+        return best_of_runs(runs, queries, length=length, k=k)
 
-    def _open(self, spec: IndexSpec) -> PrefixIndex:
-        if spec.kind == "half":
-            return PrefixIndex(self.codes.scan(len(self.codes)), spec, self.codes)
-        return open_prefix_index(self.artifact.file(file_name(spec)), spec, self.codes)
-
-    def _require(self, length: int) -> PrefixIndex:
+    def _spec(self, length: int) -> IndexSpec:
         if length not in self.lengths:
             raise PrefixLengthError(length, self.lengths)
+        return self.specs[self.lengths.index(length)]
+
+    def _require(self, length: int) -> PrefixIndex:
+        spec = self._spec(length)
         if length not in self._indexes:
             with self._opening:
                 if length not in self._indexes:
-                    self._indexes[length] = self._open(self.specs[self.lengths.index(length)])
+                    self._indexes[length] = open_prefix_index(self.artifact, spec, self.codes)
         return self._indexes[length]

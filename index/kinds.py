@@ -18,6 +18,8 @@ _WORTH_QUANTISING = 256
 # Above this many codes a graph takes too long to build, and full float32 vectors too much memory.
 _MOST_IN_MEMORY = 3_000_000
 _ENOUGH_ENERGY = 0.85
+# Panorama keeps vectors, and at most so many results, in batches of this size.
+_PANORAMA_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,23 @@ class Kind:
         name: as plans, manifests and the API call it.
         effort: what its effort counts: "nprobe" (lists visited), "efSearch" (candidates kept); None if it has none.
         lossy: whether it keeps codes approximately; what it finds is then always rescored from the codes themselves.
-        factory: FAISS factory string for `count` codes of `length` coordinates.
+        factory: FAISS factory string for `count` codes of `length` coordinates; None if the codes themselves are the
+            index and no file is needed, which is possible for the full length only.
+        most: results that it gives at once at most; None without a limit.
+        mapped: whether FAISS maps its file; one that it reads into memory is opened by the first search that needs it.
     """
 
     name: str
     effort: str | None
     lossy: bool
-    factory: Callable[[int, int], str]
+    factory: Callable[[int, int], str] | None
+    most: int | None = None
+    mapped: bool = True
+
+    @property
+    def exact(self) -> bool:
+        """Whether, looking at everything, it finds the true nearest by the prefix that it holds."""
+        return not self.lossy or self.factory is None
 
 
 def list_count(count: int) -> int:
@@ -47,7 +59,7 @@ def list_count(count: int) -> int:
 
 def _panorama(_: int, length: int) -> str:
     levels = next(levels for levels in (16, 8, 4, 2, 1) if length % levels == 0)
-    return f"FlatIPPanorama{levels}_1024"
+    return f"FlatIPPanorama{levels}_{_PANORAMA_BATCH}"
 
 
 def _product(count: int, length: int) -> str:
@@ -60,8 +72,8 @@ KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("flat", None, False, lambda count, length: "Flat"),
-        Kind("panorama", None, False, _panorama),
-        Kind("half", None, True, lambda count, length: ""),  # the codes themselves: no file, the full length only
+        Kind("panorama", None, False, _panorama, most=_PANORAMA_BATCH, mapped=False),
+        Kind("half", None, True, None),
         Kind("sq8", None, True, lambda count, length: "SQ8"),
         Kind("ivf", "nprobe", False, lambda count, length: f"IVF{list_count(count)},Flat"),
         Kind("ivf-sq8", "nprobe", True, lambda count, length: f"IVF{list_count(count)},SQ8"),
@@ -103,9 +115,8 @@ def choose_indexes(
     """
     wanted = dict(kinds or {})
     for length, kind in wanted.items():
-        require_kind(kind)
-        if kind == "half" and length != max(lengths):
-            raise IndexKindError(f"kind 'half' scans the codes themselves: for length {max(lengths)} only")
+        if require_kind(kind).factory is None and length != max(lengths):
+            raise IndexKindError(f"kind '{kind}' scans the codes themselves: for length {max(lengths)} only")
         if length not in lengths:
             raise IndexKindError(
                 f"kind '{kind}' for length {length}, which is not built: {', '.join(map(str, lengths))}"

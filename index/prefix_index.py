@@ -9,22 +9,21 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact import Artifact
 from index.codes import Codes, unit_prefix
 from index.errors import SearchError
 from index.kinds import IndexSpec, require_kind, search_parameters
+from index.plan import Plan
+from index.rerank import rerank
 from index.selection import Selection
-from index.threads import all_cores
+from index.threads import all_cores, worth_a_team
 
-_CHUNK = 65_536
 TRAINING_VECTORS = 262_144
 _VECTORS_PER_LIST = 64
 _KMEANS_STEPS = 8
 _EF_CONSTRUCTION = 100
-_QUERIES_WORTH_A_TEAM = 16
 _SPARE = 4
 _SAFE_NORM = 1e-12
-# Panorama keeps its results in batches of this size and refuses more.
-_PANORAMA_MOST = 1024
 
 Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -43,11 +42,11 @@ class Builder:
 
     def __init__(self, codes: Codes, spec: IndexSpec, *, sample: NDArray[np.float16], seed: int = 0) -> None:
         """Train on a fair sample of the codes, (m, code_length)."""
-        self._codes, self._spec = codes, spec
-        if spec.kind == "half":
+        self._codes, self._spec, self._kind = codes, spec, require_kind(spec.kind)
+        if self._kind.factory is None:
             self.index = codes.scan(0)
             return
-        factory = require_kind(spec.kind).factory(len(codes), spec.length)
+        factory = self._kind.factory(len(codes), spec.length)
         self.index = faiss.index_factory(spec.length, factory, faiss.METRIC_INNER_PRODUCT)
         if isinstance(self.index, faiss.IndexIVF):
             clustering = self.index.cp
@@ -63,18 +62,21 @@ class Builder:
                 self.index.train(unit_prefix(sample, spec.length))
 
     def add(self, start: int, stop: int) -> None:
-        """Add a run of rows; runs come in the order of rows."""
-        if self._spec.kind == "half":
+        """Add the rows from start to stop; they come in the order of rows."""
+        if self._kind.factory is None:
             self.index = self._codes.scan(stop)
             return
-        for begin in range(start, stop, _CHUNK):
-            rows = self._codes.read(begin, min(begin + _CHUNK, stop))
+        for _, rows in self._codes.runs(start, stop):
             with all_cores():
                 self.index.add(unit_prefix(rows, self._spec.length))
 
-    def write(self, path: Path) -> None:
-        """Write the index to a file."""
+    def write(self, directory: Path) -> int:
+        """Write the index to its file, if its kind has one. Returns: the file's size in bytes."""
+        if self._kind.factory is None:
+            return 0
+        path = directory / file_name(self._spec)
         faiss.write_index(self.index, str(path))
+        return path.stat().st_size
 
 
 class PrefixIndex:
@@ -108,6 +110,23 @@ class PrefixIndex:
         self._held = (first, scan)
         self._kept_parameters: dict[tuple[float, int | None], faiss.IndexRefineSearchParameters] = {}
 
+    def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
+        """The results of a plan for this index: scores (cosines) and rows, each (q, at most k), best first.
+
+        Args:
+            queries: codes, (q, code_length).
+            selection: rows that may be returned; all when None. The effort grows as it leaves fewer rows.
+
+        Returns: row -1 where fewer were found.
+        """
+        if plan.shortlist is None or plan.rerank_length is None:
+            return self.search(queries, k, effort=plan.effort, selection=selection)
+        shortlist = min(max(plan.shortlist, k), self.count)
+        if plan.rerank_length == self.codes.code_length:
+            return self._search_and_rescore(queries, k, shortlist=shortlist, effort=plan.effort, selection=selection)
+        _, found = self.search(queries, shortlist, effort=plan.effort, selection=selection)
+        return rerank(queries, found, self.codes.codes, length=plan.rerank_length, k=k)
+
     def search(
         self, queries: Scores, k: int, *, effort: int | None = None, selection: Selection | None = None
     ) -> tuple[Scores, Rows]:
@@ -121,11 +140,11 @@ class PrefixIndex:
         if self._exhaustive is not None and effort == self.count:
             return self._exhaustive.search(queries, k, selection=selection)
         prefixes = unit_prefix(queries, self.spec.length)
-        with all_cores(len(queries) >= _QUERIES_WORTH_A_TEAM):
+        with all_cores(worth_a_team(queries)):
             scores, rows = self._index.search(prefixes, k, params=self._parameters(effort, selection))
         return scores, rows
 
-    def search_and_rescore(
+    def _search_and_rescore(
         self,
         queries: Scores,
         k: int,
@@ -141,8 +160,7 @@ class PrefixIndex:
         """
         effort = self._raised(effort, selection)
         if self._exhaustive is not None and effort == self.count:
-            return self._exhaustive.search_and_rescore(queries, k, shortlist=shortlist, selection=selection)
-        shortlist = max(shortlist, k)
+            return self._exhaustive._search_and_rescore(queries, k, shortlist=shortlist, selection=selection)
         # Inner products with codes whose norm is 1 only up to rounding: a few more, then the cosines decide.
         taken = min(k + _SPARE, shortlist)
         parameters = self._refining(shortlist / taken, effort, selection)
@@ -150,7 +168,7 @@ class PrefixIndex:
         count = len(unit)
         scores, rows = np.empty((count, taken), dtype=np.float32), np.empty((count, taken), dtype=np.int64)
         pointers = faiss.swig_ptr(scores), faiss.swig_ptr(rows)
-        with all_cores(count >= _QUERIES_WORTH_A_TEAM):
+        with all_cores(worth_a_team(queries)):
             # FAISS's call in C++: its wrapper in Python takes as long as a tenth of the search.
             self._funnel.search_c(count, faiss.swig_ptr(unit), taken, *pointers, parameters)
         if taken and (rows[:, -1] < 0).any():
@@ -199,8 +217,14 @@ def _refining_parameters(factor: float, parameters: faiss.SearchParameters | Non
     return faiss.IndexRefineSearchParameters(k_factor=factor + 1e-6, base_index_params=parameters)
 
 
-def open_prefix_index(path: Path, spec: IndexSpec, codes: Codes) -> PrefixIndex:
-    """Open a file that a builder wrote. Raises: SearchError, if it cannot be read or holds something else."""
+def open_prefix_index(generation: Artifact, spec: IndexSpec, codes: Codes) -> PrefixIndex:
+    """Open an index of a generation.
+
+    Raises: ArtifactDamagedError, if its file is not listed; SearchError, if it cannot be read or holds something else.
+    """
+    if require_kind(spec.kind).factory is None:
+        return PrefixIndex(codes.scan(len(codes)), spec, codes)
+    path = generation.file(file_name(spec))
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
@@ -210,8 +234,3 @@ def open_prefix_index(path: Path, spec: IndexSpec, codes: Codes) -> PrefixIndex:
             f"{path} holds {index.ntotal} vectors of {index.d} coordinates, not {len(codes)} of {spec.length}"
         )
     return PrefixIndex(index, spec, codes)
-
-
-def most_results(spec: IndexSpec) -> int | None:
-    """The most results that an index of this kind gives at once; None without a limit."""
-    return _PANORAMA_MOST if spec.kind == "panorama" else None

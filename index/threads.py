@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 
 import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+_QUERIES_WORTH_A_TEAM = 16
 
 
 class all_cores:  # noqa: N801 - reads as a statement: with all_cores()
@@ -23,3 +27,8 @@ class all_cores:  # noqa: N801 - reads as a statement: with all_cores()
     def __exit__(self, *_: object) -> None:
         if self._wanted:
             faiss.omp_set_num_threads(1)
+
+
+def worth_a_team(queries: NDArray[np.floating]) -> bool:
+    """Whether there are so many queries that a team of threads answers them sooner."""
+    return len(queries) >= _QUERIES_WORTH_A_TEAM

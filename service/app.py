@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from anyio import to_thread
@@ -15,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 
 from service import problems
 from service.gallery.layout import Gallery
-from service.jobs import Jobs, Runner
+from service.jobs import Jobs, Runner, now
 from service.keys import AdminKey, load_or_create_key
 from service.middleware import BodyLimit, RequestEnvelope
 from service.routes import admin, health, images, search
@@ -40,7 +41,7 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state: State = opened if opened is not None else await to_thread.run_sync(open_state, settings)
         app.state.eigenlens = state
-        following = asyncio.create_task(_follow(state.searcher))
+        following = asyncio.create_task(_follow(state))
         try:
             yield
         finally:
@@ -71,16 +72,18 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
 
 def open_state(settings: Settings) -> State:
     """Open the gallery, serve its current generation, take note of jobs that a killed service left behind."""
+    started = now()
     gallery = Gallery(settings.gallery)
     searcher = Searcher(gallery)
     searcher.load()
     jobs = Jobs(gallery)
-    jobs.fail_abandoned()
     return State(
         settings=settings,
         gallery=gallery,
         searcher=searcher,
         jobs=jobs,
+        abandoned_ended=jobs.fail_abandoned(before=started),
+        started=started,
         runner=Runner(gallery, jobs, on_done=searcher.follow),
         admin_key=AdminKey(load_or_create_key(settings.key_file)),
         compute=Compute(threads=settings.compute_threads, max_waiting=settings.max_waiting),
@@ -90,11 +93,15 @@ def open_state(settings: Settings) -> State:
     )
 
 
-async def _follow(searcher: Searcher) -> None:
-    """Notice generations that other processes publish or activate."""
+async def _follow(state: State) -> None:
+    """Notice what other processes publish, activate, add and remove, and jobs that a killed service left behind."""
     while True:
         await asyncio.sleep(_FOLLOW_EVERY_S)
         try:
-            await to_thread.run_sync(searcher.follow)
+            await to_thread.run_sync(state.searcher.follow)
+            if not state.abandoned_ended:
+                state.abandoned_ended = await to_thread.run_sync(
+                    partial(state.jobs.fail_abandoned, before=state.started)
+                )
         except Exception:
             log.exception("looking for a new generation failed; the present one is served on")

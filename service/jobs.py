@@ -55,7 +55,7 @@ class Jobs:
                 raise JobRunningError(f"job {active[0]} is running already; wait for it to end")
             connection.execute(
                 "INSERT INTO jobs (id, kind, state, options, created) VALUES (?, ?, 'queued', ?, ?)",
-                (job_id, kind, json.dumps(options), _now()),
+                (job_id, kind, json.dumps(options), now()),
             )
         return self.get(job_id)
 
@@ -104,17 +104,22 @@ class Jobs:
         with self._store.transaction() as connection:
             connection.execute(
                 "UPDATE jobs SET state = ?, error = ?, finished = ? WHERE id = ? AND finished IS NULL",
-                (state, error, _now(), job_id),
+                (state, error, now(), job_id),
             )
 
-    def fail_abandoned(self) -> None:
-        """End the jobs of a service that was killed: nobody holds the writer's lock, so nobody works on them."""
+    def fail_abandoned(self, *, before: str) -> bool:
+        """End jobs that were created before a time and that nobody works on: nobody holds the writer's lock.
+
+        Returns: False, and nothing is ended, while somebody holds it. The worker of a service that was killed does for
+        a moment longer.
+        """
         if self._gallery.being_written():
-            return
+            return False
         for job in self.list():
-            if job.finished is None:
+            if job.finished is None and job.created < before:
                 lost = job.generation is None
                 self.finish(job.id, error="the service ended while this job ran; start it again" if lost else None)
+        return True
 
 
 class Runner:
@@ -167,5 +172,6 @@ def _job(row: tuple[Any, ...]) -> Job:
     return Job(*fields)
 
 
-def _now() -> str:
+def now() -> str:
+    """The present time as jobs note it; such times compare as text."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

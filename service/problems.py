@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from http import HTTPStatus
 from typing import Any
 
@@ -58,6 +59,10 @@ class ProblemResponse(JSONResponse):
     """An application/problem+json answer."""
 
     media_type = "application/problem+json"
+
+    def render(self, content: Any) -> bytes:
+        """In ASCII: what a client sent may be repeated in it, and not all of that is text that UTF-8 can hold."""
+        return json.dumps(content).encode()
 
 
 def status_of(error: EigenlensError) -> tuple[int, str]:

@@ -48,12 +48,24 @@ def _check_id(id: str) -> str:
 
 _MAX_METADATA_BYTES = 64 * 1024
 _MAX_FIELDS = 100
+_MAX_DEPTH = 16
 
 
 def _check_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
-    if len(metadata) > _MAX_FIELDS or len(json.dumps(metadata)) > _MAX_METADATA_BYTES:
+    try:
+        size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, RecursionError):  # they would be stored, and then fail every answer that tells them
+        raise ValueError("metadata are JSON of finite numbers and text that UTF-8 can hold") from None
+    if _depth(metadata) > _MAX_DEPTH:
+        raise ValueError(f"metadata are nested at most {_MAX_DEPTH} deep")
+    if len(metadata) > _MAX_FIELDS or size > _MAX_METADATA_BYTES:
         raise ValueError(f"metadata have at most {_MAX_FIELDS} fields and {_MAX_METADATA_BYTES} bytes")
     return metadata
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
 
 
 ImageId = Annotated[str, AfterValidator(_check_id)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from index.generation import Generation
 from index.plan import Plan
 from index.selection import Selection
 from model.runtime.encoder import Encoder
-from service.errors import GalleryError, NotReadyError
+from service.errors import NotReadyError
 from service.gallery.build import Progress, encode_images
 from service.gallery.layout import Gallery
 from service.gallery.store import ImageRecord, Position
@@ -134,7 +134,7 @@ class Found:
 
     hits: list[Hit]
     plan: Plan
-    measured: Measured | None = field(default=None)
+    measured: Measured | None
 
 
 class Searcher:
@@ -186,7 +186,7 @@ class Searcher:
             else:
                 self.sync()
         except EigenlensError as error:
-            log.warning("the new generation cannot be served: %s", error)
+            log.warning("what changed in the gallery cannot be followed: %s", error)
 
     def sync(self) -> None:
         """Let searches see every image that was added or removed up to now."""
@@ -199,13 +199,17 @@ class Searcher:
         changes = self.gallery.store.changes(position, encoder_id=encoder.id)
         uncoded = [key for key, code in zip(changes.keys, changes.codes, strict=True) if code is None]
         if uncoded:  # added while another encoder was served
-            encode_images(self.gallery, encoder, uncoded, Progress())
+            failed = encode_images(self.gallery, encoder, uncoded, Progress())
+            if failed:
+                log.warning("%d images cannot be found by this encoder: %s", len(failed), "; ".join(failed[:3]))
             changes = self.gallery.store.changes(position, encoder_id=encoder.id)
         coded = [place for place, code in enumerate(changes.codes) if code is not None]
-        if len(coded) < len(changes.keys):
-            raise GalleryError(f"{len(changes.keys) - len(coded)} images have no code by encoder {encoder.id}")
-        if changes.keys:
-            snapshot.delta.add(changes.keys, np.stack([c for c in changes.codes if c is not None]), changes.metadata)
+        if coded:
+            snapshot.delta.add(
+                [changes.keys[place] for place in coded],
+                np.stack([code for code in changes.codes if code is not None]),
+                [changes.metadata[place] for place in coded],
+            )
         for key in changes.removed:
             snapshot.delta.remove(key)
         if changes.removed:

@@ -54,6 +54,8 @@ class State:
     gallery: Gallery
     searcher: Searcher
     jobs: Jobs
+    started: str
+    abandoned_ended: bool
     runner: Runner
     admin_key: AdminKey
     compute: Compute

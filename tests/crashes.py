@@ -9,16 +9,15 @@ import argparse
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 import artifact
+from benchmarks.service_process import start_service
 from service.gallery.layout import Gallery
 from tests.service_builders import admin_headers, build_gallery, pixels_of, png
 
@@ -34,22 +33,6 @@ class Model:
     removed: set[str] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
     acknowledged: int = 0
-
-
-def start(gallery: Gallery, log: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A service on a free port; its process and its address."""
-    command = [sys.executable, "-m", "eigenlens", "serve", "--gallery", str(gallery.root), "--port", "0"]
-    with log.open("wb") as f:
-        process = subprocess.Popen(command, stderr=f)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        text = log.read_text()
-        found = [word for word in text.split() if word.startswith("http://127.0.0.1:")]
-        if found and "startup complete" in text:
-            return process, found[0]
-        time.sleep(0.01)
-    raise AssertionError(f"the service did not start: {log.read_text()}")
 
 
 def change(client: httpx.Client, model: Model, rng: random.Random, ids: list[str]) -> None:
@@ -113,7 +96,7 @@ def crash(root: Path, *, kills: int, seed: int, most_s: float = 1.5) -> Model:
     ids = [f"even/{n:04d}.png" for n in range(0, 20, 2)] + [f"new/{n}.png" for n in range(20)]
     headers: dict[str, str] = {}
     for round_number in range(kills + 1):
-        process, address = start(gallery, root / "service.log")
+        process, address = start_service(gallery.root, root / "service.log")
         headers = headers or admin_headers(gallery)
         try:
             with httpx.Client(base_url=address, headers=headers, timeout=_STEP_S) as client:

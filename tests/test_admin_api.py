@@ -182,6 +182,19 @@ def test_jobs_that_a_killed_service_left_are_ended_at_start(gallery: Gallery) ->
     assert "start it again" in body["error"]
 
 
+def test_a_service_that_starts_while_a_dead_ones_worker_still_runs_ends_its_job_afterwards(gallery: Gallery) -> None:
+    left = Jobs(gallery).create("rebuild", {})
+    lock = gallery.writing()
+    lock.__enter__()
+    with serving(settings_of(gallery)) as client:
+        headers = admin_headers(gallery)
+        assert client.post("/v1/admin/rebuild", headers=headers).status_code == 409
+        lock.__exit__(None, None, None)
+        wait_for(lambda: client.get(f"/v1/admin/jobs/{left.id}", headers=headers).json()["state"] == "failed")
+        again = client.post("/v1/admin/rebuild", headers=headers).json()["id"]
+        assert finished(client, again, headers)["state"] == "done"
+
+
 def test_a_job_whose_result_was_published_before_the_kill_is_done(gallery: Gallery) -> None:
     jobs = Jobs(gallery)
     left = jobs.create("rebuild", {})

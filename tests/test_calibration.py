@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from index.exact import exact_search
 from index.generation import Generation, build_generation
 from index.metrics import recall_at_k
 from index.plan import Plan
+from index.rerank import rerank
 from tests.builders import write_codes
 
 CODE_LENGTH = 32
@@ -63,8 +66,27 @@ def test_a_length_is_searched_by_itself_at_an_effort_that_finds_nearly_all(gener
         assert recall_at_k(found, exact).mean() > 0.97
         measured = generation.calibration.expected(plan, 10)
         assert measured is not None
+        assert measured == generation.calibration.plain(length)
         _, full = exact_search(generation.codes.codes, queries, length=CODE_LENGTH, k=10)
         assert recall_at_k(found, full).mean() == pytest.approx(measured.recall[10].mean, abs=0.04)
+
+
+def test_the_plan_that_is_timed_is_the_one_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lossy length alone is rescored at its own coordinates, by other code than a rerank by full codes."""
+    codes = write_codes(tmp_path / "codes", clustered(1, 500))
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        time.sleep(0.005)
+        return rerank(*arguments, **more)
+
+    monkeypatch.setattr("index.prefix_index.rerank", slow)
+    build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "sq8"})
+    calibration = Generation(tmp_path / "generation", codes).calibration
+    alone = calibration.plain(8)
+    assert alone is not None
+    assert alone.plan.rerank_length == 8
+    assert alone.latency_ms["p50"] >= 5
+    assert all(m.latency_ms["p50"] < 5 for m in calibration.measured if m.plan.rerank_length == CODE_LENGTH)
 
 
 def measured(name: int, recall: float, ms: float, *, exact: bool = False) -> Measured:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import eigenlens
-from artifact import ArtifactDamagedError
+from artifact import ArtifactDamagedError, publishing, remove
 from model.images.sources import FolderSource
 from model.runtime.encoder import Encoder
 from service.errors import GalleryBusyError, GalleryError, ImageContentGoneError
@@ -328,3 +328,45 @@ def test_a_database_that_is_none_is_refused_with_a_reason(tmp_path: Path) -> Non
     (tmp_path / "gallery.sqlite").write_bytes(b"not a database, though it is long enough to be taken for one" * 20)
     with pytest.raises(GalleryError, match="cannot be used: file is not a database"):
         Gallery(tmp_path)
+
+
+def test_codes_are_pending_until_every_generation_that_is_kept_has_them(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=4), Encoder(tmp_path / "encoder")
+
+    def pending() -> int:
+        return len(gallery.store.coded_keys(encoder_id=encoder.id))
+
+    assert pending() == 0
+    with gallery.writing():
+        add_images(gallery, encoder, FolderSource(write_images(tmp_path / "images", 6)), Progress())
+    gallery.store.remove([image_id(0)])
+    for number in (2, 3, 4):
+        assert pending() == 2, "generation 1 can still be activated"
+        assert publish(gallery, encoder) == number
+    assert gallery.numbers() == [2, 3, 4]
+    assert pending() == 0
+    assert gallery.store.query("SELECT count(*) FROM removed") == [(0,)]
+
+
+def test_a_generation_of_an_earlier_version_is_named_and_a_build_replaces_it(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=4), Encoder(tmp_path / "encoder")
+    remove(gallery.generation_path(1))
+    made_from, properties = {"encoder": encoder.id}, {"count": 4, "lengths": [4], "codes": "000001"}
+    with publishing(gallery.generation_path(1), kind="generation", made_from=made_from, properties=properties):
+        pass
+    with pytest.raises(GalleryError, match="made by an earlier version: run `eigenlens build` again"):
+        gallery.open_current()
+    assert eigenlens.main(["build", "--gallery", str(gallery.root)]) == 0
+    assert gallery.open_current()[0] == 2
+    assert len(stored_codes(gallery)) == 4
+
+
+def test_images_that_cannot_be_encoded_are_all_named_and_the_others_kept(tmp_path: Path) -> None:
+    gallery = build_gallery(tmp_path, count=6)
+    other = Encoder(write_encoder(tmp_path / "other", shift=100.0))
+    for seed in (1, 4):
+        (tmp_path / "images" / image_id(seed)).unlink()
+    with pytest.raises(GalleryError, match="2 images have no code and cannot be encoded"):
+        publish(gallery, other)
+    assert len(gallery.store.coded_keys(encoder_id=other.id)) == 4
+    assert gallery.current() == 1

@@ -244,7 +244,7 @@ def test_building_reports_each_length(tmp_path: Path) -> None:
 def test_an_index_built_in_many_chunks_is_the_one_built_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 23))
     whole = build_generation(tmp_path / "whole", codes, lengths=LENGTHS)
-    monkeypatch.setattr("index.prefix_index._CHUNK", 5)
+    monkeypatch.setattr("index.codes._RUN", 5)
     chunks = build_generation(tmp_path / "chunks", codes, lengths=LENGTHS)
     assert all(chunks.files[name] == whole.files[name] for name in FILES)
 
@@ -341,6 +341,17 @@ def test_codes_can_be_opened_again_for_a_generation(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         again.search(queries, plan=plan, k=5)[1], generation.search(queries, plan=plan, k=5)[1]
     )
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30, 1e-20])
+def test_a_query_of_any_scale_is_answered_alike(tmp_path: Path, scale: float) -> None:
+    generation = write_generation(tmp_path, random_codes(0, 40))
+    query = random_codes(1, 1)
+    for plan in (Plan(8), Plan(8, shortlist=20, rerank_length=CODE_LENGTH), Plan(8, shortlist=20, rerank_length=12)):
+        expected = generation.search(query, plan=plan, k=5)
+        found = generation.search(query * np.float32(scale), plan=plan, k=5)
+        np.testing.assert_array_equal(found[1], expected[1])
+        np.testing.assert_allclose(found[0], expected[0], atol=TOLERANCE)
 
 
 @repeatable

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from service.gallery.layout import Gallery
+from benchmarks.service_process import start_service
 from service.jobs import Jobs
 from tests.service_builders import admin_headers, build_gallery, image_id, pixels_of, png, wait_for
 
 COUNT = 3000
-
-
-def start(gallery: Gallery, log: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A service on a free port; its process and its address."""
-    command = [sys.executable, "-m", "eigenlens", "serve", "--gallery", str(gallery.root), "--port", "0"]
-    log.write_bytes(b"")
-    with log.open("wb") as f:
-        process = subprocess.Popen(command, stderr=f)
-
-    def address() -> str | None:
-        assert process.poll() is None, log.read_text()
-        words = log.read_text().split()
-        found = [word for word in words if word.startswith("http://127.0.0.1:")]
-        return found[0] if found and "startup complete" in log.read_text() else None
-
-    return process, wait_for(address)
 
 
 def search(address: str) -> dict[str, Any]:
@@ -59,7 +41,7 @@ def test_a_service_killed_in_mid_rebuild_starts_again_on_the_old_generation(tmp_
         connection.execute("UPDATE images SET key = key - ?", (10 * COUNT,))
 
     jobs = Jobs(gallery)
-    process, address = start(gallery, tmp_path / "first.log")
+    process, address = start_service(gallery.root, tmp_path / "first.log")
     try:
         headers = admin_headers(gallery)
         job = httpx.post(f"{address}/v1/admin/rebuild", headers=headers).json()["id"]
@@ -83,7 +65,7 @@ def test_a_service_killed_in_mid_rebuild_starts_again_on_the_old_generation(tmp_
         process.wait()
     assert (gallery.current(), gallery.numbers()) == (1, [1])
 
-    process, address = start(gallery, tmp_path / "second.log")
+    process, address = start_service(gallery.root, tmp_path / "second.log")
     try:
         assert httpx.get(f"{address}/v1/lengths").json()["generation"] == 1
         listed = httpx.get(f"{address}/v1/admin/jobs", headers=admin_headers(gallery)).json()

@@ -13,7 +13,11 @@ import httpx
 import numpy as np
 import pytest
 
+from model.images.sources import FolderSource
+from model.runtime.encoder import Encoder
+from service.gallery.build import Progress, add_images, publish_generation
 from service.gallery.layout import Gallery
+from service.gallery.worker import end_when_cancelled
 from service.jobs import Jobs
 from tests.service_builders import (
     CODE_LENGTH,
@@ -27,9 +31,13 @@ from tests.service_builders import (
     settings_of,
     wait_for,
     write_encoder,
+    write_images,
 )
 
 COUNT = 30
+NESTED = '{"x":' * 100 + "1" + "}" * 100
+JSON = {"content-type": "application/json"}
+HALF_A_PAIR = b'{"id": "even/0000.png", "filter": {"\\ud800": {"$like": 1}}}'
 
 
 @pytest.fixture
@@ -39,7 +47,7 @@ def gallery(tmp_path: Path) -> Gallery:
 
 @pytest.fixture
 def client(gallery: Gallery) -> Iterator[httpx.Client]:
-    with serving(settings_of(gallery)) as running:
+    with serving(settings_of(gallery, max_image_bytes=200_000)) as running:
         running.headers.update(admin_headers(gallery))
         yield running
 
@@ -105,6 +113,8 @@ def test_a_removed_image_is_never_returned_again(client: httpx.Client) -> None:
         assert client.delete(f"/v1/images/{id}").status_code == 204
         assert id not in nearest(client, seed, k=100)
         assert client.delete(f"/v1/images/{id}").status_code == 404
+        assert len(nearest(client, seed, length=CODE_LENGTH)) == 3, "others take its place"
+        assert len(nearest(client, seed, filter='{"label": {"$exists": true}}')) == 3
     assert client.get("/v1/lengths").json()["count"] == COUNT - 1
     rebuild(client)
     assert client.get("/v1/lengths").json()["removed"] == 0
@@ -148,6 +158,24 @@ def test_one_bad_image_fails_alone(client: httpx.Client) -> None:
     assert "no image that can be read" in body["images"][1]["reason"]
     again = client.post("/v1/images", files=files[:1]).json()
     assert again["unchanged"] == 1
+    large = client.post("/v1/images", files=[*files[:1], ("image", ("large.png", b"0" * 300_000))]).json()
+    assert [item["status"] for item in large["images"]] == ["unchanged", "failed"]
+    assert "at most 200000 are taken" in large["images"][1]["reason"]
+
+
+def test_metadata_that_two_patches_make_too_large_are_refused(client: httpx.Client) -> None:
+    path = f"/v1/images/{image_id(2)}"
+    assert client.patch(path, json={"metadata": {"a": "x" * 40_000}}).status_code == 200
+    answer = client.patch(path, json={"metadata": {"b": "x" * 40_000}})
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/request")
+    assert set(client.get(path).json()["metadata"]) == {"label", "a"}
+
+
+def test_a_filter_by_one_is_not_answered_from_a_filter_by_true(client: httpx.Client) -> None:
+    add(client, [500, 501], metadata=json.dumps([{"sold": 1}, {"sold": True}]))
+    rebuild(client)
+    assert nearest(client, 1, filter='{"sold": 1}') == ["new/500.png"]
+    assert nearest(client, 1, filter='{"sold": true}') == ["new/501.png"]
 
 
 def test_images_come_as_json_too(client: httpx.Client) -> None:
@@ -171,6 +199,13 @@ def test_images_come_as_json_too(client: httpx.Client) -> None:
         ("POST", "/v1/images", {"files": {"image": ("a", b"")}, "data": {"metadata": "[]"}}, 422),
         ("PUT", "/v1/images/x", {"content": b"no image", "headers": {"content-type": "image/png"}}, 415),
         ("PUT", "/v1/images/x", {"content": b"{}", "headers": {"content-type": "application/json"}}, 415),
+        ("POST", "/v1/images", {"files": {"image": ("a", b"")}, "data": {"metadata": '{"x": NaN}'}}, 422),
+        ("POST", "/v1/images", {"files": {"image": ("a", b"")}, "data": {"metadata": '{"x": "\\ud800"}'}}, 422),
+        ("POST", "/v1/images", {"files": {"image": ("a", b"")}, "data": {"metadata": NESTED}}, 422),
+        ("PATCH", "/v1/images/even/0000.png", {"content": b'{"metadata": {"x": Infinity}}'}, 422),
+        ("PUT", "/v1/images/x", {"content": b"0" * 300_000, "headers": {"content-type": "image/png"}}, 413),
+        ("POST", "/v1/search", {"content": b'{"id": "\\ud800"}', "headers": JSON}, 404),
+        ("POST", "/v1/search", {"content": HALF_A_PAIR, "headers": JSON}, 422),
         ("PATCH", "/v1/images/none", {"json": {"metadata": {}}}, 404),
         ("PATCH", "/v1/images/even/0000.png", {"json": {"metadata": {"x": "y" * 70_000}}}, 422),
         ("DELETE", "/v1/images/none", {}, 404),
@@ -223,9 +258,6 @@ def test_a_rollback_keeps_what_was_added_and_removed_since(client: httpx.Client)
 
 
 def test_a_rollback_to_another_encoder_encodes_what_came_since(client: httpx.Client, gallery: Gallery) -> None:
-    from model.runtime.encoder import Encoder
-    from service.gallery.build import Progress, publish_generation
-
     other = write_encoder(gallery.root.parent / "other", shift=100.0)
     with gallery.writing():
         gallery.adopt_encoder(other)
@@ -236,6 +268,23 @@ def test_a_rollback_to_another_encoder_encodes_what_came_since(client: httpx.Cli
     result = client.post("/v1/search", params={"k": 1}, files={"image": ("q.png", png(pixels_of(500)))}).json()
     assert result["results"][0]["id"] == "new/500.png"
     assert result["results"][0]["score"] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_rollback_leaves_out_what_can_no_longer_be_encoded_and_serves_the_rest(
+    client: httpx.Client, gallery: Gallery
+) -> None:
+    other = Encoder(write_encoder(gallery.root.parent / "other", shift=100.0))
+    folder = write_images(gallery.root.parent / "images", COUNT + 2)
+    with gallery.writing():
+        gallery.adopt_encoder(other.artifact.path)
+        publish_generation(gallery, other, Progress())
+        add_images(gallery, other, FolderSource(folder), Progress())
+    (folder / image_id(COUNT)).unlink()
+    assert client.post("/v1/admin/generations/1/activate").status_code == 200
+    assert nearest(client, COUNT + 1)[0] == image_id(COUNT + 1)
+    assert image_id(COUNT) not in nearest(client, COUNT, k=100)
+    with serving(settings_of(gallery)) as started_again:
+        assert len(nearest(started_again, 1, k=100)) == COUNT + 1
 
 
 def test_what_one_service_writes_another_finds(client: httpx.Client, gallery: Gallery) -> None:
@@ -291,3 +340,21 @@ def test_a_job_can_be_cancelled(client: httpx.Client, gallery: Gallery, monkeypa
     again = client.post(f"/v1/admin/jobs/{job}/cancel")
     assert (again.status_code, again.json()["type"]) == (409, "/problems/job-ended")
     assert rebuild(client)["state"] == "done"
+
+
+def test_a_job_that_has_switched_is_not_cancelled_any_more(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    jobs, switching = Jobs(gallery), threading.Lock()
+    for switched, exits in ((True, []), (False, [4])):
+        job = jobs.create("rebuild", {})
+        with switching:  # the cancellation comes while the worker switches
+            jobs.cancel(job.id)
+            waiting = threading.Thread(target=end_when_cancelled, args=(jobs, job.id, switching))
+            waiting.start()
+            if switched:
+                jobs.published(job.id, 2)
+        waiting.join()
+        assert ended == exits
+        jobs.finish(job.id, error=None if switched else "the process ended")
+        assert jobs.get(job.id).state == ("done" if switched else "cancelled")

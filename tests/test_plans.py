@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.codes import Codes
+from index.arrangement import arrange, sample_size
 from index.errors import EffortError, IndexKindError, RerankLengthError, ResultCountError
 from index.generation import Generation, build_generation
-from index.kinds import KINDS, choose_indexes, list_count
+from index.kinds import KINDS, IndexSpec, choose_indexes, list_count
 from index.plan import Plan
 from index.selection import Selection
 from tests import oracles
@@ -105,20 +105,33 @@ def test_a_selection_of_few_rows_is_scored_exactly_at_the_last_length(tmp_path: 
 def test_more_results_than_an_index_gives_at_once_come_from_the_codes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.prefix_index._PANORAMA_MOST", 20)
-    monkeypatch.setattr("index.generation._SCAN_CHUNK", 30)
-    generation = write_generation(tmp_path, random_codes(0, 100))
-    assert dict(zip(generation.lengths, generation.specs, strict=True))[CODE_LENGTH].kind == "panorama"
-    queries = random_codes(1, 3)
-    mask = np.random.default_rng(0).random(100) < 0.7
-    cosines = oracles.cosine(queries, generation.codes.codes, length=CODE_LENGTH)
-    scores, _ = generation.search(queries, plan=Plan(CODE_LENGTH, "panorama"), k=60)
-    np.testing.assert_allclose(scores, oracles.best_scores(cosines, 60), atol=TOLERANCE)
+    monkeypatch.setattr("index.codes._RUN", 300)
     monkeypatch.setattr("index.generation._FEW_ROWS", 0)
-    scores, rows = generation.search(queries, plan=Plan(CODE_LENGTH, "panorama"), k=30, selection=Selection(mask))
+    generation = write_generation(tmp_path, random_codes(0, 1500))
+    assert generation.specs[-1] == IndexSpec(CODE_LENGTH, "panorama")
+    most = KINDS["panorama"].most
+    assert most is not None
+    queries, mask = random_codes(1, 2), np.random.default_rng(0).random(1500) < 0.9
+    cosines = oracles.cosine(queries, generation.codes.codes, length=CODE_LENGTH)
+    for k in (most, most + 1):
+        scores, _ = generation.search(queries, plan=Plan(CODE_LENGTH, "panorama"), k=k)
+        np.testing.assert_allclose(scores, oracles.best_scores(cosines, k), atol=TOLERANCE)
     cosines[:, ~mask] = -2
-    np.testing.assert_allclose(scores, oracles.best_scores(cosines, 30), atol=TOLERANCE)
+    scores, rows = generation.search(queries, plan=Plan(CODE_LENGTH, "panorama"), k=most + 1, selection=Selection(mask))
+    np.testing.assert_allclose(scores, oracles.best_scores(cosines, most + 1), atol=TOLERANCE)
     assert mask[rows].all()
+
+
+def test_an_index_that_faiss_cannot_map_is_read_by_the_first_search_that_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation = write_generation(tmp_path, random_codes(0, 60))
+    with monkeypatch.context() as refused:
+        refused.setattr("faiss.read_index", lambda *_: pytest.fail("read for nothing"))
+        assert [generation.max_effort(length) for length in LENGTHS] == [None] * len(LENGTHS)
+        assert generation.bytes_of(CODE_LENGTH) > 0
+        generation.search(random_codes(1, 1), plan=Plan(8, shortlist=20, rerank_length=CODE_LENGTH), k=3)
+    assert generation.search(random_codes(1, 1), plan=Plan(CODE_LENGTH), k=3)[0].shape == (1, 3)
 
 
 def test_the_view_of_the_mapped_codes_is_the_codes(tmp_path: Path) -> None:
@@ -221,4 +234,26 @@ def test_rows_are_found_by_key_in_any_order(tmp_path: Path) -> None:
     assert codes.rows_of(keys).tolist() == list(range(25))
     assert codes.rows_of(np.array([11, 9, 1000])).tolist() == [-1, -1, -1]
     assert codes.last_key == 58
-    assert Codes(tmp_path / "codes").sample(7).shape[0] <= 7
+
+
+def test_a_sample_lies_at_equal_distances_whatever_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = write_codes(tmp_path / "codes", random_codes(0, 25))
+    for run in (4, 10, 100):
+        monkeypatch.setattr("index.codes._RUN", run)
+        np.testing.assert_array_equal(codes.sample(7), codes.codes[::4])
+        assert len(codes.sample(1000)) == 25
+
+
+def test_near_codes_lie_near_each_other_and_the_last_rows_are_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.arrangement._WORTH_GROUPS", 1000)
+    monkeypatch.setattr("index.arrangement._GROUPS", 32)
+    monkeypatch.setattr("index.arrangement._SECTIONS", 4)
+    centres = np.random.default_rng(0).normal(size=(32, CODE_LENGTH))
+    of_centre = np.random.default_rng(1).integers(0, 32, 4000)
+    codes = (centres[of_centre] + 0.05 * np.random.default_rng(2).normal(size=(4000, CODE_LENGTH))).astype(np.float32)
+    order = arrange(lambda start, stop: codes[start:stop], 4000)
+    assert sorted(order.tolist()) == list(range(4000))
+    kept, sample = order[: -sample_size(4000)], order[-sample_size(4000) :]
+    assert (np.diff(of_centre[kept]) != 0).mean() < 0.3, "groups lie together"
+    assert len(set(of_centre[sample].tolist())) == 32, "the sample is of all groups"
+    assert (np.diff(of_centre[sample]) != 0).mean() > 0.9

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,9 +18,11 @@ from model.errors import ImageError
 from model.images.decode import load_square
 from model.images.sources import Source, batches
 from model.runtime.encoder import Encoder
-from service.errors import GalleryError, ImageNotFoundError
+from service.errors import GalleryError, ImageContentGoneError, ImageNotFoundError
 from service.gallery.intake import take_in
 from service.gallery.layout import Gallery
+
+log = logging.getLogger(__name__)
 
 BATCH = 256
 _ASSEMBLED = 4096
@@ -74,7 +76,7 @@ def publish_generation(
     *,
     lengths: Sequence[int] | None = None,
     kinds: Mapping[int, str] | None = None,
-    switching: AbstractContextManager[object] | None = None,
+    switch: Callable[[int], None] | None = None,
 ) -> int:
     """Build the next generation from everything in the store and switch to it; the caller holds the writer's lock.
 
@@ -84,12 +86,12 @@ def publish_generation(
     Args:
         lengths: prefix lengths; when None those of the current generation, or the usual ones for another encoder.
         kinds: index kind of some of the lengths; what suits the gallery for the others.
-        switching: held during the switch.
+        switch: called with the number of the new generation, to activate it; the gallery's own `activate` when None.
 
     Returns: the number of the new generation.
 
-    Raises: CodesError, for a length that codes do not have; IndexKindError; GalleryError, if there is no image;
-        ImageContentGoneError, if one has to be encoded and its file is gone.
+    Raises: CodesError, for a length that codes do not have; IndexKindError; GalleryError, if there is no image, or one
+        that has to be encoded cannot be.
     """
     current = _current_generation(gallery, encoder)
     if lengths is None and current is not None:
@@ -110,34 +112,40 @@ def publish_generation(
         removal=removal,
         on_progress=lambda done, total: progress.advance(1),
     )
-    with switching or nullcontext():
-        gallery.activate(number)
+    (switch or gallery.activate)(number)
     gallery.retire(keep=KEPT_GENERATIONS)
     return number
 
 
-def encode_images(gallery: Gallery, encoder: Encoder, keys: Sequence[int], progress: Progress) -> None:
+def encode_images(gallery: Gallery, encoder: Encoder, keys: Sequence[int], progress: Progress) -> list[str]:
     """Keep codes by this encoder of images that have none; each batch is durable when it is counted.
 
-    Raises: GalleryError, if an image can no longer be read; ImageContentGoneError, if its file is gone.
+    Returns: why images could not be encoded, one reason each; one that was removed meanwhile needs no code.
     """
+    failed: list[str] = []
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(keys), BATCH):
             batch = [int(key) for key in keys[start : start + BATCH]]
             contents = {}
             for key in batch:
-                with suppress(ImageNotFoundError):  # removed meanwhile
+                try:
                     contents[key] = gallery.store.content(key)
-            pixels = []
-            for key, loaded in zip(
-                contents, pool.map(lambda data: load_square(data, encoder.image_size), contents.values()), strict=True
-            ):
-                if isinstance(loaded, ImageError):
-                    raise GalleryError(f"image {key} was taken in but can no longer be read: {loaded}")
-                pixels.append(loaded)
+                except ImageNotFoundError:
+                    continue
+                except ImageContentGoneError as error:
+                    failed.append(str(error))
+            loaded = pool.map(lambda data: load_square(data, encoder.image_size), contents.values())
+            pixels = {}
+            for key, found in zip(contents, loaded, strict=True):
+                if isinstance(found, ImageError):
+                    failed.append(f"image {key} was taken in but can no longer be read: {found}")
+                else:
+                    pixels[key] = found
             if pixels:
-                gallery.store.put_codes(list(contents), encoder.encode(np.stack(pixels)), encoder_id=encoder.id)
+                codes = encoder.encode(np.stack(list(pixels.values())))
+                gallery.store.put_codes(list(pixels), codes, encoder_id=encoder.id)
             progress.advance(len(batch))
+    return failed
 
 
 def _encode_missing(
@@ -156,7 +164,9 @@ def _encode_missing(
             announced = True
         if len(missing) == 0:
             return keys, removal
-        encode_images(gallery, encoder, missing.tolist(), progress)
+        failed = encode_images(gallery, encoder, missing.tolist(), progress)
+        if failed:
+            raise GalleryError(f"{len(failed)} images have no code and cannot be encoded: {'; '.join(failed[:3])}")
 
 
 def _assemble(
@@ -202,8 +212,12 @@ def _codes_of(
 
 
 def _current_generation(gallery: Gallery, encoder: Encoder) -> Generation | None:
-    """The current generation, if its codes are this encoder's."""
+    """The current generation, if its codes are this encoder's and it can be opened: otherwise all is encoded again."""
     if gallery.current() is None:
         return None
-    _, generation = gallery.open_current()
+    try:
+        _, generation = gallery.open_current()
+    except GalleryError as error:
+        log.warning("nothing can be taken from the present generation: %s", error)
+        return None
     return generation if generation.encoder_id == encoder.id else None

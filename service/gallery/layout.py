@@ -27,6 +27,9 @@ from service.gallery.store import Position, Store
 
 log = logging.getLogger(__name__)
 
+# What this version writes into a generation's manifest and needs from it.
+_PROPERTIES = {"codes", "count", "indexes", "last_key", "removal", "calibration"}
+
 
 class Gallery:
     """An opened gallery directory."""
@@ -94,7 +97,14 @@ class Gallery:
         """Numbers and manifests of the generations on disk, ascending; damaged ones are passed over."""
         for number in self.numbers():
             with contextlib.suppress(artifact.ArtifactError):
-                yield number, artifact.read(self.generation_path(number), kind="generation", verify=False)
+                yield number, self._manifest(number)
+
+    def _manifest(self, number: int) -> artifact.Artifact:
+        path = self.generation_path(number)
+        found = artifact.read(path, kind="generation", verify=False)
+        if not found.properties.keys() >= _PROPERTIES:
+            raise artifact.ArtifactError(f"{path} was made by an earlier version: run `eigenlens build` again")
+        return found
 
     def switch(self, number: int) -> None:
         """Activate a generation that is whole. Raises: GenerationNotFoundError; ArtifactError, naming the damage."""
@@ -119,10 +129,8 @@ class Gallery:
 
     def open_generation(self, number: int, *, verify: bool = True) -> Generation:
         """Open a generation with its codes. Raises: ArtifactError, which names a damaged file; SearchError."""
-        path = self.generation_path(number)
-        manifest = artifact.read(path, kind="generation", verify=False)
-        codes = Codes(self.codes / str(manifest.properties["codes"]), verify=verify)
-        return Generation(path, codes, verify=verify)
+        codes = Codes(self.codes / str(self._manifest(number).properties["codes"]), verify=verify)
+        return Generation(self.generation_path(number), codes, verify=verify)
 
     def open_current(self) -> tuple[int, Generation]:
         """The generation that CURRENT names or, where that is damaged or missing, the newest good one.
@@ -173,7 +181,7 @@ class Gallery:
 
     def position_of(self, number: int) -> Position:
         """How much of the gallery's history a generation has in it. Raises: ArtifactError."""
-        properties = artifact.read(self.generation_path(number), kind="generation", verify=False).properties
+        properties = self._manifest(number).properties
         return Position(int(properties["last_key"]), int(properties["removal"]))
 
     def _remove_unused_codes(self) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,46 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import GalleryError, ImageContentGoneError, ImageNotFoundError
+from service.errors import ImageContentGoneError, ImageNotFoundError
+from service.gallery.database import Database
 
-_SCHEMA_VERSION = 2
-_SCHEMA = """
-CREATE TABLE images (
-    key INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, so a row of an old generation cannot mean another image
-    id TEXT NOT NULL UNIQUE,
-    media_type TEXT NOT NULL,
-    width INTEGER NOT NULL,
-    height INTEGER NOT NULL,
-    sha256 TEXT NOT NULL,
-    metadata TEXT NOT NULL,
-    path BLOB  -- of the original file, in the bytes of its system; NULL when its bytes are in `contents`
-);
-CREATE TABLE contents (key INTEGER PRIMARY KEY REFERENCES images ON DELETE CASCADE, data BLOB NOT NULL);
-CREATE TABLE codes (
-    key INTEGER NOT NULL REFERENCES images ON DELETE CASCADE,
-    encoder_id TEXT NOT NULL,
-    code BLOB NOT NULL,  -- float32, little endian
-    PRIMARY KEY (key, encoder_id)
-) WITHOUT ROWID;
-CREATE TABLE jobs (
-    id TEXT PRIMARY KEY,
-    kind TEXT NOT NULL,
-    state TEXT NOT NULL,
-    stage TEXT NOT NULL DEFAULT '',
-    done INTEGER NOT NULL DEFAULT 0,
-    total INTEGER NOT NULL DEFAULT 0,
-    options TEXT NOT NULL DEFAULT '{}',
-    error TEXT,
-    generation INTEGER,
-    created TEXT NOT NULL,
-    finished TEXT
-);
-"""
-# What a process that serves a generation has to take out of it. Keys only ever grow, so additions need no log.
-_REMOVED = """
-CREATE TABLE removed (seq INTEGER PRIMARY KEY AUTOINCREMENT, key INTEGER NOT NULL);
-CREATE TRIGGER image_removed AFTER DELETE ON images BEGIN INSERT INTO removed (key) VALUES (old.key); END;
-"""
+_RECORD = "key, id, media_type, width, height, sha256, metadata"
 
 
 @dataclass(frozen=True)
@@ -111,75 +72,16 @@ class Changes:
     position: Position
 
 
-class Store:
-    """An opened database. Every thread gets its own connection; readers never wait for the writer (WAL)."""
-
-    def __init__(self, path: Path, *, create: bool = False) -> None:
-        if not create and not path.is_file():
-            raise GalleryError(f"there is no gallery at {path.parent}; make one with `eigenlens build`")
-        self._path = path
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
-        try:
-            self._open(create=create)
-        except sqlite3.Error as error:
-            raise GalleryError(f"the gallery's database {path} cannot be used: {error}") from error
-
-    def _open(self, *, create: bool) -> None:
-        connection = self._connection
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and create:
-            connection.executescript(f"BEGIN; {_SCHEMA} {_REMOVED} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
-        elif version == 1:
-            connection.executescript(f"BEGIN; {_REMOVED} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
-        elif version != _SCHEMA_VERSION:
-            raise GalleryError(f"{self._path} has schema {version}; this version reads schema {_SCHEMA_VERSION}")
-
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            # check_same_thread is off only so that close() may close every thread's connection.
-            connection = sqlite3.connect(self._path, isolation_level=None, timeout=30, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            self._local.connection = connection
-            with self._lock:
-                self._connections.append(connection)
-        return connection
-
-    def close(self) -> None:
-        """Close every thread's connection; the store is not used afterwards."""
-        with self._lock:
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
-
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All writes inside become durable together, or none does."""
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
-
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a SELECT."""
-        return self._connection.execute(sql, parameters).fetchall()
+class Store(Database):
+    """Images, their contents and pending codes in the gallery's database."""
 
     def count(self) -> int:
         """Images in the gallery."""
-        return int(self._connection.execute("SELECT count(*) FROM images").fetchone()[0])
+        return int(self.connection.execute("SELECT count(*) FROM images").fetchone()[0])
 
     def holds(self, id: str, *, checksum: str, path: Path | None, metadata: dict[str, Any] | None) -> bool:
         """Whether the image is there with this content and, unless None, metadata; a file that was moved is noted."""
-        row = self._connection.execute("SELECT sha256, path, metadata FROM images WHERE id = ?", (id,)).fetchone()
+        row = self.connection.execute("SELECT sha256, path, metadata FROM images WHERE id = ?", (id,)).fetchone()
         if row is None or row[0] != checksum or (metadata is not None and json.loads(row[2]) != metadata):
             return False
         if row[1] is not None and path is not None and row[1] != os.fsencode(path):
@@ -246,7 +148,7 @@ class Store:
 
     def changes(self, since: Position, *, encoder_id: str) -> Changes:
         """What was added and removed after a position, read at one moment."""
-        connection = self._connection
+        connection = self.connection
         connection.execute("BEGIN")
         try:
             removed = connection.execute(
@@ -269,7 +171,7 @@ class Store:
 
     def contents(self) -> tuple[NDArray[np.int64], int]:
         """Keys of all images, ascending, (n,), and the last removal, read at one moment."""
-        connection = self._connection
+        connection = self.connection
         connection.execute("BEGIN")
         try:
             cursor = connection.execute("SELECT key FROM images ORDER BY key")
@@ -282,7 +184,7 @@ class Store:
     def metadata_of(self, keys: Iterable[int]) -> Iterator[dict[str, Any]]:
         """Metadata of images, in the order of `keys`; nothing for one that is no longer there."""
         for key in keys:
-            row = self._connection.execute("SELECT metadata FROM images WHERE key = ?", (int(key),)).fetchone()
+            row = self.connection.execute("SELECT metadata FROM images WHERE key = ?", (int(key),)).fetchone()
             yield {} if row is None else json.loads(row[0])
 
     def forget(self, position: Position) -> None:
@@ -302,14 +204,14 @@ class Store:
 
     def coded_keys(self, *, encoder_id: str) -> NDArray[np.int64]:
         """Keys of the images with a code of this encoder in the store, ascending."""
-        rows = self._connection.execute(
+        rows = self.connection.execute(
             "SELECT key FROM codes WHERE encoder_id = ? ORDER BY key", (encoder_id,)
         ).fetchall()
         return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
     def code_of(self, key: int, *, encoder_id: str) -> NDArray[np.float32] | None:
         """The pending code of an image, (code_length,); None if the store has none."""
-        row = self._connection.execute(
+        row = self.connection.execute(
             "SELECT code FROM codes WHERE key = ? AND encoder_id = ?", (key, encoder_id)
         ).fetchone()
         return None if row is None else np.frombuffer(row[0], dtype="<f4")
@@ -317,17 +219,18 @@ class Store:
     def records(self, keys: Sequence[int]) -> dict[int, ImageRecord]:
         """Records of those images that are still there, by key."""
         marks = ",".join("?" * len(keys))
-        rows = self._connection.execute(
-            f"SELECT key, id, media_type, width, height, sha256, metadata FROM images WHERE key IN ({marks})",  # noqa: S608 - only question marks
+        rows = self.connection.execute(
+            f"SELECT {_RECORD} FROM images WHERE key IN ({marks})",  # noqa: S608 - only question marks
             [int(key) for key in keys],
         )
         return {row[0]: _record(row) for row in rows}
 
     def record(self, id: str) -> ImageRecord:
         """Record of one image. Raises: ImageNotFoundError."""
-        row = self._connection.execute(
-            "SELECT key, id, media_type, width, height, sha256, metadata FROM images WHERE id = ?", (id,)
-        ).fetchone()
+        try:
+            row = self.connection.execute(f"SELECT {_RECORD} FROM images WHERE id = ?", (id,)).fetchone()  # noqa: S608 - constant
+        except UnicodeEncodeError:  # half a surrogate pair: no image has such an id
+            row = None
         if row is None:
             raise ImageNotFoundError(id)
         return _record(row)
@@ -337,7 +240,7 @@ class Store:
 
         Raises: ImageNotFoundError; ImageContentGoneError, if its file was moved, changed or removed.
         """
-        row = self._connection.execute(
+        row = self.connection.execute(
             "SELECT id, path, sha256, data FROM images LEFT JOIN contents USING (key) WHERE key = ?", (key,)
         ).fetchone()
         if row is None:

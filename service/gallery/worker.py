@@ -61,15 +61,19 @@ def main() -> int:
     gallery = Gallery(args.gallery)
     jobs = Jobs(gallery)
     switching = threading.Lock()
-    threading.Thread(target=_end_when_cancelled, args=(jobs, args.job, switching), daemon=True).start()
+    threading.Thread(target=end_when_cancelled, args=(jobs, args.job, switching), daemon=True).start()
+
+    def switch(number: int) -> None:
+        with switching:
+            gallery.activate(number)
+            jobs.published(args.job, number)
+
     progress = JobProgress(jobs, args.job)
     try:
         progress.start("open", 0)
         with gallery.writing():
             encoder = Encoder(gallery.encoder_path(gallery.current_encoder_id()))
-            number = publish_generation(
-                gallery, encoder, progress, lengths=args.lengths, kinds=args.kinds, switching=switching
-            )
+            publish_generation(gallery, encoder, progress, lengths=args.lengths, kinds=args.kinds, switch=switch)
     except EigenlensError as error:
         jobs.finish(args.job, error=str(error))
         return 1
@@ -77,16 +81,19 @@ def main() -> int:
         logging.exception("the rebuild failed")
         jobs.finish(args.job, error="the rebuild failed unexpectedly; the service's log has the reason")
         return 1
-    jobs.published(args.job, number)
     return 0
 
 
-def _end_when_cancelled(jobs: Jobs, job_id: str, switching: threading.Lock) -> None:
-    """What was begun is left to the next builder to remove; a switch is never cut in two."""
+def end_when_cancelled(jobs: Jobs, job_id: str, switching: threading.Lock) -> None:
+    """End this process when its job is to be cancelled, unless it has switched already.
+
+    What was begun is left to the next builder to remove. A switch and its note in the job are never cut in two.
+    """
     while jobs.get(job_id).state != "cancelling":
         time.sleep(_RECORD_EVERY_S)
     with switching:
-        os._exit(4)
+        if jobs.get(job_id).generation is None:
+            os._exit(4)
 
 
 def _end_with_parent() -> None:

@@ -59,4 +59,5 @@ def activate(number: int, state: CurrentState) -> GenerationAnswer:
     """Serve a generation that is kept. Images that were added or removed since it was built stay so."""
     state.gallery.switch(number)
     state.searcher.load()
-    return GenerationAnswer.of(number, state.searcher.snapshot.generation.artifact, served=True)
+    snapshot = state.searcher.snapshot
+    return GenerationAnswer.of(snapshot.number, snapshot.generation.artifact, served=True)

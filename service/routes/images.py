@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -65,6 +66,9 @@ def image(id: str, state: CurrentState) -> ImageAnswer:
 async def put(id: str, request: Request, response: Response, state: CurrentState, _: Admin) -> ImageAnswer:
     """Add or replace one image, sent as the body itself or as a form's file. 201 where there was none of this id."""
     given = await read_one(request, id)
+    limit = state.settings.max_image_bytes
+    if len(given.data) > limit:
+        raise BodyTooLargeError(f"the image has {len(given.data)} bytes; at most {limit} are taken")
     outcome = (await state.intake.run(_take_in, state, [given]))[0]
     if outcome.status == "failed":
         await state.compute.run(_refuse, state, given)
@@ -78,9 +82,11 @@ def patch(id: str, body: MetadataBody, state: CurrentState, _: Admin) -> ImageAn
     store, snapshot = state.gallery.store, state.searcher.snapshot
     record = store.record(id)
     code = state.searcher.code_of(snapshot, record.key)
-    changed = store.replace_metadata(
-        id, merged(record.metadata, body.metadata), key=record.key, code=code, encoder_id=snapshot.encoder.id
-    )
+    try:
+        metadata = merged(record.metadata, body.metadata)
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    changed = store.replace_metadata(id, metadata, key=record.key, code=code, encoder_id=snapshot.encoder.id)
     if not changed:
         raise ImageChangedError(f"image '{id}' was changed at the same time; look at it and try again")
     state.searcher.sync()
@@ -97,11 +103,14 @@ def delete(id: str, state: CurrentState, _: Admin) -> None:
 
 def _take_in(state: State, images: list[SourceImage]) -> list[Outcome]:
     limit = state.settings.max_image_bytes
-    for image in images:
-        if len(image.data) > limit:
-            raise BodyTooLargeError(f"the image '{image.id}' has {len(image.data)} bytes; at most {limit} are taken")
+    bounded = [
+        image
+        if len(image.data) <= limit
+        else replace(image, data=b"", problem=f"the image has {len(image.data)} bytes; at most {limit} are taken")
+        for image in images
+    ]
     encoder = state.searcher.snapshot.encoder
-    outcomes = take_in(state.gallery.store, encoder, images, state.decoders, max_pixels=state.settings.max_pixels)
+    outcomes = take_in(state.gallery.store, encoder, bounded, state.decoders, max_pixels=state.settings.max_pixels)
     state.searcher.sync()
     return outcomes
 

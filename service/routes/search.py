@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
-from starlette.datastructures import UploadFile
 
 from index.errors import ResultCountError
 from model.images.decode import decode
 from service.errors import BodyTooLargeError, ContentTypeError, RequestError
-from service.routes.uploads import decode_base64, media_type_of, read_json
+from service.routes.uploads import body_of, decode_base64, files_of, media_type_of, read_json
 from service.schemas import (
     LengthAnswer,
     LengthsAnswer,
@@ -29,26 +28,10 @@ from service.state import CurrentState, State, Timing
 router = APIRouter(prefix="/v1", tags=["search"])
 
 _MAX_FIELDS = 20
-_DOCUMENTED = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {"type": "string", "format": "binary"},
-                        **SearchParameters.model_json_schema()["properties"],
-                    },
-                }
-            },
-            "application/json": {"schema": SearchBody.model_json_schema()},
-        },
-    },
+_PARAMETERS = SearchParameters.model_json_schema()["properties"]
+_DOCUMENTED = body_of("application/json", SearchBody.model_json_schema(), **_PARAMETERS) | {
     "parameters": [
-        {"name": name, "in": "query", "required": False, "schema": schema}
-        for name, schema in SearchParameters.model_json_schema()["properties"].items()
+        {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in _PARAMETERS.items()
     ],
 }
 
@@ -112,10 +95,7 @@ async def _read(request: Request) -> _Query:
     given: dict[str, Any] = dict(request.query_params)
     if media_type == "multipart/form-data":
         async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
-            image = form.get("image")
-            if not isinstance(image, UploadFile):
-                raise RequestError("the form has no file in its field `image`; try: curl -F image=@photo.jpg URL")
-            upload = await image.read()
+            upload = await files_of(form)[0].read()
             fields = {name: value for name, value in form.multi_items() if name != "image"}
         parameters = SearchParameters.model_validate(given | fields)
         return _Query(upload=upload, **parameters.model_dump())
@@ -150,8 +130,8 @@ def _search(state: State, asked: _Query) -> tuple[SearchAnswer, Timing]:
 def _wish(snapshot: Snapshot, asked: _Query, *, leave_out: int | None) -> Wish:
     length = None if asked.length == "auto" else asked.length
     effort = asked.effort
-    if effort == "max":
-        effort = snapshot.generation.max_effort(length) if length is not None else 1
+    if effort == "max":  # of a plan that is chosen, any number is refused
+        effort = 1 if length is None else snapshot.generation.max_effort(length)
     return Wish(
         k=asked.k,
         length=length,

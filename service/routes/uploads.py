@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import Request
 from pydantic import TypeAdapter
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 
 from model.images.sources import SourceImage
 from service.errors import ContentTypeError, RequestError
@@ -19,49 +19,32 @@ MAX_IMAGES = 1000
 _ID: TypeAdapter[str] = TypeAdapter(ImageId)
 _METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
 
-_FILE = {"type": "string", "format": "binary"}
-ADD_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {
-                            "type": "array",
-                            "items": _FILE,
-                            "maxItems": MAX_IMAGES,
-                            "description": "files; their names are the images' ids unless `id` gives others",
-                        },
-                        "id": {"type": "array", "items": {"type": "string"}, "description": "one for each file"},
-                        "metadata": {
-                            "type": "string",
-                            "description": "a JSON object for all files, or a JSON list of one object for each",
-                        },
-                    },
-                }
-            },
-            "application/json": {"schema": AddBody.model_json_schema()},
-        },
-    }
-}
-PUT_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {"image": _FILE, "metadata": {"type": "string", "description": "a JSON object"}},
-                }
-            },
-            "image/*": {"schema": _FILE},
-        },
-    }
-}
+FILE: dict[str, Any] = {"type": "string", "format": "binary"}
+
+
+def body_of(other_type: str, other_schema: dict[str, Any], **fields: dict[str, Any]) -> dict[str, Any]:
+    """For the API document: a body that is a form with a file `image` and more fields, or of another media type."""
+    form = {"type": "object", "required": ["image"], "properties": {"image": FILE, **fields}}
+    content = {"multipart/form-data": {"schema": form}, other_type: {"schema": other_schema}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+ADD_BODY = body_of(
+    "application/json",
+    AddBody.model_json_schema(),
+    image={
+        "type": "array",
+        "items": FILE,
+        "maxItems": MAX_IMAGES,
+        "description": "files; their names are the images' ids unless `id` gives others",
+    },
+    id={"type": "array", "items": {"type": "string"}, "description": "one for each file"},
+    metadata={
+        "type": "string",
+        "description": "a JSON object for all files, or a JSON list of one object for each",
+    },
+)
+PUT_BODY = body_of("image/*", FILE, metadata={"type": "string", "description": "a JSON object"})
 
 
 def media_type_of(request: Request) -> str:
@@ -69,14 +52,20 @@ def media_type_of(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+def files_of(form: FormData) -> list[UploadFile]:
+    """The files of a form's field `image`, at least one. Raises: RequestError."""
+    files = [value for name, value in form.multi_items() if name == "image" and isinstance(value, UploadFile)]
+    if not files:
+        raise RequestError("the form has no file in its field `image`; try: curl -F image=@photo.jpg URL")
+    return files
+
+
 async def read_images(request: Request) -> list[SourceImage]:
     """The images of a form or of a JSON body. Raises: RequestError; ContentTypeError; ValidationError."""
     media_type = media_type_of(request)
     if media_type == "multipart/form-data":
         async with request.form(max_files=MAX_IMAGES, max_fields=2 * MAX_IMAGES) as form:
-            files = [value for name, value in form.multi_items() if name == "image" and isinstance(value, UploadFile)]
-            if not files:
-                raise RequestError("the form has no file in its field `image`; try: curl -F image=@photo.jpg URL")
+            files = files_of(form)
             ids = [str(value) for name, value in form.multi_items() if name == "id"] or [
                 f.filename or "" for f in files
             ]
@@ -104,11 +93,7 @@ async def read_one(request: Request, id: str) -> SourceImage:
     media_type = media_type_of(request)
     if media_type == "multipart/form-data":
         async with request.form(max_files=1, max_fields=1) as form:
-            image = form.get("image")
-            if not isinstance(image, UploadFile):
-                raise RequestError(
-                    "the form has no file in its field `image`; try: curl -X PUT -F image=@photo.jpg URL"
-                )
+            image = files_of(form)[0]
             return SourceImage(checked, await image.read(), metadata=_metadata_of(form.get("metadata"), 1)[0])
     if media_type.startswith("image/") or media_type == "application/octet-stream":
         return SourceImage(checked, await request.body())

@@ -1,0 +1,115 @@
+"""The gallery's SQLite database: its tables, one connection for each thread, transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from service.errors import GalleryError
+
+_SCHEMA_VERSION = 2
+_SCHEMA = """
+CREATE TABLE images (
+    key INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, so a row of an old generation cannot mean another image
+    id TEXT NOT NULL UNIQUE,
+    media_type TEXT NOT NULL,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    path BLOB  -- of the original file, in the bytes of its system; NULL when its bytes are in `contents`
+);
+CREATE TABLE contents (key INTEGER PRIMARY KEY REFERENCES images ON DELETE CASCADE, data BLOB NOT NULL);
+CREATE TABLE codes (
+    key INTEGER NOT NULL REFERENCES images ON DELETE CASCADE,
+    encoder_id TEXT NOT NULL,
+    code BLOB NOT NULL,  -- float32, little endian
+    PRIMARY KEY (key, encoder_id)
+) WITHOUT ROWID;
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    stage TEXT NOT NULL DEFAULT '',
+    done INTEGER NOT NULL DEFAULT 0,
+    total INTEGER NOT NULL DEFAULT 0,
+    options TEXT NOT NULL DEFAULT '{}',
+    error TEXT,
+    generation INTEGER,
+    created TEXT NOT NULL,
+    finished TEXT
+);
+"""
+# What a process that serves a generation has to take out of it. Keys only ever grow, so additions need no log.
+_REMOVED = """
+CREATE TABLE removed (seq INTEGER PRIMARY KEY AUTOINCREMENT, key INTEGER NOT NULL);
+CREATE TRIGGER image_removed AFTER DELETE ON images BEGIN INSERT INTO removed (key) VALUES (old.key); END;
+"""
+
+
+class Database:
+    """An opened database. Every thread gets its own connection; readers never wait for the writer (WAL)."""
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        if not create and not path.is_file():
+            raise GalleryError(f"there is no gallery at {path.parent}; make one with `eigenlens build`")
+        self._path = path
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        try:
+            self._open(create=create)
+        except sqlite3.Error as error:
+            raise GalleryError(f"the gallery's database {path} cannot be used: {error}") from error
+
+    def _open(self, *, create: bool) -> None:
+        connection = self.connection
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 and create:
+            connection.executescript(f"BEGIN; {_SCHEMA} {_REMOVED} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+        elif version == 1:
+            connection.executescript(f"BEGIN; {_REMOVED} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+        elif version != _SCHEMA_VERSION:
+            raise GalleryError(f"{self._path} has schema {version}; this version reads schema {_SCHEMA_VERSION}")
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The calling thread's connection."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            # check_same_thread is off only so that close() may close every thread's connection.
+            connection = sqlite3.connect(self._path, isolation_level=None, timeout=30, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            self._local.connection = connection
+            with self._lock:
+                self._connections.append(connection)
+        return connection
+
+    def close(self) -> None:
+        """Close every thread's connection; it is not used afterwards."""
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All writes inside become durable together, or none does."""
+        connection = self.connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT."""
+        return self.connection.execute(sql, parameters).fetchall()
