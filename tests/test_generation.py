@@ -1,4 +1,4 @@
-"""Generations, plans and exact search: real FAISS against plain loops."""
+"""Searches of generations: real FAISS against plain loops."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import artifact
-from index.codes import Codes
-from index.errors import CodesError, PrefixLengthError, ResultCountError, SearchError
+from index.errors import CodesError, PrefixLengthError, ResultCountError
 from index.exact import exact_search
-from index.generation import Generation, build_generation, choose_lengths
 from index.plan import Plan
 from tests import oracles
-from tests.builders import CODE_LENGTH, LENGTHS, flip_byte, random_codes, repeatable, write_codes, write_generation
+from tests.builders import CODE_LENGTH, LENGTHS, random_codes, repeatable, write_generation
 
 SEEDS = st.integers(0, 2**31)
+
+
 TOLERANCE = 2e-6
-FILES = ("prefix-0004-flat.faiss", "prefix-0008-flat.faiss", "prefix-0016-panorama.faiss")
 
 
 def at_rows(scores: oracles.Array, rows: NDArray[np.int64]) -> oracles.Array:
@@ -79,6 +76,8 @@ def test_a_rerank_is_the_exact_best_of_the_shortlist_and_of_nothing_else(tmp_pat
 
 # By the first two coordinates the query is nearest to row 0, then 1, 2, 3; by all four, row 3 is the query itself.
 QUERY = np.array([[1, 0, 1, 0]], dtype=np.float32)
+
+
 ROWS = np.array([[10, 0, 0, 9], [9, 1, 0, 0], [8, 2, 8, 0], [1, 0.5, 1, 0]], dtype=np.float32)
 
 
@@ -222,127 +221,6 @@ def test_a_query_that_is_not_finite_is_not_answered_with_row_minus_one(
             generation.search(queries, plan=plan, k=1)
 
 
-def test_a_generation_says_what_it_was_made_of(tmp_path: Path) -> None:
-    generation = write_generation(tmp_path, random_codes(0, 5))
-    assert (len(generation), generation.code_length, generation.lengths) == (5, CODE_LENGTH, LENGTHS)
-    assert generation.keys.tolist() == [100, 101, 102, 103, 104]
-    assert generation.artifact.made_from == {"codes": generation.codes.id, "encoder": generation.encoder_id}
-    assert generation.artifact.properties["codes"] == "codes"
-    for length, name in zip(LENGTHS, FILES, strict=True):
-        assert generation.bytes_of(length) == (tmp_path / "generation" / name).stat().st_size
-
-
-def test_building_reports_each_length(tmp_path: Path) -> None:
-    codes = write_codes(tmp_path / "codes", random_codes(0, 5))
-    reports: list[tuple[int, int]] = []
-    build_generation(
-        tmp_path / "generation", codes, lengths=LENGTHS, on_progress=lambda done, total: reports.append((done, total))
-    )
-    assert reports == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_an_index_built_in_many_chunks_is_the_one_built_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    codes = write_codes(tmp_path / "codes", random_codes(0, 23))
-    whole = build_generation(tmp_path / "whole", codes, lengths=LENGTHS)
-    monkeypatch.setattr("index.codes._RUN", 5)
-    chunks = build_generation(tmp_path / "chunks", codes, lengths=LENGTHS)
-    assert all(chunks.files[name] == whole.files[name] for name in FILES)
-
-
-def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    codes = write_codes(tmp_path / "codes", random_codes(0, 5))
-
-    def cancel(done: int, total: int) -> None:
-        assert not (tmp_path / "generation").exists()
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_generation(tmp_path / "generation", codes, lengths=LENGTHS, on_progress=cancel)
-    assert [p.name for p in tmp_path.iterdir()] == ["codes"]
-
-
-def test_a_generation_is_never_overwritten(tmp_path: Path) -> None:
-    generation = write_generation(tmp_path, random_codes(0, 5))
-    with pytest.raises(artifact.ArtifactExistsError):
-        build_generation(generation.artifact.path, generation.codes, lengths=(4, CODE_LENGTH))
-    assert Generation(generation.artifact.path, generation.codes).lengths == LENGTHS
-
-
-def test_no_codes_are_refused(tmp_path: Path) -> None:
-    codes = write_codes(tmp_path / "codes", random_codes(0, 0))
-    with pytest.raises(CodesError, match="add images first"):
-        build_generation(tmp_path / "generation", codes, lengths=LENGTHS)
-    assert not (tmp_path / "generation").exists()
-
-
-def test_other_codes_are_refused(tmp_path: Path) -> None:
-    generation = write_generation(tmp_path, random_codes(0, 5))
-    other = write_codes(tmp_path / "other", random_codes(1, 5))
-    with pytest.raises(CodesError, match=f"{generation.codes.id}, not from {other.id}"):
-        Generation(generation.artifact.path, other)
-
-
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("position", [0, 30, -1])
-def test_a_flipped_byte_is_found_and_its_file_named(tmp_path: Path, name: str, position: int) -> None:
-    generation = write_generation(tmp_path, random_codes(0, 9))
-    flip_byte(generation.artifact.path / name, position, 0x80)
-    with pytest.raises(artifact.ArtifactDamagedError, match=name) as caught:
-        Generation(generation.artifact.path, generation.codes)
-    assert caught.value.file == name
-
-
-@pytest.mark.parametrize("verify", [True, False])
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named(tmp_path: Path, name: str, verify: bool) -> None:
-    generation = write_generation(tmp_path, random_codes(0, 9))
-    (generation.artifact.path / name).unlink()
-    with pytest.raises(artifact.ArtifactDamagedError, match=f"{name}.*missing") as caught:
-        Generation(generation.artifact.path, generation.codes, verify=verify)
-    assert caught.value.file == name
-
-
-def test_a_missing_generation_is_said_to_be_missing(tmp_path: Path) -> None:
-    codes = write_codes(tmp_path / "codes", random_codes(0, 5))
-    with pytest.raises(artifact.ArtifactMissingError, match="generation"):
-        Generation(tmp_path / "generation", codes)
-
-
-@pytest.mark.parametrize(
-    ("vectors", "message"),
-    [
-        (np.ones((6, CODE_LENGTH), np.float32), "holds 6 vectors of 16 coordinates, not 5 of 16"),
-        (np.ones((5, 8), np.float32), "holds 5 vectors of 8 coordinates, not 5 of 16"),
-        (None, "FAISS cannot read"),
-    ],
-)
-def test_an_index_that_does_not_fit_its_codes_is_refused(
-    tmp_path: Path, vectors: NDArray[np.float32] | None, message: str
-) -> None:
-    codes = write_codes(tmp_path / "codes", random_codes(0, 5))
-    properties = {"indexes": [{"length": CODE_LENGTH, "kind": "flat"}]}
-    with artifact.publishing(
-        tmp_path / "generation", kind="generation", made_from={"codes": codes.id}, properties=properties
-    ) as directory:
-        if vectors is None:
-            (directory / "prefix-0016-flat.faiss").write_bytes(b"no index at all")
-        else:
-            index = faiss.IndexFlatIP(vectors.shape[1])
-            index.add(vectors)
-            faiss.write_index(index, str(directory / "prefix-0016-flat.faiss"))
-    with pytest.raises(SearchError, match=message):
-        Generation(tmp_path / "generation", codes)
-
-
-def test_codes_can_be_opened_again_for_a_generation(tmp_path: Path) -> None:
-    generation = write_generation(tmp_path, random_codes(0, 9))
-    again = Generation(tmp_path / "generation", Codes(tmp_path / "codes", verify=False), verify=False)
-    queries, plan = random_codes(1, 3), Plan(4, shortlist=5, rerank_length=8)
-    np.testing.assert_array_equal(
-        again.search(queries, plan=plan, k=5)[1], generation.search(queries, plan=plan, k=5)[1]
-    )
-
-
 @pytest.mark.parametrize("scale", [1e30, 1e-30, 1e-20])
 def test_a_query_of_any_scale_is_answered_alike(tmp_path: Path, scale: float) -> None:
     generation = write_generation(tmp_path, random_codes(0, 40))
@@ -364,27 +242,3 @@ def test_exact_search_finds_the_largest_cosines(seed: int, n: int, k: int, lengt
     assert scores.shape == rows.shape == (3, min(k, n))
     np.testing.assert_allclose(scores, best, atol=TOLERANCE)
     np.testing.assert_allclose(at_rows(cosines, rows), best, atol=TOLERANCE)
-
-
-@pytest.mark.parametrize(
-    ("code_length", "wanted", "lengths"),
-    [
-        (256, None, (4, 8, 16, 32, 64, 128, 256)),
-        (100, None, (4, 8, 16, 32, 64, 100)),
-        (4, None, (4,)),
-        (3, None, (3,)),
-        (16, [], (16,)),
-        (16, [8, 2, 8], (2, 8, 16)),
-        (16, [16, 1], (1, 16)),
-    ],
-)
-def test_lengths_ascend_and_end_with_the_full_one(
-    code_length: int, wanted: list[int] | None, lengths: tuple[int, ...]
-) -> None:
-    assert choose_lengths(code_length, wanted) == lengths
-
-
-@pytest.mark.parametrize("length", [0, -4, 17])
-def test_a_length_that_no_code_has_is_refused(length: int) -> None:
-    with pytest.raises(CodesError, match=f"prefix length {length} cannot be built: codes have 16"):
-        choose_lengths(16, [4, length])
