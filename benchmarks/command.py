@@ -125,10 +125,11 @@ def _search(args: argparse.Namespace) -> None:
     encoder = Encoder(args.encoder)
     views = AugmentationConfig()
     view_codes(encoder, args.images, count=args.count, seed=0, directory=args.work / "gallery", augmentation=views)
-    queries = view_codes(
-        encoder, args.query_images, count=10_000, seed=1, directory=args.work / "queries", augmentation=views
-    )
-    for name, start in (("calibration", 0), ("fresh", 5000)):
+    # Views 7,500 to 9,500 of the one seed are of other photographs than the first 2,000 of the other.
+    for name, seed, start in (("calibration", 1, 0), ("fresh", 2, 7500)):
+        queries = view_codes(
+            encoder, args.query_images, count=10_000, seed=seed, directory=args.work / name, augmentation=views
+        )
         (args.work / f"{name}.f16").write_bytes(queries[start : start + 2000].tobytes())
     setup = Setup(
         work=args.work,

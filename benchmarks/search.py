@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def measure(setup: Setup, method: str) -> list[dict[str, Any]]:
 
 def truth(setup: Setup) -> Ids:
     """Rows of the exact 10 nearest of every measured query, (q, 10); kept on disk."""
-    path = setup.folder / f"truth-{setup.encoder}.npy"
+    path = setup.folder / f"truth-{setup.encoder}-{zlib.crc32(setup.fresh.read_bytes()):08x}.npy"
     if not path.exists():
         setup.folder.mkdir(parents=True, exist_ok=True)
         np.save(path, exact_search(setup.gallery, setup.queries, length=setup.code_length, k=_K)[1])
@@ -296,7 +297,7 @@ def missing(method: str) -> str | None:
     try:
         __import__(method)
     except ImportError as error:
-        return str(error)
+        return f"{error}; `pip install '.[peers]'` brings it"
     return None
 
 

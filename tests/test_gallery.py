@@ -330,6 +330,16 @@ def test_a_database_that_is_none_is_refused_with_a_reason(tmp_path: Path) -> Non
         Gallery(tmp_path)
 
 
+def test_where_an_older_generation_is_damaged_the_newest_good_one_is_served(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=4), Encoder(tmp_path / "encoder")
+    publish(gallery, encoder)
+    publish(gallery, encoder)
+    gallery.switch(1)
+    (gallery.generation_path(1) / "prefix-0004-flat.faiss").unlink()
+    (gallery.generation_path(3) / "prefix-0004-flat.faiss").unlink()
+    assert gallery.open_current()[0] == 2
+
+
 def test_codes_are_pending_until_every_generation_that_is_kept_has_them(tmp_path: Path) -> None:
     gallery, encoder = build_gallery(tmp_path, count=4), Encoder(tmp_path / "encoder")
 
