@@ -1,22 +1,17 @@
-"""The shapes of requests and answers, as the OpenAPI document tells them."""
+"""The shapes of searches and their answers, as the OpenAPI document tells them."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
-from artifact import Artifact
 from index.calibration import Measured
 from index.filters import Filter, parse_filter
 from index.plan import Plan
-from service.gallery.intake import Outcome
-from service.gallery.store import ImageRecord
-from service.searcher import Hit
+from service.image_schemas import ImageReference
+from service.paging import Page, Result
 
 
 def _split(value: Any) -> Any:
@@ -32,44 +27,7 @@ def _parse_json(value: Any) -> Any:
         raise ValueError("a filter is a JSON object") from None
 
 
-def _check_id(id: str) -> str:
-    if not id or len(id) > 1024 or re.search(r"[\x00-\x1f\x7f]", id):
-        raise ValueError("an id has 1 to 1024 characters and no control characters")
-    if id.endswith(("/content", "/thumbnail")) or any(part in ("", ".", "..") for part in id.split("/")):
-        raise ValueError(
-            "an id is a path without empty parts, `.` and `..` that does not end in /content or /thumbnail"
-        )
-    try:
-        id.encode()
-    except UnicodeEncodeError:
-        raise ValueError("an id is text that UTF-8 can hold") from None
-    return id
-
-
-_MAX_METADATA_BYTES = 64 * 1024
-_MAX_FIELDS = 100
-_MAX_DEPTH = 16
-
-
-def _check_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
-    try:
-        size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode())
-    except (ValueError, RecursionError):  # they would be stored, and then fail every answer that tells them
-        raise ValueError("metadata are JSON of finite numbers and text that UTF-8 can hold") from None
-    if _depth(metadata) > _MAX_DEPTH:
-        raise ValueError(f"metadata are nested at most {_MAX_DEPTH} deep")
-    if len(metadata) > _MAX_FIELDS or size > _MAX_METADATA_BYTES:
-        raise ValueError(f"metadata have at most {_MAX_FIELDS} fields and {_MAX_METADATA_BYTES} bytes")
-    return metadata
-
-
-def _depth(value: Any) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(_depth, inner), default=0)
-
-
-ImageId = Annotated[str, AfterValidator(_check_id)]
-Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
+Include = Literal["metadata", "code", "timing"]
 
 
 class SearchParameters(BaseModel):
@@ -104,9 +62,27 @@ class SearchParameters(BaseModel):
         description='by metadata: {"label": "boots", "price": {"$gte": 10}}; also $in, $nin, '
         "$ne, $gt, $lt, $lte, $exists, $and, $or, $not",
     )
-    include: Annotated[list[Literal["code"]], BeforeValidator(_split)] = Field(
-        default_factory=list, description="code: answer the query's code too, to search with again"
+    offset: int = Field(
+        0, ge=0, description="better results that are passed over: offset=10 and k=10 answer the second ten"
     )
+    min_score: float | None = Field(None, ge=-1, le=1, description="results with a lower score are left out")
+    group_duplicates: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="gather near-duplicates: an image whose full code has this cosine or more with that of a better "
+        "result, or whose bytes are the same, takes no place of its own and is told in that result's `duplicates`",
+    )
+    include: Annotated[list[Include], BeforeValidator(_split)] = Field(
+        default_factory=lambda: list[Include](("metadata", "timing")),
+        description="parts of the answer: metadata of each result, timing by stage, the query's code to search with "
+        "again; metadata and timing when absent",
+    )
+
+    @property
+    def page(self) -> Page:
+        """Which results are wanted."""
+        return Page(self.k, self.offset, self.min_score, self.group_duplicates)
 
     @property
     def condition(self) -> Filter | None:
@@ -155,43 +131,35 @@ class PlanAnswer(BaseModel):
         )
 
 
-class ImageAnswer(BaseModel):
-    """One image of the gallery."""
+class DuplicateAnswer(BaseModel):
+    """An image that is nearly the same as a better result."""
 
     id: str
-    media_type: str
-    width: int
-    height: int
-    sha256: str
-    metadata: dict[str, Any]
-    content: str = Field(description="address of its bytes")
-    thumbnail: str = Field(description="address of a picture of at most 192 pixels a side")
-
-    @classmethod
-    def of(cls, record: ImageRecord) -> ImageAnswer:
-        """From a record. The addresses name the content, so they may be cached for ever."""
-        base, version = f"/v1/images/{quote(record.id)}", f"?v={record.sha256[:16]}"
-        return cls(
-            id=record.id,
-            media_type=record.media_type,
-            width=record.width,
-            height=record.height,
-            sha256=record.sha256,
-            metadata=record.metadata,
-            content=f"{base}/content{version}",
-            thumbnail=f"{base}/thumbnail{version}",
-        )
+    score: float
 
 
-class ResultAnswer(ImageAnswer):
+class ResultAnswer(ImageReference):
     """One result: an image and its score."""
 
     score: float = Field(description="cosine with the query at the plan's last length; larger is better")
+    metadata: dict[str, Any] | None = None
+    duplicates: list[DuplicateAnswer] | None = Field(
+        None, description="images that are nearly the same, best first; where `group_duplicates` was asked for"
+    )
 
     @classmethod
-    def of_hit(cls, hit: Hit) -> ResultAnswer:
-        """From a hit."""
-        return cls(**ImageAnswer.of(hit.record).model_dump(), score=hit.score)
+    def of_result(cls, result: Result, asked: SearchParameters) -> ResultAnswer:
+        """From a result, with what was asked to be included."""
+        record = result.hit.record
+        grouped = asked.group_duplicates is not None
+        return cls(
+            **ImageReference.of(record).model_dump(),
+            score=result.hit.score,
+            metadata=record.metadata if "metadata" in asked.include else None,
+            duplicates=[DuplicateAnswer(id=hit.record.id, score=hit.score) for hit in result.duplicates]
+            if grouped
+            else None,
+        )
 
 
 class SearchAnswer(BaseModel):
@@ -200,8 +168,8 @@ class SearchAnswer(BaseModel):
     results: list[ResultAnswer]
     plan: PlanAnswer
     generation: int
-    timing_ms: dict[str, float]
-    code: list[float] | None = None
+    timing_ms: dict[str, float] | None = Field(None, description="by stage, in milliseconds")
+    code: list[float] | None = Field(None, description="of the query, where it was asked for")
 
 
 class MeasuredAnswer(PlanAnswer):
@@ -251,107 +219,3 @@ class LengthsAnswer(BaseModel):
     )
     encoder: str
     eigenvalues: list[float]
-
-
-class RebuildBody(BaseModel):
-    """Options of a rebuild."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    lengths: list[Annotated[int, Field(ge=1)]] | None = Field(
-        None,
-        min_length=1,
-        max_length=64,
-        description="prefix lengths to build; the present ones if absent",
-    )
-    kinds: dict[int, str] = Field(
-        default_factory=dict,
-        max_length=64,
-        description='index kind of some lengths, such as {"64": "ivf-sq8"}; what suits the gallery for the others',
-    )
-
-
-class GenerationAnswer(BaseModel):
-    """One generation that is kept."""
-
-    number: int
-    served: bool
-    created: str
-    count: int = Field(description="images in it")
-    lengths: list[int]
-    encoder: str
-    bytes: int = Field(description="of its files, without the codes")
-
-    @classmethod
-    def of(cls, number: int, found: Artifact, *, served: bool) -> GenerationAnswer:
-        """From its manifest."""
-        return cls(
-            number=number,
-            served=served,
-            created=found.created,
-            count=found.properties["count"],
-            lengths=[entry["length"] for entry in found.properties["indexes"]],
-            encoder=found.made_from["encoder"],
-            bytes=sum(int(entry["bytes"]) for entry in found.files.values()),
-        )
-
-
-class AddItem(BaseModel):
-    """One image to add."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: ImageId
-    image: str = Field(description="the image, base64")
-    metadata: Metadata = Field(default_factory=dict)
-
-
-class AddBody(BaseModel):
-    """Images to add."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    images: list[AddItem] = Field(min_length=1, max_length=1000)
-
-
-class AddedAnswer(BaseModel):
-    """What became of one image."""
-
-    id: str
-    status: Literal["added", "replaced", "unchanged", "failed"]
-    reason: str | None = Field(None, description="why it failed")
-
-
-class AddAnswer(BaseModel):
-    """What became of images that were sent, in their order."""
-
-    images: list[AddedAnswer]
-    added: int
-    replaced: int
-    unchanged: int
-    failed: int
-
-    @classmethod
-    def of(cls, outcomes: Sequence[Outcome]) -> AddAnswer:
-        """From outcomes."""
-        return cls(
-            images=[AddedAnswer(id=o.id, status=o.status, reason=o.reason) for o in outcomes],
-            added=sum(o.status == "added" for o in outcomes),
-            replaced=sum(o.status == "replaced" for o in outcomes),
-            unchanged=sum(o.status == "unchanged" for o in outcomes),
-            failed=sum(o.status == "failed" for o in outcomes),
-        )
-
-
-class MetadataBody(BaseModel):
-    """A change of metadata."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    metadata: Metadata
-
-
-def merged(present: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """Metadata after a change: what is given is set, what is null is removed. Raises: ValueError, if too large."""
-    result = {**present, **change}
-    return _check_metadata({name: value for name, value in result.items() if value is not None})

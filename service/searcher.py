@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -278,3 +279,13 @@ class Searcher:
         if code is None:
             raise NotReadyError("this image was added a moment ago; try again")
         return code
+
+    def codes_of(self, snapshot: Snapshot, keys: Sequence[int]) -> NDArray[np.float32]:
+        """The stored codes of images that were found in a snapshot, (n, code_length); zeros for one that is gone."""
+        held = snapshot.generation.codes
+        rows = held.rows_of(np.asarray(keys, dtype=np.int64))
+        codes = np.asarray(held.codes[np.maximum(rows, 0)], dtype=np.float32)
+        for place in np.flatnonzero(rows < 0):
+            code = snapshot.delta.code_of(keys[int(place)])
+            codes[place] = 0 if code is None else code
+        return codes

@@ -50,7 +50,7 @@ function request() {
   if (code === null && asked.form) {
     const form = new FormData();
     form.set("image", asked.form);
-    for (const [name, value] of Object.entries({ ...parameters, include: "code" })) form.set(name, value);
+    for (const [name, value] of Object.entries({ ...parameters, include: "metadata,timing,code" })) form.set(name, value);
     return { method: "POST", body: form };
   }
   const body = asked.id ? { ...parameters, id: asked.id } : { ...parameters, code };

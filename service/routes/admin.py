@@ -6,8 +6,8 @@ from fastapi import APIRouter, Depends, Response
 
 from index.generation import choose_lengths
 from index.kinds import choose_indexes
+from service.admin_schemas import GenerationAnswer, RebuildBody
 from service.jobs import Job
-from service.schemas import GenerationAnswer, RebuildBody
 from service.state import CurrentState, require_admin
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(require_admin)])

@@ -11,8 +11,8 @@ from model.images.sources import SourceImage
 from service.errors import BodyTooLargeError, ImageChangedError, RequestError
 from service.gallery.intake import Outcome, take_in
 from service.gallery.store import ImageRecord
+from service.image_schemas import AddAnswer, ImageAnswer, MetadataBody, merged
 from service.routes.uploads import ADD_BODY, PUT_BODY, read_images, read_one
-from service.schemas import AddAnswer, ImageAnswer, MetadataBody, merged
 from service.state import CurrentState, State, require_admin
 from service.thumbnails import Thumbnail
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
-from index.errors import ResultCountError
 from model.images.decode import decode
 from service.errors import BodyTooLargeError, ContentTypeError, RequestError
+from service.paging import find_page
 from service.routes.uploads import body_of, decode_base64, files_of, media_type_of, read_json
 from service.schemas import (
     LengthAnswer,
@@ -44,8 +46,7 @@ async def search(request: Request, response: Response, state: CurrentState) -> S
         raise BodyTooLargeError(
             f"the image has {len(asked.upload)} bytes; at most {state.settings.max_image_bytes} are taken"
         )
-    if asked.k > state.settings.max_k:
-        raise ResultCountError(f"k is {asked.k}; at most {state.settings.max_k} results are answered")
+    asked.page.check(max_k=state.settings.max_k)
     answer, timing = await state.compute.run(_search, state, asked)
     response.headers["Server-Timing"] = timing.header
     return answer
@@ -116,12 +117,18 @@ def _search(state: State, asked: _Query) -> tuple[SearchAnswer, Timing]:
     with timing.stage("total"):
         code, leave_out = _query_code(state, snapshot, asked, timing)
         with timing.stage("search"):
-            found = state.searcher.search(snapshot, code, _wish(snapshot, asked, leave_out=leave_out))
+            wish = _wish(snapshot, asked, leave_out=leave_out)
+            results, found = find_page(
+                asked.page,
+                lambda depth: state.searcher.search(snapshot, code, replace(wish, k=depth)),
+                partial(state.searcher.codes_of, snapshot),
+                limit=max(asked.page.depth, min(state.settings.max_k, asked.shortlist or state.settings.max_k)),
+            )
     answer = SearchAnswer(
-        results=[ResultAnswer.of_hit(hit) for hit in found.hits],
-        plan=PlanAnswer.of(found.plan, found.measured, k=asked.k),
+        results=[ResultAnswer.of_result(result, asked) for result in results],
+        plan=PlanAnswer.of(found.plan, found.measured, k=asked.page.depth),
         generation=snapshot.number,
-        timing_ms=timing.stages,
+        timing_ms=timing.stages if "timing" in asked.include else None,
         code=[float(x) for x in code] if "code" in asked.include else None,
     )
     return answer, timing
@@ -133,7 +140,7 @@ def _wish(snapshot: Snapshot, asked: _Query, *, leave_out: int | None) -> Wish:
     if effort == "max":  # of a plan that is chosen, any number is refused
         effort = 1 if length is None else snapshot.generation.max_effort(length)
     return Wish(
-        k=asked.k,
+        k=asked.page.depth,
         length=length,
         rerank_length=asked.rerank_length(snapshot.generation.code_length),
         shortlist=asked.shortlist,

@@ -13,7 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from model.images.sources import SourceImage
 from service.errors import ContentTypeError, RequestError
-from service.schemas import AddBody, ImageId, Metadata
+from service.image_schemas import AddBody, ImageId, Metadata
 
 MAX_IMAGES = 1000
 _ID: TypeAdapter[str] = TypeAdapter(ImageId)
