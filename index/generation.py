@@ -15,6 +15,7 @@ from index.attributes import Attributes, write_attributes
 from index.calibration import Calibration
 from index.calibrator import Calibrator
 from index.codes import Codes, unit_prefix
+from index.eigenfunctions import Eigenfunctions, write_eigenfunctions
 from index.errors import CodesError, EffortError, PrefixLengthError, RerankLengthError, ResultCountError
 from index.exact import best_of_runs
 from index.kinds import IndexSpec, choose_indexes, require_kind
@@ -93,6 +94,7 @@ def build_generation(
                 on_progress(done, len(specs))
         properties["calibration"] = calibrator.result(sizes).to_json()
         write_attributes(directory, metadata)
+        write_eigenfunctions(directory, codes, sample=sample)
     return artifact.read(path, kind=KIND, verify=False)
 
 
@@ -104,6 +106,7 @@ class Generation:
         keys: (n,), int64: the gallery's key of each row that a search returns.
         calibration: measured recall and latency of its plans.
         attributes: metadata of its rows, to filter by.
+        eigenfunctions: what its coordinates look like; None in a generation of an earlier version.
     """
 
     def __init__(self, path: Path, codes: Codes, *, verify: bool = True) -> None:
@@ -127,6 +130,8 @@ class Generation:
         }
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
         self.attributes = Attributes(path, count=len(codes))
+        found = Eigenfunctions.are_in(self.artifact)
+        self.eigenfunctions = Eigenfunctions(self.artifact) if found else None
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -19,7 +19,7 @@ from service.gallery.layout import Gallery
 from service.jobs import Jobs, Runner, now
 from service.keys import AdminKey, load_or_create_key
 from service.middleware import BodyLimit, RequestEnvelope
-from service.routes import admin, health, images, search
+from service.routes import admin, browse, eigenfunctions, health, images, search
 from service.searcher import Searcher
 from service.settings import Settings
 from service.state import Compute, State
@@ -59,7 +59,7 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
         openapi_url="/openapi.json",
     )
     problems.install(app)
-    for routes in (search.router, images.router, admin.router, health.router):
+    for routes in (search.router, eigenfunctions.router, browse.router, images.router, admin.router, health.router):
         app.include_router(routes)
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     # base64 makes an image a third larger

@@ -45,6 +45,10 @@ class GenerationNotFoundError(ServiceError, LookupError):
     """There is no generation of this number."""
 
 
+class EigenfunctionNotFoundError(ServiceError, LookupError):
+    """There is no such coordinate, or the generation that is served was built before they were kept."""
+
+
 class ImageChangedError(ServiceError):
     """An image was replaced or removed by somebody else at the same time."""
 

@@ -43,6 +43,7 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (errors.JobRunningError, 409, "job-running"),
     (errors.JobEndedError, 409, "job-ended"),
     (errors.GenerationNotFoundError, 404, "generation-not-found"),
+    (errors.EigenfunctionNotFoundError, 404, "eigenfunction-not-found"),
     (errors.ImageChangedError, 409, "image-changed"),
     (errors.GalleryBusyError, 409, "gallery-busy"),
     (errors.KeyMissingError, 401, "key-missing"),

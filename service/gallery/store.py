@@ -225,6 +225,18 @@ class Store(Database):
         )
         return {row[0]: _record(row) for row in rows}
 
+    def page(self, limit: int, *, after: str | None = None, prefix: str = "") -> list[ImageRecord]:
+        """Records of up to `limit` images in the order of their ids, after `after`, of ids that begin with `prefix`."""
+        try:
+            rows = self.connection.execute(
+                f"SELECT {_RECORD} FROM images WHERE id > ? AND id >= ? AND id < ? || char(0x10FFFF) "  # noqa: S608 - constant
+                "ORDER BY id LIMIT ?",
+                (after or "", prefix, prefix, limit),
+            ).fetchall()
+        except UnicodeEncodeError:  # half a surrogate pair: no image has such an id
+            rows = []
+        return [_record(row) for row in rows]
+
     def record(self, id: str) -> ImageRecord:
         """Record of one image. Raises: ImageNotFoundError."""
         try:
