@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from service.gallery.store import ImageRecord
-from service.schemas import ImageAnswer
+from service.image_schemas import ImageAnswer
 from service.state import CurrentState, State
 
 router = APIRouter(prefix="/v1/images", tags=["images"])

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from index.codes import unit_prefix
 from index.eigenfunctions import Eigenfunctions
 from service.errors import EigenfunctionNotFoundError
-from service.schemas import ImageAnswer
+from service.image_schemas import ImageAnswer
 from service.searcher import Snapshot
 from service.state import CurrentState, State
 
