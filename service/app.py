@@ -14,20 +14,32 @@ from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from service import problems
+from service import openapi, problems
 from service.gallery.layout import Gallery
 from service.jobs import Jobs, Runner, now
 from service.keys import AdminKey, load_or_create_key
 from service.middleware import BodyLimit, RequestEnvelope
-from service.routes import admin, browse, eigenfunctions, health, images, search
+from service.routes import admin, batch, browse, eigenfunctions, embeddings, health, images, search
 from service.searcher import Searcher
 from service.settings import Settings
 from service.state import Compute, State
 
 log = logging.getLogger(__name__)
 
+# Ids of images are paths, so what is more than an id comes before `images`.
+_ROUTES = (
+    search,
+    batch,
+    embeddings,
+    eigenfunctions,
+    browse,
+    images,
+    admin,
+    health,
+)
 PAGE = Path(__file__).parent / "page"
 _FOLLOW_EVERY_S = 0.5
+_BATCH_PATHS = ("/v1/images", "/v1/search/batch", "/v1/embeddings", "/embeddings")
 _FORM_OVERHEAD_BYTES = 64 * 1024
 
 
@@ -57,14 +69,17 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        version="1",
+        generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
-    for routes in (search.router, eigenfunctions.router, browse.router, images.router, admin.router, health.router):
-        app.include_router(routes)
+    for routes in _ROUTES:
+        app.include_router(routes.router)
+    openapi.install(app, [routes.router for routes in _ROUTES])
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     # base64 makes an image a third larger
     limit = settings.max_image_bytes * 4 // 3 + _FORM_OVERHEAD_BYTES
-    batches = {"/v1/images": max(limit, settings.max_batch_bytes)}
+    batches = dict.fromkeys(_BATCH_PATHS, max(limit, settings.max_batch_bytes))
     app.add_middleware(BodyLimit, max_bytes=limit, larger=batches, timeout_s=settings.upload_timeout_s)
     app.add_middleware(RequestEnvelope)
     return app

@@ -73,6 +73,18 @@ class UploadTimeoutError(RequestError):
     """A client took too long to send its request."""
 
 
+class InputError(RequestError):
+    """One parameter of a request cannot be used; `parameter` names it."""
+
+    def __init__(self, message: str, *, parameter: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class ModelNotFoundError(ServiceError, LookupError):
+    """There is no encoder of this name."""
+
+
 class KeyMissingError(ServiceError):
     """A request came without the key that it needs, or with a wrong one."""
 

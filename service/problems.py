@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from artifact import ArtifactError, EigenlensError
 from index import errors as index_errors
 from model import errors as model_errors
-from service import errors
+from service import errors, openai
 
 # Error type, status, name of the problem. The nearest class in an error's ancestry counts.
 TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
@@ -36,7 +36,9 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (errors.ContentTypeError, 415, "content-type"),
     (errors.BodyTooLargeError, 413, "too-many-bytes"),
     (errors.UploadTimeoutError, 408, "upload-timeout"),
+    (errors.InputError, 422, "input"),
     (errors.RequestError, 422, "request"),
+    (errors.ModelNotFoundError, 404, "model-not-found"),
     (errors.ImageNotFoundError, 404, "image-not-found"),
     (errors.ImageContentGoneError, 410, "image-content-gone"),
     (errors.JobNotFoundError, 404, "job-not-found"),
@@ -71,9 +73,22 @@ def status_of(error: EigenlensError) -> tuple[int, str]:
     return next((_BY_TYPE[cls] for cls in type(error).__mro__ if cls in _BY_TYPE), (500, "unforeseen"))
 
 
-def problem(status: int, name: str, detail: str, *, request: Request, **more: Any) -> ProblemResponse:
-    """The answer for a problem; `more` are members of its own, such as the lengths that there are."""
-    body = {
+def explain(error: EigenlensError | ValidationError, *, request: Request) -> dict[str, Any]:
+    """The body of the problem that an error is, for this request or for one part of it."""
+    if isinstance(error, ValidationError):
+        return _invalid(request, error.errors())
+    status, name = status_of(error)
+    more: dict[str, Any] = {}
+    if isinstance(error, index_errors.PrefixLengthError):
+        more = {"available": error.available}
+    if isinstance(error, errors.InputError):
+        more = {"parameters": [{"name": error.parameter, "reason": str(error)}]}
+    return problem(status, name, str(error), request=request, **more)
+
+
+def problem(status: int, name: str, detail: str, *, request: Request, **more: Any) -> dict[str, Any]:
+    """The body of a problem; `more` are members of its own, such as the lengths that there are."""
+    return {
         "type": f"/problems/{name}",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -82,43 +97,49 @@ def problem(status: int, name: str, detail: str, *, request: Request, **more: An
         "request_id": request.scope.get("request_id"),
         **more,
     }
-    return ProblemResponse(body, status_code=status, headers=_HEADERS.get(status))
+
+
+def answer(found: dict[str, Any]) -> JSONResponse:
+    """The answer to a request that is a problem: in OpenAI's shape where clients of that interface ask."""
+    status = found["status"]
+    headers = _HEADERS.get(status)
+    if openai.speaks(found["instance"]):
+        return openai.ErrorResponse(openai.error(found), status_code=openai.status_of(status), headers=headers)
+    return ProblemResponse(found, status_code=status, headers=headers)
 
 
 def install(app: FastAPI) -> None:
     """Answer every error of the application as a problem."""
 
     @app.exception_handler(EigenlensError)
-    async def explained(request: Request, error: EigenlensError) -> ProblemResponse:
-        status, name = status_of(error)
-        more = {"available": error.available} if isinstance(error, index_errors.PrefixLengthError) else {}
-        return problem(status, name, str(error), request=request, **more)
+    async def explained(request: Request, error: EigenlensError) -> JSONResponse:
+        return answer(explain(error, request=request))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> ProblemResponse:
-        return _invalid(request, error.errors())
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(_invalid(request, error.errors()))
 
     @app.exception_handler(ValidationError)
-    async def invalid_model(request: Request, error: ValidationError) -> ProblemResponse:
-        return _invalid(request, error.errors())
+    async def invalid_model(request: Request, error: ValidationError) -> JSONResponse:
+        return answer(explain(error, request=request))
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> ProblemResponse:
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
         name = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-        answer = problem(error.status_code, name, str(error.detail), request=request)
-        answer.headers.update(error.headers or {})
-        return answer
+        found = answer(problem(error.status_code, name, str(error.detail), request=request))
+        found.headers.update(error.headers or {})
+        return found
 
     @app.exception_handler(ClientDisconnect)
-    async def gone(request: Request, error: ClientDisconnect) -> ProblemResponse:
-        return problem(400, "client-gone", "the client left before its request was complete", request=request)
+    async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+        return answer(problem(400, "client-gone", "the client left before its request was complete", request=request))
 
     @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> ProblemResponse:
-        return problem(500, "unforeseen", "the service failed; its log has the reason", request=request)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        return answer(problem(500, "unforeseen", "the service failed; its log has the reason", request=request))
 
 
-def _invalid(request: Request, found: Any) -> ProblemResponse:
+def _invalid(request: Request, found: Any) -> dict[str, Any]:
     parameters = [{"name": _name(e["loc"]), "reason": str(e["msg"])} for e in found]
     detail = "; ".join(f"{p['name']}: {p['reason']}" for p in parameters)
     return problem(422, "parameters", detail, request=request, parameters=parameters)

@@ -12,6 +12,7 @@ from index.filters import Filter, parse_filter
 from index.plan import Plan
 from service.image_schemas import ImageReference
 from service.paging import Page, Result
+from service.problem_schema import Problem
 
 
 def _split(value: Any) -> Any:
@@ -26,6 +27,8 @@ def _parse_json(value: Any) -> Any:
     except (ValueError, RecursionError):
         raise ValueError("a filter is a JSON object") from None
 
+
+MAX_SEARCHES = 100
 
 Include = Literal["metadata", "code", "timing"]
 
@@ -170,6 +173,30 @@ class SearchAnswer(BaseModel):
     generation: int
     timing_ms: dict[str, float] | None = Field(None, description="by stage, in milliseconds")
     code: list[float] | None = Field(None, description="of the query, where it was asked for")
+
+
+class BatchBody(SearchParameters):
+    """Several searches: parameters for all of them, and each with its own."""
+
+    searches: list[dict[str, Any]] = Field(
+        min_length=1, max_length=MAX_SEARCHES, description="each as the body of POST /v1/search"
+    )
+
+
+class BatchItemAnswer(BaseModel):
+    """What became of one search: an answer or a problem."""
+
+    status: int = Field(description="that it would have had alone")
+    answer: SearchAnswer | None = None
+    problem: Problem | None = None
+
+
+class BatchAnswer(BaseModel):
+    """The answers to several searches, in their order."""
+
+    answers: list[BatchItemAnswer]
+    failed: int = Field(description="searches that have a problem")
+    timing_ms: dict[str, float]
 
 
 class MeasuredAnswer(PlanAnswer):

@@ -8,12 +8,13 @@ from index.generation import choose_lengths
 from index.kinds import choose_indexes
 from service.admin_schemas import GenerationAnswer, RebuildBody
 from service.jobs import Job
+from service.openapi import documented
 from service.state import CurrentState, require_admin
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(require_admin)])
 
 
-@router.post("/rebuild", status_code=202)
+@router.post("/rebuild", status_code=202, responses=documented("job-running"))
 def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = None) -> Job:
     """Build the next generation in the background; searches are answered from the present one until the switch."""
     asked = body or RebuildBody()
@@ -27,25 +28,25 @@ def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = 
 
 
 @router.get("/jobs")
-def jobs(state: CurrentState) -> list[Job]:
+def list_jobs(state: CurrentState) -> list[Job]:
     """The last hundred jobs, newest first."""
     return state.jobs.list()
 
 
-@router.get("/jobs/{id}")
-def job(id: str, state: CurrentState) -> Job:
+@router.get("/jobs/{id}", responses=documented("job-not-found"))
+def get_job(id: str, state: CurrentState) -> Job:
     """One job and how far it is."""
     return state.jobs.get(id)
 
 
-@router.post("/jobs/{id}/cancel", status_code=202)
-def cancel(id: str, state: CurrentState) -> Job:
+@router.post("/jobs/{id}/cancel", status_code=202, responses=documented("job-not-found", "job-ended"))
+def cancel_job(id: str, state: CurrentState) -> Job:
     """End a job without a result. What it encoded is kept; the gallery stays as it is."""
     return state.jobs.cancel(id)
 
 
 @router.get("/generations")
-def generations(state: CurrentState) -> list[GenerationAnswer]:
+def list_generations(state: CurrentState) -> list[GenerationAnswer]:
     """The generations that are kept, newest first."""
     served = state.searcher.snapshot.number
     return [
@@ -54,8 +55,8 @@ def generations(state: CurrentState) -> list[GenerationAnswer]:
     ]
 
 
-@router.post("/generations/{number}/activate")
-def activate(number: int, state: CurrentState) -> GenerationAnswer:
+@router.post("/generations/{number}/activate", responses=documented("generation-not-found"))
+def activate_generation(number: int, state: CurrentState) -> GenerationAnswer:
     """Serve a generation that is kept. Images that were added or removed since it was built stay so."""
     state.gallery.switch(number)
     state.searcher.load()

@@ -12,6 +12,7 @@ from index.codes import unit_prefix
 from index.eigenfunctions import Eigenfunctions
 from service.errors import EigenfunctionNotFoundError
 from service.image_schemas import ImageAnswer
+from service.openapi import documented
 from service.searcher import Snapshot
 from service.state import CurrentState, State
 
@@ -74,7 +75,7 @@ def spectrum(state: CurrentState) -> SpectrumAnswer:
     return SpectrumAnswer(generation=snapshot.number, eigenvalues=eigenvalues, low=low, median=median, high=high)
 
 
-@router.get("/{coordinate}", response_model_exclude_none=True)
+@router.get("/{coordinate}", response_model_exclude_none=True, responses=documented("eigenfunction-not-found"))
 def eigenfunction(
     coordinate: int,
     state: CurrentState,

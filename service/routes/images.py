@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -12,16 +12,24 @@ from service.errors import BodyTooLargeError, ImageChangedError, RequestError
 from service.gallery.intake import Outcome, take_in
 from service.gallery.store import ImageRecord
 from service.image_schemas import AddAnswer, ImageAnswer, MetadataBody, merged
-from service.routes.uploads import ADD_BODY, PUT_BODY, read_images, read_one
+from service.openapi import documented
+from service.routes.uploads import ADD_BODY, FILE, PUT_BODY, read_images, read_one
 from service.state import CurrentState, State, require_admin
 from service.thumbnails import Thumbnail
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
+_BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the picture", "content": {"image/*": {"schema": FILE}}},
+    304: {"description": "the picture that the client has is still right"},
+}
+_ADDED: dict[int | str, dict[str, Any]] = {201: {"model": ImageAnswer, "description": "there was none of this id"}}
+_GONE = ("image-content-gone",)
+_DAMAGED = ("not-an-image", "too-many-pixels", "damaged-image")
 Admin = Annotated[None, Depends(require_admin)]
 
 
 @router.post("", openapi_extra=ADD_BODY)
-async def add(request: Request, state: CurrentState, _: Admin) -> AddAnswer:
+async def add_images(request: Request, state: CurrentState, _: Admin) -> AddAnswer:
     """Add images, or replace those of the same id. They are durable and found by the next search when this answers.
 
     An image that cannot be used fails alone; `images` tells what became of each, in their order.
@@ -32,8 +40,8 @@ async def add(request: Request, state: CurrentState, _: Admin) -> AddAnswer:
 
 
 # Ids are paths and may hold slashes, so the routes with a suffix come first.
-@router.get("/{id:path}/content", response_class=Response)
-async def content(id: str, request: Request, state: CurrentState) -> Response:
+@router.get("/{id:path}/content", response_class=Response, responses=_BYTES | documented("image-not-found", *_GONE))
+async def image_content(id: str, request: Request, state: CurrentState) -> Response:
     """The bytes of an image, as they were given."""
     record = await state.compute.run(state.gallery.store.record, id)
     headers = _caching(record, request)
@@ -43,8 +51,10 @@ async def content(id: str, request: Request, state: CurrentState) -> Response:
     return Response(data, media_type=record.media_type, headers=headers)
 
 
-@router.get("/{id:path}/thumbnail", response_class=Response)
-async def thumbnail(id: str, request: Request, state: CurrentState) -> Response:
+@router.get(
+    "/{id:path}/thumbnail", response_class=Response, responses=_BYTES | documented("image-not-found", *_GONE, *_DAMAGED)
+)
+async def image_thumbnail(id: str, request: Request, state: CurrentState) -> Response:
     """A picture of at most 192 pixels a side."""
     record = await state.compute.run(state.gallery.store.record, id)
     headers = _caching(record, request)
@@ -56,14 +66,18 @@ async def thumbnail(id: str, request: Request, state: CurrentState) -> Response:
     return Response(found.data, media_type=found.media_type, headers=headers)
 
 
-@router.get("/{id:path}")
-def image(id: str, state: CurrentState) -> ImageAnswer:
+@router.get("/{id:path}", responses=documented("image-not-found"))
+def get_image(id: str, state: CurrentState) -> ImageAnswer:
     """What the gallery knows of an image."""
     return ImageAnswer.of(state.gallery.store.record(id))
 
 
-@router.put("/{id:path}", openapi_extra=PUT_BODY)
-async def put(id: str, request: Request, response: Response, state: CurrentState, _: Admin) -> ImageAnswer:
+@router.put(
+    "/{id:path}",
+    openapi_extra=PUT_BODY,
+    responses=_ADDED | documented("image-not-found"),
+)
+async def put_image(id: str, request: Request, response: Response, state: CurrentState, _: Admin) -> ImageAnswer:
     """Add or replace one image, sent as the body itself or as a form's file. 201 where there was none of this id."""
     given = await read_one(request, id)
     limit = state.settings.max_image_bytes
@@ -76,8 +90,8 @@ async def put(id: str, request: Request, response: Response, state: CurrentState
     return ImageAnswer.of(await state.compute.run(state.gallery.store.record, id))
 
 
-@router.patch("/{id:path}")
-def patch(id: str, body: MetadataBody, state: CurrentState, _: Admin) -> ImageAnswer:
+@router.patch("/{id:path}", responses=documented("image-not-found", "image-changed"))
+def change_metadata(id: str, body: MetadataBody, state: CurrentState, _: Admin) -> ImageAnswer:
     """Change metadata: fields that are given are set, fields that are null are removed (RFC 7396)."""
     store, snapshot = state.gallery.store, state.searcher.snapshot
     record = store.record(id)
@@ -93,8 +107,8 @@ def patch(id: str, body: MetadataBody, state: CurrentState, _: Admin) -> ImageAn
     return ImageAnswer.of(store.record(id))
 
 
-@router.delete("/{id:path}", status_code=204)
-def delete(id: str, state: CurrentState, _: Admin) -> None:
+@router.delete("/{id:path}", status_code=204, responses=documented("image-not-found"))
+def delete_image(id: str, state: CurrentState, _: Admin) -> None:
     """Remove an image. No search that begins after the answer returns it."""
     record = state.gallery.store.record(id)
     state.gallery.store.remove([record.id])

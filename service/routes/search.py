@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model.images.decode import decode
 from service.errors import BodyTooLargeError, ContentTypeError, RequestError
+from service.openapi import documented
 from service.paging import find_page
 from service.routes.uploads import body_of, decode_base64, files_of, media_type_of, read_json
 from service.schemas import (
@@ -31,23 +32,19 @@ router = APIRouter(prefix="/v1", tags=["search"])
 
 _MAX_FIELDS = 20
 _PARAMETERS = SearchParameters.model_json_schema()["properties"]
-_DOCUMENTED = body_of("application/json", SearchBody.model_json_schema(), **_PARAMETERS) | {
+_DOCUMENTED = body_of("application/json", {"$ref": "#/components/schemas/SearchBody"}, **_PARAMETERS) | {
     "parameters": [
         {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in _PARAMETERS.items()
     ],
 }
 
 
-@router.post("/search", response_model_exclude_none=True, openapi_extra=_DOCUMENTED)
+@router.post(
+    "/search", response_model_exclude_none=True, openapi_extra=_DOCUMENTED, responses=documented("image-not-found")
+)
 async def search(request: Request, response: Response, state: CurrentState) -> SearchAnswer:
     """Images most like the one that is sent, best first. Parameters go into the query string or beside the image."""
-    asked = await _read(request)
-    if asked.upload is not None and len(asked.upload) > state.settings.max_image_bytes:
-        raise BodyTooLargeError(
-            f"the image has {len(asked.upload)} bytes; at most {state.settings.max_image_bytes} are taken"
-        )
-    asked.page.check(max_k=state.settings.max_k)
-    answer, timing = await state.compute.run(_search, state, asked)
+    answer, timing = await answer_search(state, await _read(request))
     response.headers["Server-Timing"] = timing.header
     return answer
 
@@ -84,13 +81,13 @@ def lengths(state: CurrentState) -> LengthsAnswer:
     )
 
 
-class _Query(SearchBody):
+class Query(SearchBody):
     """A search as it was asked for, with the bytes of an uploaded image."""
 
     upload: bytes | None = None
 
 
-async def _read(request: Request) -> _Query:
+async def _read(request: Request) -> Query:
     """The search that a request asks for, from a multipart or a JSON body. Raises: RequestError; ValidationError."""
     media_type = media_type_of(request)
     given: dict[str, Any] = dict(request.query_params)
@@ -99,19 +96,33 @@ async def _read(request: Request) -> _Query:
             upload = await files_of(form)[0].read()
             fields = {name: value for name, value in form.multi_items() if name != "image"}
         parameters = SearchParameters.model_validate(given | fields)
-        return _Query(upload=upload, **parameters.model_dump())
+        return Query(upload=upload, **parameters.model_dump())
     if media_type == "application/json":
-        asked = SearchBody.model_validate(given | await read_json(request))
-        if sum(value is not None for value in (asked.image, asked.id, asked.code)) != 1:
-            raise RequestError("give exactly one of image (base64), id and code")
-        upload_or_none = None if asked.image is None else decode_base64(asked.image)
-        return _Query(upload=upload_or_none, **asked.model_dump(exclude={"image"}))
+        return query_of(SearchBody.model_validate(given | await read_json(request)))
     raise ContentTypeError(
         f"a search takes multipart/form-data with a file `image`, or application/json, not '{media_type or 'nothing'}'"
     )
 
 
-def _search(state: State, asked: _Query) -> tuple[SearchAnswer, Timing]:
+def query_of(asked: SearchBody) -> Query:
+    """The search that a JSON object asks for. Raises: RequestError."""
+    if sum(value is not None for value in (asked.image, asked.id, asked.code)) != 1:
+        raise RequestError("give exactly one of image (base64), id and code")
+    upload = None if asked.image is None else decode_base64(asked.image)
+    return Query(upload=upload, **asked.model_dump(exclude={"image"}))
+
+
+async def answer_search(state: State, asked: Query) -> tuple[SearchAnswer, Timing]:
+    """Search off the event loop. Raises: EigenlensError."""
+    if asked.upload is not None and len(asked.upload) > state.settings.max_image_bytes:
+        raise BodyTooLargeError(
+            f"the image has {len(asked.upload)} bytes; at most {state.settings.max_image_bytes} are taken"
+        )
+    asked.page.check(max_k=state.settings.max_k)
+    return await state.compute.run(_search, state, asked)
+
+
+def _search(state: State, asked: Query) -> tuple[SearchAnswer, Timing]:
     snapshot = state.searcher.snapshot
     timing = Timing()
     with timing.stage("total"):
@@ -134,7 +145,7 @@ def _search(state: State, asked: _Query) -> tuple[SearchAnswer, Timing]:
     return answer, timing
 
 
-def _wish(snapshot: Snapshot, asked: _Query, *, leave_out: int | None) -> Wish:
+def _wish(snapshot: Snapshot, asked: Query, *, leave_out: int | None) -> Wish:
     length = None if asked.length == "auto" else asked.length
     effort = asked.effort
     if effort == "max":  # of a plan that is chosen, any number is refused
@@ -153,7 +164,7 @@ def _wish(snapshot: Snapshot, asked: _Query, *, leave_out: int | None) -> Wish:
 
 
 def _query_code(
-    state: State, snapshot: Snapshot, asked: _Query, timing: Timing
+    state: State, snapshot: Snapshot, asked: Query, timing: Timing
 ) -> tuple[NDArray[np.float32], int | None]:
     """The query's code, and the key of the image that it is, if it is one of the gallery."""
     if asked.id is not None:

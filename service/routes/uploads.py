@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from starlette.datastructures import FormData, UploadFile
 
 from model.images.sources import SourceImage
-from service.errors import ContentTypeError, RequestError
+from service.errors import ContentTypeError, InputError, RequestError
 from service.image_schemas import AddBody, ImageId, Metadata
 
 MAX_IMAGES = 1000
@@ -31,7 +31,7 @@ def body_of(other_type: str, other_schema: dict[str, Any], **fields: dict[str, A
 
 ADD_BODY = body_of(
     "application/json",
-    AddBody.model_json_schema(),
+    {"$ref": "#/components/schemas/AddBody"},
     image={
         "type": "array",
         "items": FILE,
@@ -113,12 +113,12 @@ async def read_json(request: Request) -> dict[str, Any]:
     return body
 
 
-def decode_base64(text: str) -> bytes:
-    """Bytes of base64, with or without the head of a data URI. Raises: RequestError."""
+def decode_base64(text: str, *, name: str = "image") -> bytes:
+    """Bytes of base64, with or without the head of a data URI. Raises: InputError."""
     try:
         return base64.b64decode(text.rpartition(",")[2] if text.startswith("data:") else text, validate=True)
     except (binascii.Error, ValueError):
-        raise RequestError("`image` is not base64") from None
+        raise InputError(f"`{name}` is not base64", parameter=name) from None
 
 
 def _metadata_of(given: Any, count: int) -> list[dict[str, Any]]:

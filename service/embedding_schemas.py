@@ -1,0 +1,100 @@
+"""The shapes of OpenAI's embeddings interface, with images as data URIs."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MAX_INPUTS = 256
+MODEL = "eigenlens"
+
+ImageUri = Annotated[str, StringConstraints(pattern=r"^data:image/[A-Za-z0-9.+-]{1,40};base64,[A-Za-z0-9+/]+={0,2}$")]
+
+
+class EmbeddingsBody(BaseModel):
+    """Images to embed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input: ImageUri | Annotated[list[ImageUri], Field(min_length=1, max_length=MAX_INPUTS)] = Field(
+        description="an image as a data URI (data:image/jpeg;base64,...), or a list of them"
+    )
+    model: str = Field(MODEL, max_length=200, description="as in GET /v1/models")
+    dimensions: int | None = Field(
+        None, ge=1, description="leading coordinates to answer: sliced, then normalised; all when absent"
+    )
+    encoding_format: Literal["float", "base64"] = Field("float", description="base64: of float32, little endian")
+    modality: Literal["image"] = Field("image", description="what the input is")
+    user: str | None = Field(None, max_length=1000, description="taken and not used")
+
+
+class EmbeddingAnswer(BaseModel):
+    """One embedding."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+    @classmethod
+    def of(cls, index: int, code: NDArray[np.float32], *, encoding_format: str) -> EmbeddingAnswer:
+        """From a unit code."""
+        if encoding_format == "base64":
+            return cls(index=index, embedding=base64.b64encode(code.astype("<f4").tobytes()).decode())
+        return cls(index=index, embedding=[float(x) for x in code])
+
+
+class Usage(BaseModel):
+    """Always nothing: images have no tokens."""
+
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+
+
+class EmbeddingsAnswer(BaseModel):
+    """Embeddings in the order of the input."""
+
+    object: Literal["list"] = "list"
+    data: list[EmbeddingAnswer]
+    model: str
+    usage: Usage = Usage()
+
+
+class ModelAnswer(BaseModel):
+    """The encoder that is served."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="seconds since 1970")
+    owned_by: str = "eigenlens"
+    encoder: str = Field(description="id of the encoder artifact")
+    dimensions: int = Field(description="of a full code")
+    is_matryoshka: Literal[True] = True
+    matryoshka_dimensions: list[int] = Field(
+        description="prefix lengths that can be searched; embeddings can have any number up to the full one"
+    )
+
+
+class ModelsAnswer(BaseModel):
+    """The models that there are."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelAnswer]
+
+
+class OpenAIErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIError(BaseModel):
+    """An error as OpenAI's interface tells it."""
+
+    error: OpenAIErrorDetail

@@ -1,0 +1,170 @@
+"""Examples of the OpenAPI document: a body and an answer for each call, by method and path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+_URI = f"data:image/png;base64,{_PNG}"
+_SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_REFERENCE = {
+    "id": "boots/0001.png",
+    "media_type": "image/png",
+    "width": 28,
+    "height": 28,
+    "sha256": _SHA,
+    "content": f"/v1/images/boots/0001.png/content?v={_SHA[:16]}",
+    "thumbnail": f"/v1/images/boots/0001.png/thumbnail?v={_SHA[:16]}",
+}
+_IMAGE = {**_REFERENCE, "metadata": {"label": "boots", "price": 80}}
+_PLAN = {
+    "length": 16,
+    "kind": "hnsw-sq8",
+    "effort": 40,
+    "shortlist": 100,
+    "rerank": 128,
+    "exact": False,
+    "expected_recall": 0.994,
+    "expected_latency_ms": 0.13,
+}
+_MEASURED = {
+    **_PLAN,
+    "recall": {"1": 0.998, "10": 0.994, "100": 0.985},
+    "recall_low": {"1": 0.995, "10": 0.992, "100": 0.983},
+    "latency_ms": {"p50": 0.13, "p95": 0.19, "p99": 0.26},
+    "bytes_per_image": 300.0,
+}
+_SEARCH = {
+    "results": [{**_IMAGE, "score": 0.987}],
+    "plan": _PLAN,
+    "generation": 3,
+    "timing_ms": {"decode": 0.4, "encode": 2.1, "search": 0.2, "total": 2.8},
+}
+_PROBLEM = {
+    "type": "/problems/prefix-length-not-built",
+    "title": "Unprocessable Content",
+    "status": 422,
+    "detail": "prefix length 5 was not built; available: 4, 8, 16",
+    "instance": "/v1/search/batch",
+    "request_id": "7d4c0b9e",
+    "available": [4, 8, 16],
+}
+_MODEL = {
+    "id": "eigenlens",
+    "object": "model",
+    "created": 1767225600,
+    "owned_by": "eigenlens",
+    "encoder": "0f1e2d3c4b5a6978",
+    "dimensions": 128,
+    "is_matryoshka": True,
+    "matryoshka_dimensions": [4, 8, 16, 32, 64, 128],
+}
+_JOB = {
+    "id": "4f2a9c01b7de",
+    "kind": "rebuild",
+    "state": "running",
+    "stage": "index",
+    "done": 2,
+    "total": 5,
+    "options": {"lengths": [8, 16, 32], "kinds": {}},
+    "error": None,
+    "generation": None,
+    "created": "2026-01-01T12:00:00.000+00:00",
+    "finished": None,
+}
+_GENERATION = {
+    "number": 3,
+    "served": True,
+    "created": "2026-01-01T12:00:00+00:00",
+    "count": 70000,
+    "lengths": [8, 16, 32, 64, 128],
+    "encoder": "0f1e2d3c4b5a6978",
+    "bytes": 21000000,
+}
+
+BODIES: dict[tuple[str, str], Any] = {
+    ("POST", "/v1/search"): {"id": "boots/0001.png", "k": 5, "length": 16, "filter": {"price": {"$lt": 100}}},
+    ("POST", "/v1/search/batch"): {"k": 3, "searches": [{"image": _PNG}, {"id": "boots/0001.png", "length": 16}]},
+    ("POST", "/v1/embeddings"): {"model": "eigenlens", "input": [_URI], "dimensions": 4, "encoding_format": "float"},
+    ("POST", "/v1/images"): {"images": [{"id": "boots/0001.png", "image": _PNG, "metadata": {"price": 80}}]},
+    ("PATCH", "/v1/images/{id}"): {"metadata": {"price": 70, "label": None}},
+    ("POST", "/v1/admin/rebuild"): {"lengths": [8, 16, 32], "kinds": {"32": "ivf-sq8"}},
+}
+
+ANSWERS: dict[tuple[str, str], Any] = {
+    ("POST", "/v1/search"): _SEARCH,
+    ("POST", "/v1/search/batch"): {
+        "answers": [{"status": 200, "answer": _SEARCH}, {"status": 422, "problem": _PROBLEM}],
+        "failed": 1,
+        "timing_ms": {"total": 5.2},
+    },
+    ("GET", "/v1/lengths"): {
+        "lengths": [
+            {
+                "length": 16,
+                "kind": "hnsw-sq8",
+                "bytes": 12600000,
+                "bytes_per_image": 180.0,
+                "full": False,
+                "max_effort": 70000,
+                "alone": None,
+            }
+        ],
+        "code_length": 128,
+        "count": 70012,
+        "pending": 14,
+        "removed": 2,
+        "generation": 3,
+        "plans": [_MEASURED],
+        "filters": {"label": ["string"], "price": ["number"]},
+        "encoder": "0f1e2d3c4b5a6978",
+        "eigenvalues": [0.93, 0.87],
+    },
+    ("POST", "/v1/embeddings"): {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.5, 0.5, 0.5]}],
+        "model": "eigenlens",
+        "usage": {"prompt_tokens": 0, "total_tokens": 0},
+    },
+    ("GET", "/v1/models"): {"object": "list", "data": [_MODEL]},
+    ("GET", "/v1/models/{model}"): _MODEL,
+    ("GET", "/v1/eigenfunctions"): {
+        "generation": 3,
+        "eigenvalues": [0.93, 0.87],
+        "low": [-0.2, -0.18],
+        "median": [0.01, 0.0],
+        "high": [0.21, 0.17],
+    },
+    ("GET", "/v1/eigenfunctions/{coordinate}"): {
+        "coordinate": 1,
+        "eigenvalue": 0.93,
+        "generation": 3,
+        "top": [{**_IMAGE, "value": 0.31}],
+        "middle": [{**_IMAGE, "value": 0.01}],
+        "bottom": [{**_IMAGE, "value": -0.29}],
+        "histogram": {"low": -0.29, "high": 0.31, "shares": [0.2, 0.6, 0.2]},
+        "query": {"value": 0.12, "share_below": 0.8},
+    },
+    ("GET", "/v1/images"): {"images": [_IMAGE], "next": "boots/0001.png"},
+    ("POST", "/v1/images"): {
+        "images": [
+            {"id": "boots/0001.png", "status": "added", "reason": None},
+            {"id": "notes.txt", "status": "failed", "reason": "the 12 bytes are no image that can be read"},
+        ],
+        "added": 1,
+        "replaced": 0,
+        "unchanged": 0,
+        "failed": 1,
+    },
+    ("GET", "/v1/images/{id}"): _IMAGE,
+    ("PUT", "/v1/images/{id}"): _IMAGE,
+    ("PATCH", "/v1/images/{id}"): _IMAGE,
+    ("POST", "/v1/admin/rebuild"): _JOB,
+    ("GET", "/v1/admin/jobs"): [_JOB],
+    ("GET", "/v1/admin/jobs/{id}"): _JOB,
+    ("POST", "/v1/admin/jobs/{id}/cancel"): {**_JOB, "state": "cancelling"},
+    ("GET", "/v1/admin/generations"): [_GENERATION],
+    ("POST", "/v1/admin/generations/{number}/activate"): _GENERATION,
+    ("GET", "/healthz"): {"status": "ok"},
+    ("GET", "/readyz"): {"status": "ready", "generation": 3},
+}

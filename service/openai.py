@@ -1,0 +1,43 @@
+"""Errors as clients of OpenAI's interface understand them, on the routes that speak it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+_PATHS = ("/v1/embeddings", "/embeddings", "/v1/models")
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class ErrorResponse(JSONResponse):
+    """An error in OpenAI's shape."""
+
+    def render(self, content: Any) -> bytes:
+        """In ASCII: what a client sent may be repeated in it, and not all of that is text that UTF-8 can hold."""
+        return json.dumps(content).encode()
+
+
+def speaks(path: str) -> bool:
+    """Whether a route speaks OpenAI's interface."""
+    return any(path == known or path.startswith(f"{known}/") for known in _PATHS)
+
+
+def status_of(status: int) -> int:
+    """What such a client expects: 400 for what it cannot send so."""
+    return 400 if status == 422 else status
+
+
+def error(problem: dict[str, Any]) -> dict[str, Any]:
+    """A problem in OpenAI's shape; `code` is the last part of its type."""
+    status = problem["status"]
+    wrong = problem.get("parameters") or [{"name": None}]
+    return {
+        "error": {
+            "message": problem["detail"],
+            "type": _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
+            "param": wrong[0]["name"],
+            "code": problem["type"].removeprefix("/problems/"),
+        }
+    }

@@ -1,0 +1,95 @@
+"""Several searches in one request; each has its own answer or its own problem."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+
+from artifact import EigenlensError
+from service import problems
+from service.errors import ContentTypeError, RequestError
+from service.routes.search import Query, answer_search, query_of
+from service.routes.uploads import FILE, body_of, files_of, media_type_of, read_json
+from service.schemas import MAX_SEARCHES, BatchAnswer, BatchBody, BatchItemAnswer, SearchBody, SearchParameters
+from service.state import CurrentState, State, Timing
+
+router = APIRouter(prefix="/v1", tags=["search"])
+
+# Of one request at a time; the others keep their share of the queue.
+_AT_ONCE = 8
+_MAX_FIELDS = 20
+_PARAMETERS = SearchParameters.model_json_schema()["properties"]
+_BODY = body_of(
+    "application/json",
+    {"$ref": "#/components/schemas/BatchBody"},
+    **_PARAMETERS | {"image": {"type": "array", "items": FILE, "minItems": 1, "maxItems": MAX_SEARCHES}},
+)
+
+
+@router.post("/search/batch", response_model_exclude_none=True, openapi_extra=_BODY)
+async def search_batch(request: Request, response: Response, state: CurrentState) -> BatchAnswer:
+    """Several searches: parameters of the form or beside `searches` hold for all, those of a search for itself.
+
+    What cannot be answered fails alone: `answers` has, in their order, an answer or a problem for each search.
+    """
+    timing = Timing()
+    with timing.stage("total"):
+        shared, searches = await _read(request)
+        free = asyncio.Semaphore(_AT_ONCE)
+
+        async def answer(given: Mapping[str, Any] | bytes) -> BatchItemAnswer:
+            async with free:
+                return await _answer(request, state, shared, given)
+
+        answers = await asyncio.gather(*map(answer, searches))
+    response.headers["Server-Timing"] = timing.header
+    failed = sum(found.problem is not None for found in answers)
+    return BatchAnswer(answers=answers, failed=failed, timing_ms=timing.stages)
+
+
+async def _read(request: Request) -> tuple[dict[str, Any], Sequence[Mapping[str, Any] | bytes]]:
+    """Parameters for all and, for each search, its own or its image. Raises: RequestError; ValidationError."""
+    media_type = media_type_of(request)
+    if media_type == "multipart/form-data":
+        async with request.form(max_files=MAX_SEARCHES, max_fields=_MAX_FIELDS) as form:
+            images = [await file.read() for file in files_of(form)]
+            fields = {name: value for name, value in form.multi_items() if name != "image"}
+        shared = _named(fields)
+        SearchParameters.model_validate(shared)
+        return shared, images
+    if media_type == "application/json":
+        given = await read_json(request)
+        body = BatchBody.model_validate(given)
+        return _named({name: value for name, value in given.items() if name != "searches"}), body.searches
+    raise ContentTypeError(
+        "searches are taken as multipart/form-data with files `image`, or application/json with `searches`, "
+        f"not '{media_type or 'nothing'}'"
+    )
+
+
+async def _answer(
+    request: Request, state: State, shared: Mapping[str, Any], given: Mapping[str, Any] | bytes
+) -> BatchItemAnswer:
+    try:
+        if isinstance(given, bytes):
+            asked = Query(upload=given, **SearchParameters.model_validate(shared).model_dump())
+        else:
+            asked = query_of(SearchBody.model_validate({**shared, **_named(given)}))
+        answer, _ = await answer_search(state, asked)
+    except (EigenlensError, ValidationError) as error:
+        found = problems.explain(error, request=request)
+        return BatchItemAnswer(status=found["status"], problem=found)
+    return BatchItemAnswer(status=200, answer=answer)
+
+
+def _named(given: Mapping[str, Any]) -> dict[str, Any]:
+    """With one name for each parameter, so that a search's own replaces the one for all. Raises: RequestError."""
+    if "dimensions" not in given:
+        return dict(given)
+    if "length" in given:
+        raise RequestError("length and dimensions are two names of one thing; give one of them")
+    return {"length" if name == "dimensions" else name: value for name, value in given.items()}
