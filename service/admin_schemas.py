@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from artifact import Artifact
 
@@ -25,6 +27,75 @@ class RebuildBody(BaseModel):
         max_length=64,
         description='index kind of some lengths, such as {"64": "ivf-sq8"}; what suits the gallery for the others',
     )
+    encoder: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = Field(
+        None, description="id of an encoder that the gallery has (GET /v1/admin/stats); the present one if absent"
+    )
+
+
+class ImportBody(BaseModel):
+    """A folder of the server to take in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    folder: str = Field(max_length=4096, description="path below the server's setting import_root")
+    rebuild: bool = Field(False, description="build the next generation afterwards")
+
+
+BackupName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,95}\.tar$")]
+
+
+class BackupBody(BaseModel):
+    """Options of a backup."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: BackupName | None = Field(None, description="of its file; the present time when absent")
+    files: bool = Field(False, description="take the bytes of images that lie in folders along")
+
+
+class RestoreBody(BaseModel):
+    """What to restore."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    backup: BackupName = Field(description="as in GET /v1/admin/backups")
+    rebuild: bool = Field(False, description="build the next generation afterwards")
+
+
+class BackupAnswer(BaseModel):
+    """An archive beside the gallery."""
+
+    name: str
+    bytes: int
+    created: str
+
+    @classmethod
+    def of(cls, path: Path) -> BackupAnswer:
+        """From its file."""
+        found = path.stat()
+        return cls(
+            name=path.name,
+            bytes=found.st_size,
+            created=datetime.fromtimestamp(found.st_mtime, UTC).isoformat(timespec="milliseconds"),
+        )
+
+
+class StatsAnswer(BaseModel):
+    """Figures of the gallery and of the process that answers."""
+
+    images: int = Field(description="in the gallery")
+    searchable: int = Field(description="images that a search can find")
+    pending: int = Field(description="images that were added since the generation was built")
+    removed: int = Field(description="images that were removed or replaced since the generation was built")
+    generation: int = Field(description="that is served")
+    generations: list[int] = Field(description="that are kept")
+    encoder: str = Field(description="that is served")
+    encoders: list[str] = Field(description="that the gallery has; a rebuild can take each")
+    bytes: dict[str, int] = Field(description="on disk, by part of the gallery")
+    free_bytes: int = Field(description="on the gallery's disk")
+    resident_bytes: int | None = Field(description="memory of this process")
+    uptime_s: float
+    jobs: list[str] = Field(description="that are running")
 
 
 class GenerationAnswer(BaseModel):

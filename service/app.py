@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,7 +20,7 @@ from service.gallery.layout import Gallery
 from service.jobs import Jobs, Runner, now
 from service.keys import AdminKey, load_or_create_key
 from service.middleware import BodyLimit, RequestEnvelope
-from service.routes import admin, batch, browse, eigenfunctions, embeddings, health, images, search
+from service.routes import admin, backups, batch, browse, eigenfunctions, embeddings, health, images, jobs, search
 from service.searcher import Searcher
 from service.settings import Settings
 from service.state import Compute, State
@@ -35,6 +36,8 @@ _ROUTES = (
     browse,
     images,
     admin,
+    jobs,
+    backups,
     health,
 )
 PAGE = Path(__file__).parent / "page"
@@ -61,6 +64,7 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
             await to_thread.run_sync(state.runner.close)
             state.decoders.shutdown()
             state.gallery.store.close()
+            os.close(state.serving)
 
     app = FastAPI(
         title="Eigenlens",
@@ -89,6 +93,7 @@ def open_state(settings: Settings) -> State:
     """Open the gallery, serve its current generation, take note of jobs that a killed service left behind."""
     started = now()
     gallery = Gallery(settings.gallery)
+    serving = gallery.serving()
     searcher = Searcher(gallery)
     searcher.load()
     jobs = Jobs(gallery)
@@ -105,6 +110,7 @@ def open_state(settings: Settings) -> State:
         # One at a time: they would wait for the database's one writer anyway, and searches keep their threads.
         intake=Compute(threads=1, max_waiting=settings.max_waiting),
         decoders=ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="decode"),
+        serving=serving,
     )
 
 

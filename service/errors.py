@@ -49,6 +49,30 @@ class EigenfunctionNotFoundError(ServiceError, LookupError):
     """There is no such coordinate, or the generation that is served was built before they were kept."""
 
 
+class GenerationInUseError(ServiceError):
+    """A generation cannot be removed while it is served."""
+
+
+class EncoderNotFoundError(ServiceError, LookupError):
+    """The gallery has no encoder of this id."""
+
+
+class FolderError(ServiceError, ValueError):
+    """A folder of the server's cannot be taken in."""
+
+
+class BackupNotFoundError(ServiceError, LookupError):
+    """There is no backup of this name."""
+
+
+class BackupExistsError(ServiceError):
+    """There is a backup of this name already."""
+
+
+class BackupError(ServiceError):
+    """An archive is no backup, or a damaged one, or does not fit the gallery."""
+
+
 class ImageChangedError(ServiceError):
     """An image was replaced or removed by somebody else at the same time."""
 

@@ -71,7 +71,9 @@ _JOB = {
     "generation": None,
     "created": "2026-01-01T12:00:00.000+00:00",
     "finished": None,
+    "result": None,
 }
+_BACKUP = {"name": "gallery-20260101T120000.000000Z.tar", "bytes": 71000000, "created": "2026-01-01T12:00:00.000+00:00"}
 _GENERATION = {
     "number": 3,
     "served": True,
@@ -89,6 +91,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/images"): {"images": [{"id": "boots/0001.png", "image": _PNG, "metadata": {"price": 80}}]},
     ("PATCH", "/v1/images/{id}"): {"metadata": {"price": 70, "label": None}},
     ("POST", "/v1/admin/rebuild"): {"lengths": [8, 16, 32], "kinds": {"32": "ivf-sq8"}},
+    ("POST", "/v1/admin/import"): {"folder": "2026/january", "rebuild": True},
+    ("POST", "/v1/admin/backups"): {"name": "before-the-sale.tar", "files": False},
+    ("POST", "/v1/admin/restore"): {"backup": "before-the-sale.tar"},
 }
 
 ANSWERS: dict[tuple[str, str], Any] = {
@@ -165,6 +170,25 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("POST", "/v1/admin/jobs/{id}/cancel"): {**_JOB, "state": "cancelling"},
     ("GET", "/v1/admin/generations"): [_GENERATION],
     ("POST", "/v1/admin/generations/{number}/activate"): _GENERATION,
+    ("POST", "/v1/admin/import"): {**_JOB, "kind": "import", "stage": "take in", "options": {"folder": "2026/january"}},
+    ("GET", "/v1/admin/backups"): [_BACKUP],
+    ("POST", "/v1/admin/backups"): _BACKUP,
+    ("POST", "/v1/admin/restore"): {**_JOB, "kind": "restore", "stage": "unpack", "options": {}},
+    ("GET", "/v1/admin/stats"): {
+        "images": 70012,
+        "searchable": 70012,
+        "pending": 14,
+        "removed": 2,
+        "generation": 3,
+        "generations": [2, 3],
+        "encoder": "0f1e2d3c4b5a6978",
+        "encoders": ["0f1e2d3c4b5a6978"],
+        "bytes": {"database": 51000000, "codes": 18000000, "generations": 21000000, "encoders": 900000, "backups": 0},
+        "free_bytes": 20000000000,
+        "resident_bytes": 180000000,
+        "uptime_s": 3600.5,
+        "jobs": [],
+    },
     ("GET", "/healthz"): {"status": "ok"},
     ("GET", "/readyz"): {"status": "ready", "generation": 3},
 }

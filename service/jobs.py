@@ -1,4 +1,4 @@
-"""Rebuild jobs: each runs in a process of its own and is recorded in the gallery's database."""
+"""Jobs, such as a rebuild: each runs in a process of its own and is recorded in the gallery's database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -19,12 +19,12 @@ from service.gallery.layout import Gallery
 log = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "cancelling", "done", "failed", "cancelled"]
-_COLUMNS = "id, kind, state, stage, done, total, options, error, generation, created, finished"
+_COLUMNS = "id, kind, state, stage, done, total, options, error, generation, created, finished, result"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One rebuild. `stage`, `done` and `total` say how far it is; `generation` is what it published."""
+    """One job. `stage`, `done` and `total` say how far it is, `generation` what it published, `result` what it did."""
 
     id: str
     kind: str
@@ -37,6 +37,12 @@ class Job:
     generation: int | None
     created: str
     finished: str | None
+    result: dict[str, Any] | None
+
+    @property
+    def has_result(self) -> bool:
+        """Whether what it was started for has happened."""
+        return self.generation is not None or self.result is not None
 
 
 class Jobs:
@@ -46,7 +52,7 @@ class Jobs:
         self._gallery = gallery
         self._store = gallery.store
 
-    def create(self, kind: str, options: dict[str, Any]) -> Job:
+    def create(self, kind: str, options: Mapping[str, Any]) -> Job:
         """Record a new job. Raises: JobRunningError, if one is queued or running."""
         job_id = uuid.uuid4().hex[:12]
         with self._store.transaction() as connection:
@@ -83,7 +89,8 @@ class Jobs:
         """Ask a job to end without a result; the process that works on it sees that. Raises: JobEndedError."""
         with self._store.transaction() as connection:
             asked = connection.execute(
-                "UPDATE jobs SET state = 'cancelling' WHERE id = ? AND finished IS NULL AND generation IS NULL",
+                "UPDATE jobs SET state = 'cancelling' WHERE id = ? AND finished IS NULL "
+                "AND generation IS NULL AND result IS NULL",
                 (job_id,),
             )
         job = self.get(job_id)
@@ -95,6 +102,11 @@ class Jobs:
         """Record what a job built; it is done only when the service has switched to that."""
         with self._store.transaction() as connection:
             connection.execute("UPDATE jobs SET generation = ? WHERE id = ?", (generation, job_id))
+
+    def did(self, job_id: str, result: Mapping[str, Any]) -> None:
+        """Record what a job did other than to publish a generation."""
+        with self._store.transaction() as connection:
+            connection.execute("UPDATE jobs SET result = ? WHERE id = ?", (json.dumps(result), job_id))
 
     def finish(self, job_id: str, *, error: str | None = None) -> None:
         """Record how a job ended, unless its end is recorded already."""
@@ -117,28 +129,23 @@ class Jobs:
             return False
         for job in self.list():
             if job.finished is None and job.created < before:
-                lost = job.generation is None
+                lost = not job.has_result
                 self.finish(job.id, error="the service ended while this job ran; start it again" if lost else None)
         return True
 
 
 class Runner:
-    """Starts rebuilds in processes of their own, which end with this one however it ends."""
+    """Starts jobs in processes of their own, which end with this one however it ends."""
 
     def __init__(self, gallery: Gallery, jobs: Jobs, *, on_done: Callable[[], None]) -> None:
         self._gallery, self._jobs, self._on_done = gallery, jobs, on_done
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: threading.Thread | None = None
 
-    def start_rebuild(self, *, lengths: Sequence[int] | None, kinds: Mapping[int, str] | None = None) -> Job:
-        """Start a rebuild. Raises: JobRunningError."""
-        options = {"lengths": None if lengths is None else list(lengths), "kinds": dict(kinds or {})}
-        job = self._jobs.create("rebuild", options)
+    def start(self, kind: str, options: Mapping[str, Any]) -> Job:
+        """Start a job of a kind that `service.gallery.tasks` knows. Raises: JobRunningError."""
+        job = self._jobs.create(kind, options)
         command = [sys.executable, "-m", "service.gallery.worker", str(self._gallery.root), "--job", job.id]
-        if lengths is not None:
-            command += ["--lengths", ",".join(map(str, lengths))]
-        if kinds:
-            command += ["--kinds", ",".join(f"{length}={kind}" for length, kind in kinds.items())]
         # The worker reads its standard input: when this process ends, even by SIGKILL, the pipe closes and so does it.
         try:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
@@ -150,7 +157,7 @@ class Runner:
         return job
 
     def close(self) -> None:
-        """End a rebuild that is running; it leaves nothing half done."""
+        """End a job that is running; it leaves nothing half done."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
         if self._watcher is not None:
@@ -161,14 +168,15 @@ class Runner:
         if process.stdin is not None:
             process.stdin.close()
         self._on_done()
-        lost = self._jobs.get(job_id).generation is None
-        problem = f"the rebuild's process ended with status {status}; see the service's log"
+        lost = not self._jobs.get(job_id).has_result
+        problem = f"the job's process ended with status {status}; see the service's log"
         self._jobs.finish(job_id, error=problem if lost else None)
 
 
 def _job(row: tuple[Any, ...]) -> Job:
     fields = list(row)
     fields[6] = json.loads(fields[6])
+    fields[11] = None if fields[11] is None else json.loads(fields[11])
     return Job(*fields)
 
 

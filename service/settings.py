@@ -25,8 +25,11 @@ class Settings(BaseSettings):
     admin_key_file: Path | None = Field(
         None, description="file of the admin key, created on first start; GALLERY/admin.key when absent"
     )
+    import_root: Path | None = Field(
+        None, description="folder of this machine below which POST /v1/admin/import may take images; none when absent"
+    )
     max_image_bytes: PositiveInt = Field(16 * 2**20, description="largest image that is accepted, in bytes")
-    max_batch_bytes: PositiveInt = Field(64 * 2**20, description="largest request that adds images, in bytes")
+    max_batch_bytes: PositiveInt = Field(64 * 2**20, description="largest request that brings several images, in bytes")
     max_pixels: PositiveInt = Field(64_000_000, description="most pixels of an image that is decoded")
     max_k: PositiveInt = Field(1000, description="most results of one search")
     max_waiting: PositiveInt = Field(64, description="searches in progress at most; more are answered 429 at once")

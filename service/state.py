@@ -61,6 +61,7 @@ class State:
     compute: Compute
     intake: Compute
     decoders: ThreadPoolExecutor
+    serving: int
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from service.errors import GalleryError
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE images (
     key INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, so a row of an old generation cannot mean another image
@@ -41,7 +41,8 @@ CREATE TABLE jobs (
     error TEXT,
     generation INTEGER,
     created TEXT NOT NULL,
-    finished TEXT
+    finished TEXT,
+    result TEXT
 );
 """
 # What a process that serves a generation has to take out of it. Keys only ever grow, so additions need no log.
@@ -49,6 +50,8 @@ _REMOVED = """
 CREATE TABLE removed (seq INTEGER PRIMARY KEY AUTOINCREMENT, key INTEGER NOT NULL);
 CREATE TRIGGER image_removed AFTER DELETE ON images BEGIN INSERT INTO removed (key) VALUES (old.key); END;
 """
+# By the schema that a database has: what makes it the next one.
+_MIGRATIONS = {1: _REMOVED, 2: "ALTER TABLE jobs ADD COLUMN result TEXT;"}
 
 
 class Database:
@@ -71,8 +74,9 @@ class Database:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0 and create:
             connection.executescript(f"BEGIN; {_SCHEMA} {_REMOVED} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
-        elif version == 1:
-            connection.executescript(f"BEGIN; {_REMOVED} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+        elif version in _MIGRATIONS:
+            steps = " ".join(_MIGRATIONS[found] for found in range(version, _SCHEMA_VERSION))
+            connection.executescript(f"BEGIN; {steps} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
         elif version != _SCHEMA_VERSION:
             raise GalleryError(f"{self._path} has schema {version}; this version reads schema {_SCHEMA_VERSION}")
 

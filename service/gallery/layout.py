@@ -7,7 +7,9 @@ GALLERY/
   generations/000001/     index artifacts
   CURRENT                 number of the generation that is served
   writer.lock             held by the one process that writes generations
-  switch.lock             held for the moment of a switch or of removing old generations
+  switch.lock             held for the moment of a switch, of removing old generations, of a backup's copies
+  serving.lock            held, shared, by every service that answers from it
+  backups/                archives that the service wrote
 """
 
 from __future__ import annotations
@@ -15,20 +17,38 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import artifact
 from index.codes import Codes
 from index.generation import Generation
-from service.errors import GalleryBusyError, GalleryError, GenerationNotFoundError
+from service.errors import GalleryBusyError, GalleryError, GenerationInUseError, GenerationNotFoundError
 from service.gallery.store import Position, Store
 
 log = logging.getLogger(__name__)
 
 # What this version writes into a generation's manifest and needs from it.
 _PROPERTIES = {"codes", "count", "indexes", "last_key", "removal", "calibration"}
+_LOOK_EVERY_S = 0.02
+
+
+def taken(lock: IO[str], *, wait_s: float = 0.0) -> bool:
+    """Take a file's lock, if nobody holds it for longer than that."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOOK_EVERY_S)
+        else:
+            return True
 
 
 class Gallery:
@@ -45,29 +65,37 @@ class Gallery:
         self.generations = root / "generations"
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the writer's lock; it ends with the process, however that ends. Raises: GalleryBusyError."""
+    def writing(self, *, wait_s: float = 0.0) -> Iterator[None]:
+        """Hold the writer's lock; it ends with the process, however that ends.
+
+        Raises: GalleryBusyError, if another process holds it for longer than `wait_s`.
+        """
         with (self.root / "writer.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise GalleryBusyError(
-                    f"the gallery {self.root} is being built already; wait for that to end"
-                ) from None
+            if not taken(lock, wait_s=wait_s):
+                raise GalleryBusyError(f"the gallery {self.root} is being built already; wait for that to end")
             for parent in (self.encoders, self.codes, self.generations):
                 parent.mkdir(exist_ok=True)
                 artifact.remove_leftovers(parent)
             self._remove_unused_codes()
             yield
 
+    def serving(self) -> int:
+        """Take the lock that keeps the gallery's directory from being replaced: a file descriptor to close at the end.
+
+        Raises: GalleryBusyError, while it is being replaced.
+        """
+        lock = os.open(self.root / "serving.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise GalleryBusyError(f"the gallery {self.root} is being restored; wait for that to end") from None
+        return lock
+
     def being_written(self) -> bool:
         """Whether some process holds the writer's lock."""
         with (self.root / "writer.lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            return False
+            return not taken(lock)
 
     def numbers(self) -> list[int]:
         """Numbers of the generations on disk, ascending."""
@@ -108,17 +136,20 @@ class Gallery:
 
     def switch(self, number: int) -> None:
         """Activate a generation that is whole. Raises: GenerationNotFoundError; ArtifactError, naming the damage."""
-        with self._choosing():
-            numbers = self.numbers()
-            if number not in numbers:
-                kept = ", ".join(map(str, numbers))
-                raise GenerationNotFoundError(f"there is no generation {number}; kept are {kept}")
+        with self.choosing():
+            if number not in self.numbers():
+                raise self._unknown(number)
             self.open_generation(number)
             self.activate(number)
 
+    def _unknown(self, number: int) -> GenerationNotFoundError:
+        return GenerationNotFoundError(
+            f"there is no generation {number}; kept are {', '.join(map(str, self.numbers()))}"
+        )
+
     @contextmanager
-    def _choosing(self) -> Iterator[None]:
-        """While one process switches, no other retires what it switches to."""
+    def choosing(self) -> Iterator[None]:
+        """While one process switches to generations or copies them, no other retires them or what they need."""
         with (self.root / "switch.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -170,14 +201,28 @@ class Gallery:
 
     def retire(self, *, keep: int) -> None:
         """Remove all but the newest `keep` generations and the current one, then what only those needed."""
-        with self._choosing():
+        with self.choosing():
             for number in self.numbers()[:-keep]:
                 if number != self.current():
                     artifact.remove(self.generation_path(number))
             self._remove_unused_codes()
-        with contextlib.suppress(artifact.ArtifactError):  # unknown what a damaged one needs: forget nothing
-            positions = [self.position_of(number) for number in self.numbers()]
-            self.store.forget(Position(min(p.key for p in positions), min(p.removal for p in positions)))
+            with contextlib.suppress(artifact.ArtifactError):  # unknown what a damaged one needs: forget nothing
+                positions = [self.position_of(number) for number in self.numbers()]
+                self.store.forget(Position(min(p.key for p in positions), min(p.removal for p in positions)))
+
+    def remove_generation(self, number: int) -> None:
+        """Remove a generation that is not the current one; its codes go with it if nothing needs them.
+
+        Raises: GenerationNotFoundError; GenerationInUseError.
+        """
+        with self.choosing():
+            if number not in self.numbers():
+                raise self._unknown(number)
+            if number == self.current():
+                raise GenerationInUseError(f"generation {number} is served; activate another one first")
+            artifact.remove(self.generation_path(number))
+        with contextlib.suppress(GalleryBusyError), self.writing():
+            pass  # whoever begins to write removes the codes that nothing needs; a build that goes on will
 
     def position_of(self, number: int) -> Position:
         """How much of the gallery's history a generation has in it. Raises: ArtifactError."""

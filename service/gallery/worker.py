@@ -1,4 +1,4 @@
-"""The process of a rebuild: publishes the next generation and records its progress and its result in the job.
+"""The process of a job: does what it was started for and records its progress and its result in the job.
 
 Run by the service as `python -m service.gallery.worker GALLERY --job ID`; ends when its standard input closes.
 """
@@ -14,14 +14,15 @@ import time
 from pathlib import Path
 
 from artifact import EigenlensError
-from model.runtime.encoder import Encoder
-from service.gallery.build import Progress, publish_generation
+from service.gallery.build import Progress
 from service.gallery.layout import Gallery
+from service.gallery.tasks import TASKS, Task
 from service.jobs import Jobs
-from service.options import parse_kinds, parse_lengths
 
 _RECORD_EVERY_S = 0.2
 _NICENESS = 10
+# The removal of a generation holds the lock for a moment.
+_PATIENCE_S = 1.0
 
 
 class JobProgress(Progress):
@@ -48,38 +49,30 @@ class JobProgress(Progress):
 
 
 def main() -> int:
-    """Rebuild once; the service ends the job when it has switched to the result."""
-    parser = argparse.ArgumentParser(description="Rebuild a gallery for a job of the service.")
+    """Do one job; the service ends it when it has switched to the result."""
+    parser = argparse.ArgumentParser(description="Do a job of the service, such as a rebuild.")
     parser.add_argument("gallery", type=Path)
     parser.add_argument("--job", required=True)
-    parser.add_argument("--lengths", type=parse_lengths)
-    parser.add_argument("--kinds", type=parse_kinds)
     args = parser.parse_args()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(_NICENESS)
 
     gallery = Gallery(args.gallery)
     jobs = Jobs(gallery)
+    job = jobs.get(args.job)
     switching = threading.Lock()
-    threading.Thread(target=end_when_cancelled, args=(jobs, args.job, switching), daemon=True).start()
-
-    def switch(number: int) -> None:
-        with switching:
-            gallery.activate(number)
-            jobs.published(args.job, number)
-
-    progress = JobProgress(jobs, args.job)
+    threading.Thread(target=end_when_cancelled, args=(jobs, job.id, switching), daemon=True).start()
+    progress = JobProgress(jobs, job.id)
     try:
         progress.start("open", 0)
-        with gallery.writing():
-            encoder = Encoder(gallery.encoder_path(gallery.current_encoder_id()))
-            publish_generation(gallery, encoder, progress, lengths=args.lengths, kinds=args.kinds, switch=switch)
+        with gallery.writing(wait_s=_PATIENCE_S):
+            TASKS[job.kind](Task(gallery, jobs, job.id, job.options, progress, switching))
     except EigenlensError as error:
-        jobs.finish(args.job, error=str(error))
+        jobs.finish(job.id, error=str(error))
         return 1
     except Exception:
-        logging.exception("the rebuild failed")
-        jobs.finish(args.job, error="the rebuild failed unexpectedly; the service's log has the reason")
+        logging.exception("job %s failed", job.id)
+        jobs.finish(job.id, error="the job failed unexpectedly; the service's log has the reason")
         return 1
     return 0
 
@@ -92,7 +85,7 @@ def end_when_cancelled(jobs: Jobs, job_id: str, switching: threading.Lock) -> No
     while jobs.get(job_id).state != "cancelling":
         time.sleep(_RECORD_EVERY_S)
     with switching:
-        if jobs.get(job_id).generation is None:
+        if not jobs.get(job_id).has_result:
             os._exit(4)
 
 

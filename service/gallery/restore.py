@@ -1,0 +1,193 @@
+"""Restoring: a backup becomes a new gallery, or takes the place of one, or of the images of one that is served."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+import artifact
+from index.generation import Generation
+from service.errors import BackupError, GalleryBusyError, GalleryError
+from service.gallery.backup import DATABASE, KIND
+from service.gallery.build import Progress
+from service.gallery.layout import Gallery, taken
+
+_STAGING = ".restoring-"
+_CHUNK = 1 << 20
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+# The present gallery's own, which a backup does not hold.
+_KEPT = ("*.key", "keys*", "backups")
+
+
+def restore(archive: Path, target: Path, *, replace: bool = False) -> int:
+    """Make the gallery of a backup at `target`; returns how many images it has.
+
+    Args:
+        replace: put it in the place of a gallery that is there, in one step; keys and backups of that are kept.
+
+    Raises: BackupError; GalleryError, if something is at `target`; GalleryBusyError, if a service is running there.
+    """
+    there = target.exists()
+    if there and not replace:
+        raise GalleryError(f"{target} exists already; give another directory, or --replace")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".building-{target.name}-"))
+    try:
+        gallery, _ = unpack(archive, staging)
+        count = gallery.store.count()
+        gallery.store.close()
+        staging.chmod(0o755)
+        if there:
+            with not_served(target):
+                _keep(target, staging)
+                _exchange(staging, target)
+        else:
+            os.rename(staging, target)
+        artifact.fsync_directory(target.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return count
+
+
+def unpack(archive: Path, directory: Path) -> tuple[Gallery, Generation]:
+    """Unpack a backup into an empty directory and verify all of it. Raises: BackupError."""
+    try:
+        with tarfile.open(archive, "r|") as tar:
+            for member in tar:
+                _unpack_member(tar, member, directory)
+        found = artifact.read(directory, kind=KIND)
+        (directory / artifact.MANIFEST).unlink()
+        gallery = Gallery(directory)
+        generation = gallery.open_generation(int(found.properties["generation"]))
+    except (tarfile.TarError, OSError, EOFError, KeyError, ValueError, artifact.EigenlensError) as error:
+        raise BackupError(f"{archive} cannot be restored: {error}") from error
+    return gallery, generation
+
+
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: Path) -> None:
+    name = PurePosixPath(member.name)
+    if not member.isreg() or name.is_absolute() or ".." in name.parts:
+        raise BackupError(f"{member.name!r} is nothing that a backup holds")
+    content = tar.extractfile(member)
+    assert content is not None
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as f:
+        shutil.copyfileobj(content, f, _CHUNK)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+@contextmanager
+def restore_into(gallery: Gallery, archive: Path, progress: Progress) -> Iterator[Callable[[], dict[str, int]]]:
+    """Yield what makes the images of a gallery that is served those of a backup, in one transaction.
+
+    Images that are the same stay as they are; the others are removed and added as any change is, so that every search
+    meanwhile is answered and what is found is the one or the other. The caller holds the writer's lock.
+
+    Raises: BackupError, if it is damaged or its codes are of another encoder.
+    """
+    parent = gallery.root / "backups"
+    parent.mkdir(exist_ok=True)
+    for leftover in parent.glob(f"{_STAGING}*"):  # of one that was killed
+        shutil.rmtree(leftover)
+    staging = Path(tempfile.mkdtemp(dir=parent, prefix=_STAGING))
+    try:
+        progress.start("unpack", 0)
+        backup, generation = unpack(archive, staging)
+        if generation.encoder_id != gallery.current_encoder_id():
+            raise BackupError(
+                f"{archive.name} was made with encoder {generation.encoder_id}, and the gallery is served with "
+                f"{gallery.current_encoder_id()}; restore it into a directory of its own with `eigenlens restore`"
+            )
+        backup.store.close()
+        yield lambda: _apply(gallery, staging / DATABASE, generation)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+_SAME = "old.id = new.id AND old.sha256 = new.sha256 AND old.metadata = new.metadata"
+
+
+def _apply(gallery: Gallery, database: Path, generation: Generation) -> dict[str, int]:
+    connection = gallery.store.connection
+    connection.execute("ATTACH ? AS backup", (str(database),))
+    try:
+        with gallery.store.transaction():
+            last = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'images'")
+            first = last.fetchone()[0] + 1
+            removed = connection.execute(
+                f"DELETE FROM images AS old WHERE NOT EXISTS (SELECT 1 FROM backup.images AS new WHERE {_SAME})"  # noqa: S608 - constant
+            ).rowcount
+            added = connection.execute(
+                "INSERT INTO main.images (id, media_type, width, height, sha256, metadata, path) "
+                "SELECT id, media_type, width, height, sha256, metadata, path FROM backup.images AS new "
+                "WHERE id NOT IN (SELECT id FROM main.images) ORDER BY key"
+            ).rowcount
+            pairs = "main.images AS old JOIN backup.images AS new USING (id)"
+            connection.execute(
+                f"INSERT INTO main.contents SELECT old.key, data FROM {pairs} "  # noqa: S608 - constant
+                "JOIN backup.contents AS content ON content.key = new.key WHERE old.key >= ?",
+                (first,),
+            )
+            rows = connection.execute(
+                f"SELECT old.key, new.key, code FROM {pairs} LEFT JOIN backup.codes AS code "  # noqa: S608 - constant
+                "ON code.key = new.key AND encoder_id = ? WHERE old.key >= ?",
+                (generation.encoder_id, first),
+            ).fetchall()
+            connection.executemany(
+                "INSERT INTO main.codes VALUES (?, ?, ?)",
+                ((key, generation.encoder_id, code or _code(generation, there)) for key, there, code in rows),
+            )
+    finally:
+        connection.execute("DETACH backup")
+    return {"added": added, "removed": removed, "unchanged": gallery.store.count() - added}
+
+
+def _code(generation: Generation, key: int) -> bytes:
+    row = int(generation.codes.rows_of(np.asarray([key]))[0])
+    if row < 0:
+        raise BackupError(f"the backup has no code of image {key}")
+    return np.asarray(generation.codes.codes[row], dtype="<f4").tobytes()
+
+
+@contextmanager
+def not_served(target: Path) -> Iterator[None]:
+    """Hold off services and builders while a gallery is replaced. Raises: GalleryBusyError."""
+    with (target / "serving.lock").open("a") as serving, (target / "writer.lock").open("a") as writing:
+        if not (taken(serving) and taken(writing)):
+            raise GalleryBusyError(
+                f"{target} is being served or built: end that first, or restore while it is served "
+                "with POST /v1/admin/restore"
+            )
+        yield
+
+
+def _keep(target: Path, staging: Path) -> None:
+    for pattern in _KEPT:
+        for path in target.glob(pattern):
+            if path.is_dir():
+                shutil.copytree(path, staging / path.name, copy_function=os.link, dirs_exist_ok=True)
+            else:
+                shutil.copy2(path, staging / path.name)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Let two directories change names in one step, where the system can; otherwise in two."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    renameat2 = getattr(libc, "renameat2", None)
+    done = renameat2 and renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0
+    if not done:
+        aside = Path(tempfile.mkdtemp(dir=old.parent, prefix=f".building-{old.name}-"))
+        os.rename(old, aside)
+        os.rename(new, old)
+        os.rename(aside, new)
