@@ -16,10 +16,12 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from service import openapi, problems
+from service.batching import Batcher, Observe
 from service.gallery.layout import Gallery
 from service.jobs import Jobs, Runner, now
 from service.keys import AdminKey, load_or_create_key
 from service.middleware import BodyLimit, RequestEnvelope
+from service.pipeline import Pipeline
 from service.routes import admin, backups, batch, browse, eigenfunctions, embeddings, health, images, jobs, search
 from service.searcher import Searcher
 from service.settings import Settings
@@ -62,6 +64,7 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
         finally:
             following.cancel()
             await to_thread.run_sync(state.runner.close)
+            await to_thread.run_sync(state.batcher.close)
             state.decoders.shutdown()
             state.gallery.store.close()
             os.close(state.serving)
@@ -89,14 +92,20 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
     return app
 
 
-def open_state(settings: Settings) -> State:
-    """Open the gallery, serve its current generation, take note of jobs that a killed service left behind."""
+def open_state(settings: Settings, *, observe: Observe = lambda name, value: None) -> State:
+    """Open the gallery, serve its current generation, take note of jobs that a killed service left behind.
+
+    Args:
+        observe: called, from several threads, with what is measured of searches: "batch" (searches done together) and
+            seconds of the stages "queue", "decode", "encode" and "search".
+    """
     started = now()
     gallery = Gallery(settings.gallery)
     serving = gallery.serving()
     searcher = Searcher(gallery)
     searcher.load()
     jobs = Jobs(gallery)
+    pipeline = Pipeline(searcher, max_pixels=settings.max_pixels, max_k=settings.max_k, observe=observe)
     return State(
         settings=settings,
         gallery=gallery,
@@ -107,6 +116,15 @@ def open_state(settings: Settings) -> State:
         runner=Runner(gallery, jobs, on_done=searcher.follow),
         admin_key=AdminKey(load_or_create_key(settings.key_file)),
         compute=Compute(threads=settings.compute_threads, max_waiting=settings.max_waiting),
+        batcher=Batcher(
+            pipeline.prepare,
+            pipeline.finish,
+            threads=settings.compute_threads,
+            max_waiting=settings.max_waiting,
+            max_batch=settings.max_batch,
+            deadline_s=settings.deadline_s,
+            observe=observe,
+        ),
         # One at a time: they would wait for the database's one writer anyway, and searches keep their threads.
         intake=Compute(threads=1, max_waiting=settings.max_waiting),
         decoders=ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="decode"),

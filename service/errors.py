@@ -121,5 +121,9 @@ class OverloadedError(ServiceError):
     """Too many requests are in progress."""
 
 
+class DeadlineError(OverloadedError):
+    """A search was accepted but not answered before its deadline."""
+
+
 class NotReadyError(ServiceError):
     """The service is starting or has nothing to serve yet."""

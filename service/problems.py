@@ -56,6 +56,7 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (errors.GalleryBusyError, 409, "gallery-busy"),
     (errors.KeyMissingError, 401, "key-missing"),
     (errors.OverloadedError, 429, "overloaded"),
+    (errors.DeadlineError, 429, "deadline"),
     (errors.NotReadyError, 503, "not-ready"),
     (errors.ServiceError, 500, "service-failed"),
     (ArtifactError, 500, "artifact-damaged"),

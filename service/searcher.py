@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,13 @@ from model.runtime.encoder import Encoder
 from service.errors import NotReadyError
 from service.gallery.build import Progress, encode_images
 from service.gallery.layout import Gallery
+from service.gallery.records import Records
 from service.gallery.store import ImageRecord, Position
 
 log = logging.getLogger(__name__)
 
 _KEPT_SELECTIONS = 16
+_KEPT_PLANS = 1000
 _TRIES = 4
 
 
@@ -85,6 +87,7 @@ class Snapshot:
     encoder: Encoder
     rows: Rows
     delta: Delta
+    plans: dict[tuple[float | None, ...], tuple[Plan, Measured | None]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -116,6 +119,17 @@ class Wish:
     leave_out: int | None = None
 
     @property
+    def aim(self) -> tuple[float | None, ...]:
+        """All that a plan depends on."""
+        targets = self.target_recall, self.max_latency_ms
+        return self.k, self.length, self.rerank_length, self.shortlist, self.effort, *targets
+
+    @property
+    def together(self) -> tuple[object, ...]:
+        """Searches for which this is equal can be done together."""
+        return self.aim, self.condition, self.leave_out is None
+
+    @property
     def spelt_out(self) -> bool:
         """Whether parts of the plan are given that a choice would contradict."""
         return not (self.rerank_length is None and self.shortlist is None and self.effort is None)
@@ -143,6 +157,7 @@ class Searcher:
 
     def __init__(self, gallery: Gallery) -> None:
         self.gallery = gallery
+        self.records = Records(gallery.store)
         self._snapshot: Snapshot | None = None
         self._position = Position(0, 0)
         self._followed: int | None = None
@@ -219,7 +234,15 @@ class Searcher:
 
     def plan(self, snapshot: Snapshot, wish: Wish) -> tuple[Plan, Measured | None]:
         """The plan that is asked for, or that meets the targets, and what was measured of it. Raises: SearchError."""
-        generation = snapshot.generation
+        found = snapshot.plans.get(wish.aim)
+        if found is None:
+            found = self._choose(snapshot.generation, wish)
+            if len(snapshot.plans) >= _KEPT_PLANS:
+                snapshot.plans.clear()
+            snapshot.plans[wish.aim] = found
+        return found
+
+    def _choose(self, generation: Generation, wish: Wish) -> tuple[Plan, Measured | None]:
         aimed = wish.length is None or wish.target_recall is not None or wish.max_latency_ms is not None
         if not aimed:
             plan = generation.make_plan(
@@ -247,25 +270,50 @@ class Searcher:
 
         Raises: SearchError.
         """
+        return self.search_together(snapshot, code[None], [wish])[0]
+
+    def search_together(self, snapshot: Snapshot, codes: NDArray[np.float32], wishes: Sequence[Wish]) -> list[Found]:
+        """As search, for several codes (n, code_length) in one pass; `together` is equal for all wishes.
+
+        Raises: SearchError.
+        """
+        wish = wishes[0]
         plan, measured = self.plan(snapshot, wish)
-        length = plan.rerank_length or plan.prefix_length
         wanted = wish.k + (wish.leave_out is not None)
-        hits: list[Hit] = []
+        hits: dict[int, list[Hit]] = {}
+        places = list(range(len(codes)))
         for _ in range(_TRIES):
-            selection = snapshot.rows.selection(wish.condition)
-            # The delta first: an image that a rebuild moves is then found in it or in the generation, never in neither.
-            scored = snapshot.delta.search(code, length=length, k=wanted, condition=wish.condition)
-            if selection is None or selection.count:
-                scores, rows = snapshot.generation.search(code[None], plan=plan, k=wanted, selection=selection)
-                keys = snapshot.generation.keys
-                scored += [(int(keys[r]), float(s)) for r, s in zip(rows[0], scores[0], strict=True) if r >= 0]
-            scored = sorted(scored, key=lambda pair: -pair[1])[:wanted]
-            records = self.gallery.store.records([key for key, _ in scored])
-            hits = [Hit(records[key], s) for key, s in scored if key in records and key != wish.leave_out]
-            if len(records) == len(scored):
+            scored = self._scored(snapshot, codes[places], plan, wish.condition, k=wanted)
+            records = self.records.present([key for pairs in scored for key, _ in pairs])
+            for place, pairs in zip(places, scored, strict=True):
+                left_out = wishes[place].leave_out
+                hits[place] = [Hit(records[key], s) for key, s in pairs if key in records and key != left_out]
+            places = [p for p, pairs in zip(places, scored, strict=True) if any(key not in records for key, _ in pairs)]
+            if not places:
                 break
             self.sync()  # an image was removed a moment ago: others take its place
-        return Found(hits[: wish.k], plan, measured)
+        return [Found(hits[place][: wish.k], plan, measured) for place in range(len(codes))]
+
+    def _scored(
+        self, snapshot: Snapshot, codes: NDArray[np.float32], plan: Plan, condition: Filter | None, *, k: int
+    ) -> list[list[tuple[int, float]]]:
+        """Keys and scores of the k best of the generation and the delta, best first, for each code."""
+        length = plan.rerank_length or plan.prefix_length
+        selection = snapshot.rows.selection(condition)
+        # The delta first: an image that a rebuild moves is then found in it or in the generation, never in neither.
+        added = [snapshot.delta.search(code, length=length, k=k, condition=condition) for code in codes]
+        if selection is not None and not selection.count:
+            return added
+        scores, rows = snapshot.generation.search(codes, plan=plan, k=k, selection=selection)
+        keys = snapshot.generation.keys[rows].tolist()
+        built = [
+            [(key, score) for key, score, row in zip(*columns, strict=True) if row >= 0]
+            for columns in zip(keys, scores.tolist(), rows.tolist(), strict=True)
+        ]
+        return [
+            sorted(new + old, key=lambda pair: -pair[1])[:k] if new else old
+            for new, old in zip(added, built, strict=True)
+        ]
 
     def code_of(self, snapshot: Snapshot, key: int) -> NDArray[np.float32]:
         """The stored code of an image, (code_length,). Raises: NotReadyError, if it was added a moment ago."""

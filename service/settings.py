@@ -36,6 +36,10 @@ class Settings(BaseSettings):
     compute_threads: PositiveInt = Field(
         default_factory=lambda: len(os.sched_getaffinity(0)), description="searches that compute at the same time"
     )
+    max_batch: PositiveInt = Field(16, description="photographs that are encoded together at most")
+    deadline_s: PositiveFloat = Field(
+        2.0, description="time in which an accepted search is answered or given up (429), in seconds"
+    )
     upload_timeout_s: PositiveFloat = Field(20.0, description="time a client may take to send a request, in seconds")
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from service.errors import NotReadyError, OverloadedError
 from service.gallery.layout import Gallery
 from service.jobs import Jobs, Runner
 from service.keys import AdminKey
+from service.pipeline import SearchBatcher
 from service.searcher import Searcher
 from service.settings import Settings
 from service.thumbnails import Thumbnails
@@ -59,6 +60,7 @@ class State:
     runner: Runner
     admin_key: AdminKey
     compute: Compute
+    batcher: SearchBatcher
     intake: Compute
     decoders: ThreadPoolExecutor
     serving: int
@@ -86,7 +88,7 @@ class Timing:
         return ", ".join(f"{name};dur={ms}" for name, ms in self.stages.items())
 
 
-def get_state(request: Request) -> State:
+def state_of(request: Request) -> State:
     """The application's state. Raises: NotReadyError, while it starts."""
     state: State | None = getattr(request.app.state, "eigenlens", None)
     if state is None:
@@ -94,9 +96,14 @@ def get_state(request: Request) -> State:
     return state
 
 
-def require_admin(request: Request) -> None:
+async def get_state(request: Request) -> State:
+    """As a dependency; one that is no coroutine would cost a change of thread. Raises: NotReadyError."""
+    return state_of(request)
+
+
+async def require_admin(request: Request) -> None:
     """Raises: KeyMissingError, without the admin key."""
-    get_state(request).admin_key.require(request)
+    state_of(request).admin_key.require(request)
 
 
 CurrentState = Annotated[State, Depends(get_state)]

@@ -118,7 +118,7 @@ def test_more_results_than_images_are_all_images(client: httpx.Client) -> None:
 def test_every_stage_is_timed(client: httpx.Client) -> None:
     response = search(client)
     timing = response.json()["timing_ms"]
-    assert set(timing) == {"decode", "encode", "search", "total"}
+    assert set(timing) == {"queue", "decode", "encode", "search", "total"}
     assert 0 < timing["decode"] + timing["encode"] + timing["search"] <= timing["total"] + 0.01
     assert "encode;dur=" in response.headers["server-timing"]
 

@@ -218,6 +218,8 @@ class Store(Database):
 
     def records(self, keys: Sequence[int]) -> dict[int, ImageRecord]:
         """Records of those images that are still there, by key."""
+        if not keys:
+            return {}
         marks = ",".join("?" * len(keys))
         rows = self.connection.execute(
             f"SELECT {_RECORD} FROM images WHERE key IN ({marks})",  # noqa: S608 - only question marks
@@ -236,6 +238,19 @@ class Store(Database):
         except UnicodeEncodeError:  # half a surrogate pair: no image has such an id
             rows = []
         return [_record(row) for row in rows]
+
+    def existing(self, keys: Sequence[int]) -> set[int]:
+        """Which of the images are still there."""
+        if not keys:
+            return set()
+        marks = ",".join("?" * len(keys))
+        rows = self.connection.execute(f"SELECT key FROM images WHERE key IN ({marks})", list(keys))  # noqa: S608
+        return {row[0] for row in rows}
+
+    def version(self) -> tuple[int, int]:
+        """Changes, for the calling thread, whenever anybody has changed the database."""
+        connection = self.connection
+        return connection.execute("PRAGMA data_version").fetchone()[0], connection.total_changes
 
     def record(self, id: str) -> ImageRecord:
         """Record of one image. Raises: ImageNotFoundError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,16 @@ from pydantic import ValidationError
 from artifact import EigenlensError
 from service import problems
 from service.errors import ContentTypeError, RequestError
-from service.routes.search import Query, answer_search, query_of
+from service.pipeline import Query
+from service.routes.search import answer_search, query_of
 from service.routes.uploads import FILE, body_of, files_of, media_type_of, read_json
-from service.schemas import MAX_SEARCHES, BatchAnswer, BatchBody, BatchItemAnswer, SearchBody, SearchParameters
+from service.schemas import (
+    MAX_SEARCHES,
+    BatchAnswer,
+    BatchBody,
+    SearchBody,
+    SearchParameters,
+)
 from service.state import CurrentState, State, Timing
 
 router = APIRouter(prefix="/v1", tags=["search"])
@@ -30,8 +38,8 @@ _BODY = body_of(
 )
 
 
-@router.post("/search/batch", response_model_exclude_none=True, openapi_extra=_BODY)
-async def search_batch(request: Request, response: Response, state: CurrentState) -> BatchAnswer:
+@router.post("/search/batch", response_model=BatchAnswer, openapi_extra=_BODY)
+async def search_batch(request: Request, state: CurrentState) -> Response:
     """Several searches: parameters of the form or beside `searches` hold for all, those of a search for itself.
 
     What cannot be answered fails alone: `answers` has, in their order, an answer or a problem for each search.
@@ -41,14 +49,15 @@ async def search_batch(request: Request, response: Response, state: CurrentState
         shared, searches = await _read(request)
         free = asyncio.Semaphore(_AT_ONCE)
 
-        async def answer(given: Mapping[str, Any] | bytes) -> BatchItemAnswer:
+        async def answer(given: Mapping[str, Any] | bytes) -> tuple[bool, bytes]:
             async with free:
                 return await _answer(request, state, shared, given)
 
         answers = await asyncio.gather(*map(answer, searches))
-    response.headers["Server-Timing"] = timing.header
-    failed = sum(found.problem is not None for found in answers)
-    return BatchAnswer(answers=answers, failed=failed, timing_ms=timing.stages)
+    failed = sum(not good for good, _ in answers)
+    told = json.dumps({"failed": failed, "timing_ms": timing.stages}).encode()
+    body = b'{"answers":[' + b",".join(item for _, item in answers) + b"]," + told[1:]
+    return Response(body, media_type="application/json", headers={"Server-Timing": timing.header})
 
 
 async def _read(request: Request) -> tuple[dict[str, Any], Sequence[Mapping[str, Any] | bytes]]:
@@ -73,17 +82,18 @@ async def _read(request: Request) -> tuple[dict[str, Any], Sequence[Mapping[str,
 
 async def _answer(
     request: Request, state: State, shared: Mapping[str, Any], given: Mapping[str, Any] | bytes
-) -> BatchItemAnswer:
+) -> tuple[bool, bytes]:
+    """Whether it could be answered, and a BatchItemAnswer as JSON."""
     try:
         if isinstance(given, bytes):
-            asked = Query(upload=given, **SearchParameters.model_validate(shared).model_dump())
+            query = Query(SearchParameters.model_validate(shared), image=given)
         else:
-            asked = query_of(SearchBody.model_validate({**shared, **_named(given)}))
-        answer, _ = await answer_search(state, asked)
+            query = query_of(SearchBody.model_validate({**shared, **_named(given)}))
+        answer = await answer_search(state, query, receive=request.receive)
     except (EigenlensError, ValidationError) as error:
-        found = problems.explain(error, request=request)
-        return BatchItemAnswer(status=found["status"], problem=found)
-    return BatchItemAnswer(status=200, answer=answer)
+        problem = problems.explain(error, request=request)
+        return False, json.dumps({"status": problem["status"], "problem": problem}).encode()
+    return True, b'{"status":200,"answer":' + answer.body + b"}"
 
 
 def _named(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from service.state import get_state
+from service.state import state_of
 
 router = APIRouter(tags=["health"])
 
@@ -19,5 +19,5 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 async def readyz(request: Request) -> dict[str, str | int]:
     """The encoder is warm and a generation is loaded; also during a rebuild. 503 otherwise."""
-    snapshot = get_state(request).searcher.snapshot
+    snapshot = state_of(request).searcher.snapshot
     return {"status": "ready", "generation": snapshot.number}

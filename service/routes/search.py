@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Coroutine
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request, Response
-from numpy.typing import NDArray
+from fastapi.routing import APIRoute
+from starlette.datastructures import QueryParams
 
-from model.images.decode import decode
+from service.batching import Receive
 from service.errors import BodyTooLargeError, ContentTypeError, RequestError
 from service.openapi import documented
-from service.paging import find_page
+from service.pipeline import Answer, Query
 from service.routes.uploads import body_of, decode_base64, files_of, media_type_of, read_json
 from service.schemas import (
     LengthAnswer,
     LengthsAnswer,
     MeasuredAnswer,
-    PlanAnswer,
-    ResultAnswer,
     SearchAnswer,
     SearchBody,
     SearchParameters,
 )
-from service.searcher import Snapshot, Wish
-from service.state import CurrentState, State, Timing
+from service.state import CurrentState, State, state_of
 
 router = APIRouter(prefix="/v1", tags=["search"])
 
@@ -39,14 +36,33 @@ _DOCUMENTED = body_of("application/json", {"$ref": "#/components/schemas/SearchB
 }
 
 
-@router.post(
-    "/search", response_model_exclude_none=True, openapi_extra=_DOCUMENTED, responses=documented("image-not-found")
-)
-async def search(request: Request, response: Response, state: CurrentState) -> SearchAnswer:
+class _DirectRoute(APIRoute):
+    """A route whose function reads the request and writes the answer itself, which saves more than a search takes.
+
+    Dependencies of its signature are not called: it asks for all that it needs.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function itself."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
+async def search(request: Request) -> Response:
     """Images most like the one that is sent, best first. Parameters go into the query string or beside the image."""
-    answer, timing = await answer_search(state, await _read(request))
-    response.headers["Server-Timing"] = timing.header
-    return answer
+    answer = await answer_search(state_of(request), await _read(request), receive=request.receive)
+    return Response(answer.body, media_type="application/json", headers={"Server-Timing": answer.header})
+
+
+router.add_api_route(
+    "/search",
+    search,
+    methods=["POST"],
+    route_class_override=_DirectRoute,
+    response_model=SearchAnswer,
+    openapi_extra=_DOCUMENTED,
+    responses=documented("image-not-found"),
+)
 
 
 @router.get("/lengths")
@@ -81,104 +97,45 @@ def lengths(state: CurrentState) -> LengthsAnswer:
     )
 
 
-class Query(SearchBody):
-    """A search as it was asked for, with the bytes of an uploaded image."""
-
-    upload: bytes | None = None
-
-
 async def _read(request: Request) -> Query:
-    """The search that a request asks for, from a multipart or a JSON body. Raises: RequestError; ValidationError."""
+    """The search that a request asks for. Raises: RequestError; ValidationError."""
     media_type = media_type_of(request)
-    given: dict[str, Any] = dict(request.query_params)
+    if media_type.startswith("image/") or media_type == "application/octet-stream":
+        return Query(_parameters(request.scope["query_string"]), image=await request.body())
     if media_type == "multipart/form-data":
         async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
             upload = await files_of(form)[0].read()
             fields = {name: value for name, value in form.multi_items() if name != "image"}
-        parameters = SearchParameters.model_validate(given | fields)
-        return Query(upload=upload, **parameters.model_dump())
+        if not fields:
+            return Query(_parameters(request.scope["query_string"]), image=upload)
+        return Query(SearchParameters.model_validate(dict(request.query_params) | fields), image=upload)
     if media_type == "application/json":
-        return query_of(SearchBody.model_validate(given | await read_json(request)))
+        return query_of(SearchBody.model_validate(dict(request.query_params) | await read_json(request)))
     raise ContentTypeError(
-        f"a search takes multipart/form-data with a file `image`, or application/json, not '{media_type or 'nothing'}'"
+        "a search takes multipart/form-data with a file `image`, an image as the body itself (image/...), "
+        f"or application/json, not '{media_type or 'nothing'}'"
     )
+
+
+@lru_cache(maxsize=256)
+def _parameters(query_string: bytes) -> SearchParameters:
+    """Many searches are asked for in the same way."""
+    return SearchParameters.model_validate(dict(QueryParams(query_string)))
 
 
 def query_of(asked: SearchBody) -> Query:
     """The search that a JSON object asks for. Raises: RequestError."""
     if sum(value is not None for value in (asked.image, asked.id, asked.code)) != 1:
         raise RequestError("give exactly one of image (base64), id and code")
-    upload = None if asked.image is None else decode_base64(asked.image)
-    return Query(upload=upload, **asked.model_dump(exclude={"image"}))
+    return Query(asked, image=None if asked.image is None else decode_base64(asked.image), id=asked.id, code=asked.code)
 
 
-async def answer_search(state: State, asked: Query) -> tuple[SearchAnswer, Timing]:
-    """Search off the event loop. Raises: EigenlensError."""
-    if asked.upload is not None and len(asked.upload) > state.settings.max_image_bytes:
+async def answer_search(state: State, query: Query, *, receive: Receive | None = None) -> Answer:
+    """Search off the event loop, together with others. Raises: EigenlensError; ClientDisconnect."""
+    if query.image is not None and len(query.image) > state.settings.max_image_bytes:
         raise BodyTooLargeError(
-            f"the image has {len(asked.upload)} bytes; at most {state.settings.max_image_bytes} are taken"
+            f"the image has {len(query.image)} bytes; at most {state.settings.max_image_bytes} are taken"
         )
-    asked.page.check(max_k=state.settings.max_k)
-    return await state.compute.run(_search, state, asked)
-
-
-def _search(state: State, asked: Query) -> tuple[SearchAnswer, Timing]:
-    snapshot = state.searcher.snapshot
-    timing = Timing()
-    with timing.stage("total"):
-        code, leave_out = _query_code(state, snapshot, asked, timing)
-        with timing.stage("search"):
-            wish = _wish(snapshot, asked, leave_out=leave_out)
-            results, found = find_page(
-                asked.page,
-                lambda depth: state.searcher.search(snapshot, code, replace(wish, k=depth)),
-                partial(state.searcher.codes_of, snapshot),
-                limit=max(asked.page.depth, min(state.settings.max_k, asked.shortlist or state.settings.max_k)),
-            )
-    answer = SearchAnswer(
-        results=[ResultAnswer.of_result(result, asked) for result in results],
-        plan=PlanAnswer.of(found.plan, found.measured, k=asked.page.depth),
-        generation=snapshot.number,
-        timing_ms=timing.stages if "timing" in asked.include else None,
-        code=[float(x) for x in code] if "code" in asked.include else None,
-    )
-    return answer, timing
-
-
-def _wish(snapshot: Snapshot, asked: Query, *, leave_out: int | None) -> Wish:
-    length = None if asked.length == "auto" else asked.length
-    effort = asked.effort
-    if effort == "max":  # of a plan that is chosen, any number is refused
-        effort = 1 if length is None else snapshot.generation.max_effort(length)
-    return Wish(
-        k=asked.page.depth,
-        length=length,
-        rerank_length=asked.rerank_length(snapshot.generation.code_length),
-        shortlist=asked.shortlist,
-        effort=effort,
-        target_recall=asked.target_recall,
-        max_latency_ms=asked.max_latency_ms,
-        condition=asked.condition,
-        leave_out=leave_out,
-    )
-
-
-def _query_code(
-    state: State, snapshot: Snapshot, asked: Query, timing: Timing
-) -> tuple[NDArray[np.float32], int | None]:
-    """The query's code, and the key of the image that it is, if it is one of the gallery."""
-    if asked.id is not None:
-        record = state.gallery.store.record(asked.id)
-        return state.searcher.code_of(snapshot, record.key), record.key
-    if asked.code is not None:
-        code = np.asarray(asked.code, dtype=np.float32)
-        if code.shape != (snapshot.generation.code_length,) or not np.isfinite(code).all():
-            raise RequestError(f"a code has {snapshot.generation.code_length} finite numbers, not {len(code)}")
-        return code, None
-    assert asked.upload is not None
-    encoder = snapshot.encoder
-    with timing.stage("decode"):
-        image = decode(asked.upload, max_pixels=state.settings.max_pixels, at_least=encoder.image_size)
-        pixels = encoder.prepare(image)
-    with timing.stage("encode"):
-        return encoder.encode(pixels[None])[0], None
+    if query.asked is not None:
+        query.asked.page.check(max_k=state.settings.max_k)
+    return await state.batcher.run(query, receive=receive)
