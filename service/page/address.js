@@ -1,0 +1,52 @@
+// The address holds what is looked at, so that it can be shared, kept and gone back to. A photograph itself is not in
+// it, only its code; nothing of it is sent to the server, since it stands behind the #.
+
+const VIEWS = ["search", "compare", "eigenfunctions", "gallery"];
+const NUMBERS = ["coordinate"];
+
+/** {view, id, code, encoder, length, rerank, target, filter, a, b, coordinate} of the present address. */
+export function read() {
+  const [path, query = ""] = location.hash.slice(1).split("?", 2);
+  const given = new URLSearchParams(query);
+  const state = { view: VIEWS.includes(path) ? path : "search" };
+  for (const name of ["id", "encoder", "target"]) if (given.has(name)) state[name] = given.get(name);
+  for (const name of ["length", "a", "b"]) if (given.has(name)) state[name] = given.get(name) === "auto" ? "auto" : Number(given.get(name));
+  for (const name of NUMBERS) if (given.has(name)) state[name] = Number(given.get(name));
+  state.rerank = given.get("rerank") === "full";
+  try {
+    if (given.has("filter")) state.filter = JSON.parse(given.get("filter"));
+    if (given.has("code")) state.code = unpack(given.get("code"));
+  } catch {
+    // a link that was cut short: what can be read of it counts
+  }
+  return state;
+}
+
+/** Note what is looked at; as a step that "back" undoes if `step`. */
+export function write(state, { step = false } = {}) {
+  const query = new URLSearchParams();
+  const given = { ...state, code: state.code ? pack(state.code) : undefined };
+  for (const name of ["id", "length", "target", "a", "b", "coordinate"]) if (given[name] !== undefined && given[name] !== null) query.set(name, given[name]);
+  if (state.rerank) query.set("rerank", "full");
+  if (state.filter && Object.keys(state.filter).length) query.set("filter", JSON.stringify(state.filter));
+  if (given.code) {
+    query.set("encoder", state.encoder);
+    query.set("code", given.code);
+  }
+  const address = `#${state.view}?${query}`;
+  if (address === location.hash) return;
+  history[step ? "pushState" : "replaceState"](null, "", address);
+}
+
+/** Numbers as text that an address can hold: float32, base64url. */
+export function pack(code) {
+  const raw = new Uint8Array(new Float32Array(code).buffer);
+  return btoa(Array.from(raw, (byte) => String.fromCharCode(byte)).join("")).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+}
+
+export function unpack(text) {
+  const raw = Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (letter) => letter.charCodeAt(0));
+  const code = Array.from(new Float32Array(raw.buffer));
+  if (!code.length || !code.every(Number.isFinite)) throw new Error("no code");
+  return code;
+}

@@ -1,0 +1,100 @@
+// Result cards: made once for each image, moved rather than made again, so that pictures stay.
+
+import { h, still } from "./dom.js";
+import { signed } from "./format.js";
+import { thumbnail } from "./pictures.js";
+
+const ANIMATED = 48;
+
+/** What an image is called: its label, or its id. */
+export const nameOf = (image) => String(image.metadata?.label ?? image.metadata?.title ?? image.id);
+
+/** A list of results in `list`; `chosen` is called with the image of a card that is clicked. */
+export class Cards {
+  constructor(list, { chosen, extra = () => [], actions = () => [], describe = (image) => `Search for images like ${image.id}` }) {
+    Object.assign(this, { list, chosen, extra, actions, describe, cards: new Map() });
+  }
+
+  get count() {
+    return this.cards.size;
+  }
+
+  /** Show these images and no others, in this order; where they were shown already, they move there. */
+  show(images, { moving = true } = {}) {
+    const animated = moving && !still() && this.cards.size > 0 && this.list.getBoundingClientRect().top < innerHeight;
+    const before = animated ? this.places() : new Map();
+    const next = new Map();
+    for (const [rank, image] of images.entries()) {
+      const card = this.cards.get(image.id) ?? this.make(image);
+      this.update(card, image, rank);
+      next.set(image.id, card);
+    }
+    this.cards = next;
+    this.list.replaceChildren(...[...next.values()].map((card) => card.item));
+    if (animated) this.animate(before);
+  }
+
+  /** Show more images behind those that are shown; ones that are shown already are passed over. */
+  append(images) {
+    for (const image of images) {
+      if (this.cards.has(image.id)) continue;
+      const card = this.make(image);
+      this.update(card, image, this.cards.size);
+      this.cards.set(image.id, card);
+      this.list.append(card.item);
+    }
+  }
+
+  /** Show an image no longer. */
+  drop(id) {
+    this.cards.get(id)?.item.remove();
+    this.cards.delete(id);
+  }
+
+  make(image) {
+    const label = nameOf(image);
+    const score = h("span", { class: "score" });
+    const extra = h("span", { class: "extra" });
+    const about = Object.entries(image.metadata ?? {}).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`);
+    const button = h("button", { type: "button", class: "card", title: [this.describe(image), ...about].join("\n") },
+      thumbnail(image.thumbnail, label), score, extra, h("span", { class: "label" }, label));
+    const card = { item: h("li", {}, button, ...this.actions(image)), score, extra, image };
+    button.addEventListener("click", () => this.chosen(card.image));
+    return card;
+  }
+
+  update(card, image, rank) {
+    card.image = image;
+    if (image.score !== undefined) {
+      card.score.textContent = signed(image.score);
+      card.score.style.setProperty("--share", String(Math.max(0, Math.min(1, image.score))));
+    }
+    const extra = this.extra(image, rank);
+    if (extra.length || card.extra.hasChildNodes()) card.extra.replaceChildren(...extra);
+    card.item.dataset.rank = String(rank + 1);
+  }
+
+  places() {
+    const found = new Map();
+    for (const [id, card] of this.cards) {
+      if (found.size >= ANIMATED) break;
+      found.set(id, card.item.getBoundingClientRect());
+    }
+    return found;
+  }
+
+  animate(before) {
+    let place = 0;
+    for (const [id, card] of this.cards) {
+      if ((place += 1) > ANIMATED) break;
+      const old = before.get(id);
+      if (!old) {
+        card.item.animate([{ opacity: 0 }, { opacity: 1 }], { duration: 160 });
+        continue;
+      }
+      const now = card.item.getBoundingClientRect();
+      const [x, y] = [old.left - now.left, old.top - now.top];
+      if (x || y) card.item.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], { duration: 220, easing: "ease-out" });
+    }
+  }
+}

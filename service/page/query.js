@@ -1,0 +1,83 @@
+// What is searched for: dropped, pasted, chosen, taken from samples or from the results.
+
+import { call } from "./api.js";
+import { nameOf } from "./cards.js";
+import { find, h } from "./dom.js";
+import { show, thumbnail } from "./pictures.js";
+import { change, listen, state } from "./state.js";
+
+const SAMPLES = 12;
+let seed = 0;
+
+/** Search from an image of the gallery. */
+export function searchFrom(image, { step = true } = {}) {
+  change({ query: { id: image.id, name: nameOf(image), picture: image.thumbnail } }, { step });
+  scrollTo({ top: 0 });
+}
+
+function take(files) {
+  const file = files?.[0];
+  if (file) change({ query: { file, name: file.name, picture: URL.createObjectURL(file) } }, { step: true });
+}
+
+/** Fetch some images to begin with. Returns them. */
+export async function loadSamples() {
+  const { images } = await call(`/v1/images?limit=${SAMPLES}&sample=${seed}`);
+  find("samples").replaceChildren(...images.map((image) => {
+    const button = h("button", { type: "button", title: `Search for images like ${image.id}` }, thumbnail(image.thumbnail, nameOf(image)));
+    button.addEventListener("click", () => searchFrom(image));
+    return h("li", {}, button);
+  }));
+  return images;
+}
+
+async function tell() {
+  const query = state.query;
+  const [picture, asked] = [find("query"), find("asked")];
+  find("hint").textContent = query ? "Drop or paste another, or" : "Drop or paste a photograph here, or";
+  picture.hidden = !query?.picture;
+  if (!query) return;
+  if (query.id && !query.picture) await describe(query);
+  if (query !== state.query) return;
+  asked.textContent = query.name ?? "A photograph, known by its code from a link";
+  picture.hidden = !query.picture;
+  if (!query.picture) return;
+  picture.alt = `You search for: ${query.name}`;
+  show(picture, query.picture);
+}
+
+/** Look up the picture and the name of an image that only its id is known of. */
+async function describe(query) {
+  try {
+    const image = await call(`/v1/images/${query.id.split("/").map(encodeURIComponent).join("/")}`);
+    Object.assign(query, { name: nameOf(image), picture: image.thumbnail });
+  } catch {
+    query.name = query.id; // the search itself says what is wrong
+  }
+}
+
+/** Take photographs from everywhere on the page, unless `elsewhere(event)` says that they are meant for another part. */
+export function startQuery(elsewhere) {
+  const [drop, file] = [find("drop"), find("file")];
+  file.addEventListener("change", () => {
+    take(file.files);
+    file.value = "";
+  });
+  find("others").addEventListener("click", () => {
+    seed += 1;
+    loadSamples().catch(() => {});
+  });
+  find("query").addEventListener("error", () => { find("query").hidden = true; });
+  document.addEventListener("paste", (event) => { if (!elsewhere()) take(event.clipboardData?.files); });
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    drop.classList.toggle("over", !elsewhere());
+  });
+  document.addEventListener("dragleave", () => drop.classList.remove("over"));
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    if (!elsewhere()) take(event.dataTransfer?.files);
+  });
+  listen((changed) => { if (changed.has("query")) tell(); });
+}

@@ -1,0 +1,92 @@
+// Searches: a photograph is sent and encoded once, everything after that goes by its code.
+
+import { call } from "./api.js";
+import { state } from "./state.js";
+
+const ENOUGH = 0.99;
+const INCLUDE = ["metadata", "timing", "code"];
+
+/** The service's answer to the present query. Throws a Problem. */
+export async function search({ length, rerank = false, target, filter, k, offset = 0 }, query = state.query) {
+  const parameters = { k, length, include: INCLUDE };
+  if (offset) parameters.offset = offset;
+  if (length === "auto") parameters.target_recall = Number(target ?? 0.99);
+  else Object.assign(parameters, measured(length, rerank && length !== state.gallery.code_length, k + offset));
+  if (filter && Object.keys(filter).length) parameters.filter = filter;
+  if (query.id) return noted(query, await post({ ...parameters, id: query.id }));
+  if (!query.code) {
+    if (!query.encoding) {
+      query.encoding = encode(query, parameters);
+      try {
+        return await query.encoding;
+      } finally {
+        query.encoding = null;
+      }
+    }
+    await query.encoding;
+  }
+  return post({ ...parameters, code: query.code });
+}
+
+/** The parts of a plan of this length that was measured at build, so that what it finds is known. */
+function measured(length, rerank, depth) {
+  const { code_length: full, lengths, plans } = state.gallery;
+  const parts = rerank ? { rerank: "full" } : {};
+  const found = rerank
+    ? plans.filter((plan) => plan.length === length && plan.rerank === full && plan.shortlist >= depth).sort(byWorth)[0]
+    : lengths.find((entry) => entry.length === length)?.alone;
+  if (found?.shortlist >= depth) parts.shortlist = found.shortlist;
+  if (found?.effort) parts.effort = found.effort;
+  return parts;
+}
+
+/** The cheapest that finds enough first, then those that find the most. */
+function byWorth(one, other) {
+  const [a, b] = [one.recall[100], other.recall[100]];
+  if (a >= ENOUGH && b >= ENOUGH) return one.latency_ms.p50 - other.latency_ms.p50;
+  return b - a;
+}
+
+const post = (json) => call("/v1/search", { method: "POST", json });
+
+async function encode(query, parameters) {
+  const form = new FormData();
+  form.set("image", query.file);
+  for (const [name, value] of Object.entries(parameters)) {
+    form.set(name, name === "filter" ? JSON.stringify(value) : String(value));
+  }
+  return noted(query, await call("/v1/search", { method: "POST", body: form }));
+}
+
+function noted(query, answer) {
+  if (answer.code) query.code = answer.code;
+  return answer;
+}
+
+/** The query's code scaled to unit norm, as eigenfunctions are told; null before the first answer. */
+export function unitCode(query = state.query) {
+  if (!query?.code) return null;
+  const norm = Math.hypot(...query.code) || 1;
+  return query.code.map((value) => value / norm);
+}
+
+/** Calls of `work` one after the other: what is asked for meanwhile is done once, with what then is the case. */
+export function latest(work) {
+  let busy = false;
+  let again = false;
+  return async function run() {
+    if (busy) {
+      again = true;
+      return;
+    }
+    busy = true;
+    try {
+      do {
+        again = false;
+        await work(() => again);
+      } while (again);
+    } finally {
+      busy = false;
+    }
+  };
+}

@@ -1,0 +1,55 @@
+// What is looked at, in one place; whoever shows a part of it listens for changes.
+
+import { read, write } from "./address.js";
+
+/** query: null, or {id}, {file} or {code} with what is known of it: name, picture, code; gallery: GET /v1/lengths. */
+export const state = {
+  view: "search", query: null, length: "auto", rerank: false, target: "0.99", filter: {}, a: null, b: null, coordinate: 1, gallery: null,
+};
+
+const REMEMBERED = 20;
+const photographs = []; // the last that were searched for: an address holds no picture, and "back" should show it
+const listeners = [];
+export const listen = (listener) => listeners.push(listener);
+
+/** Change some of it; `step` makes "back" return to what was before. */
+export function change(changes, { step = false } = {}) {
+  Object.assign(state, changes);
+  if (changes.query?.file && !photographs.includes(changes.query)) photographs.unshift(changes.query);
+  photographs.splice(REMEMBERED);
+  remember(step);
+  for (const listener of listeners) listener(new Set(Object.keys(changes)));
+}
+
+/** Note the present state in the address. */
+export function remember(step = false) {
+  const { query, gallery, used, ...rest } = state;
+  if (!gallery) return; // what the address says is understood only then
+  const asked = query?.id ? { id: query.id } : query?.code ? { code: query.code, encoder: gallery?.encoder } : {};
+  write({ ...rest, ...asked }, { step });
+}
+
+/** Take over what the address says; the rest goes back to how the page begins. */
+export function recall() {
+  const { id, code, encoder, ...given } = read();
+  const lengths = state.gallery?.lengths.map((entry) => entry.length) ?? [];
+  const built = (length, otherwise) => (lengths.includes(length) || length === "auto" ? length : otherwise);
+  const full = state.gallery?.code_length ?? 1;
+  const present = state.query;
+  let query = present;
+  if (id !== undefined) query = present?.id === id ? present : { id };
+  else if (code !== undefined) query = [present, ...photographs].find((one) => sameCode(one?.code, code)) ?? { code, encoder };
+  change({
+    view: given.view,
+    query,
+    length: built(given.length, "auto"),
+    rerank: given.rerank,
+    target: given.target ?? "0.99",
+    filter: given.filter && typeof given.filter === "object" ? given.filter : {},
+    a: built(given.a, lengths[Math.min(1, lengths.length - 1)] ?? "auto"),
+    b: built(given.b, full),
+    coordinate: Math.min(full, Math.max(1, Math.round(given.coordinate || 1))),
+  });
+}
+
+const sameCode = (one, other) => Array.isArray(one) && one.length === other.length && one.every((value, place) => Math.fround(value) === other[place]);

@@ -1,0 +1,115 @@
+"""The page in a real browser: opened over a gallery, watched for errors and for requests to other hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+in_a_browser = [
+    pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+class Watch:
+    """What went wrong in a page. Tests that provoke a status say so: the browser notes it as an error."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.troubles: list[str] = []
+        self.provoked: tuple[str, ...] = ()
+
+    def follow(self, page: Page) -> None:
+        """Note every request to another host, and every error."""
+        page.on("request", self._only_here)
+        page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        page.on("console", self._note)
+        page.on("dialog", lambda dialog: self.troubles.append("a script of the metadata ran"))
+
+    def _only_here(self, request: Request) -> None:
+        if not request.url.startswith((self.address, "blob:", "data:")):
+            self.troubles.append(f"request to {request.url}")
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and not any(sign in message.text for sign in self.provoked):
+            self.troubles.append(message.text)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium; tests that use it import this."""
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield launched
+        launched.close()
+
+
+@contextlib.contextmanager
+def opened(browser: Browser, address: str, *, view: str = "", **options: Any) -> Iterator[tuple[Page, Watch]]:
+    """The page at an address, with nothing kept from before; afterwards: no error and no request to another host."""
+    watch = Watch(address)
+    context = browser.new_context(**options)
+    context.set_default_timeout(10_000)
+    page = context.new_page()
+    watch.follow(page)
+    try:
+        page.goto(address + view)
+        yield page, watch
+    finally:
+        context.close()
+    assert not watch.troubles
+
+
+def choose(page: Page, data: bytes, name: str = "query.png", media_type: str = "image/png") -> None:
+    """Choose a file to search for."""
+    page.set_input_files("#file", {"name": name, "mimeType": media_type, "buffer": data})
+
+
+def searched(page: Page, name: str = "query.png") -> None:
+    """Wait until what is searched for has this name, and its results are there."""
+    expect(page.locator("#asked")).to_have_text(name)
+    expect(page.locator("#results")).not_to_have_attribute("aria-busy", "true")
+
+
+def press(page: Page, *keys: str) -> None:
+    """Press keys one after the other."""
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def ids_of(page: Page, list_id: str = "results") -> Sequence[str]:
+    """Ids of the images of a list, in its order."""
+    titles = [button.get_attribute("title") or "" for button in page.locator(f"#{list_id} button.card").all()]
+    return [title.splitlines()[0].removeprefix("Search for images like ") for title in titles]
+
+
+def drop(page: Page, selector: str, files: Sequence[tuple[str, bytes, str]]) -> None:
+    """Drop files onto an element, as a person would from another window."""
+    given = [{"name": name, "type": media_type, "bytes": list(data)} for name, data, media_type in files]
+    transfer = page.evaluate_handle(
+        """files => {
+            const transfer = new DataTransfer();
+            for (const { name, type, bytes } of files)
+                transfer.items.add(new File([new Uint8Array(bytes)], name, { type }));
+            return transfer;
+        }""",
+        given,
+    )
+    for event in ("dragenter", "dragover", "drop"):
+        page.dispatch_event(selector, event, {"dataTransfer": transfer})
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
