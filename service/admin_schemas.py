@@ -14,7 +14,7 @@ from artifact import Artifact
 class RebuildBody(BaseModel):
     """Options of a rebuild."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     lengths: list[Annotated[int, Field(ge=1)]] | None = Field(
         None,
@@ -22,7 +22,7 @@ class RebuildBody(BaseModel):
         max_length=64,
         description="prefix lengths to build; the present ones if absent",
     )
-    kinds: dict[int, str] = Field(
+    kinds: dict[Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")], str] = Field(
         default_factory=dict,
         max_length=64,
         description='index kind of some lengths, such as {"64": "ivf-sq8"}; what suits the gallery for the others',
@@ -35,7 +35,7 @@ class RebuildBody(BaseModel):
 class ImportBody(BaseModel):
     """A folder of the server to take in."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     folder: str = Field(max_length=4096, description="path below the server's setting import_root")
     rebuild: bool = Field(False, description="build the next generation afterwards")
@@ -47,7 +47,7 @@ BackupName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9
 class BackupBody(BaseModel):
     """Options of a backup."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: BackupName | None = Field(None, description="of its file; the present time when absent")
     files: bool = Field(False, description="take the bytes of images that lie in folders along")
@@ -56,7 +56,7 @@ class BackupBody(BaseModel):
 class RestoreBody(BaseModel):
     """What to restore."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     backup: BackupName = Field(description="as in GET /v1/admin/backups")
     rebuild: bool = Field(False, description="build the next generation afterwards")

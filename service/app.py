@@ -13,7 +13,6 @@ from pathlib import Path
 
 from anyio import to_thread
 from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
 
 from service import openapi, problems
 from service.batching import Batcher, Observe
@@ -22,7 +21,7 @@ from service.jobs import Jobs, Runner, now
 from service.keys import AdminKey, load_or_create_key
 from service.middleware import BodyLimit, RequestEnvelope
 from service.pipeline import Pipeline
-from service.routes import admin, backups, batch, browse, eigenfunctions, embeddings, health, images, jobs, search
+from service.routes import admin, backups, batch, browse, eigenfunctions, embeddings, health, images, jobs, page, search
 from service.searcher import Searcher
 from service.settings import Settings
 from service.state import Compute, State
@@ -80,10 +79,11 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
-    for routes in _ROUTES:
-        app.include_router(routes.router)
-    openapi.install(app, [routes.router for routes in _ROUTES])
-    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    routers = [routes.router for routes in _ROUTES]
+    for router in routers:
+        app.include_router(router)
+    openapi.install(app, routers)
+    app.mount("/", page.Page(PAGE, routers), name="page")
     # base64 makes an image a third larger
     limit = settings.max_image_bytes * 4 // 3 + _FORM_OVERHEAD_BYTES
     batches = dict.fromkeys(_BATCH_PATHS, max(limit, settings.max_batch_bytes))

@@ -18,7 +18,7 @@ ImageUri = Annotated[str, StringConstraints(pattern=r"^data:image/[A-Za-z0-9.+-]
 class EmbeddingsBody(BaseModel):
     """Images to embed."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     input: ImageUri | Annotated[list[ImageUri], Field(min_length=1, max_length=MAX_INPUTS)] = Field(
         description="an image as a data URI (data:image/jpeg;base64,...), or a list of them"

@@ -94,7 +94,7 @@ class ImageAnswer(ImageReference):
 class AddItem(BaseModel):
     """One image to add."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     id: ImageId
     image: str = Field(description="the image, base64")
@@ -104,7 +104,7 @@ class AddItem(BaseModel):
 class AddBody(BaseModel):
     """Images to add."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     images: list[AddItem] = Field(min_length=1, max_length=1000)
 
@@ -141,7 +141,7 @@ class AddAnswer(BaseModel):
 class MetadataBody(BaseModel):
     """A change of metadata."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     metadata: Metadata
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from index.calibration import Measured
 from index.filters import Filter, parse_filter
@@ -14,13 +14,17 @@ from service.image_schemas import ImageReference
 from service.paging import Page, Result
 from service.problem_schema import Problem
 
+# Validation context of what came as text: lists are separated by commas, objects are JSON.
+FROM_TEXT = {"text": True}
 
-def _split(value: Any) -> Any:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+def _split(value: Any, info: ValidationInfo) -> Any:
+    is_text = isinstance(value, str) and info.context == FROM_TEXT
+    return [part.strip() for part in value.split(",") if part.strip()] if is_text else value
 
 
-def _parse_json(value: Any) -> Any:
-    if not isinstance(value, str):
+def _parse_json(value: Any, info: ValidationInfo) -> Any:
+    if not (isinstance(value, str) and info.context == FROM_TEXT):
         return value
     try:
         return json.loads(value)
@@ -112,9 +116,9 @@ class PlanAnswer(BaseModel):
 
     length: int
     kind: str
-    effort: int | None
-    shortlist: int | None
-    rerank: int | None
+    effort: int | None = None
+    shortlist: int | None = None
+    rerank: int | None = None
     exact: bool = Field(False, description="whether it finds the exact best by full codes by construction")
     expected_recall: float | None = Field(None, description="share of the exact k best by full codes, as calibrated")
     expected_latency_ms: float | None = Field(None, description="median of a search alone, as calibrated")

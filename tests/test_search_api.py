@@ -230,7 +230,8 @@ def test_the_openapi_document_lists_every_call(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     wanted = {"/v1/search", "/v1/lengths", "/v1/admin/rebuild", "/v1/admin/jobs/{id}", "/healthz", "/readyz"}
     assert wanted <= set(paths)
-    assert set(paths["/v1/search"]["post"]["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
+    bodies = set(paths["/v1/search"]["post"]["requestBody"]["content"])
+    assert bodies == {"multipart/form-data", "application/json", "application/octet-stream", "image/*"}
 
 
 def assert_problem(response: httpx.Response, status: int, problem: str | None, says: str) -> None:

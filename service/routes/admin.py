@@ -25,7 +25,8 @@ def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = 
     present = state.searcher.snapshot.generation
     if asked.encoder is None:  # what cannot be built is refused now and not in the job
         lengths = choose_lengths(present.code_length, asked.lengths or present.lengths)
-        choose_indexes(len(present), lengths=lengths, kinds=asked.kinds)
+        kinds = {int(length): kind for length, kind in asked.kinds.items()}
+        choose_indexes(len(present), lengths=lengths, kinds=kinds)
     elif not (state.gallery.encoder_path(asked.encoder) / "manifest.json").is_file():
         known = ", ".join(sorted(path.name for path in state.gallery.encoders.iterdir()))
         raise EncoderNotFoundError(f"the gallery has no encoder '{asked.encoder}'; it has {known}")

@@ -12,29 +12,22 @@ from pydantic import ValidationError
 
 from artifact import EigenlensError
 from service import problems
-from service.errors import ContentTypeError, RequestError
+from service.errors import ContentTypeError
+from service.parameters import documented_as_text, from_json, from_text, given_by, named
 from service.pipeline import Query
 from service.routes.search import answer_search, query_of
 from service.routes.uploads import FILE, body_of, files_of, media_type_of, read_json
-from service.schemas import (
-    MAX_SEARCHES,
-    BatchAnswer,
-    BatchBody,
-    SearchBody,
-    SearchParameters,
-)
+from service.schemas import MAX_SEARCHES, BatchAnswer, BatchBody, SearchParameters
 from service.state import CurrentState, State, Timing
 
 router = APIRouter(prefix="/v1", tags=["search"])
 
 # Of one request at a time; the others keep their share of the queue.
 _AT_ONCE = 8
-_MAX_FIELDS = 20
-_PARAMETERS = SearchParameters.model_json_schema()["properties"]
+_MAX_FIELDS = 40
+_FILES = {"type": "array", "items": FILE, "minItems": 1, "maxItems": MAX_SEARCHES}
 _BODY = body_of(
-    "application/json",
-    {"$ref": "#/components/schemas/BatchBody"},
-    **_PARAMETERS | {"image": {"type": "array", "items": FILE, "minItems": 1, "maxItems": MAX_SEARCHES}},
+    {"application/json": {"$ref": "#/components/schemas/BatchBody"}}, **documented_as_text() | {"image": _FILES}
 )
 
 
@@ -66,14 +59,12 @@ async def _read(request: Request) -> tuple[dict[str, Any], Sequence[Mapping[str,
     if media_type == "multipart/form-data":
         async with request.form(max_files=MAX_SEARCHES, max_fields=_MAX_FIELDS) as form:
             images = [await file.read() for file in files_of(form)]
-            fields = {name: value for name, value in form.multi_items() if name != "image"}
-        shared = _named(fields)
-        SearchParameters.model_validate(shared)
-        return shared, images
+            shared = from_text((name, value) for name, value in form.multi_items() if name != "image")
+        return given_by(shared), images
     if media_type == "application/json":
-        given = await read_json(request)
-        body = BatchBody.model_validate(given)
-        return _named({name: value for name, value in given.items() if name != "searches"}), body.searches
+        given = named(await read_json(request))
+        searches = BatchBody.model_validate(given, strict=True).searches
+        return {name: value for name, value in given.items() if name != "searches"}, searches
     raise ContentTypeError(
         "searches are taken as multipart/form-data with files `image`, or application/json with `searches`, "
         f"not '{media_type or 'nothing'}'"
@@ -88,18 +79,9 @@ async def _answer(
         if isinstance(given, bytes):
             query = Query(SearchParameters.model_validate(shared), image=given)
         else:
-            query = query_of(SearchBody.model_validate({**shared, **_named(given)}))
+            query = query_of(from_json(given, shared))
         answer = await answer_search(state, query, receive=request.receive)
     except (EigenlensError, ValidationError) as error:
         problem = problems.explain(error, request=request)
         return False, json.dumps({"status": problem["status"], "problem": problem}).encode()
     return True, b'{"status":200,"answer":' + answer.body + b"}"
-
-
-def _named(given: Mapping[str, Any]) -> dict[str, Any]:
-    """With one name for each parameter, so that a search's own replaces the one for all. Raises: RequestError."""
-    if "dimensions" not in given:
-        return dict(given)
-    if "length" in given:
-        raise RequestError("length and dimensions are two names of one thing; give one of them")
-    return {"length" if name == "dimensions" else name: value for name, value in given.items()}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 
 from index.codes import unit_prefix
 from model.errors import ImageError
-from model.images.decode import load_square
 from service.embedding_schemas import (
     MODEL,
     EmbeddingAnswer,
@@ -19,20 +19,22 @@ from service.embedding_schemas import (
     ModelAnswer,
     ModelsAnswer,
 )
-from service.errors import BodyTooLargeError, InputError, ModelNotFoundError
+from service.errors import BodyTooLargeError, InputError, ModelNotFoundError, NotReadyError
 from service.openapi import documented
+from service.pipeline import Query
 from service.routes.uploads import decode_base64
 from service.searcher import Snapshot
-from service.state import CurrentState, State
+from service.state import CurrentState
 
 router = APIRouter(tags=["embeddings"])
 
-_BATCH = 32
+# Of one request at a time; the others keep their share of the queue.
+_AT_ONCE = 16
 
 
 @router.post("/v1/embeddings", responses=documented("model-not-found"))
 @router.post("/embeddings", include_in_schema=False)
-async def embeddings(body: EmbeddingsBody, state: CurrentState) -> EmbeddingsAnswer:
+async def embeddings(request: Request, body: EmbeddingsBody, state: CurrentState) -> EmbeddingsAnswer:
     """Codes of images, or prefixes of them, of unit length. Works with OpenAI's client libraries."""
     snapshot = state.searcher.snapshot
     _require(snapshot, body.model)
@@ -45,10 +47,22 @@ async def embeddings(body: EmbeddingsBody, state: CurrentState) -> EmbeddingsAns
     for place, image in enumerate(images):
         if len(image) > limit:
             raise BodyTooLargeError(f"input {place} has {len(image)} bytes; at most {limit} are taken")
-    codes = unit_prefix(await state.compute.run(_encode, state, snapshot, images), length)
+    free = asyncio.Semaphore(_AT_ONCE)
+
+    async def encode(place: int, image: bytes) -> NDArray[np.float32]:
+        async with free:
+            try:
+                return (await state.batcher.run(Query(None, image=image), receive=request.receive)).code
+            except ImageError as error:
+                raise InputError(f"input {place}: {error}", parameter="input") from error
+
+    codes = await asyncio.gather(*(encode(place, image) for place, image in enumerate(images)))
+    if state.searcher.snapshot.encoder is not snapshot.encoder:
+        raise NotReadyError("another encoder is served since a moment ago; try again")
     return EmbeddingsAnswer(
         data=[
-            EmbeddingAnswer.of(place, code, encoding_format=body.encoding_format) for place, code in enumerate(codes)
+            EmbeddingAnswer.of(place, code, encoding_format=body.encoding_format)
+            for place, code in enumerate(unit_prefix(np.stack(codes), length))
         ],
         model=body.model,
     )
@@ -83,17 +97,3 @@ def _model(snapshot: Snapshot, id: str) -> ModelAnswer:
         dimensions=encoder.code_length,
         matryoshka_dimensions=list(snapshot.generation.lengths),
     )
-
-
-def _encode(state: State, snapshot: Snapshot, images: list[bytes]) -> NDArray[np.float32]:
-    encoder, max_pixels = snapshot.encoder, state.settings.max_pixels
-    codes = []
-    for start in range(0, len(images), _BATCH):
-        pixels = []
-        for place, image in enumerate(images[start : start + _BATCH], start):
-            loaded = load_square(image, encoder.image_size, max_pixels=max_pixels)
-            if isinstance(loaded, ImageError):
-                raise InputError(f"input {place}: {loaded}", parameter="input")
-            pixels.append(loaded)
-        codes.append(encoder.encode(np.stack(pixels)))
-    return np.concatenate(codes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from model.images.sources import SourceImage
 from service.errors import BodyTooLargeError, ImageChangedError, RequestError
@@ -25,6 +25,16 @@ _BYTES: dict[int | str, dict[str, Any]] = {
 _ADDED: dict[int | str, dict[str, Any]] = {201: {"model": ImageAnswer, "description": "there was none of this id"}}
 _GONE = ("image-content-gone",)
 _DAMAGED = ("not-an-image", "too-many-pixels", "damaged-image")
+
+
+def _whole(id: str) -> str:
+    """An id in a path, and not an image's picture: those are only read."""
+    if id.endswith(("/content", "/thumbnail")):
+        raise HTTPException(405, headers={"Allow": "GET"})
+    return id
+
+
+WholeId = Annotated[str, Depends(_whole)]
 Admin = Annotated[None, Depends(require_admin)]
 
 
@@ -77,7 +87,7 @@ def get_image(id: str, state: CurrentState) -> ImageAnswer:
     openapi_extra=PUT_BODY,
     responses=_ADDED | documented("image-not-found"),
 )
-async def put_image(id: str, request: Request, response: Response, state: CurrentState, _: Admin) -> ImageAnswer:
+async def put_image(id: WholeId, request: Request, response: Response, state: CurrentState, _: Admin) -> ImageAnswer:
     """Add or replace one image, sent as the body itself or as a form's file. 201 where there was none of this id."""
     given = await read_one(request, id)
     limit = state.settings.max_image_bytes
@@ -91,7 +101,7 @@ async def put_image(id: str, request: Request, response: Response, state: Curren
 
 
 @router.patch("/{id:path}", responses=documented("image-not-found", "image-changed"))
-def change_metadata(id: str, body: MetadataBody, state: CurrentState, _: Admin) -> ImageAnswer:
+def change_metadata(id: WholeId, body: MetadataBody, state: CurrentState, _: Admin) -> ImageAnswer:
     """Change metadata: fields that are given are set, fields that are null are removed (RFC 7396)."""
     store, snapshot = state.gallery.store, state.searcher.snapshot
     record = store.record(id)
@@ -108,7 +118,7 @@ def change_metadata(id: str, body: MetadataBody, state: CurrentState, _: Admin) 
 
 
 @router.delete("/{id:path}", status_code=204, responses=documented("image-not-found"))
-def delete_image(id: str, state: CurrentState, _: Admin) -> None:
+def delete_image(id: WholeId, state: CurrentState, _: Admin) -> None:
     """Remove an image. No search that begins after the answer returns it."""
     record = state.gallery.store.record(id)
     state.gallery.store.remove([record.id])

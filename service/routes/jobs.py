@@ -21,10 +21,15 @@ router = APIRouter(prefix="/v1/admin/jobs", tags=["admin"], dependencies=[Depend
 
 _LOOK_EVERY_S = 0.2
 _KEEP_ALIVE_S = 15.0
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {"event": {"enum": ["progress", "end"]}, "data": {"type": "string", "description": "a job, as JSON"}},
+}
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "server-sent events: `progress` at each change and `end` at the end, each with the job as data",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
 

@@ -11,10 +11,11 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import QueryParams
 
 from service.batching import Receive
-from service.errors import BodyTooLargeError, ContentTypeError, RequestError
+from service.errors import BodyTooLargeError, ContentTypeError
 from service.openapi import documented
+from service.parameters import documented_as_text, from_json, from_text, given_by
 from service.pipeline import Answer, Query
-from service.routes.uploads import body_of, decode_base64, files_of, media_type_of, read_json
+from service.routes.uploads import ITSELF, body_of, decode_base64, files_of, media_type_of, read_json
 from service.schemas import (
     LengthAnswer,
     LengthsAnswer,
@@ -27,12 +28,10 @@ from service.state import CurrentState, State, state_of
 
 router = APIRouter(prefix="/v1", tags=["search"])
 
-_MAX_FIELDS = 20
-_PARAMETERS = SearchParameters.model_json_schema()["properties"]
-_DOCUMENTED = body_of("application/json", {"$ref": "#/components/schemas/SearchBody"}, **_PARAMETERS) | {
-    "parameters": [
-        {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in _PARAMETERS.items()
-    ],
+_MAX_FIELDS = 40
+_TEXT = documented_as_text()
+_DOCUMENTED = body_of({"application/json": {"$ref": "#/components/schemas/SearchBody"}, **ITSELF}, **_TEXT) | {
+    "parameters": [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in _TEXT.items()]
 }
 
 
@@ -105,12 +104,14 @@ async def _read(request: Request) -> Query:
     if media_type == "multipart/form-data":
         async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
             upload = await files_of(form)[0].read()
-            fields = {name: value for name, value in form.multi_items() if name != "image"}
-        if not fields:
-            return Query(_parameters(request.scope["query_string"]), image=upload)
-        return Query(SearchParameters.model_validate(dict(request.query_params) | fields), image=upload)
+            fields = [(name, value) for name, value in form.multi_items() if name != "image"]
+        asked = _parameters(request.scope["query_string"])
+        if fields:
+            asked = SearchParameters.model_validate({**given_by(asked), **given_by(from_text(fields))})
+        return Query(asked, image=upload)
     if media_type == "application/json":
-        return query_of(SearchBody.model_validate(dict(request.query_params) | await read_json(request)))
+        shared = given_by(_parameters(request.scope["query_string"]))
+        return query_of(from_json(await read_json(request), shared))
     raise ContentTypeError(
         "a search takes multipart/form-data with a file `image`, an image as the body itself (image/...), "
         f"or application/json, not '{media_type or 'nothing'}'"
@@ -120,13 +121,11 @@ async def _read(request: Request) -> Query:
 @lru_cache(maxsize=256)
 def _parameters(query_string: bytes) -> SearchParameters:
     """Many searches are asked for in the same way."""
-    return SearchParameters.model_validate(dict(QueryParams(query_string)))
+    return from_text(QueryParams(query_string).multi_items())
 
 
 def query_of(asked: SearchBody) -> Query:
     """The search that a JSON object asks for. Raises: RequestError."""
-    if sum(value is not None for value in (asked.image, asked.id, asked.code)) != 1:
-        raise RequestError("give exactly one of image (base64), id and code")
     return Query(asked, image=None if asked.image is None else decode_base64(asked.image), id=asked.id, code=asked.code)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
@@ -16,22 +17,31 @@ from service.errors import ContentTypeError, InputError, RequestError
 from service.image_schemas import AddBody, ImageId, Metadata
 
 MAX_IMAGES = 1000
+_MAX_FIELDS = 40
 _ID: TypeAdapter[str] = TypeAdapter(ImageId)
 _METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
 
 FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 
 
-def body_of(other_type: str, other_schema: dict[str, Any], **fields: dict[str, Any]) -> dict[str, Any]:
-    """For the API document: a body that is a form with a file `image` and more fields, or of another media type."""
-    form = {"type": "object", "required": ["image"], "properties": {"image": FILE, **fields}}
-    content = {"multipart/form-data": {"schema": form}, other_type: {"schema": other_schema}}
+# An image as the body itself.
+ITSELF: dict[str, dict[str, Any]] = {"application/octet-stream": FILE, "image/*": FILE}
+
+
+def body_of(others: Mapping[str, dict[str, Any]], **fields: dict[str, Any]) -> dict[str, Any]:
+    """For the API document: a body that is a form with a file `image` and more fields, or of other media types."""
+    form = {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": FILE, **fields},
+        "additionalProperties": False,
+    }
+    content = {name: {"schema": schema} for name, schema in {"multipart/form-data": form, **others}.items()}
     return {"requestBody": {"required": True, "content": content}}
 
 
 ADD_BODY = body_of(
-    "application/json",
-    {"$ref": "#/components/schemas/AddBody"},
+    {"application/json": {"$ref": "#/components/schemas/AddBody"}},
     image={
         "type": "array",
         "items": FILE,
@@ -44,7 +54,7 @@ ADD_BODY = body_of(
         "description": "a JSON object for all files, or a JSON list of one object for each",
     },
 )
-PUT_BODY = body_of("image/*", FILE, metadata={"type": "string", "description": "a JSON object"})
+PUT_BODY = body_of(ITSELF, metadata={"type": "string", "description": "a JSON object"})
 
 
 def media_type_of(request: Request) -> str:
@@ -66,6 +76,7 @@ async def read_images(request: Request) -> list[SourceImage]:
     if media_type == "multipart/form-data":
         async with request.form(max_files=MAX_IMAGES, max_fields=2 * MAX_IMAGES) as form:
             files = files_of(form)
+            _refuse_others(form, ("image", "id", "metadata"))
             ids = [str(value) for name, value in form.multi_items() if name == "id"] or [
                 f.filename or "" for f in files
             ]
@@ -92,8 +103,9 @@ async def read_one(request: Request, id: str) -> SourceImage:
     checked = _ID.validate_python(id)
     media_type = media_type_of(request)
     if media_type == "multipart/form-data":
-        async with request.form(max_files=1, max_fields=1) as form:
+        async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
             image = files_of(form)[0]
+            _refuse_others(form, ("image", "metadata"))
             return SourceImage(checked, await image.read(), metadata=_metadata_of(form.get("metadata"), 1)[0])
     if media_type.startswith("image/") or media_type == "application/octet-stream":
         return SourceImage(checked, await request.body())
@@ -119,6 +131,12 @@ def decode_base64(text: str, *, name: str = "image") -> bytes:
         return base64.b64decode(text.rpartition(",")[2] if text.startswith("data:") else text, validate=True)
     except (binascii.Error, ValueError):
         raise InputError(f"`{name}` is not base64", parameter=name) from None
+
+
+def _refuse_others(form: FormData, known: tuple[str, ...]) -> None:
+    for name in form:
+        if name not in known:
+            raise InputError(f"there is no field {name!r}; there are {', '.join(known)}", parameter=name)
 
 
 def _metadata_of(given: Any, count: int) -> list[dict[str, Any]]:

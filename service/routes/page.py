@@ -1,0 +1,28 @@
+"""What is no route of the API: the page's files, and 405 with all methods where a path has a route for others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastapi import APIRouter, HTTPException
+from fastapi.routing import APIRoute
+from fastapi.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+
+class Page:
+    """The files of a directory at every path that no route of the API has."""
+
+    def __init__(self, directory: Path, routers: Sequence[APIRouter]) -> None:
+        self._files = StaticFiles(directory=directory, html=True)
+        self._routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            # The router hands a path over if its method is wrong, route by route: only all of them know what is right.
+            path = next((route.path for route in self._routes if route.path_regex.match(scope["path"])), None)
+            if path is not None:
+                known = {method for route in self._routes if route.path == path for method in route.methods or ()}
+                raise HTTPException(405, headers={"Allow": ", ".join(sorted(known))})
+        await self._files(scope, receive, send)
