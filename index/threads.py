@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-_QUERIES_WORTH_A_TEAM = 16
+_QUERIES_WORTH_A_TEAM = 64  # a batch of searches has fewer, and other threads have batches of their own
 
 
 class all_cores:  # noqa: N801 - reads as a statement: with all_cores()

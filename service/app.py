@@ -19,7 +19,7 @@ from service.batching import Batcher, Observe
 from service.gallery.layout import Gallery
 from service.jobs import Jobs, Runner, now
 from service.keys import AdminKey, load_or_create_key
-from service.middleware import BodyLimit, RequestEnvelope
+from service.middleware import BodyLimit, RequestEnvelope, Shortcut
 from service.pipeline import Pipeline
 from service.routes import admin, backups, batch, browse, eigenfunctions, embeddings, health, images, jobs, page, search
 from service.searcher import Searcher
@@ -87,6 +87,7 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
     # base64 makes an image a third larger
     limit = settings.max_image_bytes * 4 // 3 + _FORM_OVERHEAD_BYTES
     batches = dict.fromkeys(_BATCH_PATHS, max(limit, settings.max_batch_bytes))
+    app.add_middleware(Shortcut, routes={"/v1/search": search.search})
     app.add_middleware(BodyLimit, max_bytes=limit, larger=batches, timeout_s=settings.upload_timeout_s)
     app.add_middleware(RequestEnvelope)
     return app

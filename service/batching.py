@@ -1,7 +1,8 @@
 """Dynamic batching: concurrent requests are prepared in parallel and finished together, off the event loop.
 
-Every thread does what is most urgent: finish a batch that is full or has waited long enough, or else prepare the next
-request. So an idle service waits for nothing, and a busy one fills its batches while it prepares.
+Each thread prepares one waiting request after the other and then finishes those together. It goes on preparing for as
+long as requests wait, the batch has room, and no longer than finishing a batch takes: so an idle service waits for
+nothing, and a busy one fills its batches without making the first of a batch wait for long.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -22,8 +23,7 @@ A = TypeVar("A")
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Observe = Callable[[str, float], None]
 
-# Waiting for company is never worth more than this, nor more than the work that it may save.
-_MAX_WINDOW_S = 0.005
+_MAX_WINDOW_S = 0.01
 _SWEEP_S = 0.05
 _SMOOTHING = 0.1
 
@@ -31,12 +31,12 @@ _SMOOTHING = 0.1
 class _Job(Generic[Q, A]):
     """A request that was accepted. It is over when its future is done, whoever did that."""
 
-    __slots__ = ("arrived", "future", "place", "query", "ready", "receive", "watch")
+    __slots__ = ("arrived", "future", "place", "query", "receive", "watch")
 
     def __init__(self, query: Q, future: asyncio.Future[A], receive: Receive | None, *, place: int) -> None:
         """Take the place-th of the places for requests in progress."""
         self.query, self.future, self.receive, self.place = query, future, receive, place
-        self.arrived = self.ready = time.perf_counter()
+        self.arrived = time.perf_counter()
         self.watch: asyncio.Task[None] | None = None
 
     @property
@@ -80,13 +80,9 @@ class Batcher(Generic[Q, A]):
         self._max_waiting, self._max_batch, self._deadline_s = max_waiting, max_batch, deadline_s
         self._jobs: dict[_Job[Q, A], None] = {}
         self._sweeper: asyncio.Task[None] | None = None
-        self._changed = threading.Condition()
-        self._waiting: deque[_Job[Q, A]] = deque()
-        self._ready: list[_Job[Q, A]] = []
-        self._preparing = 0
+        self._waiting: SimpleQueue[_Job[Q, A] | None] = SimpleQueue()
         self._window_s = 0.0
         self._pace_s = 0.0
-        self._closed = False
         self._threads = [
             threading.Thread(target=self._run, name=f"batcher-{number}", daemon=True) for number in range(threads)
         ]
@@ -122,9 +118,7 @@ class Batcher(Generic[Q, A]):
         self._jobs[job] = None
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())
-        with self._changed:
-            self._waiting.append(job)
-            self._changed.notify()
+        self._waiting.put(job)
         try:
             return await job.future
         finally:
@@ -134,9 +128,8 @@ class Batcher(Generic[Q, A]):
 
     def close(self) -> None:
         """Finish what was accepted, then end the threads."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        for _ in self._threads:
+            self._waiting.put(None)
         for thread in self._threads:
             thread.join()
 
@@ -154,53 +147,36 @@ class Batcher(Generic[Q, A]):
         self._sweeper = None
 
     def _run(self) -> None:
-        while True:
-            jobs, prepared = self._next()
-            if not jobs:
-                return
-            if prepared:
-                self._finish_batch(jobs)
-            else:
-                self._prepare_one(jobs[0])
+        while (job := self._waiting.get()) is not None:
+            batch: list[_Job[Q, A]] = []
+            begun = time.perf_counter()
+            while job is not None:
+                if not job.over and self._prepare_one(job):
+                    batch.append(job)
+                if len(batch) >= self._max_batch or time.perf_counter() - begun > self._window_s:
+                    break
+                job = self._next_at_once()
+            self._finish_all(batch)
 
-    def _next(self) -> tuple[list[_Job[Q, A]], bool]:
-        """A batch to finish (True), or one request to prepare (False); nothing when closed and all is done."""
-        with self._changed:
-            while True:
-                while self._waiting and self._waiting[0].over:
-                    self._waiting.popleft()
-                pending = self._waiting or self._preparing
-                if self._ready:
-                    left_s = self._ready[0].ready + self._window_s - time.perf_counter()
-                    if not pending or len(self._ready) >= self._max_batch or left_s <= 0:
-                        batch = self._ready[: self._max_batch]
-                        del self._ready[: self._max_batch]
-                        return batch, True
-                if self._waiting:
-                    self._preparing += 1
-                    return [self._waiting.popleft()], False
-                if self._closed and not pending:
-                    return [], False
-                self._changed.wait(left_s if self._ready else None)
+    def _next_at_once(self) -> _Job[Q, A] | None:
+        try:
+            job = self._waiting.get_nowait()
+        except Empty:
+            return None
+        if job is None:  # it tells some thread to end, and this one is busy
+            self._waiting.put(None)
+        return job
 
-    def _prepare_one(self, job: _Job[Q, A]) -> None:
-        begun = time.perf_counter()
-        error: Exception | None = None
+    def _prepare_one(self, job: _Job[Q, A]) -> bool:
+        self._observe("queue", time.perf_counter() - job.arrived)
         try:
             self._prepare(job.query)
-        except Exception as raised:  # it is this request's answer, whatever it is
-            error = raised
-        job.ready = time.perf_counter()
-        self._observe("queue", begun - job.arrived)
-        with self._changed:
-            self._preparing -= 1
-            if error is None:
-                self._ready.append(job)
-            self._changed.notify()
-        if error is not None:
+        except Exception as error:  # it is this request's answer, whatever it is
             _deliver([job], [error])
+            return False
+        return True
 
-    def _finish_batch(self, batch: list[_Job[Q, A]]) -> None:
+    def _finish_all(self, batch: Sequence[_Job[Q, A]]) -> None:
         jobs = [job for job in batch if not job.over]
         if not jobs:
             return
@@ -208,14 +184,13 @@ class Batcher(Generic[Q, A]):
         outcomes: Sequence[A | Exception]
         try:
             outcomes = self._finish([job.query for job in jobs])
-        except Exception as raised:
-            outcomes = [raised] * len(jobs)
+        except Exception as error:
+            outcomes = [error] * len(jobs)
         _deliver(jobs, outcomes)
         ended = time.perf_counter()
         self._observe("batch", len(jobs))
-        took, each = ended - begun, (ended - jobs[0].arrived) / jobs[0].place
-        self._window_s += _SMOOTHING * (min(took, _MAX_WINDOW_S) - self._window_s)
-        self._pace_s += _SMOOTHING * (each - self._pace_s)
+        self._window_s += _SMOOTHING * (min(ended - begun, _MAX_WINDOW_S) - self._window_s)
+        self._pace_s += _SMOOTHING * ((ended - jobs[0].arrived) / jobs[0].place - self._pace_s)
 
 
 async def _watch(job: _Job[Any, Any], receive: Receive) -> None:

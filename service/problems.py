@@ -64,6 +64,8 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
 _BY_TYPE = {error: (status, name) for error, status, name in TABLE}
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}}
 
+FORESEEN = (EigenlensError, ValidationError, HTTPException, ClientDisconnect)
+
 
 class ProblemResponse(JSONResponse):
     """An application/problem+json answer."""
@@ -115,35 +117,30 @@ def answer(found: dict[str, Any]) -> JSONResponse:
     return ProblemResponse(found, status_code=status, headers=headers)
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of the application as a problem."""
-
-    @app.exception_handler(EigenlensError)
-    async def explained(request: Request, error: EigenlensError) -> JSONResponse:
+def response_to(error: Exception, request: Request) -> JSONResponse:
+    """The answer to a request that ended in an error."""
+    if isinstance(error, EigenlensError | ValidationError):
         return answer(explain(error, request=request))
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    if isinstance(error, RequestValidationError):
         return answer(_invalid(request, error.errors()))
-
-    @app.exception_handler(ValidationError)
-    async def invalid_model(request: Request, error: ValidationError) -> JSONResponse:
-        return answer(explain(error, request=request))
-
-    @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
+    if isinstance(error, HTTPException):
         name = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
         found = answer(problem(error.status_code, name, str(error.detail), request=request))
         found.headers.update(error.headers or {})
         return found
-
-    @app.exception_handler(ClientDisconnect)
-    async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+    if isinstance(error, ClientDisconnect):
         return answer(problem(400, "client-gone", "the client left before its request was complete", request=request))
+    return answer(problem(500, "unforeseen", "the service failed; its log has the reason", request=request))
 
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        return answer(problem(500, "unforeseen", "the service failed; its log has the reason", request=request))
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application as a problem."""
+
+    async def respond(request: Request, error: Exception) -> JSONResponse:
+        return response_to(error, request)
+
+    for kind in (*FORESEEN, RequestValidationError, Exception):
+        app.add_exception_handler(kind, respond)
 
 
 def _invalid(request: Request, found: Any) -> dict[str, Any]:
