@@ -101,9 +101,9 @@ def build_gallery(root: Path, *, count: int = 40, lengths: Sequence[int] = LENGT
 
 
 @contextlib.contextmanager
-def serving(settings: Settings) -> Iterator[httpx.Client]:
-    """A uvicorn server on a free port, in a thread, and a client of it."""
-    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_level="warning", lifespan="on")
+def serving(settings: Settings, *, port: int = 0) -> Iterator[httpx.Client]:
+    """A uvicorn server on a port, a free one if 0, in a thread, and a client of it."""
+    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=port, log_level="warning", lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

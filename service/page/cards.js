@@ -45,6 +45,11 @@ export class Cards {
     }
   }
 
+  /** Make all cards again when they are shown next. */
+  forget() {
+    this.cards.clear();
+  }
+
   /** Show an image no longer. */
   drop(id) {
     this.cards.get(id)?.item.remove();

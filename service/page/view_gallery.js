@@ -4,7 +4,7 @@ import { startAdding } from "./admin_add.js";
 import { startGenerations } from "./admin_generations.js";
 import { startGlance } from "./admin_glance.js";
 import { startRebuild } from "./admin_rebuild.js";
-import { call, hasKey, useKey } from "./api.js";
+import { call, events, hasKey, useKey } from "./api.js";
 import { Cards } from "./cards.js";
 import { find, h, settled } from "./dom.js";
 import { searchFrom } from "./query.js";
@@ -81,6 +81,7 @@ export function startGallery(trouble) {
     }
   }
 
+  events.addEventListener("key", () => cards.forget());
   prefix.addEventListener("input", settled(() => load(), 200));
   find("browse-more").addEventListener("click", () => load(next));
   new IntersectionObserver((entries) => { if (next && entries.some((entry) => entry.isIntersecting)) load(next); }, { rootMargin: "400px" }).observe(find("browse-more"));

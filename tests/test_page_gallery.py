@@ -1,0 +1,139 @@
+"""The gallery on the page: its images; with the key adding, deleting, rebuilding and going back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from service.gallery.layout import Gallery
+from tests.pages import Watch, browser, drop, ids_of, in_a_browser, opened, searched
+from tests.service_builders import build_gallery, image_id, pixels_of, png, serving, settings_of
+
+__all__ = ["browser"]
+pytestmark = in_a_browser
+SLOW_MS = 60_000
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Gallery:
+    return build_gallery(tmp_path, count=60)
+
+
+@pytest.fixture
+def watched(gallery: Gallery, browser: Browser) -> Iterator[tuple[Page, Watch]]:
+    with (
+        serving(settings_of(gallery)) as client,
+        opened(browser, str(client.base_url).rstrip("/"), view="/#gallery") as (page, watch),
+    ):
+        yield page, watch
+
+
+@pytest.fixture
+def page(watched: tuple[Page, Watch], gallery: Gallery) -> Page:
+    sign_in(watched[0], gallery)
+    return watched[0]
+
+
+def sign_in(page: Page, gallery: Gallery) -> None:
+    page.locator("#key").fill((gallery.root / "admin.key").read_text().strip())
+    page.locator("#key").press("Enter")
+    expect(page.locator("#key-panel")).to_contain_text("The key is in use.")
+
+
+def test_a_wrong_key_is_refused_and_nothing_can_be_changed(watched: tuple[Page, Watch]) -> None:
+    page, watch = watched
+    watch.provoked = ("401",)
+    for wrong in ("not-the-key-at-all", "with spaces and ü"):
+        page.locator("#key").fill(wrong)
+        page.locator("#key").press("Enter")
+        expect(page.locator("#key-error")).not_to_be_empty()
+        expect(page.locator("#key")).to_be_focused()
+    expect(page.locator("#browse li").first).to_be_visible()
+    expect(page.get_by_role("button", name="Delete")).to_have_count(0)
+    expect(page.locator("#admin > *")).to_have_count(0)
+
+
+def test_the_key_is_kept_nowhere(page: Page) -> None:
+    kept = page.evaluate("() => [document.cookie, localStorage.length, sessionStorage.length, location.href].join()")
+    assert kept.startswith(",0,0,http")
+    page.reload()
+    expect(page.locator("#key")).to_be_visible()
+    expect(page.locator("#key")).to_have_value("")
+    expect(page.locator("#admin > *")).to_have_count(0)
+
+
+def test_images_are_added_by_drop_with_what_became_of_each(page: Page) -> None:
+    files = [
+        ("new boot.png", png(pixels_of(1000)), "image/png"),
+        ("notes.txt", b"no image", "text/plain"),
+        ("other.png", png(pixels_of(1001)), "image/png"),
+    ]
+    page.locator("#add-folder").fill("fresh")
+    page.locator("#add-label").fill("<b>boots</b>")
+    drop(page, "#add-drop", files)
+    outcomes = page.locator("#add-outcomes li")
+    expect(outcomes).to_have_count(3)
+    expect(outcomes.filter(has_text="new boot.png")).to_contain_text("added")
+    expect(outcomes.filter(has_text="notes.txt")).to_contain_text("failed")
+    expect(outcomes.filter(has_text="notes.txt").locator(".bad")).to_contain_text("image")
+    expect(page.locator("#add-status")).to_have_text("Finished: 2 added, 1 failed.")
+    expect(page.locator("#facts")).to_contain_text("62 images")
+    page.locator("#browse-prefix").fill("fresh/")
+    expect(page.locator("#browse li")).to_have_count(2)
+    expect(page.locator("#browse .label").first).to_have_text("<b>boots</b>")
+    page.locator("#browse button.card").first.click()
+    searched(page, "<b>boots</b>")
+    expect(page.locator("#results li").first).to_be_visible()
+
+
+def test_an_image_is_deleted_at_the_second_click_only(page: Page) -> None:
+    page.locator("#browse-prefix").fill(image_id(7))
+    expect(page.locator("#browse li")).to_have_count(1)
+    button = page.get_by_role("button", name=f"Delete {image_id(7)}")
+    button.click()
+    expect(button).to_have_text("Really delete?")
+    page.locator("#browse-prefix").focus()
+    expect(button).to_have_text("Delete")
+    button.press("Enter")
+    button.press("Enter")
+    expect(page.locator("#browse-status")).to_have_text(f"{image_id(7)} was deleted.")
+    expect(page.locator("#facts")).to_contain_text("59 images")
+    assert image_id(7) not in ids_of(page, "browse")
+
+
+@pytest.mark.timeout(180)
+def test_a_rebuild_is_watched_and_undone(page: Page) -> None:
+    drop(page, "#add-drop", [("added.png", png(pixels_of(1002)), "image/png")])
+    expect(page.locator("#facts")).to_contain_text("61 images")
+    page.locator("#rebuild-lengths").fill("3, 6")
+    page.get_by_role("button", name="Rebuild", exact=True).click()
+    expect(page.locator("#rebuild-status")).to_have_text("Done: generation 2 is served.", timeout=SLOW_MS)
+    expect(page.locator("#facts")).to_contain_text("generation 2")
+    rows = page.locator("#generations tbody tr")
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text("3, 6, 12")
+    expect(rows.first).to_contain_text("served now")
+    page.get_by_role("button", name="Serve generation 1").click()
+    expect(page.locator("#generations-status")).to_have_text("Generation 1 is served.")
+    expect(page.locator("#facts")).to_contain_text("61 images")
+    expect(page.locator("#facts")).to_contain_text("generation 1 and 1 since")
+    expect(page.locator("#glance")).to_contain_text("ready")
+
+
+def test_a_rebuild_that_cannot_be_says_why(watched: tuple[Page, Watch], gallery: Gallery) -> None:
+    page, watch = watched
+    watch.provoked = ("422",)
+    sign_in(page, gallery)
+    page.locator("#rebuild-lengths").fill("99")
+    page.get_by_role("button", name="Rebuild", exact=True).click()
+    expect(page.locator("#rebuild-status")).to_contain_text("99")
+
+
+def test_the_key_is_forgotten_on_demand(page: Page) -> None:
+    expect(page.get_by_role("button", name="Delete").first).to_be_visible()
+    page.get_by_role("button", name="Forget the key").click()
+    expect(page.locator("#key")).to_be_visible()
+    expect(page.get_by_role("button", name="Delete")).to_have_count(0)
