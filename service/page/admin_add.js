@@ -14,7 +14,7 @@ export function startAdding(place, changed) {
   const status = h("p", { role: "status", id: "add-status" });
   const list = h("ul", { class: "outcomes", id: "add-outcomes", "aria-label": "What became of each image" });
   place.append(h("section", { class: "panel", "aria-labelledby": "add-title" }, h("h2", { id: "add-title" }, "Add images"), zone,
-    h("p", { class: "choice" }, h("label", { htmlFor: "add-folder" }, "Folder of their names: "), folder, h("label", { htmlFor: "add-label" }, " Label: "), label), bar, status, list));
+    h("div", { class: "fields" }, h("label", { class: "choice" }, "Folder: ", folder), h("label", { class: "choice" }, "Label: ", label)), bar, status, list));
 
   const waiting = [];
   let [sent, all, busy] = [0, 0, false];
