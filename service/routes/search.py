@@ -49,7 +49,9 @@ class _DirectRoute(APIRoute):
 
 async def search(request: Request) -> Response:
     """Images most like the one that is sent, best first. Parameters go into the query string or beside the image."""
-    answer = await answer_search(state_of(request), await _read(request), receive=request.receive)
+    state = state_of(request)
+    state.batcher.check()  # what would be refused is not read first
+    answer = await answer_search(state, await _read(request), receive=request.receive)
     return Response(answer.body, media_type="application/json", headers={"Server-Timing": answer.header})
 
 
