@@ -148,8 +148,7 @@ async def open_loop(
             was_due = due.popleft()
             connection.send(was_due if from_due else time.perf_counter())
         await asyncio.sleep(max(0.0, min(at - now, 0.001)) if idle else 0.001)
-    taken = time.perf_counter() - begin
-    return taken
+    return time.perf_counter() - begin
 
 
 def run(spec: dict[str, Any]) -> dict[str, Any]:

@@ -36,9 +36,10 @@ _BATCH = 16
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def write_photos(source: Source, folder: Path) -> None:
-    """JPEG photographs of each size, made from the source's, below `folder`; what is there is left as it is."""
-    for name, (side, pixels, count) in PHOTOS.items():
+def write_photos(source: Source, folder: Path, *, sizes: Iterable[str]) -> None:
+    """JPEG photographs of these sizes, made from the source's, below `folder`; what is there is left as it is."""
+    for name in sizes:
+        side, pixels, count = PHOTOS[name]
         target = folder / name
         if target.is_dir() and len(list(target.iterdir())) == count:
             continue

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.records import append_records, make_record, read_records
 from benchmarks.service import PHOTOS, Cell, Measured, Server, merged, run_in_process, run_load, servers, write_photos
+from model.errors import ConfigError
 from model.images.sources import open_source
 from service.gallery.layout import Gallery
 
@@ -52,12 +53,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure what has no record yet. Raises: EigenlensError."""
+    unknown = [size for size in args.sizes if size not in PHOTOS]
+    if unknown:
+        raise ConfigError(f"there is no size '{unknown[0]}'; available: {', '.join(PHOTOS)}")
     gallery = Gallery(args.gallery)
     number, generation = gallery.open_current()
     params = {"encoder": generation.encoder_id, "images": len(generation), "generation": number}
     args.work.mkdir(parents=True, exist_ok=True)
     photos = args.work / "photos"
-    write_photos(open_source(args.photos), photos)
+    write_photos(open_source(args.photos), photos, sizes=args.sizes)
     records = _Records(args, params)
     with servers(args.gallery, args.work) as started:
         for photo in args.sizes:
@@ -145,6 +149,7 @@ class _Records:
     def add(self, method: str, cell: Cell, measured: Measured, **more: Any) -> None:
         """Keep what a cell came to, and tell it."""
         params = {"photo": cell.photo, "load": cell.load, "concurrency": cell.concurrency, "seconds": cell.seconds}
+        params |= {"rounds": len(measured.throughputs)}
         params |= {"statuses": dict(measured.statuses), "lost": measured.lost, **self._params, **more}
         if cell.rate is not None:
             params["rate"] = cell.rate

@@ -1,0 +1,76 @@
+"""Tables of the service's throughput and latency, from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_NONE = "No record yet."
+_Record = Mapping[str, Any]
+
+
+def closed_table(records: Sequence[_Record]) -> str:
+    """Photographs and clients by method: searches a second, and latency percentiles of the service."""
+    found = _newest(records, loads=("closed",))
+    cells = sorted({key[1:] for key in found}, key=lambda cell: (_SIZES.index(cell[1]), cell[3]))
+    if not cells:
+        return _NONE
+    lines = [
+        "| gallery | photographs | clients | limit of the cores | Eigenlens | plain FastAPI | its p50 / p95 / p99 "
+        "| batch |",
+        "|---" * 8 + "|",
+    ]
+    for cell in cells:
+        ours, limit, plain = (found.get((name, *cell), {}) for name in ("eigenlens", "in-process", "plain-fastapi"))
+        lines.append(
+            f"| {cell[0]} | {cell[1]} | {cell[3]} | {_rate(limit)} | {_rate(ours)} | {_rate(plain)} | {_latency(ours)} "
+            f"| {ours.get('batch_mean', 1):.3g} |"
+        )
+    return "\n".join(lines)
+
+
+def open_table(records: Sequence[_Record]) -> str:
+    """Searches that come at random moments, whether or not earlier ones were answered."""
+    found = _newest(records, loads=("open", "overload"))
+    if not found:
+        return _NONE
+    lines = [
+        "| gallery | photographs | load | sent | answered | refused (429) | p50 / p95 / p99 of the answered | memory |",
+        "|---" * 8 + "|",
+    ]
+    for key, values in sorted(found.items(), key=lambda item: (_SIZES.index(item[0][2]), item[0][3])):
+        _, data, photo, _, _ = key
+        params = values["params"]
+        statuses, seconds = params["statuses"], params["seconds"] * params["rounds"]
+        sent, refused = sum(statuses.values()), statuses.get("429", 0)
+        share = f"{params['share']:.0%}" if params["share"] < 1 else f"{params['share']} times"
+        lines.append(
+            f"| {data} | {photo} | {share} | {sent / seconds:,.0f}/s | {values['throughput_rps']:,.0f}/s "
+            f"| {refused / max(1, sent):.0%} | {_latency(values)} "
+            f"| {values['memory_mb']:,.0f} MB {values['memory_growth_mb']:+.1f} |"
+        )
+    return "\n".join(lines)
+
+
+_SIZES = ("200px", "1mp", "12mp")
+
+
+def _newest(records: Sequence[_Record], *, loads: Sequence[str]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Metrics, and the params, of each method, gallery, size, load and concurrency; the newest of each."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in records:
+        params = record["params"]
+        if record["bench"] == "service" and params["load"] in loads:
+            key = record["method"], record["data"], params["photo"], params["load"], params["concurrency"]
+            found.setdefault(key, {})[record["metric"]] = record["value"]
+            found[key]["params"] = params
+    return found
+
+
+def _rate(values: Mapping[str, Any]) -> str:
+    return f"{values['throughput_rps']:,.0f}/s" if values else "–"
+
+
+def _latency(values: Mapping[str, Any]) -> str:
+    shown = [f"{values[name]:.3g}" for name in ("p50_ms", "p95_ms", "p99_ms") if name in values]
+    return f"{' / '.join(shown)} ms" if shown else "–"
