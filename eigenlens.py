@@ -17,13 +17,25 @@ COMMANDS = {
     "build": ("service.commands.build", "build or rebuild a gallery: images, codes, prefix indexes"),
     "serve": ("service.commands.serve", "answer searches over HTTP, with a web page"),
     "search": ("service.commands.search", "search a running service for images like one of yours"),
+    "add": ("service.commands.add", "upload images to a running service"),
+    "rm": ("service.commands.remove", "remove images of a running service"),
+    "rebuild": ("service.commands.rebuild", "have a running service build its next generation"),
+    "jobs": ("service.commands.jobs", "list, follow and cancel the jobs of a running service"),
+    "generations": ("service.commands.generations", "list, activate and remove generations of a running service"),
+    "stats": ("service.commands.stats", "how large a running service's gallery is, and what is going on"),
+    "backup": ("service.commands.backup", "one consistent archive of a running service's gallery"),
+    "restore": ("service.commands.restore", "make a gallery from a backup, or undo changes of a served one"),
     "bench": ("benchmarks.command", "measure quality and speed, and write the results down"),
 }
 EXTRAS = {"torch": "train", "safetensors": "train", "onnx": "train", "faiss": "cpu", "matplotlib": "bench"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns: the exit status: 0 done, 1 an explained error, 2 wrong usage, 130 interrupted."""
+    """Run one command.
+
+    Returns: the exit status: 0 done, 1 an explained error, 2 wrong usage, 130 interrupted; of commands that ask a
+        service also 3 not found, 4 no key or one that does not do, 5 no service or an overloaded one, 6 done in part.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = given[0] if given else "--help"
     if name not in COMMANDS:
@@ -42,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except EigenlensError as error:
         print(f"eigenlens: error: {error}", file=sys.stderr)
-        return 1
+        return int(getattr(error, "exit_status", 1))
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
@@ -55,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _usage(name: str) -> int:
-    lines = [f"  {command:<8} {summary}" for command, (_, summary) in COMMANDS.items()]
+    lines = [f"  {command:<11} {summary}" for command, (_, summary) in COMMANDS.items()]
     text = "\n".join(
         [
             "usage: eigenlens COMMAND [options]    (eigenlens COMMAND --help tells more)",

@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.errors import SettingsError
 
 _PREFIX = "EIGENLENS_"
+# Of the commands that ask a service.
+_OF_CLIENTS = {"EIGENLENS_URL", "EIGENLENS_KEY"}
 
 
 class Settings(BaseSettings):
@@ -44,7 +46,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _refuse_unknown(self) -> Self:
-        known = {f"{_PREFIX}{name}".upper() for name in type(self).model_fields}
+        known = {f"{_PREFIX}{name}".upper() for name in type(self).model_fields} | _OF_CLIENTS
         unknown = sorted(v for v in os.environ if v.startswith(_PREFIX) and v not in known)
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}; there are {', '.join(sorted(known))}")

@@ -1,1 +1,1 @@
-"""The service's commands: build, serve, search."""
+"""The service's commands: build, serve, restore, and those that ask a running service."""

@@ -1,4 +1,4 @@
-"""`eigenlens search`: ask a running service for images like a file."""
+"""`eigenlens search`: ask a running service for images like a file, or like one of its own."""
 
 from __future__ import annotations
 
@@ -7,75 +7,89 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from service.client_calls import Call, search
+from service.client_types import SearchAnswer, SearchOptions
+from service.commands.connection import configure_connection, connect, plain, print_json
 from service.errors import ServiceError
 
 EPILOG = """examples:
   eigenlens search shoe.jpg
   eigenlens search shoe.jpg --length 16 --k 5
   eigenlens search shoe.jpg --recall 0.95 --filter '{"label": "boots"}'
-  eigenlens search shoe.jpg --length 8 --rerank full --json"""
+  eigenlens search shoe.jpg --length 8 --rerank full --json
+  eigenlens search --id boots/0001.png --group-duplicates 0.98 --offset 10"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("image", metavar="IMAGE", type=Path, help="an image file")
+    parser.add_argument("image", metavar="IMAGE", type=Path, nargs="?", help="an image file")
+    parser.add_argument("--id", metavar="ID", help="an image of the gallery instead; it is left out of the results")
     parser.add_argument("--length", metavar="N|auto", help="prefix length to search (default: the cheapest good plan)")
     parser.add_argument("--k", type=int, default=10, help="results (default: %(default)s)")
+    parser.add_argument("--offset", type=int, metavar="N", help="better results to pass over")
+    parser.add_argument("--min-score", type=float, metavar="S", help="leave worse results out, -1 to 1")
+    parser.add_argument(
+        "--group-duplicates", type=float, metavar="C", help="gather images of this cosine or more behind the best"
+    )
     parser.add_argument("--rerank", metavar="N|full", help="rescore a shortlist exactly at N coordinates, or at all")
     parser.add_argument(
         "--recall", metavar="R", type=float, help="share of the exact best that has to be found, 0 to 1"
     )
     parser.add_argument("--max-latency-ms", metavar="MS", type=float, help="what the search itself may take")
     parser.add_argument("--filter", metavar="JSON", help='which images may be found, such as {"label": "boots"}')
-    parser.add_argument("--url", default="http://127.0.0.1:8080", help="address of the service (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
+    configure_connection(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Search and print a table. Raises: ServiceError, with the service's own words where it refused."""
-    try:
-        data = args.image.read_bytes()
-    except OSError as error:
-        raise ServiceError(f"cannot read {args.image}: {error.strerror}") from error
-    given = {
-        "k": args.k,
-        "length": args.length,
-        "rerank": args.rerank,
-        "target_recall": args.recall,
-        "max_latency_ms": args.max_latency_ms,
-        "filter": args.filter,
-    }
-    parameters = {name: str(value) for name, value in given.items() if value is not None}
-    answer = _post(args.url, parameters, args.image.name, data)
+    if (args.image is None) == (args.id is None):
+        raise ServiceError("give an image file or --id")
+    with connect(args) as client:
+        answer: SearchAnswer = client.call(_call(args))
     if args.json:
-        print(json.dumps(answer, indent=2))
+        print_json(answer)
         return 0
-    plan = answer["plan"]
-    rescored = f", {plan['shortlist']} rescored at {plan['rerank']}" if plan.get("rerank") else ""
     print(f"{'score':>8}  id")
     for result in answer["results"]:
-        label = result["metadata"].get("label", "")
-        print(f"{result['score']:>8.4f}  {result['id']}  {label}".rstrip())
-    times = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in answer["timing_ms"].items())
+        label = result.get("metadata", {}).get("label", "")
+        others = result.get("duplicates", [])
+        same = f"  and {len(others)} nearly the same" if others else ""
+        print(f"{result['score']:>8.4f}  {plain(result['id'])}  {plain(str(label))}{same}".rstrip())
+    plan = answer["plan"]
+    rescored = f", {plan['shortlist']} rescored at {plan['rerank']}" if plan.get("rerank") else ""
     expected = f", expected recall {plan['expected_recall']:.3f}" if plan.get("expected_recall") else ""
+    times = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in answer.get("timing_ms", {}).items())
     print(f"length {plan['length']} ({plan['kind']}){rescored}{expected}; generation {answer['generation']}; {times}")
     return 0
 
 
-def _post(url: str, parameters: dict[str, str], name: str, data: bytes) -> dict[str, Any]:
+def _call(args: argparse.Namespace) -> Call:
+    """What is given goes as it is, so that the service says what is wrong with it. Raises: ServiceError."""
+    given: dict[str, Any] = {
+        "k": args.k,
+        "offset": args.offset,
+        "length": _number(args.length),
+        "rerank": _number(args.rerank),
+        "target_recall": args.recall,
+        "max_latency_ms": args.max_latency_ms,
+        "min_score": args.min_score,
+        "group_duplicates": args.group_duplicates,
+        "filter": None if args.filter is None else _object(args.filter),
+    }
+    how: SearchOptions = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]
+    return search(args.image if args.id is None else args.id, how)
+
+
+def _number(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else text
+
+
+def _object(text: str) -> dict[str, Any]:
     try:
-        response = httpx.post(
-            f"{url.rstrip('/')}/v1/search", params=parameters, files={"image": (name, data)}, timeout=60
-        )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ServiceError(f"no service answers at {url} ({error}); start one with `eigenlens serve`") from error
-    try:
-        body: dict[str, Any] = response.json()
-    except ValueError:
-        raise ServiceError(f"{url} is not an Eigenlens service: it answered {response.status_code}") from None
-    if response.status_code != httpx.codes.OK:
-        raise ServiceError(f"the service refused ({response.status_code}): {body.get('detail', body)}")
-    return body
+        found = json.loads(text)
+    except ValueError as error:
+        raise ServiceError(f"the filter is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ServiceError("the filter is not a JSON object")
+    return found

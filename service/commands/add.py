@@ -1,0 +1,69 @@
+"""`eigenlens add`: upload image files and folders to a running service."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from service.client_types import Added
+from service.commands.connection import DONE_IN_PART, configure_connection, connect, plain, print_json
+from service.errors import ServiceError
+
+EPILOG = """examples:
+  eigenlens add boot.jpg --key-file GALLERY/admin.key
+  eigenlens add ~/Pictures --prefix pictures/
+  eigenlens add boot.jpg --metadata '{"price": 80}'
+
+An image's id is its path below the folder that is given, after the prefix. Images are found by the next search when
+they are counted. Those that are there with the same content and metadata stay as they are, so it can be said again."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EPILOG
+    parser.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="an image file, or a folder of them")
+    parser.add_argument("--prefix", default="", help="what ids begin with")
+    parser.add_argument("--metadata", metavar="JSON", type=_object, help="for all of them; a folder's name is a label")
+    configure_connection(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Upload, and tell what became of each that failed. Raises: ServiceError."""
+    for path in args.paths:
+        if not path.exists():
+            raise ServiceError(f"there is no {path}")
+    added: list[Added] = []
+    with connect(args) as client:
+        for path in args.paths:
+            with tqdm(desc=str(path), unit="image", disable=args.json) as bar:
+
+                def show(done: int, total: int, bar: tqdm[Any] = bar) -> None:
+                    bar.total = total
+                    bar.update(done - bar.n)
+
+                added += client.add_folder(path, prefix=args.prefix, metadata=args.metadata, on_progress=show)
+    failed = [outcome for outcome in added if outcome["status"] == "failed"]
+    if args.json:
+        print_json(added)
+    else:
+        counts = Counter(outcome["status"] for outcome in added)
+        print(", ".join(f"{counts[status]} {status}" for status in ("added", "replaced", "unchanged", "failed")))
+        for outcome in failed:
+            print(f"  {plain(outcome['id'])}: {plain(outcome.get('reason') or '')}", file=sys.stderr)
+    return (DONE_IN_PART if len(failed) < len(added) else 1) if failed else 0
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a JSON object")
+    return found

@@ -1,0 +1,111 @@
+"""What commands that ask a running service share: its address and key, tables, and following a job."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from service.client import Client
+from service.client_calls import URL
+from service.client_types import Job
+from service.errors import ServiceError
+
+DONE_IN_PART = 6
+_HELP = """
+exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 no key or one that does not do,
+5 no service answers or it is overloaded, 6 done in part"""
+
+
+def configure_connection(parser: argparse.ArgumentParser, *, keyed: bool = True) -> None:
+    """Declare --url and --json and, for commands that need a key, --key-file."""
+    parser.epilog = (parser.epilog or "") + "\n" + _HELP
+    parser.add_argument(
+        "--url",
+        default=os.environ.get("EIGENLENS_URL", URL),
+        help="address of the service (default: EIGENLENS_URL or %(default)s)",
+    )
+    if keyed:
+        parser.add_argument(
+            "--key-file",
+            metavar="FILE",
+            type=Path,
+            help="file with the key, such as GALLERY/admin.key; the variable EIGENLENS_KEY when absent",
+        )
+    parser.add_argument("--json", action="store_true", help="print what the service answers, as JSON")
+
+
+def connect(args: argparse.Namespace) -> Client:
+    """A client of the service that is asked for. Raises: ServiceError, if the key cannot be read."""
+    key = os.environ.get("EIGENLENS_KEY")
+    file: Path | None = getattr(args, "key_file", None)
+    if file is not None:
+        try:
+            key = file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ServiceError(f"cannot read the key in {file}: {error}") from error
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise ServiceError("the key has characters that no key has; give the file that the service wrote")
+    return Client(args.url, key=key)
+
+
+def print_json(value: Any) -> None:
+    """On standard output, indented."""
+    print(json.dumps(value, indent=2))
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns that are as wide as they have to be; numbers to the right."""
+    shown = [[plain(str(cell)) for cell in row] for row in rows]
+    table = [list(head), *shown]
+    widths = [max(len(row[place]) for row in table) for place in range(len(head))]
+    for row in table:
+        cells = [
+            cell.rjust(width) if _is_number(column, shown) else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def _is_number(column: int, rows: Sequence[Sequence[str]]) -> bool:
+    return all(row[column].replace(".", "").replace(",", "").replace("-", "").isdigit() for row in rows)
+
+
+def plain(text: str) -> str:
+    """Text of others without what a terminal would obey."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def follow(client: Client, job: Job, *, as_json: bool) -> int:
+    """Show a job's progress until it ends; the exit status."""
+    last = job
+    for last in client.follow(job["id"]):
+        if not as_json:
+            _tell(last)
+    if as_json:
+        print_json(last)
+    else:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+        print(describe(last))
+    return 0 if last["state"] == "done" else 1
+
+
+def _tell(job: Job) -> None:
+    share = f" {job['done']:,} of {job['total']:,}" if job["total"] else ""
+    line = f"{job['kind']} {job['id']}: {job['stage'] or job['state']}{share}"
+    end = {"end": "", "flush": True} if sys.stderr.isatty() else {}
+    print(f"\r\x1b[K{line}" if end else line, file=sys.stderr, **end)  # type: ignore[call-overload]
+
+
+def describe(job: Job) -> str:
+    """How a job ended, in a line."""
+    what = f"{job['kind']} {job['id']} {job['state']}"
+    parts = [f"generation {job['generation']}"] if job["generation"] is not None else []
+    parts += [f"{name} {value:,}" for name, value in (job["result"] or {}).items() if isinstance(value, int)]
+    parts += [plain(job["error"])] if job["error"] else []
+    return f"{what}: {', '.join(parts)}" if parts else what

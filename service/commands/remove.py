@@ -1,0 +1,48 @@
+"""`eigenlens rm`: remove images of a running service."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from service.client import ApiError
+from service.commands.connection import DONE_IN_PART, configure_connection, connect, plain, print_json
+
+EPILOG = """examples:
+  eigenlens rm boots/0001.png --key-file GALLERY/admin.key
+  eigenlens rm boots/0001.png boots/0002.png
+  eigenlens rm --ignore-missing -- -oddly-named.png
+
+No search that begins after the answer returns them."""
+_NOT_FOUND = 3
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EPILOG
+    parser.add_argument("ids", metavar="ID", nargs="+", help="id of an image")
+    parser.add_argument("--ignore-missing", action="store_true", help="an image that is not there is no failure")
+    configure_connection(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove one by one; what is not there is told. Raises: ServiceError."""
+    removed, missing = [], []
+    with connect(args) as client:
+        for id in args.ids:
+            try:
+                client.remove(id)
+                removed.append(id)
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                missing.append(id)
+    if args.json:
+        print_json({"removed": removed, "missing": missing})
+    else:
+        print(f"{len(removed)} removed")
+        for id in missing:
+            print(f"  {plain(id)}: there is no such image", file=sys.stderr)
+    if not missing or args.ignore_missing:
+        return 0
+    return DONE_IN_PART if removed else _NOT_FOUND
