@@ -120,7 +120,15 @@ def test_a_rebuild_is_watched_and_undone(page: Page) -> None:
     expect(page.locator("#generations-status")).to_have_text("Generation 1 is served.")
     expect(page.locator("#facts")).to_contain_text("61 images")
     expect(page.locator("#facts")).to_contain_text("generation 1 and 1 since")
-    expect(page.locator("#glance")).to_contain_text("ready")
+
+
+def test_health_and_figures_are_seen_at_a_glance(page: Page) -> None:
+    tiles = page.locator("#glance div")
+    for name, value in (("health", "ready"), ("images", "60"), ("added", "0"), ("generation", "1"), ("jobs", "0")):
+        expect(tiles.filter(has=page.get_by_text(name, exact=True)).locator("b")).to_have_text(value)
+    expect(tiles.filter(has=page.get_by_text("disk", exact=True))).to_contain_text("B are free")
+    drop(page, "#add-drop", [("one more.png", png(pixels_of(1003)), "image/png")])
+    expect(tiles.filter(has=page.get_by_text("added", exact=True)).locator("b")).to_have_text("1")
 
 
 def test_a_rebuild_that_cannot_be_says_why(watched: tuple[Page, Watch], gallery: Gallery) -> None:

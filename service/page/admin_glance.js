@@ -1,8 +1,8 @@
-// Health and metrics at a glance.
+// Health and figures at a glance, read again every few seconds while they are looked at.
 
+import { call } from "./api.js";
 import { h } from "./dom.js";
-import { count } from "./format.js";
-import { headers } from "./api.js";
+import { bytes, count, duration } from "./format.js";
 import { state } from "./state.js";
 
 const EVERY_MS = 3000;
@@ -15,15 +15,32 @@ export function startGlance(place) {
 
   async function show() {
     clearTimeout(timer);
-    const ready = await fetch("/readyz", { headers: headers(), cache: "no-store" }).then((response) => response.ok, () => false);
-    const facts = [["health", ready ? "ready" : "not ready", ready ? "searches are answered" : "searches are not answered now"]];
-    if (state.gallery) {
-      const { count: images, pending, removed, generation } = state.gallery;
-      facts.push(["images", count(images), "can be found"], ["added", count(pending), "since the last build"], ["removed", count(removed), "since the last build"], ["generation", String(generation), "is served"]);
-    }
-    tiles.replaceChildren(...facts.map(([name, value, about]) => h("div", {}, h("dt", {}, name), h("dd", {}, h("b", {}, value), h("span", {}, about)))));
+    if (state.view === "gallery" && !document.hidden) tiles.replaceChildren(...(await facts()).map(tile));
+    clearTimeout(timer);
     timer = setTimeout(show, EVERY_MS);
   }
   show();
   return { show, stop: () => clearTimeout(timer) };
+}
+
+const tile = ([name, value, about]) => h("div", {}, h("dt", {}, name), h("dd", {}, h("b", {}, value), h("span", {}, about)));
+
+async function facts() {
+  try {
+    const stats = await call("/v1/admin/stats");
+    await call("/readyz");
+    const onDisk = Object.values(stats.bytes).reduce((sum, part) => sum + part, 0);
+    return [
+      ["health", "ready", `for ${duration(stats.uptime_s)}`],
+      ["images", count(stats.searchable), "can be found"],
+      ["added", count(stats.pending), "since the last build"],
+      ["removed", count(stats.removed), "since the last build"],
+      ["generation", String(stats.generation), `of ${stats.generations.join(", ")}`],
+      ["disk", bytes(onDisk), `${bytes(stats.free_bytes)} are free`],
+      ["memory", stats.resident_bytes ? bytes(stats.resident_bytes) : "–", "of the service"],
+      ["jobs", count(stats.jobs.length), "are running"],
+    ];
+  } catch (reason) {
+    return [["health", "not ready", reason.message]];
+  }
 }

@@ -1,6 +1,6 @@
 // The page: which view is shown, what the gallery is, and the service's coming and going.
 
-import { call, events, useKey } from "./api.js";
+import { call, events, hasKey, useKey } from "./api.js";
 import { find } from "./dom.js";
 import { plural } from "./format.js";
 import { lock } from "./pictures.js";
@@ -64,11 +64,13 @@ events.addEventListener("back", async () => {
 });
 events.addEventListener("busy", (event) => { find("status").textContent = `The service is busy. Trying again in ${event.detail} s …`; });
 events.addEventListener("locked", (event) => {
-  if (event.detail.path.startsWith("/v1/admin") || state.view === "gallery") return; // the gallery asks for its key itself
+  if (event.detail.path.startsWith("/v1/admin")) return;
   lock();
+  if (state.view === "gallery") return; // it asks for a key itself
   find("locked").hidden = false;
   find("unlock-error").textContent = find("unlock-key").value ? "This key is not accepted." : "";
 });
+events.addEventListener("key", () => { if (hasKey() && state.gallery === null) load(); });
 find("unlock").addEventListener("submit", async (event) => {
   event.preventDefault();
   try {
@@ -78,6 +80,7 @@ find("unlock").addEventListener("submit", async (event) => {
     return;
   }
   if (!(await load())) return;
+  views[state.view].again();
   find("unlock-key").value = "";
   find("locked").hidden = true;
   trouble("");

@@ -30,3 +30,10 @@ export const moment = (iso) =>
   new Date(iso).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 export const signed = (value, digits = 3) => value.toFixed(digits).replace("-", "−");
+
+/** "40 s", "12 min", "3.5 h", "4 days". */
+export function duration(s) {
+  if (s < 60) return `${s.toFixed(0)} s`;
+  if (s < 3600) return `${(s / 60).toFixed(0)} min`;
+  return s < 48 * 3600 ? `${(s / 3600).toFixed(1)} h` : `${(s / 86400).toFixed(0)} days`;
+}

@@ -16,7 +16,7 @@ export const listen = (listener) => listeners.push(listener);
 export function change(changes, { step = false } = {}) {
   Object.assign(state, changes);
   if (changes.query?.file && !photographs.includes(changes.query)) photographs.unshift(changes.query);
-  photographs.splice(REMEMBERED);
+  for (const old of photographs.splice(REMEMBERED)) URL.revokeObjectURL(old.picture);
   remember(step);
   for (const listener of listeners) listener(new Set(Object.keys(changes)));
 }
