@@ -182,3 +182,16 @@ def test_a_square_of_the_right_size_is_left_alone() -> None:
     square = to_square(Image.fromarray(picture), 6)
     assert square.dtype == np.uint8
     np.testing.assert_array_equal(square, picture)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "RGBA", "CMYK", "P", "LA"])
+def test_a_large_image_that_is_needed_small_is_nearly_the_same_as_one_decoded_whole(mode: str) -> None:
+    """Smooth pictures only: how noise is averaged is nobody's business."""
+    side = 2400
+    ramp = np.linspace(0, 255, side).astype(np.uint8)
+    picture = Image.fromarray(np.stack([np.tile(ramp, (side, 1))] * 3, axis=-1)).convert(mode)
+    data = encoded(picture, "TIFF" if mode == "CMYK" else "PNG")
+    small = np.asarray(to_square(decode(data, at_least=32), 32)).astype(int)
+    whole = np.asarray(to_square(decode(data), 32)).astype(int)
+    assert np.abs(small - whole).max() <= 3
+    assert max(decode(data, at_least=32).size) < side or mode == "P"

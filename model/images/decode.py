@@ -27,6 +27,7 @@ FORMATS = {
 _PLUGINS = [name for name in FORMATS if name != "MPO"]
 READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 DEFAULT_MAX_PIXELS = 64_000_000
+_LARGE_PIXELS = 4_000_000
 
 # What Pillow's decoders raise on damaged files; RuntimeError is AVIF's.
 _DAMAGE = (
@@ -60,7 +61,7 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, at_least: int |
     Args:
         max_pixels: images with more are refused before decoding.
         at_least: the caller needs no more than this many pixels on the shorter side, so a JPEG may be decoded at a
-            half, a quarter or an eighth of its size.
+            half, a quarter or an eighth of its size, and other large images are made smaller at once.
 
     Raises: ImageTooLargeError; ImageError, if the bytes are no image, or a damaged one.
     """
@@ -69,8 +70,8 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, at_least: int |
         image.draft("RGB", (at_least, at_least))
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        return _to_rgb(upright)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(_shrunk(image, at_least=at_least))
     except _DAMAGE as error:
         raise ImageError(f"the {image.format} image is truncated or damaged: {error}") from error
 
@@ -121,13 +122,24 @@ def _open(data: bytes, *, max_pixels: int) -> Image.Image:
     return image
 
 
+def _shrunk(image: Image.Image, *, at_least: int | None) -> Image.Image:
+    """A large image made of the means of blocks, still twice as large as needed: conversions take time by the pixel."""
+    factor = 1 if at_least is None else min(image.size) // (2 * at_least)
+    if factor < 2 or image.width * image.height < _LARGE_PIXELS:
+        return image
+    if image.mode == "1":
+        image = image.convert("L")
+    return image.reduce(factor) if image.mode in ("L", "RGB", "RGBA", "LA", "CMYK", "YCbCr") else image
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        samples = np.nan_to_num(np.asarray(image).astype(np.float64))
+        with np.errstate(invalid="ignore"):  # NaNs that signal
+            samples = np.nan_to_num(np.asarray(image).astype(np.float64))
         scale = 1 / 257 if samples.max(initial=0) > 255 else 1.0
         return Image.fromarray((samples * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
