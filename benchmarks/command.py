@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import service_command
+from benchmarks import runtime, service_command
 from benchmarks.adds import measure_adds, summary
 from benchmarks.quality import encode_all, load_fashion_mnist, pca_of_pixels, retrieval_quality
 from benchmarks.records import append_records, make_record, read_records
@@ -31,6 +31,7 @@ EPILOG = """examples:
       --work runs/search --count 1000000 --results benchmarks/results/search.jsonl
   eigenlens bench adds --gallery .demo/fashion-mnist/gallery
   eigenlens bench service --gallery galleries/cifar10 --photos holidays.tar.gz --work runs/service
+  eigenlens bench runtime --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz
   eigenlens bench training --run .demo/fashion-mnist/run
   eigenlens bench tables
 
@@ -44,7 +45,9 @@ Quality = Mapping[int, Mapping[str, float]]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
-    kinds = parser.add_subparsers(dest="bench", metavar="{quality,search,adds,service,training,tables}", required=True)
+    kinds = parser.add_subparsers(
+        dest="bench", metavar="{quality,search,adds,service,runtime,training,tables}", required=True
+    )
     quality = kinds.add_parser("quality", help="agreement of neighbours with labels, by prefix length")
     quality.add_argument("--encoder", metavar="ENCODER", type=Path, required=True, help="encoder artifact to measure")
     quality.add_argument(
@@ -78,6 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     adds.add_argument("--seconds", type=_positive, default=60, help="how long (default: %(default)s)")
     adds.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
     service_command.configure(kinds.add_parser("service", help="throughput and latency under load, beside the limit"))
+    runtime.configure(kinds.add_parser("runtime", help="inference runtimes: images a second, and what precision costs"))
     kinds.add_parser("tables", help="draw the tables of the documentation from the records")
 
 
@@ -87,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         update_documents()
     elif args.bench == "service":
         service_command.run(args)
+    elif args.bench == "runtime":
+        runtime.run(args)
     elif args.bench == "adds":
         _adds(args)
     elif args.bench == "search":

@@ -72,13 +72,20 @@ def fold(network: EncoderNetwork, spectrum: Spectrum, *, diffusion_time: float) 
 
 
 def export(
-    run: Run, pixels: NDArray[np.uint8], out: Path, *, device: torch.device, diffusion_time: float | None = None
+    run: Run,
+    pixels: NDArray[np.uint8],
+    out: Path,
+    *,
+    device: torch.device,
+    diffusion_time: float | None = None,
+    precision: str = "float32",
 ) -> artifact.Artifact:
     """Publish the finished run's encoder at `out`.
 
     Args:
         pixels: the run's training images, (n, side, side, 3).
         diffusion_time: t, where it is not to be the configuration's.
+        precision: in which the encoder is run, for galleries and queries alike; the ONNX file is float32 in any case.
 
     Raises: ArtifactExistsError; TrainingError, if the run is not finished; EncoderError, if ONNX and torch disagree.
     """
@@ -90,6 +97,7 @@ def export(
         "image_size": config.image_size,
         "backbone": config.backbone,
         "diffusion_time": time,
+        "precision": precision,
         "images": run.images,
         "training_images": len(pixels),
         "training": config.model_dump(mode="json"),
@@ -146,7 +154,7 @@ def check_agreement(serving: ServingNetwork, directory: Path, pixels: NDArray[np
         sample = resized.permute(0, 2, 3, 1).round().to(torch.uint8)
     with torch.inference_mode():
         expected = serving(sample).numpy()
-    found = Encoder(directory).encode(np.ascontiguousarray(sample.numpy()))
+    found = Encoder(directory, precision="float32").encode(np.ascontiguousarray(sample.numpy()))
     scale = np.linalg.norm(expected, axis=1, keepdims=True).clip(min=1e-12)
     difference = float(np.abs((found - expected) / scale).max())
     if not difference <= _TOLERANCE:

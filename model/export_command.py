@@ -8,6 +8,7 @@ from pathlib import Path
 
 from model.export import export
 from model.images.sources import open_source
+from model.runtime.sessions import PRECISIONS
 from model.training.command import choose_device
 from model.training.pixels import cache_pixels
 from model.training.run import Run
@@ -31,6 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="scale coordinate j by its eigenvalue to the power of T: the larger, the more the leading ones count "
         "(default: the run's own)",
     )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="in which it is run; bfloat16 needs OpenVINO: see what it costs by `eigenlens bench runtime` first",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
 
 
@@ -40,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     source = open_source(finished.images)
     cache = cache_pixels(source, side=finished.config.cached_side, directory=finished.cache)
     device = choose_device(args.device)
-    published = export(finished, cache.pixels, args.out, device=device, diffusion_time=args.diffusion_time)
+    published = export(
+        finished, cache.pixels, args.out, device=device, diffusion_time=args.diffusion_time, precision=args.precision
+    )
     top = ", ".join(f"{x:.3f}" for x in published.properties["eigenvalues"][:8])
     print(f"encoder {published.id}: {published.properties['code_length']} coordinates, eigenvalues {top}, ...")
     print(f"next: eigenlens build --encoder {args.out} --images SOURCE --gallery GALLERY", file=sys.stderr)

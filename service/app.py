@@ -103,7 +103,7 @@ def open_state(settings: Settings, *, observe: Observe = lambda name, value: Non
     started = now()
     gallery = Gallery(settings.gallery)
     serving = gallery.serving()
-    searcher = Searcher(gallery)
+    searcher = Searcher(gallery, runtime=settings.runtime)
     searcher.load()
     jobs = Jobs(gallery)
     pipeline = Pipeline(searcher, max_pixels=settings.max_pixels, max_k=settings.max_k, observe=observe)

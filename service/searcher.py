@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _KEPT_SELECTIONS = 16
 _KEPT_PLANS = 1000
 _TRIES = 4
+_WARM_BATCHES = (1, 2, 16)
 
 
 class Rows:
@@ -155,8 +156,9 @@ class Found:
 class Searcher:
     """Holds the current snapshot of a gallery. Readers take it without a lock: one reference is read or the other."""
 
-    def __init__(self, gallery: Gallery) -> None:
-        self.gallery = gallery
+    def __init__(self, gallery: Gallery, *, runtime: str = "onnxruntime") -> None:
+        """For a gallery, whose encoder is run by `runtime`, as Encoder takes it."""
+        self.gallery, self._runtime = gallery, runtime
         self.records = Records(gallery.store)
         self._snapshot: Snapshot | None = None
         self._position = Position(0, 0)
@@ -179,9 +181,11 @@ class Searcher:
             if old is not None and old.encoder.id == generation.encoder_id:
                 encoder = old.encoder
             else:
-                encoder = Encoder(self.gallery.encoder_path(generation.encoder_id))
+                encoder = Encoder(self.gallery.encoder_path(generation.encoder_id), runtime=self._runtime)
                 side = encoder.image_size
-                encoder.encode(np.zeros((1, side, side, 3), dtype=np.uint8))
+                for batch in _WARM_BATCHES:
+                    encoder.encode(np.zeros((batch, side, side, 3), dtype=np.uint8))
+                log.info("the encoder runs on %s, %s", encoder.runtime, encoder.precision)
             delta = Delta(generation.code_length, generation.lengths)
             snapshot = Snapshot(number, generation, encoder, Rows(generation), delta)
             self._position = self._apply(snapshot, self.gallery.position_of(number))

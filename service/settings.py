@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -39,6 +39,9 @@ class Settings(BaseSettings):
         default_factory=lambda: len(os.sched_getaffinity(0)), description="searches that compute at the same time"
     )
     max_batch: PositiveInt = Field(16, description="photographs that are encoded together at most")
+    runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
+        "auto", description="what runs the encoder; auto: the faster of those that are installed, tried at start"
+    )
     deadline_s: PositiveFloat = Field(
         2.0, description="time in which an accepted search is answered or given up (429), in seconds"
     )

@@ -31,7 +31,7 @@ CODE_LENGTH = SIDE * SIDE * 3
 LENGTHS = (2, 4, CODE_LENGTH)
 
 
-def write_encoder(path: Path, *, shift: float = 127.5) -> Path:
+def write_encoder(path: Path, *, shift: float = 127.5, precision: str = "float32") -> Path:
     """An encoder whose code is the 2 x 2 x 3 pixels less `shift`, in order: computable by hand."""
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
@@ -52,6 +52,7 @@ def write_encoder(path: Path, *, shift: float = 127.5) -> Path:
     properties = {
         "code_length": CODE_LENGTH,
         "image_size": SIDE,
+        "precision": precision,
         "eigenvalues": [1 / (j + 1) for j in range(CODE_LENGTH)],
     }
     with artifact.publishing(path, kind="encoder", properties=properties) as directory:

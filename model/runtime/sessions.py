@@ -1,0 +1,125 @@
+"""Inference runtimes: an ONNX file becomes a function from pixels to codes, on the runtime that is there and faster."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import EncoderError
+
+Session = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Pixels (n, size, size, 3) in, codes (n, code_length) out; may be called from several threads at once."""
+
+RUNTIMES = ("onnxruntime", "openvino")
+PRECISIONS = ("float32", "bfloat16")
+_TRIAL_S = 0.15
+_TRIAL_BATCHES = (1, 16)
+
+
+def open_session(path: Path, *, runtime: str, precision: str, threads: int, image_size: int) -> tuple[Session, str]:
+    """A session of an ONNX file and the name of its runtime.
+
+    Args:
+        runtime: one of RUNTIMES, or "auto": of those that are installed the faster one.
+        precision: one of PRECISIONS; bfloat16 needs OpenVINO, and a processor that computes in it.
+
+    Raises: EncoderError, if the runtime is not there or refuses the file.
+    """
+    if precision not in PRECISIONS:
+        raise EncoderError(f"there is no precision '{precision}'; available: {', '.join(PRECISIONS)}")
+    if precision == "bfloat16":
+        runtime = "openvino"
+    if runtime == "auto":
+        return _faster(path, threads=threads, image_size=image_size)
+    if runtime not in RUNTIMES:
+        raise EncoderError(f"there is no runtime '{runtime}'; available: auto, {', '.join(RUNTIMES)}")
+    if not installed(runtime):
+        raise EncoderError(f"{runtime} is not installed: pip install 'eigenlens[{runtime}]'")
+    opened = _openvino(path, threads, precision) if runtime == "openvino" else _onnxruntime(path, threads)
+    return opened, runtime
+
+
+def installed(runtime: str) -> bool:
+    """Whether a runtime can be imported."""
+    return importlib.util.find_spec(runtime) is not None
+
+
+def seconds_per_image(session: Session, *, batch: int, image_size: int, trial_s: float = _TRIAL_S) -> float:
+    """The best of the calls that fit into the trial's time, after one that warms up."""
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, image_size, image_size, 3), dtype=np.uint8)
+    session(pixels)
+    best, end = float("inf"), time.perf_counter() + trial_s
+    while (begun := time.perf_counter()) < end or best == float("inf"):
+        session(pixels)
+        best = min(best, time.perf_counter() - begun)
+    return best / batch
+
+
+def _faster(path: Path, *, threads: int, image_size: int) -> tuple[Session, str]:
+    there = [name for name in RUNTIMES if installed(name)]
+    opened = {
+        name: open_session(path, runtime=name, precision="float32", threads=threads, image_size=image_size)[0]
+        for name in there
+    }
+    if len(there) > 1:
+        there.sort(key=lambda name: sum(_trials(opened[name], image_size)))
+    return opened[there[0]], there[0]
+
+
+def _trials(session: Session, image_size: int) -> list[float]:
+    return [seconds_per_image(session, batch=batch, image_size=image_size) for batch in _TRIAL_BATCHES]
+
+
+def _onnxruntime(path: Path, threads: int) -> Session:
+    # The runtime reports its use to its maker unless it is told not to before it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that spin while they wait take the cores from searches and decoding.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no common root but Exception
+        raise EncoderError(f"ONNX Runtime cannot load {path}: {error}") from error
+    name = session.get_inputs()[0].name
+
+    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        codes: NDArray[np.float32] = session.run(None, {name: pixels})[0]
+        return codes
+
+    return run
+
+
+def _openvino(path: Path, threads: int, precision: str) -> Session:
+    import openvino
+
+    # In float32 unless asked otherwise: left alone it computes in bfloat16 where the processor can.
+    hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
+    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    try:
+        core = openvino.Core()
+        compiled: Any = core.compile_model(core.read_model(str(path)), "CPU", options)
+    except Exception as error:  # OpenVINO's errors have no common root but RuntimeError
+        raise EncoderError(f"OpenVINO cannot load {path}: {error}") from error
+    if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise EncoderError("this processor does not compute in bfloat16, which this encoder's codes are in")
+    requests = threading.local()
+
+    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        request = getattr(requests, "request", None)
+        if request is None:
+            request = requests.request = compiled.create_infer_request()
+        request.infer({0: pixels}, share_inputs=True)
+        return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+
+    return run

@@ -1,0 +1,76 @@
+"""Inference runtimes: they agree, a precision is recorded and kept to, and what is not there is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import artifact
+from model.errors import EncoderError
+from model.runtime import sessions
+from model.runtime.encoder import Encoder
+from tests.service_builders import code_of, pixels_of, write_encoder
+
+openvino = pytest.mark.skipif(not sessions.installed("openvino"), reason="openvino is not installed")
+PIXELS = np.stack([pixels_of(seed) for seed in range(20)])
+CODES = np.stack([code_of(pixels) for pixels in PIXELS])
+
+
+@pytest.mark.parametrize(
+    "runtime", ["onnxruntime", pytest.param("openvino", marks=openvino), pytest.param("auto", marks=openvino)]
+)
+def test_every_runtime_computes_the_same_codes(tmp_path: Path, runtime: str) -> None:
+    encoder = Encoder(write_encoder(tmp_path / "encoder"), runtime=runtime)
+    assert encoder.precision == "float32"
+    assert encoder.runtime in (sessions.RUNTIMES if runtime == "auto" else (runtime,))
+    for count in (20, 1, 7):
+        np.testing.assert_allclose(encoder.encode(PIXELS[:count]), CODES[:count], atol=1e-4)
+
+
+def test_without_openvino_the_choice_is_onnx_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "installed", lambda runtime: runtime == "onnxruntime")
+    path = write_encoder(tmp_path / "encoder")
+    assert Encoder(path, runtime="auto").runtime == "onnxruntime"
+    with pytest.raises(EncoderError, match=r"openvino is not installed: pip install 'eigenlens\[openvino\]'"):
+        Encoder(path, precision="bfloat16")
+
+
+def test_the_faster_runtime_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_encoder(tmp_path / "encoder") / "encoder.onnx"
+    trials = {"onnxruntime": [2.0, 1.0], "openvino": [1.0, 1.5]}
+    monkeypatch.setattr(sessions, "installed", lambda _: True)
+    monkeypatch.setattr(sessions, "open_session", lambda _, *, runtime, **__: (runtime, runtime))
+    monkeypatch.setattr(sessions, "_trials", lambda session, _: trials[session])
+    assert sessions._faster(path, threads=1, image_size=2)[1] == "openvino"
+    trials["openvino"] = [1.0, 2.5]
+    assert sessions._faster(path, threads=1, image_size=2)[1] == "onnxruntime"
+
+
+@openvino
+def test_an_encoder_is_run_in_the_precision_that_its_manifest_records(tmp_path: Path) -> None:
+    path = write_encoder(tmp_path / "encoder", precision="bfloat16")
+    assert json.loads((path / artifact.MANIFEST).read_text())["properties"]["precision"] == "bfloat16"
+    if "BF16" not in _capabilities():
+        with pytest.raises(EncoderError, match="does not compute in bfloat16"):
+            Encoder(path)
+        return
+    encoder = Encoder(path)
+    assert (encoder.precision, encoder.runtime) == ("bfloat16", "openvino")
+    assert encoder.id != Encoder(write_encoder(tmp_path / "other")).id
+    np.testing.assert_allclose(encoder.encode(PIXELS), CODES, atol=1.0)
+
+
+@pytest.mark.parametrize(("given", "told"), [("runtime", "runtime"), ("precision", "precision")])
+def test_what_there_is_not_is_told(tmp_path: Path, given: str, told: str) -> None:
+    path = write_encoder(tmp_path / "encoder")
+    with pytest.raises(EncoderError, match=f"there is no {told} 'tea'; available: "):
+        Encoder(path, **{given: "tea"})  # type: ignore[arg-type]
+
+
+def _capabilities() -> list[str]:
+    from openvino import Core
+
+    return list(Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
