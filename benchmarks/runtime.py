@@ -21,7 +21,6 @@ from model.runtime.sessions import Session, installed, seconds_per_image
 
 BENCH = "runtime"
 _BATCHES = (1, 16)
-_TRIAL_S = 2.0
 _K = 100
 REFERENCE = "onnxruntime-float32"
 
@@ -33,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--query-images", metavar="SOURCE", help="queries whose folders are their labels")
     parser.add_argument("--count", type=int, default=10_000, help="images of the gallery at most (default: 10000)")
     parser.add_argument("--queries", type=int, default=2_000, help="queries at most (default: 2000)")
+    parser.add_argument("--trial-s", type=float, default=2.0, help="seconds of each timing (default: %(default)s)")
     parser.add_argument("--data", default="cifar10", help="name of the images in the records (default: cifar10)")
     parser.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
     for method, session in sessions(args.encoder, encoder):
         for batch in _BATCHES:
-            took = seconds_per_image(session, batch=batch, image_size=encoder.image_size, trial_s=_TRIAL_S)
+            took = seconds_per_image(session, batch=batch, image_size=encoder.image_size, trial_s=args.trial_s)
             record(method, "images_per_s", 1 / took, batch=batch)
     if args.images and args.query_images:
         data = _labelled(args, encoder.image_size)

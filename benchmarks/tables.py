@@ -9,12 +9,13 @@ from typing import Any
 
 from artifact import write_atomic
 from benchmarks.records import RESULTS, read_records
-from benchmarks.service_tables import closed_table, open_table
+from benchmarks.service_tables import closed_table, open_table, runtime_table
 
 ROOT = Path(__file__).parent.parent
 FASHION = RESULTS / "fashion.jsonl"
 SEARCH = RESULTS / "search.jsonl"
 SERVICE = RESULTS / "service.jsonl"
+RUNTIME = RESULTS / "runtime.jsonl"
 _METHODS = {
     "eigenlens": "**Eigenlens**",
     "flat": "FAISS flat",
@@ -125,6 +126,7 @@ TABLES = (
     ),
     Table(ROOT / "README.md", "search", lambda: search_table(read_records(SEARCH), count=1_000_000)),
     Table(ROOT / "docs/guide/speed.md", "closed", lambda: closed_table(read_records(SERVICE))),
+    Table(ROOT / "docs/guide/speed.md", "runtime", lambda: runtime_table(read_records(RUNTIME))),
     Table(ROOT / "docs/guide/speed.md", "open", lambda: open_table(read_records(SERVICE))),
     Table(
         ROOT / "docs/decisions/0004-positives-for-the-sample.md",

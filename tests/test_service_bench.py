@@ -9,8 +9,9 @@ import pytest
 
 import eigenlens
 from benchmarks.records import make_record, read_records
-from benchmarks.service_tables import closed_table, open_table
+from benchmarks.service_tables import closed_table, open_table, runtime_table
 from tests.service_builders import build_gallery
+from tests.training_builders import finished_run, write_images
 
 
 def test_a_service_is_measured_beside_the_limit_and_a_plain_endpoint_and_not_twice(
@@ -65,3 +66,34 @@ def test_tables_of_the_service_show_the_newest_values() -> None:
         "| d | 200px | 5 times | 400/s | 100/s | 75% | 1 / 2 / 3 ms | 90 MB +0.5 |"
     ]
     assert closed_table([]) == open_table([]) == "No record yet."
+
+
+def test_the_table_of_runtimes_shows_speed_and_what_precision_costs() -> None:
+    def record(method: str, metric: str, value: float, length: int | None = None, **params: Any) -> dict[str, Any]:
+        return make_record(
+            bench="runtime", data="d", method=method, length=length, metric=metric, value=value, params=params
+        )
+
+    found = [record(name, "images_per_s", 10.0 * batch, batch=batch) for name in ("a", "b") for batch in (1, 16)]
+    found += [record("a", "mAP@100", length / 100, length) for length in (4, 8, 16)]
+    assert runtime_table(found).splitlines() == [
+        "| runtime | batch of 1 | batch of 16 | mAP@100, length 8 | mAP@100, length 16 |",
+        "|---|---|---|---|---|",
+        "| a | 10/s | 160/s | 0.0800 | 0.1600 |",
+        "| b | 10/s | 160/s | – | – |",
+    ]
+
+
+def test_runtimes_are_timed_and_their_codes_compared(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    run = finished_run(tmp_path / "run", images, steps=2)
+    assert eigenlens.main(["export", str(run.path), "--out", str(tmp_path / "encoder")]) == 0
+    results = tmp_path / "runtime.jsonl"
+    command = ["bench", "runtime", "--encoder", str(tmp_path / "encoder"), "--images", str(images)]
+    command += ["--query-images", str(images), "--trial-s", "0.05", "--results", str(results)]
+    assert eigenlens.main(command) == 0
+    found = read_records(results)
+    methods = {record["method"] for record in found}
+    assert {"onnxruntime-float32", "torch-float32"} <= methods
+    assert all(record["value"] > 0 for record in found)
+    assert {r["length"] for r in found if r["metric"] == "mAP@100"} >= {4}
