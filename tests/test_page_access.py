@@ -142,6 +142,15 @@ def test_the_page_is_light(client: httpx.Client) -> None:
     assert total < MOST_BYTES
 
 
+def test_the_pages_files_are_kept_but_asked_about(client: httpx.Client) -> None:
+    for path in ("/", "/app.js", "/style.css"):
+        answer = client.get(path)
+        assert answer.headers["cache-control"] == "no-cache"
+        again = client.get(path, headers={"If-None-Match": answer.headers["etag"]})
+        assert again.status_code == 304
+        assert again.headers["cache-control"] == "no-cache"
+
+
 def test_it_paints_within_a_second(browser: Browser, address: str) -> None:
     with opened(browser, address) as (page, _):
         expect(page.locator("#results li").first).to_be_visible()

@@ -2,7 +2,8 @@
 // it, only its code; nothing of it is sent to the server, since it stands behind the #.
 
 const VIEWS = ["search", "compare", "eigenfunctions", "gallery"];
-const NUMBERS = ["coordinate"];
+// What belongs to each view; the rest of the state is left out of its address.
+const PARTS = { search: ["length", "target", "rerank"], compare: ["a", "b"], eigenfunctions: ["length", "coordinate"], gallery: [] };
 
 /** {view, id, code, encoder, length, rerank, target, filter, a, b, coordinate} of the present address. */
 export function read() {
@@ -11,8 +12,8 @@ export function read() {
   const state = { view: VIEWS.includes(path) ? path : "search" };
   for (const name of ["id", "encoder", "target"]) if (given.has(name)) state[name] = given.get(name);
   for (const name of ["length", "a", "b"]) if (given.has(name)) state[name] = given.get(name) === "auto" ? "auto" : Number(given.get(name));
-  for (const name of NUMBERS) if (given.has(name)) state[name] = Number(given.get(name));
-  state.rerank = given.get("rerank") === "full";
+  if (given.has("coordinate")) state.coordinate = Number(given.get("coordinate"));
+  if (PARTS[state.view].includes("rerank")) state.rerank = given.get("rerank") === "full";
   try {
     if (given.has("filter")) state.filter = JSON.parse(given.get("filter"));
     if (given.has("code")) state.code = unpack(given.get("code"));
@@ -26,8 +27,9 @@ export function read() {
 export function write(state, { step = false } = {}) {
   const query = new URLSearchParams();
   const given = { ...state, code: state.code ? pack(state.code) : undefined };
-  for (const name of ["id", "length", "target", "a", "b", "coordinate"]) if (given[name] !== undefined && given[name] !== null) query.set(name, given[name]);
-  if (state.rerank) query.set("rerank", "full");
+  given.rerank = state.rerank ? "full" : undefined;
+  if (state.length !== "auto") given.target = undefined;
+  for (const name of ["id", ...PARTS[state.view]]) if (given[name] !== undefined && given[name] !== null) query.set(name, given[name]);
   if (state.filter && Object.keys(state.filter).length) query.set("filter", JSON.stringify(state.filter));
   if (given.code) {
     query.set("encoder", state.encoder);
@@ -35,7 +37,11 @@ export function write(state, { step = false } = {}) {
   }
   const address = `#${state.view}?${query}`;
   if (address === location.hash) return;
-  history[step ? "pushState" : "replaceState"](null, "", address);
+  try {
+    history[step ? "pushState" : "replaceState"](null, "", address);
+  } catch {
+    // some browsers take so many changes a minute and no more; the next one is noted
+  }
 }
 
 /** Numbers as text that an address can hold: float32, base64url. */

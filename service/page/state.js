@@ -29,7 +29,7 @@ export function remember(step = false) {
   write({ ...rest, ...asked }, { step });
 }
 
-/** Take over what the address says; the rest goes back to how the page begins. */
+/** Take over what the address says; of what it does not say, the present state stays. */
 export function recall() {
   const { id, code, encoder, ...given } = read();
   const lengths = state.gallery?.lengths.map((entry) => entry.length) ?? [];
@@ -42,13 +42,13 @@ export function recall() {
   change({
     view: given.view,
     query,
-    length: built(given.length, "auto"),
-    rerank: given.rerank,
-    target: given.target ?? "0.99",
+    length: built(given.length, state.length),
+    rerank: given.rerank ?? state.rerank,
+    target: given.target ?? state.target,
     filter: given.filter && typeof given.filter === "object" ? given.filter : {},
-    a: built(given.a, lengths[Math.min(1, lengths.length - 1)] ?? "auto"),
-    b: built(given.b, full),
-    coordinate: Math.min(full, Math.max(1, Math.round(given.coordinate || 1))),
+    a: built(given.a ?? state.a, lengths[Math.min(1, lengths.length - 1)] ?? "auto"),
+    b: built(given.b ?? state.b, full),
+    coordinate: Math.min(full, Math.max(1, Math.round(given.coordinate || state.coordinate))),
   });
 }
 

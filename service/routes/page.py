@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, HTTPException
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+
+class _Files(StaticFiles):
+    """Files that a browser keeps and asks about each time: modules of two versions would not fit together."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 class Page:
     """The files of a directory at every path that no route of the API has."""
 
     def __init__(self, directory: Path, routers: Sequence[APIRouter]) -> None:
-        self._files = StaticFiles(directory=directory, html=True)
+        self._files = _Files(directory=directory, html=True)
         self._routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
