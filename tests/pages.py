@@ -17,6 +17,8 @@ in_a_browser = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
+_PATIENCE_MS = 15_000
+
 
 class Watch:
     """What went wrong in a page. Tests that provoke a status say so: the browser notes it as an error."""
@@ -45,6 +47,7 @@ class Watch:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's chromium; tests that use it import this."""
+    expect.set_options(timeout=_PATIENCE_MS)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -58,7 +61,7 @@ def opened(browser: Browser, address: str, *, view: str = "", **options: Any) ->
     """The page at an address, with nothing kept from before; afterwards: no error and no request to another host."""
     watch = Watch(address)
     context = browser.new_context(**options)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(_PATIENCE_MS)
     page = context.new_page()
     watch.follow(page)
     try:

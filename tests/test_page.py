@@ -92,7 +92,7 @@ def test_a_result_is_searched_from_by_keyboard(page: Page) -> None:
     choose(page, png(pixels_of(5)))
     searched(page)
     second = ids_of(page)[1]
-    page.locator("#results button").nth(1).focus()
+    page.locator("#results button.card").nth(1).focus()
     page.keyboard.press("Enter")
     expect(page.locator("#query")).to_have_attribute("src", re.compile(re.escape(quote(second)) + "/thumbnail"))
     expect(page.locator("#results .score").first).not_to_have_text("1.000")
@@ -124,7 +124,7 @@ def test_a_photograph_is_dropped_and_one_is_pasted(page: Page) -> None:
         list(png(pixels_of(8))),
     )
     searched(page, "pasted.png")
-    expect(page.locator("#results button").first).to_have_attribute("title", re.compile(re.escape(image_id(8))))
+    expect(page.locator("#results button.card").first).to_have_attribute("title", re.compile(re.escape(image_id(8))))
 
 
 def test_a_text_file_is_refused_readably_and_the_next_photograph_works(page: Page) -> None:
@@ -140,6 +140,20 @@ def test_metadata_is_shown_as_text(page: Page) -> None:
     searched(page)
     expect(page.locator("#results .label").first).to_have_text(HOSTILE)
     expect(page.locator("#results .label *")).to_have_count(0)
+
+
+def test_the_details_of_a_result_are_shown_and_closed_by_keyboard(page: Page) -> None:
+    choose(page, png(pixels_of(5)))
+    searched(page)
+    button = page.get_by_role("button", name=f"About {image_id(5)}", exact=True)
+    button.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("2 × 2 pixels")
+    expect(dialog).to_contain_text(HOSTILE)
+    expect(dialog.locator("img")).to_have_js_property("naturalWidth", 2)
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(button).to_be_focused()
 
 
 def test_results_are_pictures(page: Page) -> None:
@@ -182,7 +196,7 @@ def test_back_goes_to_what_was_searched_for_before(page: Page) -> None:
     choose(page, png(pixels_of(5)), "first.png")
     searched(page, "first.png")
     expect(page).to_have_url(re.compile("code="))
-    page.locator("#results button").nth(2).click()
+    page.locator("#results button.card").nth(2).click()
     expect(page.locator("#asked")).not_to_have_text("first.png")
     page.go_back()
     searched(page, "first.png")

@@ -76,6 +76,7 @@ def test_axe_finds_nothing_serious_in_any_view(
 def test_axe_sees_a_fault(browser: Browser, address: str) -> None:
     """Were the audit blind, the one above would always pass."""
     with opened(browser, address) as (page, _):
+        expect(page.locator("#samples img")).to_have_count(12)
         page.evaluate("() => document.querySelector('#samples img').removeAttribute('alt')")
         assert any("alt" in finding for finding in serious(page))
 
@@ -95,7 +96,7 @@ def test_everything_is_reached_and_done_by_keyboard(browser: Browser, address: s
         tab_to(page, "a.skip")
         press(page, "Enter")
         expect(page.locator("#main")).to_be_focused()
-        tab_to(page, "#results button")
+        tab_to(page, "#results button.card")
         press(page, "Enter")
         expect(page).to_have_url(re.compile("id="))
         page.locator("body").focus()

@@ -33,16 +33,21 @@ export function roundTicks(low, high, wanted = 5) {
   return ticks;
 }
 
-/** 1, 2, 5, 10 ... between low and high. */
-export function logTicks(low, high) {
+/** The digits after the point that tell these ticks exactly. */
+export function digitsOf(ticks) {
+  return [0, 1, 2, 3].find((digits) => ticks.every((tick) => Math.abs(tick * 10 ** digits - Math.round(tick * 10 ** digits)) < 1e-6)) ?? 4;
+}
+
+/** 1, 2, 5, 10 ... between low and high; more of them where these are few. */
+export function logTicks(low, high, factors = [1, 2, 5]) {
   const ticks = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) {
-    for (const factor of [1, 2, 5]) {
+    for (const factor of factors) {
       const tick = factor * 10 ** power;
       if (tick >= low && tick <= high) ticks.push(Number(tick.toPrecision(2)));
     }
   }
-  return ticks;
+  return ticks.length > 2 || factors.length > 3 ? ticks : logTicks(low, high, [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8]);
 }
 
 const SHAPES = ["circle", "square", "diamond", "triangle", "cross", "star", "hexagon", "wedge"];

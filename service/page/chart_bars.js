@@ -1,6 +1,6 @@
 // Charts over the numbers of a code: the code itself, the spectrum; and how one number is spread over the gallery.
 
-import { frame, line, roundTicks, scale, widthOf, words } from "./chart.js";
+import { digitsOf, frame, line, roundTicks, scale, widthOf, words } from "./chart.js";
 import { svg } from "./dom.js";
 import { percent, plural, signed } from "./format.js";
 
@@ -26,7 +26,7 @@ export function drawCode(place, { code, used, spectrum, coordinate, chosen }) {
   const { chart, width, height, x, each } = axes(place, code.length, { name: "The query's code", description: `Bars of ${plural(code.length, "number")}; the first ${used} are in use.` });
   const most = Math.max(...code.map(Math.abs), ...(spectrum ? [...spectrum.low, ...spectrum.high].map(Math.abs) : [])) || 1;
   const y = scale(-most, most, height - BOTTOM, TOP);
-  values(chart, roundTicks(-most, most, 4), y, width, 2);
+  values(chart, roundTicks(-most, most, 4), y, width);
   chart.append(svg("rect", { x: LEFT, y: TOP, width: x(used + 1) - LEFT, height: height - BOTTOM - TOP, class: "prefix" }));
   if (spectrum) for (let j = 0; j < code.length; j += 1) {
     const [low, high] = [y(spectrum.low[j]), y(spectrum.high[j])];
@@ -51,7 +51,7 @@ export function drawSpectrum(place, { eigenvalues, lengths, used, coordinate, ch
   });
   const top = Math.max(1, ...eigenvalues);
   const y = scale(Math.min(0, ...eigenvalues), top, height - BOTTOM, TOP);
-  values(chart, roundTicks(Math.min(0, ...eigenvalues), top, 5), y, width, 1);
+  values(chart, roundTicks(Math.min(0, ...eigenvalues), top, 5), y, width);
   chart.append(svg("rect", { x: LEFT, y: TOP, width: x(used + 1) - LEFT, height: height - BOTTOM - TOP, class: "prefix" }));
   const steps = eigenvalues.map((value, j) => `${j ? "L" : "M"}${(x(j + 1)).toFixed(1)},${y(value).toFixed(1)}h${each.toFixed(1)}`).join("");
   chart.append(svg("path", { d: steps, class: "curve" }), line(LEFT, height - BOTTOM, width - RIGHT, height - BOTTOM, "axis"));
@@ -74,12 +74,13 @@ export function drawHistogram(place, { histogram, query }) {
   const y = scale(0, Math.max(...shares), height - BOTTOM, TOP + 6);
   const chart = frame({ width, height, name: "Values of this number over the gallery", description: `From ${signed(low)} to ${signed(high)}${query ? `; the query has ${signed(value)}, more than ${percent(query.share_below)} of the images` : ""}.` });
   const step = (high - low) / shares.length;
-  values(chart, roundTicks(0, Math.max(...shares), 3), y, width, 0, (tick) => `${Number((100 * tick).toFixed(1))} %`);
+  values(chart, roundTicks(0, Math.max(...shares), 3), y, width, (tick) => `${Number((100 * tick).toFixed(1))} %`);
   for (const [bin, share] of shares.entries()) {
     const from = x(low + bin * step);
     chart.append(svg("rect", { x: from, y: y(share), width: Math.max(0.5, x(low + (bin + 1) * step) - from - 1), height: height - BOTTOM - y(share), class: "bar" }));
   }
-  for (const tick of roundTicks(low, high, width < 500 ? 4 : 8)) chart.append(line(x(tick), height - BOTTOM, x(tick), height - BOTTOM + 5, "axis"), words(x(tick), height - BOTTOM + 19, signed(tick, 2), { "text-anchor": "middle" }));
+  const ticks = roundTicks(low, high, width < 500 ? 4 : 8);
+  for (const tick of ticks) chart.append(line(x(tick), height - BOTTOM, x(tick), height - BOTTOM + 5, "axis"), words(x(tick), height - BOTTOM + 19, signed(tick, digitsOf(ticks)), { "text-anchor": "middle" }));
   chart.append(line(LEFT, height - BOTTOM, width - RIGHT, height - BOTTOM, "axis"), words((LEFT + width - RIGHT) / 2, height - 4, "value of this number (share of images above)", { "text-anchor": "middle", class: "axis-name" }));
   if (query) {
     const at = x(value);
@@ -107,7 +108,7 @@ function axes(place, length, { name, description, lengths }) {
   return { chart, width, height, x, each };
 }
 
-function values(chart, ticks, y, width, digits, shown = (tick) => signed(tick, digits)) {
+function values(chart, ticks, y, width, shown = (tick) => signed(tick, digitsOf(ticks))) {
   for (const tick of ticks) chart.append(line(LEFT, y(tick), width - RIGHT, y(tick), "rule"), words(LEFT - 8, y(tick) + 4, shown(tick), { "text-anchor": "end" }));
 }
 

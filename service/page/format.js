@@ -5,10 +5,11 @@ const plain = new Intl.NumberFormat("en");
 export const count = (n) => plain.format(n);
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 
-/** "0.09 ms", "12 ms", "1.4 s". */
+/** "90 µs", "0.12 ms", "12 ms", "1.4 s". */
 export function milliseconds(ms) {
   if (ms >= 1000) return `${(ms / 1000).toFixed(1)} s`;
   if (ms >= 10) return `${ms.toFixed(0)} ms`;
+  if (ms < 0.0995) return `${(1000 * ms).toFixed(ms < 0.01 ? 1 : 0)} µs`;
   return `${ms.toFixed(ms >= 1 ? 1 : 2)} ms`;
 }
 

@@ -2,6 +2,7 @@
 
 import { Cards } from "./cards.js";
 import { drawStrip } from "./chart_bars.js";
+import { detailsButton } from "./details.js";
 import { find, h, svg } from "./dom.js";
 import { startFilters } from "./filters.js";
 import { milliseconds, plural } from "./format.js";
@@ -17,7 +18,7 @@ const WATCHED = new Set(["query", "length", "rerank", "target", "filter", "galle
 
 /** Start; `trouble(message)` shows what went wrong, "" that it is over. */
 export function startSearch(trouble) {
-  const cards = new Cards(find("results"), { chosen: searchFrom });
+  const cards = new Cards(find("results"), { chosen: searchFrom, actions: (image) => [detailsButton(image)] });
   const control = lengthControl({ label: "Code length:", id: "length", moved: (length) => change({ length }) });
   find("length-control").append(control.element);
   const [target, rerank, more] = [find("target"), find("rerank"), find("more")];
