@@ -184,7 +184,8 @@ def _wish(snapshot: Snapshot, asked: SearchParameters, *, leave_out: int | None)
 
 
 def _checked(given: Sequence[float], code_length: int) -> NDArray[np.float32]:
-    code = np.asarray(given, dtype=np.float32)
+    with np.errstate(over="ignore"):  # too large is infinite, and that is refused
+        code = np.asarray(given, dtype=np.float32)
     if code.shape != (code_length,) or not np.isfinite(code).all():
         raise RequestError(f"a code has {code_length} finite numbers, not {len(code)}")
     return code

@@ -45,6 +45,13 @@ def test_each_search_is_answered_as_if_it_were_alone(client: httpx.Client) -> No
         assert without_timing(found["answer"]) == without_timing(alone.json())
 
 
+def test_parameters_of_the_address_hold_for_all(client: httpx.Client) -> None:
+    body = {"searches": [{"id": image_id(1)}, {"id": image_id(1), "k": 4}], "length": 2}
+    found = client.post("/v1/search/batch", params={"k": 2, "length": 4}, json=body).json()["answers"]
+    assert [len(item["answer"]["results"]) for item in found] == [2, 4]
+    assert {item["answer"]["plan"]["length"] for item in found} == {2}
+
+
 def test_one_bad_search_fails_alone_with_the_problem_that_it_would_have_had(client: httpx.Client) -> None:
     searches = [
         {"image": encoded(1)},

@@ -184,14 +184,19 @@ def test_a_square_of_the_right_size_is_left_alone() -> None:
     np.testing.assert_array_equal(square, picture)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "1", "RGBA", "CMYK", "P", "LA"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "RGBA", "CMYK", "P", "LA", "I;16"])
 def test_a_large_image_that_is_needed_small_is_nearly_the_same_as_one_decoded_whole(mode: str) -> None:
     """Smooth pictures only: how noise is averaged is nobody's business."""
     side = 2400
     ramp = np.linspace(0, 255, side).astype(np.uint8)
-    picture = Image.fromarray(np.stack([np.tile(ramp, (side, 1))] * 3, axis=-1)).convert(mode)
+    square = ramp[None, :] // 2 + ramp[:, None] // 2
+    picture = Image.fromarray(np.stack([square] * 3, axis=-1)).convert(mode)
+    if mode == "I;16":
+        picture = Image.fromarray(square.astype(np.uint16) * 257)
+    if mode == "RGBA":
+        picture.putalpha(Image.fromarray(255 - square))
     data = encoded(picture, "TIFF" if mode == "CMYK" else "PNG")
     small = np.asarray(to_square(decode(data, at_least=32), 32)).astype(int)
     whole = np.asarray(to_square(decode(data), 32)).astype(int)
     assert np.abs(small - whole).max() <= 3
-    assert max(decode(data, at_least=32).size) < side or mode == "P"
+    assert max(decode(data, at_least=32).size) < side

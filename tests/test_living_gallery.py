@@ -178,6 +178,15 @@ def test_a_filter_by_one_is_not_answered_from_a_filter_by_true(client: httpx.Cli
     assert nearest(client, 1, filter='{"sold": true}') == ["new/501.png"]
 
 
+def test_metadata_that_were_edited_are_kept_where_that_is_asked_for(client: httpx.Client) -> None:
+    add(client, [500], metadata=json.dumps({"price": 1}))
+    files = {"image": ("new/500.png", png(pixels_of(500)))}
+    kept = client.post("/v1/images", params={"keep_metadata": True}, files=files, data={"metadata": '{"price": 2}'})
+    assert kept.json()["unchanged"] == 1
+    assert client.get("/v1/images/new/500.png").json()["metadata"] == {"price": 1}
+    assert client.post("/v1/images", files=files, data={"metadata": '{"price": 2}'}).json()["replaced"] == 1
+
+
 def test_images_come_as_json_too(client: httpx.Client) -> None:
     image = base64.b64encode(png(pixels_of(900))).decode()
     body = {"images": [{"id": "a/b", "image": image, "metadata": {"n": 1}}]}

@@ -16,7 +16,7 @@ LIMIT_S = 8.0  # on cores that others use too; the long form has 2
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     gallery = build_gallery(tmp_path_factory.mktemp("mutations"), count=5)
-    with serving(settings_of(gallery)) as running:
+    with serving(settings_of(gallery, deadline_s=60)) as running:
         running.headers.update(admin_headers(gallery))
         yield running
 

@@ -28,6 +28,7 @@ _PLUGINS = [name for name in FORMATS if name != "MPO"]
 READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 DEFAULT_MAX_PIXELS = 64_000_000
 _LARGE_PIXELS = 4_000_000
+_STRIP_PIXELS = 1_000_000
 
 # What Pillow's decoders raise on damaged files; RuntimeError is AVIF's.
 _DAMAGE = (
@@ -71,7 +72,12 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, at_least: int |
     try:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(_shrunk(image, at_least=at_least))
+        # Twice as large as needed is enough: what follows takes time and memory by the pixel.
+        factor = 1 if at_least is None else min(image.size) // (2 * at_least)
+        # The scale of integers and floats is that of the whole image.
+        if factor > 1 and image.width * image.height > _LARGE_PIXELS and image.mode not in ("I", "F"):
+            return _shrunk(image, factor)
+        return _to_rgb(image)
     except _DAMAGE as error:
         raise ImageError(f"the {image.format} image is truncated or damaged: {error}") from error
 
@@ -122,14 +128,19 @@ def _open(data: bytes, *, max_pixels: int) -> Image.Image:
     return image
 
 
-def _shrunk(image: Image.Image, *, at_least: int | None) -> Image.Image:
-    """A large image made of the means of blocks, still twice as large as needed: conversions take time by the pixel."""
-    factor = 1 if at_least is None else min(image.size) // (2 * at_least)
-    if factor < 2 or image.width * image.height < _LARGE_PIXELS:
-        return image
+def _shrunk(image: Image.Image, factor: int) -> Image.Image:
+    """An image as RGB, made of the means of blocks; what cannot be averaged as it is, strip by strip to save memory."""
     if image.mode == "1":
         image = image.convert("L")
-    return image.reduce(factor) if image.mode in ("L", "RGB", "RGBA", "LA", "CMYK", "YCbCr") else image
+    if image.mode in ("L", "RGB", "CMYK"):
+        return _to_rgb(image.reduce(factor))
+    width, height = image.size
+    small = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+    step = factor * max(1, _STRIP_PIXELS // (width * factor))
+    for top in range(0, height, step):
+        strip = image.crop((0, top, width, min(top + step, height)))
+        small.paste(_to_rgb(strip).reduce(factor), (0, top // factor))
+    return small
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

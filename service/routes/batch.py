@@ -16,7 +16,7 @@ from service.errors import ContentTypeError
 from service.parameters import documented_as_text, from_json, from_text, given_by, named
 from service.pipeline import Query
 from service.routes.search import answer_search, query_of
-from service.routes.uploads import FILE, body_of, files_of, media_type_of, read_json
+from service.routes.uploads import FILE, body_of, files_of, media_type_of, parameters_of, read_json
 from service.schemas import MAX_SEARCHES, BatchAnswer, BatchBody, SearchParameters
 from service.state import CurrentState, State, Timing
 
@@ -26,14 +26,15 @@ router = APIRouter(prefix="/v1", tags=["search"])
 _AT_ONCE = 8
 _MAX_FIELDS = 40
 _FILES = {"type": "array", "items": FILE, "minItems": 1, "maxItems": MAX_SEARCHES}
-_BODY = body_of(
-    {"application/json": {"$ref": "#/components/schemas/BatchBody"}}, **documented_as_text() | {"image": _FILES}
-)
+_TEXT = documented_as_text()
+_BODY = body_of({"application/json": {"$ref": "#/components/schemas/BatchBody"}}, **_TEXT | {"image": _FILES}) | {
+    "parameters": parameters_of(_TEXT)
+}
 
 
 @router.post("/search/batch", response_model=BatchAnswer, openapi_extra=_BODY)
 async def search_batch(request: Request, state: CurrentState) -> Response:
-    """Several searches: parameters of the form or beside `searches` hold for all, those of a search for itself.
+    """Several searches. Parameters of the query string, of the form or beside `searches` hold for all of them.
 
     What cannot be answered fails alone: `answers` has, in their order, an answer or a problem for each search.
     """
@@ -56,15 +57,16 @@ async def search_batch(request: Request, state: CurrentState) -> Response:
 async def _read(request: Request) -> tuple[dict[str, Any], Sequence[Mapping[str, Any] | bytes]]:
     """Parameters for all and, for each search, its own or its image. Raises: RequestError; ValidationError."""
     media_type = media_type_of(request)
+    shared = given_by(from_text(request.query_params.multi_items()))
     if media_type == "multipart/form-data":
         async with request.form(max_files=MAX_SEARCHES, max_fields=_MAX_FIELDS) as form:
             images = [await file.read() for file in files_of(form)]
-            shared = from_text((name, value) for name, value in form.multi_items() if name != "image")
-        return given_by(shared), images
+            fields = from_text((name, value) for name, value in form.multi_items() if name != "image")
+        return {**shared, **given_by(fields)}, images
     if media_type == "application/json":
         given = named(await read_json(request))
         searches = BatchBody.model_validate(given, strict=True).searches
-        return {name: value for name, value in given.items() if name != "searches"}, searches
+        return {**shared, **{name: value for name, value in given.items() if name != "searches"}}, searches
     raise ContentTypeError(
         "searches are taken as multipart/form-data with files `image`, or application/json with `searches`, "
         f"not '{media_type or 'nothing'}'"

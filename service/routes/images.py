@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
 from model.images.sources import SourceImage
 from service.errors import BodyTooLargeError, ImageChangedError, RequestError
@@ -39,13 +39,20 @@ Admin = Annotated[None, Depends(require_admin)]
 
 
 @router.post("", openapi_extra=ADD_BODY)
-async def add_images(request: Request, state: CurrentState, _: Admin) -> AddAnswer:
+async def add_images(
+    request: Request,
+    state: CurrentState,
+    _: Admin,
+    keep_metadata: Annotated[
+        bool, Query(description="leave images that are there with the same content as they are, other metadata or not")
+    ] = False,
+) -> AddAnswer:
     """Add images, or replace those of the same id. They are durable and found by the next search when this answers.
 
     An image that cannot be used fails alone; `images` tells what became of each, in their order.
     """
     given = await read_images(request)
-    outcomes = await state.intake.run(_take_in, state, given)
+    outcomes = await state.intake.run(_take_in, state, given, keep_metadata=keep_metadata)
     return AddAnswer.of(outcomes)
 
 
@@ -125,7 +132,7 @@ def delete_image(id: WholeId, state: CurrentState, _: Admin) -> None:
     state.searcher.sync()
 
 
-def _take_in(state: State, images: list[SourceImage]) -> list[Outcome]:
+def _take_in(state: State, images: list[SourceImage], *, keep_metadata: bool = False) -> list[Outcome]:
     limit = state.settings.max_image_bytes
     bounded = [
         image
@@ -134,7 +141,14 @@ def _take_in(state: State, images: list[SourceImage]) -> list[Outcome]:
         for image in images
     ]
     encoder = state.searcher.snapshot.encoder
-    outcomes = take_in(state.gallery.store, encoder, bounded, state.decoders, max_pixels=state.settings.max_pixels)
+    outcomes = take_in(
+        state.gallery.store,
+        encoder,
+        bounded,
+        state.decoders,
+        max_pixels=state.settings.max_pixels,
+        keep_metadata=keep_metadata,
+    )
     state.searcher.sync()
     return outcomes
 

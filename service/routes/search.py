@@ -15,7 +15,7 @@ from service.errors import BodyTooLargeError, ContentTypeError
 from service.openapi import documented
 from service.parameters import documented_as_text, from_json, from_text, given_by
 from service.pipeline import Answer, Query
-from service.routes.uploads import ITSELF, body_of, decode_base64, files_of, media_type_of, read_json
+from service.routes.uploads import ITSELF, body_of, decode_base64, files_of, media_type_of, parameters_of, read_json
 from service.schemas import (
     LengthAnswer,
     LengthsAnswer,
@@ -31,7 +31,7 @@ router = APIRouter(prefix="/v1", tags=["search"])
 _MAX_FIELDS = 40
 _TEXT = documented_as_text()
 _DOCUMENTED = body_of({"application/json": {"$ref": "#/components/schemas/SearchBody"}, **ITSELF}, **_TEXT) | {
-    "parameters": [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in _TEXT.items()]
+    "parameters": parameters_of(_TEXT)
 }
 
 

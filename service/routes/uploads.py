@@ -40,6 +40,11 @@ def body_of(others: Mapping[str, dict[str, Any]], **fields: dict[str, Any]) -> d
     return {"requestBody": {"required": True, "content": content}}
 
 
+def parameters_of(schemas: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """For the API document: parameters of the query string, none of which has to be given."""
+    return [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in schemas.items()]
+
+
 ADD_BODY = body_of(
     {"application/json": {"$ref": "#/components/schemas/AddBody"}},
     image={
