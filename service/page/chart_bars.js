@@ -104,7 +104,7 @@ function axes(place, length, { name, description, lengths }) {
     last = at;
     chart.append(words(at, height - BOTTOM + 19, String(tick), { "text-anchor": "middle" }));
   }
-  chart.append(words((LEFT + width - RIGHT) / 2, height - 4, lengths ? "number of the code; marked: the lengths that were built" : "number of the code", { "text-anchor": "middle", class: "axis-name" }));
+  chart.append(words((LEFT + width - RIGHT) / 2, height - 4, lengths ? "number of the code; ticks: the lengths built" : "number of the code", { "text-anchor": "middle", class: "axis-name" }));
   return { chart, width, height, x, each };
 }
 
