@@ -27,7 +27,12 @@ _SETTLED_MS = 60
 # From the input event to the frame that has the new cards, and to the frame that has all their pictures in view.
 _ARM = """() => {
     const [slider, list] = ["length", "results"].map((id) => document.getElementById(id));
-    const painted = () => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+    // A task that was posted in a frame's callback runs when the frame has been painted.
+    const painted = () => new Promise((resolve) => requestAnimationFrame(() => {
+        const channel = new MessageChannel();
+        channel.port1.onmessage = resolve;
+        channel.port2.postMessage(null);
+    }));
     window.moved = new Promise((resolve) => {
         slider.addEventListener("input", (event) => {
             new MutationObserver(async (_, observer) => {
