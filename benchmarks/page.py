@@ -90,6 +90,9 @@ def main() -> int:
     """Measure, print, keep the records."""
     parser = argparse.ArgumentParser(description="Measure how soon the page answers.")
     parser.add_argument("--gallery", metavar="GALLERY", type=Path, required=True)
+    parser.add_argument(
+        "--data", default="fashion-mnist", help="what the records call its images (default: %(default)s)"
+    )
     parser.add_argument("--results", metavar="FILE", type=Path, help="add the records to FILE")
     args = parser.parse_args()
     try:
@@ -107,7 +110,7 @@ def main() -> int:
             records.append(
                 make_record(
                     bench="page",
-                    data=args.gallery.name,
+                    data=args.data,
                     method="eigenlens",
                     length=None,
                     metric=f"{name.removesuffix('_ms')}_p{percent}_ms",
