@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 _QUERIES = 12
+_VISITS = 5
 _SETTLED_MS = 60
 
 # From the input event to the frame that has the new cards, and to the frame that has all their pictures in view.
@@ -50,10 +51,12 @@ _ARM = """() => {
 }"""
 
 
-def measure_page(browser: Browser, address: str, *, queries: int = _QUERIES) -> dict[str, list[float]]:
+def measure_page(
+    browser: Browser, address: str, *, queries: int = _QUERIES, visits: int = _VISITS
+) -> dict[str, list[float]]:
     """Milliseconds of first paints, and of the slider's moves over all lengths and back for so many queries."""
     measured: dict[str, list[float]] = {"first_paint_ms": [], "results_ms": [], "pictures_ms": []}
-    for _ in range(5):
+    for _ in range(visits):
         context = browser.new_context()
         page = context.new_page()
         page.goto(address)

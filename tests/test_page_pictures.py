@@ -38,7 +38,7 @@ def test_pictures_of_every_view_are_taken_and_every_move_is_measured(gallery: Ga
         key = (gallery.root / "admin.key").read_text().strip()
         taken = take_pictures(browser, address, tmp_path, key=key, devices=("phone",), schemes=("dark",))
         draw_readme(browser, address, tmp_path / "page.webp")
-        measured = measure_page(browser, address, queries=1)
+        measured = measure_page(browser, address, queries=1, visits=1)
     assert len(taken) == 5
     for path in taken:
         with Image.open(path) as picture:

@@ -5,8 +5,11 @@ const VIEWS = ["search", "compare", "eigenfunctions", "gallery"];
 // What belongs to each view; the rest of the state is left out of its address.
 const PARTS = { search: ["length", "target", "rerank"], compare: ["a", "b"], eigenfunctions: ["length", "coordinate"], gallery: [] };
 
+let known = location.hash; // as it was last read or written
+
 /** {view, id, code, encoder, length, rerank, target, filter, a, b, coordinate} of the present address. */
 export function read() {
+  known = location.hash;
   const [path, query = ""] = location.hash.slice(1).split("?", 2);
   const given = new URLSearchParams(query);
   const state = { view: VIEWS.includes(path) ? path : "search" };
@@ -36,9 +39,10 @@ export function write(state, { step = false } = {}) {
     query.set("code", given.code);
   }
   const address = `#${state.view}?${query}`;
-  if (address === location.hash) return;
+  if (address === location.hash || location.hash !== known) return; // the person has gone elsewhere: that is read next
   try {
     history[step ? "pushState" : "replaceState"](null, "", address);
+    known = location.hash;
   } catch {
     // some browsers take so many changes a minute and no more; the next one is noted
   }
