@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +18,17 @@ pytestmark = in_a_browser
 SLOW_MS = 60_000
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    built = build_gallery(tmp_path_factory.mktemp("built"), count=60)
+    built.store.close()
+    return built.root
+
+
 @pytest.fixture
-def gallery(tmp_path: Path) -> Gallery:
-    return build_gallery(tmp_path, count=60)
+def gallery(built: Path, tmp_path: Path) -> Gallery:
+    """A copy for each test, which changes it."""
+    return Gallery(shutil.copytree(built, tmp_path / "gallery"))
 
 
 @pytest.fixture

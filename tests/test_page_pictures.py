@@ -17,6 +17,7 @@ from tests.service_builders import LENGTHS, build_gallery
 pytestmark = in_a_browser
 ROOT = Path(__file__).parent.parent
 PICTURE = "docs/page.webp"
+VIEWS = ("compare", "gallery")
 MOST_BYTES = 300_000
 
 
@@ -36,10 +37,10 @@ def test_the_readme_shows_the_page() -> None:
 def test_pictures_of_every_view_are_taken_and_every_move_is_measured(gallery: Gallery, tmp_path: Path) -> None:
     with looking_at(gallery.root) as (browser, address):
         key = (gallery.root / "admin.key").read_text().strip()
-        taken = take_pictures(browser, address, tmp_path, key=key, devices=("phone",), schemes=("dark",))
+        taken = take_pictures(browser, address, tmp_path, key=key, devices=("phone",), schemes=("dark",), views=VIEWS)
         draw_readme(browser, address, tmp_path / "page.webp")
         measured = measure_page(browser, address, queries=1, visits=1)
-    assert len(taken) == 5
+    assert [path.stem for path in taken] == [f"{view}-phone-dark" for view in VIEWS]
     for path in taken:
         with Image.open(path) as picture:
             assert picture.width == 390
