@@ -8,6 +8,8 @@ from typing import Any
 from service.errors import RequestError
 from service.schemas import FROM_TEXT, SearchBody, SearchParameters
 
+JSON_TEXT = {"type": "string", "contentMediaType": "application/json"}
+
 
 def from_text(pairs: Iterable[tuple[str, Any]]) -> SearchParameters:
     """The parameters that a query string or form fields give. Raises: ValidationError."""
@@ -42,17 +44,24 @@ def named(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"length" if name == "dimensions" else name: value for name, value in given.items()}
 
 
-def documented_as_text() -> dict[str, dict[str, Any]]:
-    """Schemas of the parameters in a query string or a form, for the API document."""
-    return {name: _as_text(schema) for name, schema in SearchParameters.model_json_schema()["properties"].items()}
+def documented_in_query() -> dict[str, dict[str, Any]]:
+    """Schemas of the parameters in a query string, for the API document; an object is written as JSON."""
+    found = documented_in_form()
+    for name, schema in found.items():
+        if schema.get("type") == "object":
+            found[name] = {"title": schema["title"], "description": schema["description"], **JSON_TEXT}
+    return found
 
 
-def _as_text(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """There is no null in text, and an object is written as JSON."""
+def documented_in_form() -> dict[str, dict[str, Any]]:
+    """Schemas of the parameters in a form, for the API document."""
+    return {name: _without_null(schema) for name, schema in SearchParameters.model_json_schema()["properties"].items()}
+
+
+def _without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """There is no null in text."""
     shown = {name: value for name, value in schema.items() if name != "default" or value is not None}
     choices = [choice for choice in shown.pop("anyOf", []) if choice != {"type": "null"}]
-    if any(choice.get("type") == "object" for choice in choices):
-        return {**shown, "type": "string", "contentMediaType": "application/json"}
     if len(choices) == 1:
         return {**shown, **choices[0]}
     return {**shown, "anyOf": choices} if choices else shown

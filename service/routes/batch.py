@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from artifact import EigenlensError
 from service import problems
 from service.errors import ContentTypeError
-from service.parameters import documented_as_text, from_json, from_text, given_by, named
+from service.parameters import documented_in_form, documented_in_query, from_json, from_text, given_by, named
 from service.pipeline import Query
 from service.routes.search import answer_search, query_of
 from service.routes.uploads import FILE, body_of, files_of, media_type_of, parameters_of, read_json
@@ -26,10 +26,9 @@ router = APIRouter(prefix="/v1", tags=["search"])
 _AT_ONCE = 8
 _MAX_FIELDS = 40
 _FILES = {"type": "array", "items": FILE, "minItems": 1, "maxItems": MAX_SEARCHES}
-_TEXT = documented_as_text()
-_BODY = body_of({"application/json": {"$ref": "#/components/schemas/BatchBody"}}, **_TEXT | {"image": _FILES}) | {
-    "parameters": parameters_of(_TEXT)
-}
+_BODY = body_of(
+    {"application/json": {"$ref": "#/components/schemas/BatchBody"}}, **documented_in_form() | {"image": _FILES}
+) | {"parameters": parameters_of(documented_in_query())}
 
 
 @router.post("/search/batch", response_model=BatchAnswer, openapi_extra=_BODY)

@@ -13,7 +13,7 @@ from starlette.datastructures import QueryParams
 from service.batching import Receive
 from service.errors import BodyTooLargeError, ContentTypeError
 from service.openapi import documented
-from service.parameters import documented_as_text, from_json, from_text, given_by
+from service.parameters import documented_in_form, documented_in_query, from_json, from_text, given_by
 from service.pipeline import Answer, Query
 from service.routes.uploads import ITSELF, body_of, decode_base64, files_of, media_type_of, parameters_of, read_json
 from service.schemas import (
@@ -29,10 +29,9 @@ from service.state import CurrentState, State, state_of
 router = APIRouter(prefix="/v1", tags=["search"])
 
 _MAX_FIELDS = 40
-_TEXT = documented_as_text()
-_DOCUMENTED = body_of({"application/json": {"$ref": "#/components/schemas/SearchBody"}, **ITSELF}, **_TEXT) | {
-    "parameters": parameters_of(_TEXT)
-}
+_DOCUMENTED = body_of(
+    {"application/json": {"$ref": "#/components/schemas/SearchBody"}, **ITSELF}, **documented_in_form()
+) | {"parameters": parameters_of(documented_in_query())}
 
 
 class _DirectRoute(APIRoute):

@@ -55,11 +55,11 @@ ADD_BODY = body_of(
     },
     id={"type": "array", "items": {"type": "string"}, "description": "one for each file"},
     metadata={
-        "type": "string",
+        "anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}],
         "description": "a JSON object for all files, or a JSON list of one object for each",
     },
 )
-PUT_BODY = body_of(ITSELF, metadata={"type": "string", "description": "a JSON object"})
+PUT_BODY = body_of(ITSELF, metadata={"type": "object", "description": "as JSON"})
 
 
 def media_type_of(request: Request) -> str:
