@@ -56,6 +56,13 @@ def test_both_sides_say_what_appears_what_drops_and_where_ranks_move(page: Page)
     expect(page.locator("#agreement")).to_contain_text(f"{K - both} are found only with 2 numbers")
 
 
+def test_it_begins_with_a_short_length_and_the_full_one(browser: Browser, address: str) -> None:
+    with opened(browser, address, view="/#compare") as (page, _):
+        expect(page.locator("#length-a-value")).to_have_text("4 numbers")
+        expect(page.locator("#length-b-value")).to_have_text("12 numbers")
+        expect(page.locator("#agreement")).to_contain_text("on both sides")
+
+
 def test_equal_lengths_agree(page: Page) -> None:
     page.locator("#length-a").focus()
     press(page, "End")

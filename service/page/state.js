@@ -32,9 +32,13 @@ export function remember(step = false) {
 /** Take over what the address says; of what it does not say, the present state stays. */
 export function recall() {
   const { id, code, encoder, ...given } = read();
-  const lengths = state.gallery?.lengths.map((entry) => entry.length) ?? [];
+  if (!state.gallery) {
+    change({ view: given.view }); // what the rest means is known only with the gallery's lengths
+    return;
+  }
+  const lengths = state.gallery.lengths.map((entry) => entry.length);
   const built = (length, otherwise) => (lengths.includes(length) || length === "auto" ? length : otherwise);
-  const full = state.gallery?.code_length ?? 1;
+  const full = state.gallery.code_length;
   const present = state.query;
   let query = present;
   if (id !== undefined) query = present?.id === id ? present : { id };

@@ -77,7 +77,7 @@ export function startSearch(trouble) {
 
   function tellCount() {
     const [n, end] = [cards.count, shown.end];
-    find("status").textContent = n === 0 ? "No image satisfies the filter." : `The ${plural(n, "most similar image")}${end ? "; there are no more" : ""}`;
+    find("status").textContent = n === 0 ? (Object.keys(state.filter).length ? "No image satisfies the filter." : "There is no other image.") : `The ${plural(n, "most similar image")}${end ? "; there are no more" : ""}`;
     more.hidden = end;
   }
 
