@@ -137,3 +137,17 @@ def test_the_limit_is_of_pixels_and_is_inclusive(format: str) -> None:
 def test_inspecting_reads_no_pixels() -> None:
     data = as_file(noise(64, 48), "JPEG")
     assert inspect(data[: len(data) // 2]) == ImageInfo("image/jpeg", width=48, height=64)
+
+
+def test_an_error_that_is_kept_does_not_keep_the_pixels() -> None:
+    data = as_file(noise(64, 64), "PNG")
+    try:
+        decode(data[: len(data) // 2])
+    except ImageError as error:
+        kept: BaseException | None = error
+        while kept is not None:
+            frame = kept.__traceback__
+            while frame is not None:
+                assert not [v for v in frame.tb_frame.f_locals.values() if isinstance(v, Image.Image)]
+                frame = frame.tb_next
+            kept = kept.__cause__

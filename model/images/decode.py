@@ -79,7 +79,9 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, at_least: int |
             return _shrunk(image, factor)
         return _to_rgb(image)
     except _DAMAGE as error:
-        raise ImageError(f"the {image.format} image is truncated or damaged: {error}") from error
+        problem = ImageError(f"the {image.format} image is truncated or damaged: {error}")
+        del image  # whoever keeps the error would keep its frames, and with them all of the pixels
+        raise problem from error.with_traceback(None)
 
 
 def inspect(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageInfo:
