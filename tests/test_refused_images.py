@@ -150,4 +150,4 @@ def test_an_error_that_is_kept_does_not_keep_the_pixels() -> None:
             while frame is not None:
                 assert not [v for v in frame.tb_frame.f_locals.values() if isinstance(v, Image.Image)]
                 frame = frame.tb_next
-            kept = kept.__cause__
+            kept = kept.__context__

@@ -79,9 +79,10 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, at_least: int |
             return _shrunk(image, factor)
         return _to_rgb(image)
     except _DAMAGE as error:
-        problem = ImageError(f"the {image.format} image is truncated or damaged: {error}")
-        del image  # whoever keeps the error would keep its frames, and with them all of the pixels
-        raise problem from error.with_traceback(None)
+        problem = f"the {image.format} image is truncated or damaged: {error}"
+    # Raised out here, without a cause: whoever keeps an error keeps the frames of all in it, and with them the pixels.
+    del image
+    raise ImageError(problem)
 
 
 def inspect(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageInfo:
