@@ -131,6 +131,14 @@ def test_a_rebuild_is_watched_and_undone(page: Page) -> None:
     expect(page.locator("#facts")).to_contain_text("generation 1 and 1 since")
 
 
+def test_a_rebuild_is_cancelled(page: Page) -> None:
+    page.get_by_role("button", name="Rebuild", exact=True).click()
+    page.get_by_role("button", name="Cancel").click()  # the rebuild's process takes longer than that to begin
+    expect(page.locator("#rebuild-status")).to_have_text("Cancelled. The gallery is as it was.", timeout=SLOW_MS)
+    expect(page.locator("#generations tbody tr")).to_have_count(1)
+    expect(page.get_by_role("button", name="Rebuild", exact=True)).to_be_enabled()
+
+
 def test_health_and_figures_are_seen_at_a_glance(page: Page) -> None:
     tiles = page.locator("#glance div")
     for name, value in (("health", "ready"), ("images", "60"), ("added", "0"), ("generation", "1"), ("jobs", "0")):
