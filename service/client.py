@@ -16,6 +16,7 @@ from typing import Any, Self, Unpack
 import httpx
 
 from service import client_calls as calls
+from service import client_uploads as uploading
 from service.client_async import AsyncClient
 from service.client_calls import (
     ADMIN,
@@ -26,7 +27,6 @@ from service.client_calls import (
     Query,
     Retries,
     UnreachableError,
-    Upload,
     headers_of,
     nothing,
 )
@@ -112,22 +112,22 @@ class Client:
         on_progress: OnProgress = nothing,
     ) -> list[Added]:
         """Upload the images below a folder, or one file; `on_progress` is told how many of how many are done."""
-        uploads = calls.uploads_of(folder, prefix=prefix, metadata=metadata)
+        uploads = uploading.uploads_of(folder, prefix=prefix, metadata=metadata)
         added: list[Added] = []
-        for batch in calls.batches_of(uploads):
+        for batch in uploading.batches_of(uploads):
             added += self._add(batch)
             on_progress(len(added), len(uploads))
         return added
 
-    def _add(self, uploads: list[Upload]) -> list[Added]:
+    def _add(self, uploads: list[uploading.Upload]) -> list[Added]:
         try:
-            added: list[Added] = self.call(calls.add_uploads(uploads))["images"]
+            added: list[Added] = self.call(uploading.add_uploads(uploads))["images"]
             return added
         except ApiError as error:
-            if (halves := calls.smaller(uploads, error)) is None:
+            if (halves := uploading.smaller(uploads, error)) is None:
                 raise
             if len(halves) == 1:
-                return [calls.failed(halves[0][0], error)]
+                return [uploading.failed(halves[0][0], error)]
             return [outcome for half in halves for outcome in self._add(half)]
 
     def get(self, id: str) -> Image:

@@ -10,7 +10,8 @@ from typing import Any, Self, Unpack
 import httpx
 
 from service import client_calls as calls
-from service.client_calls import ADMIN, URL, ApiError, Call, OnProgress, Query, Retries, Upload, headers_of, nothing
+from service import client_uploads as uploading
+from service.client_calls import ADMIN, URL, ApiError, Call, OnProgress, Query, Retries, headers_of, nothing
 from service.client_types import Added, Backup, BatchItem, Generation, Image, Job, SearchAnswer, SearchOptions, Stats
 
 
@@ -90,22 +91,22 @@ class AsyncClient:
         on_progress: OnProgress = nothing,
     ) -> list[Added]:
         """Upload the images below a folder, or one file; `on_progress` is told how many of how many are done."""
-        uploads = calls.uploads_of(folder, prefix=prefix, metadata=metadata)
+        uploads = uploading.uploads_of(folder, prefix=prefix, metadata=metadata)
         added: list[Added] = []
-        for batch in calls.batches_of(uploads):
+        for batch in uploading.batches_of(uploads):
             added += await self._add(batch)
             on_progress(len(added), len(uploads))
         return added
 
-    async def _add(self, uploads: list[Upload]) -> list[Added]:
+    async def _add(self, uploads: list[uploading.Upload]) -> list[Added]:
         try:
-            added: list[Added] = (await self.call(calls.add_uploads(uploads)))["images"]
+            added: list[Added] = (await self.call(uploading.add_uploads(uploads)))["images"]
             return added
         except ApiError as error:
-            if (halves := calls.smaller(uploads, error)) is None:
+            if (halves := uploading.smaller(uploads, error)) is None:
                 raise
             if len(halves) == 1:
-                return [calls.failed(halves[0][0], error)]
+                return [uploading.failed(halves[0][0], error)]
             return [outcome for half in halves for outcome in await self._add(half)]
 
     async def get(self, id: str) -> Image:

@@ -18,16 +18,13 @@ from urllib.parse import quote
 
 import httpx
 
-from service.client_types import Added, SearchOptions
+from service.client_types import SearchOptions
 from service.errors import ServiceError
 
 Query = bytes | Path | str | Sequence[float]
 OnProgress = Callable[[int, int], None]
 URL = "http://127.0.0.1:8080"
 ADMIN = "/v1/admin"
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-_BATCH_FILES = 32
-_BATCH_BYTES = 16 * 2**20
 # Exit statuses of commands, by the status of an answer.
 _EXIT = {404: 3, 401: 4, 403: 4, 429: 5, 503: 5}
 
@@ -208,64 +205,6 @@ def _as_text(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
     return json.dumps(value) if isinstance(value, dict) else str(value)
-
-
-@dataclass(frozen=True)
-class Upload:
-    """An image file of a folder, with the id and the metadata that it gets."""
-
-    path: Path
-    id: str
-    metadata: Mapping[str, Any]
-
-
-def uploads_of(folder: Path, *, prefix: str = "", metadata: Mapping[str, Any] | None = None) -> list[Upload]:
-    """The image files below a folder, or one file, in the order of their paths; hidden ones are left out.
-
-    An id is the path below the folder after `prefix`; the top folder below it is the label, as in `eigenlens build`.
-    """
-    if not folder.is_dir():
-        return [Upload(folder, prefix + folder.name, metadata or {})]
-    found = []
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.suffix.lower() in EXTENSIONS and not any(part.startswith(".") for part in parts) and path.is_file():
-            label = {"label": parts[0]} if len(parts) > 1 else {}
-            found.append(Upload(path, prefix + "/".join(parts), {**label, **(metadata or {})}))
-    return found
-
-
-def batches_of(uploads: Sequence[Upload]) -> Iterator[list[Upload]]:
-    """Uploads that go into one request each."""
-    batch: list[Upload] = []
-    size = 0
-    for upload in uploads:
-        bytes_ = upload.path.stat().st_size if upload.path.exists() else 0
-        if batch and (len(batch) >= _BATCH_FILES or size + bytes_ > _BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(upload)
-        size += bytes_
-    if batch:
-        yield batch
-
-
-def add_uploads(uploads: Sequence[Upload]) -> Call:
-    """The call that adds these. Raises: ServiceError, if a file cannot be read."""
-    return add({upload.id: read(upload.path) for upload in uploads}, [upload.metadata for upload in uploads])
-
-
-def smaller(uploads: list[Upload], error: ApiError) -> list[list[Upload]] | None:
-    """What to send instead of too large a request, or the one upload that is too large alone; None for other errors."""
-    if error.status != 413:
-        return None
-    middle = (len(uploads) + 1) // 2
-    return [half for half in (uploads[:middle], uploads[middle:]) if half]
-
-
-def failed(upload: Upload, error: ApiError) -> Added:
-    """What became of an upload that was refused alone."""
-    return {"id": upload.id, "status": "failed", "reason": str(error.problem.get("detail", error))}
 
 
 def embed(images: Sequence[bytes], dimensions: int | None) -> Call:
