@@ -99,7 +99,7 @@ def test_a_service_that_is_not_there_and_a_file_that_is_not_there_say_so(
     import eigenlens
 
     (tmp_path / "x.png").write_bytes(png(pixels_of(0)))
-    assert eigenlens.main(["search", str(tmp_path / "x.png"), "--url", "http://127.0.0.1:9"]) == 1
+    assert eigenlens.main(["search", str(tmp_path / "x.png"), "--url", "http://127.0.0.1:9"]) == 5
     assert "eigenlens serve" in capsys.readouterr().err
     assert eigenlens.main(["search", str(tmp_path / "none.png")]) == 1
     assert "cannot read" in capsys.readouterr().err
