@@ -16,6 +16,7 @@ COMMANDS = {
     "export": ("model.export_command", "turn a finished training run into an encoder with ordered codes"),
     "build": ("service.commands.build", "build or rebuild a gallery: images, codes, prefix indexes"),
     "serve": ("service.commands.serve", "answer searches over HTTP, with a web page"),
+    "keys": ("service.commands.keys", "make, list and revoke keys of a gallery's service"),
     "search": ("service.commands.search", "search a running service for images like one of yours"),
     "add": ("service.commands.add", "upload images to a running service"),
     "rm": ("service.commands.remove", "remove images of a running service"),

@@ -13,12 +13,15 @@ from pathlib import Path
 
 from anyio import to_thread
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from service import openapi, problems
+from service.access import Guard, RateLimit
 from service.batching import Batcher, Observe
+from service.errors import KeyFileError
 from service.gallery.layout import Gallery
 from service.jobs import Jobs, Runner, now
-from service.keys import AdminKey, load_or_create_key
+from service.keys import Keyring
 from service.middleware import BodyLimit, RequestEnvelope, Shortcut
 from service.pipeline import Pipeline
 from service.routes import admin, backups, batch, browse, eigenfunctions, embeddings, health, images, jobs, page, search
@@ -82,13 +85,21 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
     routers = [routes.router for routes in _ROUTES]
     for router in routers:
         app.include_router(router)
-    openapi.install(app, routers)
+    openapi.install(app, routers, search_needs_key=settings.search_needs_key)
     app.mount("/", page.Page(PAGE, routers), name="page")
     # base64 makes an image a third larger
     limit = settings.max_image_bytes * 4 // 3 + _FORM_OVERHEAD_BYTES
     batches = dict.fromkeys(_BATCH_PATHS, max(limit, settings.max_batch_bytes))
     app.add_middleware(Shortcut, routes={"/v1/search": search.search})
     app.add_middleware(BodyLimit, max_bytes=limit, larger=batches, timeout_s=settings.upload_timeout_s)
+    limit_of = None if settings.rate_limit is None else RateLimit(rate=settings.rate_limit, burst=settings.rate_burst)
+    app.add_middleware(Guard, search_needs_key=settings.search_needs_key, limit=limit_of)
+    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    if origins:
+        exposed = ["X-Request-Id", "Retry-After", "Server-Timing"]
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
+        )
     app.add_middleware(RequestEnvelope)
     return app
 
@@ -115,7 +126,7 @@ def open_state(settings: Settings, *, observe: Observe = lambda name, value: Non
         abandoned_ended=jobs.fail_abandoned(before=started),
         started=started,
         runner=Runner(gallery, jobs, on_done=searcher.follow),
-        admin_key=AdminKey(load_or_create_key(settings.key_file)),
+        keyring=Keyring(admin_key_file=settings.key_file, keys_file=settings.keys_path),
         compute=Compute(threads=settings.compute_threads, max_waiting=settings.max_waiting),
         batcher=Batcher(
             pipeline.prepare,
@@ -137,6 +148,10 @@ async def _follow(state: State) -> None:
     """Notice what other processes publish, activate, add and remove, and jobs that a killed service left behind."""
     while True:
         await asyncio.sleep(_FOLLOW_EVERY_S)
+        try:
+            await to_thread.run_sync(state.keyring.refresh)
+        except KeyFileError as error:
+            log.warning("changed keys cannot be read; those of before count on: %s", error)
         try:
             await to_thread.run_sync(state.searcher.follow)
             if not state.abandoned_ended:

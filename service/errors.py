@@ -113,12 +113,24 @@ class KeyMissingError(ServiceError):
     """A request came without the key that it needs, or with a wrong one."""
 
 
+class KeyScopeError(ServiceError):
+    """The key that was sent is known and lacks the scope that this needs."""
+
+
 class KeyFileError(ServiceError):
-    """The file of the admin key cannot be used."""
+    """A file of keys cannot be used."""
 
 
 class OverloadedError(ServiceError):
     """Too many requests are in progress."""
+
+
+class RateLimitError(OverloadedError):
+    """One client sent more requests than the setting rate_limit allows."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineError(OverloadedError):

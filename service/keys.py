@@ -1,18 +1,26 @@
-"""The admin key: made on first start in a file that only its owner reads, compared in constant time."""
+"""Keys with scopes: kept as digests, compared in constant time, read again when changed; the generated admin key."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
+import json
 import os
 import secrets
 import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal, get_args
 
-from fastapi import Request
+import artifact
+from service.errors import KeyFileError
 
-from service.errors import KeyFileError, KeyMissingError
-
+KeyScope = Literal["search", "write", "admin"]
+SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)
 _MIN_LENGTH = 16
 
 
@@ -48,16 +56,118 @@ def _load(path: Path) -> str:
     return key
 
 
-class AdminKey:
-    """A dependency for routes that need the admin key."""
+@dataclass(frozen=True)
+class Key:
+    """What is known of a key; the key itself is not kept. `digest` is its SHA-256, hexadecimal."""
 
-    def __init__(self, key: str) -> None:
-        self._digest = hashlib.sha256(key.encode()).digest()
+    id: str
+    name: str
+    scopes: tuple[KeyScope, ...]
+    digest: str
+    created: str
 
-    def require(self, request: Request) -> None:
-        """Accept `Authorization: Bearer KEY` or `api-key: KEY`. Raises: KeyMissingError."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        given = token.strip() if scheme.lower() == "bearer" else request.headers.get("api-key", "")
-        digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
-        if not hmac.compare_digest(digest, self._digest):
-            raise KeyMissingError("this needs the admin key: send it as `Authorization: Bearer KEY` or `api-key: KEY`")
+    def may(self, scope: KeyScope) -> bool:
+        """Whether the key has a scope; admin has all of them."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+class Keyring:
+    """The keys of one service: the generated admin key and those of `eigenlens keys`, read again when files change."""
+
+    def __init__(self, *, admin_key_file: Path, keys_file: Path) -> None:
+        """Read the keys; an admin key is made if there is none. Raises: KeyFileError."""
+        self._admin_key_file, self._keys_file = admin_key_file, keys_file
+        load_or_create_key(admin_key_file)
+        self._seen: object = None
+        self._keys: tuple[Key, ...] = ()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the files if they changed. Raises: KeyFileError; the keys that were read before then stay."""
+        seen = _marks(self._admin_key_file), _marks(self._keys_file)
+        if seen != self._seen:
+            generated = Key("generated", "generated", ("admin",), digest_of(_load(self._admin_key_file)), "")
+            self._keys = (generated, *read_keys(self._keys_file))
+            self._seen = seen
+
+    def find(self, given: str) -> Key | None:
+        """The key that was given; every key is compared, each in constant time."""
+        digest = digest_of(given)
+        found = None
+        for key in self._keys:
+            if hmac.compare_digest(digest, key.digest):
+                found = key
+        return found
+
+
+def read_keys(path: Path) -> list[Key]:
+    """The keys in a file, none where there is no file. Raises: KeyFileError."""
+    try:
+        found = json.loads(path.read_text())
+        return [Key(**{**entry, "scopes": _scopes(entry["scopes"])}) for entry in found["keys"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise KeyFileError(f"{path} holds no keys that can be read: {error}") from error
+
+
+def add_key(path: Path, *, name: str, scopes: Sequence[str]) -> tuple[Key, str]:
+    """Make a key; only its digest is written. Returns: what is known of it, and the key. Raises: KeyFileError."""
+    secret = f"el_{secrets.token_urlsafe(32)}"
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    key = Key(secrets.token_hex(4), name, _scopes(scopes), digest_of(secret), created)
+    with _changing(path):
+        _write(path, [*read_keys(path), key])
+    return key, secret
+
+
+def revoke_key(path: Path, id: str) -> Key:
+    """Take a key out; services notice within a second. Raises: KeyFileError, if there is none of this id."""
+    with _changing(path):
+        keys = read_keys(path)
+        revoked = next((key for key in keys if key.id == id), None)
+        if revoked is None:
+            known = ", ".join(key.id for key in keys) or "none"
+            raise KeyFileError(f"there is no key '{id}'; there are: {known}")
+        _write(path, [key for key in keys if key.id != id])
+    return revoked
+
+
+def digest_of(key: str) -> str:
+    """What is kept of a key: its SHA-256. Keys are random and long, so nothing slower is needed."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _scopes(given: Sequence[str]) -> tuple[KeyScope, ...]:
+    unknown = sorted(set(given) - set(SCOPES))
+    if unknown or not given:
+        raise KeyFileError(f"scopes {', '.join(unknown) or 'missing'}; there are {', '.join(SCOPES)}")
+    return tuple(scope for scope in SCOPES if scope in given)
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """Let one process at a time change the keys."""
+    try:
+        lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise KeyFileError(f"the keys cannot be changed in {path.parent}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _write(path: Path, keys: Sequence[Key]) -> None:
+    artifact.write_atomic(path, json.dumps({"keys": [asdict(key) for key in keys]}, indent=1).encode())
+    path.chmod(0o600)
+
+
+def _marks(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file does."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

@@ -7,19 +7,18 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, APIRouter
 from pydantic.json_schema import models_json_schema
 
 from service import openai
+from service.access import scope_of
 from service.embedding_schemas import OpenAIError
 from service.examples import ANSWERS, BODIES
 from service.image_schemas import AddBody
 from service.problem_schema import Problem
 from service.problems import TABLE
 from service.schemas import BatchBody, SearchBody
-from service.state import require_admin
 
 _REF = "#/components/schemas/{model}"
 # Named in documents that routes write by hand.
@@ -43,18 +42,18 @@ def documented(*names: str) -> dict[int | str, dict[str, Any]]:
     return {status: _problem(int(status), found) for status, found in statuses.items()}
 
 
-def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+def install(app: FastAPI, routers: Sequence[APIRouter], *, search_needs_key: bool) -> None:
     """Make `app.openapi()` the whole document of these routers."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app, routers)
+            app.openapi_schema = _document(app, routers, search_needs_key=search_needs_key)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
+def _document(app: FastAPI, routers: Sequence[APIRouter], *, search_needs_key: bool) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -63,21 +62,21 @@ def _document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
     _, extra = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REF)
     schemas.update(extra["$defs"])
     components["securitySchemes"] = _KEYS
-    for path, method, route, operation in _operations(routers, document):
-        _complete(path, method, route, operation)
+    for path, method, operation in _operations(routers, document):
+        needed = scope_of(method, path)
+        keyed = needed is not None and (search_needs_key or needed != "search")
+        _complete(path, method, operation, keyed=keyed)
     return document
 
 
-def _operations(
-    routers: Sequence[APIRouter], document: dict[str, Any]
-) -> Iterator[tuple[str, str, APIRoute, dict[str, Any]]]:
+def _operations(routers: Sequence[APIRouter], document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for route in (route for router in routers for route in router.routes):
         if isinstance(route, APIRoute) and route.include_in_schema:
             for method in route.methods or ():
-                yield route.path_format, method, route, document["paths"][route.path_format][method.lower()]
+                yield route.path_format, method, document["paths"][route.path_format][method.lower()]
 
 
-def _complete(path: str, method: str, route: APIRoute, operation: dict[str, Any]) -> None:
+def _complete(path: str, method: str, operation: dict[str, Any], *, keyed: bool) -> None:
     """Add the problems that any such call can meet, the keys that it takes, and its examples."""
     responses = operation["responses"]
     statuses = [] if path == "/healthz" else [503, 500] if path in _OPEN else list(_EVERYWHERE)
@@ -85,8 +84,8 @@ def _complete(path: str, method: str, route: APIRoute, operation: dict[str, Any]
         statuses += _WITH_BODY
     elif operation.get("parameters"):
         statuses.append(422)
-    if _calls(route.dependant, require_admin):
-        statuses.append(401)
+    if keyed:
+        statuses += (401, 403)
         operation["security"] = [{name: []} for name in _KEYS]
     for status in statuses:
         if str(status) not in responses or (status == 422 and "HTTPValidationError" in str(responses["422"])):
@@ -124,7 +123,3 @@ def _openai_error(status: int) -> dict[str, Any]:
 def _response(status: int, description: str, content: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"description": description, "content": content}
     return found | ({"headers": _RETRY_AFTER} if status in (429, 503) else {})
-
-
-def _calls(dependant: Dependant, function: object) -> bool:
-    return dependant.call is function or any(_calls(inner, function) for inner in dependant.dependencies)

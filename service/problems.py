@@ -55,7 +55,9 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (errors.ImageChangedError, 409, "image-changed"),
     (errors.GalleryBusyError, 409, "gallery-busy"),
     (errors.KeyMissingError, 401, "key-missing"),
+    (errors.KeyScopeError, 403, "key-scope"),
     (errors.OverloadedError, 429, "overloaded"),
+    (errors.RateLimitError, 429, "rate-limited"),
     (errors.DeadlineError, 429, "deadline"),
     (errors.NotReadyError, 503, "not-ready"),
     (errors.ServiceError, 500, "service-failed"),
@@ -120,7 +122,10 @@ def answer(found: dict[str, Any]) -> JSONResponse:
 def response_to(error: Exception, request: Request) -> JSONResponse:
     """The answer to a request that ended in an error."""
     if isinstance(error, EigenlensError | ValidationError):
-        return answer(explain(error, request=request))
+        explained = answer(explain(error, request=request))
+        if isinstance(error, errors.RateLimitError):
+            explained.headers["Retry-After"] = str(error.retry_after_s)
+        return explained
     if isinstance(error, RequestValidationError):
         return answer(_invalid(request, error.errors()))
     if isinstance(error, HTTPException):

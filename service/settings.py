@@ -27,6 +27,17 @@ class Settings(BaseSettings):
     admin_key_file: Path | None = Field(
         None, description="file of the admin key, created on first start; GALLERY/admin.key when absent"
     )
+    keys_file: Path | None = Field(
+        None, description="file of the keys that `eigenlens keys` makes; GALLERY/keys.json when absent"
+    )
+    search_needs_key: bool = Field(False, description="whether searching and reading need a key with the scope search")
+    rate_limit: PositiveFloat | None = Field(
+        None, description="requests a second of one key, or of one address without a key; no limit when absent"
+    )
+    rate_burst: PositiveInt = Field(20, description="requests that a client may send at once below its rate limit")
+    cors_origins: str = Field(
+        "", description="origins whose pages may call the API from a browser, separated by commas; none when empty"
+    )
     import_root: Path | None = Field(
         None, description="folder of this machine below which POST /v1/admin/import may take images; none when absent"
     )
@@ -59,6 +70,11 @@ class Settings(BaseSettings):
     def key_file(self) -> Path:
         """Where the admin key lies."""
         return self.admin_key_file or self.gallery / "admin.key"
+
+    @property
+    def keys_path(self) -> Path:
+        """Where the keys lie that were made by command."""
+        return self.keys_file or self.gallery / "keys.json"
 
 
 def load_settings(**given: Any) -> Settings:

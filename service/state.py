@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 from service.errors import NotReadyError, OverloadedError
 from service.gallery.layout import Gallery
 from service.jobs import Jobs, Runner
-from service.keys import AdminKey
+from service.keys import Keyring
 from service.pipeline import SearchBatcher
 from service.searcher import Searcher
 from service.settings import Settings
@@ -58,7 +58,7 @@ class State:
     started: str
     abandoned_ended: bool
     runner: Runner
-    admin_key: AdminKey
+    keyring: Keyring
     compute: Compute
     batcher: SearchBatcher
     intake: Compute
@@ -99,11 +99,6 @@ def state_of(request: Request) -> State:
 async def get_state(request: Request) -> State:
     """As a dependency; one that is no coroutine would cost a change of thread. Raises: NotReadyError."""
     return state_of(request)
-
-
-async def require_admin(request: Request) -> None:
-    """Raises: KeyMissingError, without the admin key."""
-    state_of(request).admin_key.require(request)
 
 
 CurrentState = Annotated[State, Depends(get_state)]
