@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.service_builders import admin_headers, build_gallery, pixels_of, png, serving, settings_of
+from service.keys import add_key
+from tests.service_builders import build_gallery, pixels_of, png, serving, settings_of
 
 _CONFIG = Path(__file__).parent / "schemathesis.toml"
 
@@ -48,7 +49,7 @@ def check(
 
 
 def main() -> int:
-    """Run until enough cases were generated: without a key, then with the admin's."""
+    """Run until enough cases were generated: without a key, then with one of each scope."""
     parser = argparse.ArgumentParser(description="Check a service against its OpenAPI document.")
     parser.add_argument("--gallery", type=Path, required=True, help="an empty directory")
     parser.add_argument("--cases", type=int, default=5000, help="for each key")
@@ -58,9 +59,13 @@ def main() -> int:
     folder.mkdir(parents=True)
     (folder / "x.png").write_bytes(png(pixels_of(3)))
     gallery = build_gallery(args.gallery, count=40)
+    keys: list[tuple[str, dict[str, str]]] = [("no key", {})]
+    for scope in ("search", "write", "admin"):
+        secret = add_key(gallery.root / "keys.json", name=scope, scopes=[scope])[1]
+        keys.append((scope, {"Authorization": f"Bearer {secret}"}))
     failures = 0
     with serving(settings_of(gallery, import_root=args.gallery / "import")) as client:
-        for name, headers in (("no key", {}), ("admin", admin_headers(gallery))):
+        for name, headers in keys:
             total, turn, wrong = 0, 0, 0
             while total < args.cases:
                 status, cases, report = check(str(client.base_url), headers, examples=25, seed=args.seed + turn)
