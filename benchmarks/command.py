@@ -10,8 +10,10 @@ from typing import Any
 
 from benchmarks import runtime, service_command
 from benchmarks.adds import measure_adds, summary
-from benchmarks.quality import encode_all, load_fashion_mnist, pca_of_pixels, retrieval_quality
+from benchmarks.fashion import encode_all, load_fashion_mnist, pca_of_pixels
+from benchmarks.quality_command import configure_quality, run_quality
 from benchmarks.records import append_records, make_record, read_records
+from benchmarks.retrieval import retrieval_quality
 from benchmarks.search import METHODS, Setup, measure, missing, tell, truth
 from benchmarks.tables import update_documents
 from benchmarks.training import training_time
@@ -25,8 +27,9 @@ from model.training.run import Run
 from service.options import parse_kinds, parse_lengths
 
 EPILOG = """examples:
-  eigenlens bench quality --encoder .demo/fashion-mnist/encoder
-  eigenlens bench quality --encoder encoders/mine --queries validation --results benchmarks/results/mine.jsonl
+  eigenlens bench quality --data cifar10 --train cifar10/train.tar.gz --test cifar10/test.tar.gz --work runs/quality
+  eigenlens bench encoder --encoder .demo/fashion-mnist/encoder
+  eigenlens bench encoder --encoder encoders/mine --queries validation --results benchmarks/results/mine.jsonl
   eigenlens bench search --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz \\
       --work runs/search --count 1000000 --results benchmarks/results/search.jsonl
   eigenlens bench adds --gallery .demo/fashion-mnist/gallery
@@ -35,9 +38,9 @@ EPILOG = """examples:
   eigenlens bench training --run .demo/fashion-mnist/run
   eigenlens bench tables
 
-`quality` prints precision@100 by class of Fashion-MNIST's 10,000 test images (never trained on) against its 60,000
-training images, beside PCA of the raw pixels at the same lengths. `training` tells how long a run took. `tables` draws
-the documentation's tables from the records."""
+`quality` trains every objective alike and compares their codes by length. `encoder` prints precision@100 by class of
+Fashion-MNIST's 10,000 test images (never trained on) against its 60,000 training images, beside PCA of the raw pixels
+at the same lengths. `training` tells how long a run took. `tables` draws the documentation's tables from records."""
 
 Quality = Mapping[int, Mapping[str, float]]
 
@@ -46,9 +49,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     kinds = parser.add_subparsers(
-        dest="bench", metavar="{quality,search,adds,service,runtime,training,tables}", required=True
+        dest="bench", metavar="{quality,encoder,search,adds,service,runtime,training,tables}", required=True
     )
-    quality = kinds.add_parser("quality", help="agreement of neighbours with labels, by prefix length")
+    configure_quality(kinds.add_parser("quality", help="objectives and peers side by side, by prefix length"))
+    quality = kinds.add_parser("encoder", help="agreement of an encoder's neighbours with labels, by prefix length")
     quality.add_argument("--encoder", metavar="ENCODER", type=Path, required=True, help="encoder artifact to measure")
     quality.add_argument(
         "--lengths",
@@ -99,8 +103,10 @@ def run(args: argparse.Namespace) -> int:
         _search(args)
     elif args.bench == "training":
         _training(args)
+    elif args.bench == "quality":
+        run_quality(args)
     else:
-        _quality(args)
+        _encoder(args)
     return 0
 
 
@@ -244,15 +250,17 @@ def _training(args: argparse.Namespace) -> None:
         print(f"{len(records)} records added to {args.results}", file=sys.stderr)
 
 
-def _quality(args: argparse.Namespace) -> None:
+def _encoder(args: argparse.Namespace) -> None:
     encoder = Encoder(args.encoder)
     lengths = choose_lengths(encoder.code_length, args.lengths)
     data = load_fashion_mnist(queries=args.queries)
     codes = encode_all(encoder, data.gallery, name="gallery"), encode_all(encoder, data.queries, name="queries")
-    pixels = pca_of_pixels(data)
+    pixels, labels = pca_of_pixels(data), (data.gallery_labels, data.query_labels)
     measured = {
-        args.name: retrieval_quality(*codes, data, lengths=lengths, k=args.k),
-        "pca-of-pixels": retrieval_quality(*pixels, data, lengths=[*lengths[:-1], pixels[0].shape[1]], k=args.k),
+        args.name: retrieval_quality(*codes, *labels, lengths=lengths, precision_at=args.k, map_at=args.k),
+        "pca-of-pixels": retrieval_quality(
+            *pixels, *labels, lengths=[*lengths[:-1], pixels[0].shape[1]], precision_at=args.k, map_at=args.k
+        ),
     }
     sizes = {"queries": len(data.queries), "gallery": len(data.gallery)}
     print(

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from artifact import write_atomic
+from benchmarks.plots import plot_quality
 from benchmarks.records import RESULTS, read_records
 from benchmarks.service_tables import closed_table, open_table, runtime_table
 
 ROOT = Path(__file__).parent.parent
 FASHION = RESULTS / "fashion.jsonl"
+QUALITY = RESULTS / "quality.jsonl"
 SEARCH = RESULTS / "search.jsonl"
 SERVICE = RESULTS / "service.jsonl"
 RUNTIME = RESULTS / "runtime.jsonl"
@@ -69,6 +71,32 @@ def quality_table(
     return "\n".join(lines)
 
 
+def method_table(
+    records: Sequence[Mapping[str, Any]], *, data: str, names: Mapping[str, str], metric: str = "mAP@1000"
+) -> str:
+    """A Markdown table, methods by length: the mean over seeds, with the range where there are several."""
+    found: dict[str, dict[int, dict[int, float]]] = {}
+    for record in records:
+        if record["data"] == data and record["metric"] == metric and record["params"]["queries_from"] == "test":
+            found.setdefault(record["method"], {}).setdefault(record["length"], {})[record["seed"]] = record["value"]
+    shown = [name for name in names if name in found]
+    if not shown:
+        return ""
+    lengths = sorted(set.union(*(set(found[name]) for name in shown)))
+    lines = ["| method | " + " | ".join(map(str, lengths)) + " |", "|---" * (len(lengths) + 1) + "|"]
+    for name in shown:
+        cells = [_spread(list(found[name].get(length, {}).values())) for length in lengths]
+        lines.append(f"| {names[name]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return "–"
+    mean = sum(values) / len(values)
+    return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} ±{(max(values) - min(values)) / 2:.3f}"
+
+
 def search_table(records: Sequence[Mapping[str, Any]], *, count: int) -> str:
     """A Markdown table of methods over `count` codes, from the newest records; empty where there is none."""
     found: dict[str, dict[str, Any]] = {}
@@ -105,6 +133,29 @@ def _milliseconds(record: Mapping[str, Any] | None, *, seen: bool = True) -> str
         return "–"
     reached = f" ({record['params']['recall_seen']:.3f})" if seen else ""
     return f"{record['value']:.3g} ms{reached}"
+
+
+_COMPARED = {
+    "eigenlens": "**Eigenlens**",
+    "neural-eigenmap": "Neural Eigenmap, as trained",
+    "neural-eigenmap+rr": "Neural Eigenmap + Rayleigh–Ritz",
+    "scl": "SCL, as trained",
+    "scl+pca": "SCL + PCA",
+    "scl-features+pca": "SCL, features + PCA",
+    "simclr": "SimCLR, as trained",
+    "simclr+pca": "SimCLR + PCA",
+    "simclr-features+pca": "SimCLR, features + PCA",
+    "barlow-twins": "Barlow Twins, as trained",
+    "barlow-twins+pca": "Barlow Twins + PCA",
+    "barlow-twins-features+pca": "Barlow Twins, features + PCA",
+    "vicreg": "VICReg, as trained",
+    "vicreg+pca": "VICReg + PCA",
+    "vicreg-features+pca": "VICReg, features + PCA",
+}
+
+
+def _methods(data: str) -> Callable[[], str]:
+    return lambda: method_table(read_records(QUALITY), data=data, names=_COMPARED)
 
 
 def _quality(queries_from: str, names: Mapping[str, str]) -> Callable[[], str]:
@@ -145,6 +196,7 @@ TABLES = (
 
 
 def update_documents() -> None:
-    """Draw all tables of the documentation anew."""
+    """Draw all tables and pictures of the documentation anew."""
+    plot_quality(read_records(QUALITY), metric="mAP@1000", path=ROOT / "docs/quality.png")
     for table in TABLES:
         write_atomic(table.document, table.render(table.document.read_text()).encode())

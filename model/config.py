@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -49,12 +49,67 @@ class AugmentationConfig(_Table):
         return self
 
 
+class NeuralEigenmapConfig(_Table):
+    """The paper's objective."""
+
+    name: Literal["neural-eigenmap"] = "neural-eigenmap"
+    alpha: NonNegativeFloat = Field(0.25, description="weight of the penalty")
+    ordered: bool = Field(True, description="stop gradients so that coordinates are ordered")
+    normalise: Literal["coordinate", "sample"] = Field("coordinate", description="what is scaled to unit second moment")
+
+
+class NestedConfig(_Table):
+    """Jointly nested low-rank approximation."""
+
+    name: Literal["nested"] = "nested"
+    radius: PositiveFloat = Field(1.0, description="norm of every output")
+
+
+class SpectralContrastiveConfig(_Table):
+    """The spectral contrastive loss."""
+
+    name: Literal["scl"] = "scl"
+    radius: PositiveFloat = Field(1.0, description="norm of every output")
+
+
+class BarlowTwinsConfig(_Table):
+    """Barlow Twins."""
+
+    name: Literal["barlow-twins"] = "barlow-twins"
+    redundancy: NonNegativeFloat = Field(0.0051, description="weight of the off-diagonal terms")
+
+
+class SimclrConfig(_Table):
+    """SimCLR."""
+
+    name: Literal["simclr"] = "simclr"
+    temperature: PositiveFloat = 0.5
+
+
+class VicregConfig(_Table):
+    """VICReg."""
+
+    name: Literal["vicreg"] = "vicreg"
+    invariance: NonNegativeFloat = 25.0
+    variance: NonNegativeFloat = 25.0
+    covariance: NonNegativeFloat = 1.0
+
+
+ObjectiveConfig = (
+    NeuralEigenmapConfig | NestedConfig | SpectralContrastiveConfig | BarlowTwinsConfig | SimclrConfig | VicregConfig
+)
+
+
 class SpectrumConfig(_Table):
     """The closed-form Rayleigh-Ritz step at export."""
 
     views: PositiveInt = Field(2, description="positive pairs drawn per training image to estimate C and R")
-    ridge: NonNegativeFloat = Field(1e-4, description="added to C, relative to its mean variance")
-    diffusion_time: NonNegativeFloat = Field(1.0, description="t: coordinate j is scaled by eigenvalue_j ** t")
+    basis: Literal["projector", "layers"] = Field(
+        "layers",
+        description="functions that are combined: the projector's outputs; or its last hidden layer and the features",
+    )
+    ridge: NonNegativeFloat = Field(1e-2, description="added to C, relative to each coordinate's variance")
+    diffusion_time: NonNegativeFloat = Field(4.0, description="t: coordinate j is scaled by eigenvalue_j ** t")
     max_images: PositiveInt = Field(200_000, description="training images used for the estimate, at most")
 
 
@@ -68,10 +123,12 @@ class TrainingConfig(_Table):
     code_length: PositiveInt = Field(256, ge=2, le=65536)
     hidden_length: PositiveInt = Field(1024, description="width of the projector's hidden layers")
     hidden_layers: NonNegativeInt = 2
-    alpha: NonNegativeFloat = Field(0.25, description="weight of the ordering penalty")
+    objective: Annotated[ObjectiveConfig, Field(discriminator="name")] = VicregConfig()
     steps: PositiveInt = Field(2000, description="optimisation steps; each takes batch_size images")
-    batch_size: PositiveInt = Field(512, ge=2)
-    learning_rate: PositiveFloat = Field(2e-3, description="peak rate of AdamW, after warm-up, before cosine decay")
+    batch_size: PositiveInt = Field(512, ge=2, description="images of a step, over all processes")
+    chunks: PositiveInt = Field(1, description="parts of a batch that are in memory in turn; the loss sees the whole")
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    learning_rate: PositiveFloat = Field(2e-3, description="peak rate, after warm-up, before cosine decay")
     weight_decay: NonNegativeFloat = 1e-2
     warmup_steps: NonNegativeInt = 100
     neighbours: NonNegativeInt = Field(
@@ -79,10 +136,17 @@ class TrainingConfig(_Table):
         description="0: a pair is two views of one image (the same thing); "
         "k: a view of an image and one of an image among its k nearest (the same kind)",
     )
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["bf16", "fp16", "fp32"] = Field("bf16", description="of the network; losses are in fp32")
+    compile: bool = Field(False, description="compile the network with torch.compile; pays on GPUs")
     checkpoint_every_s: PositiveFloat = 60.0
     augmentation: AugmentationConfig = AugmentationConfig()
     spectrum: SpectrumConfig = SpectrumConfig()
+
+    @model_validator(mode="after")
+    def _chunks_of_pairs(self) -> Self:
+        if self.batch_size < 2 * self.chunks:
+            raise ValueError("chunks must leave two images in each part of a batch")
+        return self
 
     @property
     def cached_side(self) -> int:
@@ -95,6 +159,11 @@ def load_config(name: str | None, overrides: list[str]) -> TrainingConfig:
 
     Raises: ConfigError, which names the key and, for an unknown preset, those there are.
     """
+    return parse_config(load_table(name, overrides))
+
+
+def load_table(name: str | None, overrides: list[str]) -> dict[str, Any]:
+    """As load_config, not yet validated. Raises: ConfigError."""
     table: dict[str, Any] = {}
     if name is not None:
         preset = PRESETS / f"{name}.toml"
@@ -117,7 +186,7 @@ def load_config(name: str | None, overrides: list[str]) -> TrainingConfig:
             if not isinstance(target, dict):
                 raise ConfigError(f"--set {override}: '{parent}' is not a table")
         target[leaf] = _parse(value)
-    return parse_config(table)
+    return table
 
 
 def parse_config(table: dict[str, Any]) -> TrainingConfig:

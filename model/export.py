@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import warnings
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from tqdm import tqdm
 import artifact
 from model.config import TrainingConfig
 from model.errors import EncoderError
-from model.network import EncoderNetwork, normalise_pixels
+from model.network import CodeNetwork, normalise_pixels
 from model.runtime.encoder import KIND, ONNX_FILE, Encoder
-from model.spectrum import PairMoments, Spectrum, rayleigh_ritz
+from model.spectrum import FOLDS, PairMoments, Spectrum, rayleigh_ritz, suggest_lengths
 from model.training.pairs import PairSampler, stream
 from model.training.run import Run
 
@@ -36,7 +37,7 @@ _TOLERANCE = 1e-4
 class ServingNetwork(nn.Module):
     """uint8 pixels (n, size, size, 3) to codes: what is exported, with pixel normalisation inside."""
 
-    def __init__(self, network: EncoderNetwork) -> None:
+    def __init__(self, network: CodeNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -46,29 +47,34 @@ class ServingNetwork(nn.Module):
 
 
 def estimate_spectrum(
-    network: EncoderNetwork, pixels: NDArray[np.uint8], config: TrainingConfig, *, device: torch.device
+    network: CodeNetwork, pixels: NDArray[np.uint8], config: TrainingConfig, *, device: torch.device
 ) -> Spectrum:
     """Rayleigh-Ritz over positive pairs of the training images; `network` is in evaluation mode."""
-    moments = PairMoments(config.code_length)
+    projector = config.spectrum.basis == "projector"
+    moments = PairMoments(network.last.out_features if projector else network.code.in_features)
     pairs = PairSampler(pixels, config, device=device)
     chosen = stream(config.seed, "spectrum", 0)
     rows = torch.randperm(len(pixels), generator=chosen).numpy()[: config.spectrum.max_images]
-    batches = [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)] * config.spectrum.views
+    size = min(_BATCH, math.ceil(len(rows) / FOLDS))
+    batches = list(enumerate(rows[i : i + size] for i in range(0, len(rows), size))) * config.spectrum.views
     with torch.inference_mode():
-        for step, batch in enumerate(tqdm(batches, desc="spectrum", unit="batch"), start=1):
-            view_a, view_b = pairs.draw(np.sort(batch), generator=stream(config.seed, "spectrum", step))
-            moments.update(network(view_a), network(view_b))
+        for step, (fold, batch) in enumerate(tqdm(batches, desc="spectrum", unit="batch"), start=1):
+            views = pairs.draw(np.sort(batch), generator=stream(config.seed, "spectrum", step))
+            functions = [network.functions(view) for view in views]
+            psi_a, psi_b = map(network.last, functions) if projector else functions
+            moments.update(psi_a, psi_b, fold=fold)
     return rayleigh_ritz(moments, ridge=config.spectrum.ridge)
 
 
-def fold(network: EncoderNetwork, spectrum: Spectrum, *, diffusion_time: float) -> None:
-    """Replace the projector's last layer so that the network's output is the ordered code."""
-    last = network.projector.last
-    weight, offset = spectrum.code_weights(diffusion_time)
+def set_codes(network: CodeNetwork, spectrum: Spectrum, *, basis: str, diffusion_time: float) -> None:
+    """Make the network's output the ordered code; through the projector's last layer, where z was the basis."""
+    weight, offset = spectrum.code_weights(diffusion_time, code_length=network.code.out_features)
+    if basis == "projector":
+        offset = offset + weight @ network.last.bias.detach().cpu().double()
+        weight = weight @ network.last.weight.detach().cpu().double()
     with torch.no_grad():
-        old_weight, old_bias = last.weight.detach().cpu().double(), last.bias.detach().cpu().double()
-        last.weight.copy_(weight @ old_weight)
-        last.bias.copy_(weight @ old_bias + offset)
+        network.code.weight.copy_(weight)
+        network.code.bias.copy_(offset)
 
 
 def export(
@@ -89,8 +95,9 @@ def export(
 
     Raises: ArtifactExistsError; TrainingError, if the run is not finished; EncoderError, if ONNX and torch disagree.
     """
-    trained, network = run.load_network()
+    trained, trained_network = run.load_network()
     config = run.config
+    basis = config.spectrum.basis
     time = config.spectrum.diffusion_time if diffusion_time is None else diffusion_time
     properties: dict[str, object] = {
         "code_length": config.code_length,
@@ -103,19 +110,36 @@ def export(
         "training": config.model_dump(mode="json"),
     }
     with artifact.publishing(out, kind=KIND, made_from={"run": trained.id}, properties=properties) as directory:
-        network.to(device).eval()
+        network = CodeNetwork(trained_network, basis=basis, code_length=config.code_length).to(device).eval()
         spectrum = estimate_spectrum(network, pixels, config, device=device)
-        fold(network, spectrum, diffusion_time=time)
+        set_codes(network, spectrum, basis=basis, diffusion_time=time)
         network.cpu()
-        properties["eigenvalues"] = [round(float(x), 6) for x in spectrum.eigenvalues]
+        eigenvalues = [round(float(x), 6) for x in spectrum.eigenvalues[: config.code_length]]
+        eigenvalues += [0.0] * (config.code_length - len(eigenvalues))
+        properties["eigenvalues"] = eigenvalues
+        properties["suggested_lengths"] = suggest_lengths(eigenvalues, diffusion_time=time)
         serving = ServingNetwork(network).eval()
         save_file({k: v.contiguous() for k, v in network.state_dict().items()}, directory / WEIGHTS_FILE)
-        (directory / SPECTRUM_FILE).write_text(json.dumps({"eigenvalues": properties["eigenvalues"]}))
+        (directory / SPECTRUM_FILE).write_text(json.dumps(_report(spectrum, config, diffusion_time=time), indent=1))
         write_onnx(serving, directory / ONNX_FILE, image_size=config.image_size)
         artifact.seal(directory, kind=KIND, properties=properties)
         check_agreement(serving, directory, pixels, image_size=config.image_size)
         (directory / artifact.MANIFEST).unlink()
     return artifact.read(out, kind=KIND, verify=False)
+
+
+def _report(spectrum: Spectrum, config: TrainingConfig, *, diffusion_time: float) -> dict[str, object]:
+    """What spectrum.json says: each coordinate's eigenvalue with its 95 % interval, and how the code is weighted."""
+    shown = slice(0, config.code_length)
+    pairs = zip(spectrum.eigenvalues[shown].tolist(), spectrum.margins[shown].tolist(), strict=True)
+    return {
+        "diffusion_time": diffusion_time,
+        "basis": config.spectrum.basis,
+        "eigenvalues": [
+            {"value": round(value, 6), "margin_95": None if math.isnan(margin) else round(margin, 6)}
+            for value, margin in pairs
+        ],
+    }
 
 
 def write_onnx(serving: ServingNetwork, path: Path, *, image_size: int) -> None:

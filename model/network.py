@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from model.backbones import build_backbone
@@ -28,14 +29,14 @@ class Projector(nn.Sequential):
 
     @property
     def last(self) -> nn.Linear:
-        """The linear layer that ends the projector, into which export folds the Rayleigh-Ritz step."""
+        """The linear layer that ends the projector."""
         layer = self[-1]
         assert isinstance(layer, nn.Linear)
         return layer
 
 
 class EncoderNetwork(nn.Module):
-    """Normalised pixels (n, 3, size, size) to codes (n, code_length)."""
+    """Normalised pixels (n, 3, size, size) to z (n, code_length)."""
 
     def __init__(self, backbone: str, *, hidden_length: int, hidden_layers: int, code_length: int) -> None:
         super().__init__()
@@ -50,6 +51,33 @@ class EncoderNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         z: Tensor = self.projector(self.backbone(x))
         return z
+
+
+class CodeNetwork(nn.Module):
+    """Normalised pixels to codes: one linear map (`code`) of what the layers of a trained network say.
+
+    Args:
+        basis: "projector", whose z is a linear map of its last hidden layer; "layers", the backbone's features beside
+            that layer: a larger space to seek the eigenfunctions in.
+    """
+
+    def __init__(self, network: EncoderNetwork, *, basis: str, code_length: int) -> None:
+        super().__init__()
+        self.backbone, self.projector = network.backbone, nn.Sequential(*list(network.projector)[:-1])
+        self.last = network.projector.last
+        width = self.last.in_features
+        self.joins = basis == "layers" and len(self.projector) > 0
+        self.code = nn.Linear(width + int(network.backbone.feature_length) * self.joins, code_length)  # type: ignore[arg-type]
+
+    def functions(self, x: Tensor) -> Tensor:
+        """psi, of which codes are linear combinations: (n, code.in_features)."""
+        features = self.backbone(x)
+        hidden: Tensor = self.projector(features)
+        return torch.cat([features, hidden], 1) if self.joins else hidden
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes: Tensor = self.code(self.functions(x))
+        return codes
 
 
 def normalise_pixels(pixels: Tensor) -> Tensor:

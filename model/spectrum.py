@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,43 +13,75 @@ from model.errors import ShapeError
 
 # Directions of C below this share of its largest eigenvalue are numerically absent from psi.
 _NULL = 1e-10
+_TINY = torch.finfo(torch.float64).tiny
+FOLDS = 8
+# 97.5 % quantile of Student's t with FOLDS - 1 degrees of freedom.
+_T_QUANTILE = 2.365
 
 
 class PairMoments:
-    """Streaming first and second moments of positive pairs, in float64: any number of pairs, in any batches."""
+    """Streaming first and second moments of positive pairs, summed in float64: any number of pairs, in any batches.
+
+    They are kept by fold, so that the spread between folds tells how sure an eigenvalue is.
+    """
 
     def __init__(self, length: int) -> None:
         self.length = length
-        self.pairs = 0
-        self._sum = torch.zeros(length, dtype=torch.float64)
-        self._second = torch.zeros(length, length, dtype=torch.float64)
-        self._cross = torch.zeros(length, length, dtype=torch.float64)
+        self._count = torch.zeros(FOLDS, dtype=torch.float64)
+        self._sum = torch.zeros(FOLDS, length, dtype=torch.float64)
+        self._second = torch.zeros(FOLDS, length, length, dtype=torch.float64)
+        self._cross = torch.zeros(FOLDS, length, length, dtype=torch.float64)
 
-    def update(self, psi_a: Tensor, psi_b: Tensor) -> None:
-        """Add n pairs, each (n, length). Raises: ShapeError."""
+    def update(self, psi_a: Tensor, psi_b: Tensor, *, fold: int = 0) -> None:
+        """Add n pairs, each (n, length), to a fold; an image's pairs belong into one fold. Raises: ShapeError."""
         if psi_a.shape != psi_b.shape or psi_a.ndim != 2 or psi_a.shape[1] != self.length:
             raise ShapeError(f"expected two arrays (n, {self.length}), not {psi_a.shape} and {psi_b.shape}")
         a, b = psi_a.detach().cpu().double(), psi_b.detach().cpu().double()
-        self.pairs += a.shape[0]
-        self._sum += (a.sum(0) + b.sum(0)) / 2
-        self._second += (a.T @ a + b.T @ b) / 2
-        cross = a.T @ b
-        self._cross += (cross + cross.T) / 2
+        fold %= FOLDS
+        self._count[fold] += a.shape[0]
+        self._sum[fold] += (a.sum(0) + b.sum(0)) / 2
+        # With s = a + b and d = a - b: aᵀa + bᵀb = (sᵀs + dᵀd)/2 and aᵀb + bᵀa = (sᵀs - dᵀd)/2, two products for three.
+        total, difference = a + b, a - b
+        even, odd = total.T @ total, difference.T @ difference
+        self._second[fold] += (even + odd) / 4
+        self._cross[fold] += (even - odd) / 4
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs were added."""
+        return int(self._count.sum())
 
     @property
     def mean(self) -> Tensor:
         """E[psi], (length,), float64."""
-        return self._sum / self.pairs
+        return self._sum.sum(0) / self._count.sum()
 
     @property
     def covariance(self) -> Tensor:
         """C = E[psi psi^T] of centred psi, (length, length), float64."""
-        return self._second / self.pairs - torch.outer(self.mean, self.mean)
+        return self._second.sum(0) / self._count.sum() - torch.outer(self.mean, self.mean)
 
     @property
     def cross_covariance(self) -> Tensor:
         """R = E[psi(a) psi(b)^T] of centred psi, symmetrised, (length, length), float64."""
-        return self._cross / self.pairs - torch.outer(self.mean, self.mean)
+        return self._cross.sum(0) / self._count.sum() - torch.outer(self.mean, self.mean)
+
+    def rayleigh_by_fold(self, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """v^T R v and v^T C v of each direction in each fold that has pairs, about the common mean.
+
+        Args:
+            directions: (length, m).
+
+        Returns: two arrays (folds with pairs, m), float64.
+        """
+        used = self._count > 0
+        count = self._count[used, None]
+        drift = (self._sum[used] / count) @ directions
+        centre = self.mean @ directions
+        about = 2 * drift * centre - centre.square()
+        cross = torch.stack([((r @ directions) * directions).sum(0) for r in self._cross[used]]) / count
+        second = torch.stack([((c @ directions) * directions).sum(0) for c in self._second[used]]) / count
+        return cross - about, second - about
 
 
 @dataclass(frozen=True)
@@ -58,27 +92,35 @@ class Spectrum:
         eigenvalues: (length,), descending, in [0, 1] up to noise.
         directions: (length, length); the functions have unit variance and are uncorrelated on the training set.
         mean: (length,), E[psi]. Centring drops the constant eigenfunction, whose eigenvalue is 1.
+        margins: (length,), half the width of each eigenvalue's 95 % interval; NaN where there is one fold only.
     """
 
     eigenvalues: Tensor
     directions: Tensor
     mean: Tensor
+    margins: Tensor
 
-    def code_weights(self, diffusion_time: float) -> tuple[Tensor, Tensor]:
-        """W (length, length) and b (length,) with code = W psi + b, code_j = eigenvalue_j^t v_j^T (psi - mean).
+    def code_weights(self, diffusion_time: float, *, code_length: int | None = None) -> tuple[Tensor, Tensor]:
+        """W (code_length, length) and b with code = W psi + b, code_j = eigenvalue_j^t v_j^T (psi - mean).
 
-        Eigenvalues at or below zero are noise; their coordinates are zero for t > 0.
+        Eigenvalues at or below zero are noise; their coordinates are zero for t > 0. Coordinates beyond the functions
+        that there are, are zero.
         """
         scale = self.eigenvalues.clamp(0, 1) ** diffusion_time
-        weight = (self.directions * scale).T
+        found = (self.directions * scale).T[:code_length]
+        weight = torch.zeros(code_length or len(found), found.shape[1], dtype=found.dtype)
+        weight[: len(found)] = found
         return weight, -weight @ self.mean
 
 
 def rayleigh_ritz(moments: PairMoments, *, ridge: float) -> Spectrum:
-    """Solve R v = lambda (C + ridge c I) v, with c the mean variance; sort by lambda, descending.
+    """Solve R v = lambda (C + ridge diag C) v; sort by lambda, descending.
 
     Among linear combinations of psi these are the best eigenfunctions of the augmentation kernel (Courant-Fischer).
-    Directions that C lacks get eigenvalue 0 and a zero function.
+    Directions that C lacks get eigenvalue 0 and a zero function. The ridge follows each coordinate's own variance, so
+    the scale of psi does not matter.
+
+    The interval of an eigenvalue is that of the mean over folds of v^T R v - lambda v^T C v, its change to first order.
 
     Args:
         ridge: dimensionless, >= 0.
@@ -89,10 +131,13 @@ def rayleigh_ritz(moments: PairMoments, *, ridge: float) -> Spectrum:
         raise ShapeError(f"the spectrum needs at least 2 pairs, not {moments.pairs}")
     covariance, cross = moments.covariance, moments.cross_covariance
     length = moments.length
-    covariance = covariance + ridge * covariance.diagonal().mean() * torch.eye(length, dtype=torch.float64)
-    variances, axes = torch.linalg.eigh(covariance)
-    kept = variances > _NULL * variances[-1].clamp_min(torch.finfo(torch.float64).tiny)
-    whiten = axes[:, kept] / variances[kept].sqrt()
+    variance = covariance.diagonal()
+    # A unit that never fires has no variance, and what rounding leaves of it must not be blown up.
+    to_unit = torch.where(variance > _NULL**2 * variance.max(), variance.clamp_min(_TINY).rsqrt(), 0.0)
+    correlation = covariance * torch.outer(to_unit, to_unit) + ridge * torch.eye(length, dtype=torch.float64)
+    variances, axes = torch.linalg.eigh(correlation)
+    kept = variances > _NULL * variances[-1].clamp_min(_TINY)
+    whiten = axes[:, kept] / variances[kept].sqrt() * to_unit[:, None]
     found, rotation = torch.linalg.eigh(whiten.T @ cross @ whiten)
     eigenvalues = torch.zeros(length, dtype=torch.float64)
     directions = torch.zeros(length, length, dtype=torch.float64)
@@ -101,4 +146,28 @@ def rayleigh_ritz(moments: PairMoments, *, ridge: float) -> Spectrum:
     directions[:, :count] = (whiten @ rotation).flip(1)
     # Null directions (0) may belong before noise below zero: sort once more, stably.
     order = torch.sort(eigenvalues, descending=True, stable=True).indices
-    return Spectrum(eigenvalues[order], directions[:, order], moments.mean)
+    eigenvalues, directions = eigenvalues[order], directions[:, order]
+    by_fold, second = moments.rayleigh_by_fold(directions)
+    changes = by_fold - eigenvalues * second
+    folds = len(changes)
+    spread = changes.std(0) if folds > 1 else torch.full_like(eigenvalues, math.nan)
+    return Spectrum(eigenvalues, directions, moments.mean, _T_QUANTILE * spread / folds**0.5)
+
+
+def suggest_lengths(eigenvalues: Sequence[float], *, diffusion_time: float) -> list[int]:
+    """Code lengths worth building: a doubling menu from where a code begins to tell things apart to where it ends.
+
+    Starts at the first power of two, from 4, that holds a fifth of the energy Σ lambda^2t, and doubles until what is
+    left holds less than a thousandth; the full length always ends the list.
+    """
+    energy = torch.tensor(eigenvalues, dtype=torch.float64).clamp(0, 1) ** (2 * diffusion_time)
+    share = energy.cumsum(0) / energy.sum().clamp_min(_TINY)
+    lengths = []
+    length = 4
+    while length < len(share):
+        if share[length - 1] >= 0.2:
+            lengths.append(length)
+        if share[length - 1] >= 0.999:
+            break
+        length *= 2
+    return [*lengths, len(share)]

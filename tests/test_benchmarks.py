@@ -10,11 +10,11 @@ import pytest
 
 import eigenlens
 from benchmarks import tables
-from benchmarks.quality import LabelledImages, pca_of_pixels, retrieval_quality
+from benchmarks.fashion import LabelledImages, pca_of_pixels
 from benchmarks.records import append_records, make_record, read_records
 from model.config import load_config
 from model.training.run import Run
-from tests import oracles, service_builders
+from tests import service_builders
 from tests.training_builders import finished_run, tiny_overrides, write_images
 
 
@@ -79,16 +79,6 @@ def test_a_search_table_shows_each_method_at_its_targets() -> None:
     assert tables.search_table(records, count=7) == ""
 
 
-def test_retrieval_quality_is_precision_of_exact_search() -> None:
-    rng = np.random.default_rng(0)
-    gallery, queries = rng.normal(size=(30, 6)).astype(np.float32), rng.normal(size=(5, 6)).astype(np.float32)
-    labels, asked = rng.integers(0, 3, 30), rng.integers(0, 3, 5)
-    nothing = np.zeros((0, 1, 1, 3), np.uint8)
-    found = retrieval_quality(gallery, queries, LabelledImages(nothing, labels, nothing, asked), lengths=[3], k=4)
-    best = np.argsort(-oracles.cosine(queries, gallery, length=3), axis=1)[:, :4]
-    assert found[3]["precision@4"] == pytest.approx(np.mean(labels[best] == asked[:, None]))
-
-
 def test_pca_is_that_of_the_gallery() -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (50, 3, 3, 1), dtype=np.uint8).repeat(3, axis=3)
@@ -118,7 +108,7 @@ def test_the_time_of_a_run_is_read_from_its_metrics(tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize("arguments", [["--lengths", "x"], ["--k", "0"], ["--queries", "training"]])
 def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        eigenlens.main(["bench", "quality", "--encoder", "nowhere", *arguments])
+        eigenlens.main(["bench", "encoder", "--encoder", "nowhere", *arguments])
     assert ended.value.code == 2
     assert arguments[0] in capsys.readouterr().err
 

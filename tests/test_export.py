@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from safetensors.torch import load_file
 
 import artifact
 from model.errors import EncoderError
-from model.export import ServingNetwork, check_agreement, estimate_spectrum, export, fold
+from model.export import ServingNetwork, check_agreement, estimate_spectrum, export, set_codes
 from model.images.sources import open_source
-from model.network import normalise_pixels
+from model.network import CodeNetwork, EncoderNetwork, normalise_pixels
 from model.runtime.encoder import Encoder
 from model.training.pixels import PixelCache, cache_pixels
 from model.training.run import Run
@@ -40,20 +41,54 @@ def encoder_path(run: Run, cache: PixelCache) -> Path:
     return out
 
 
+def coder_of(network: EncoderNetwork, *, basis: str = "layers") -> CodeNetwork:
+    return CodeNetwork(network, basis=basis, code_length=8).eval()
+
+
+@pytest.mark.parametrize("basis", ["projector", "layers"])
 def test_the_exported_code_is_the_rayleigh_ritz_map_of_the_trained_functions(
-    run: Run, cache: PixelCache, encoder_path: Path
+    run: Run, cache: PixelCache, tmp_path: Path, basis: str
 ) -> None:
+    """The functions are read off the trained network here: z, or features and last hidden layer side by side."""
     _, network = run.load_network()
     network.eval()
-    spectrum = estimate_spectrum(network, cache.pixels, run.config, device=CPU)
-    weight, offset = spectrum.code_weights(run.config.spectrum.diffusion_time)
+    config = run.config.model_copy(update={"spectrum": run.config.spectrum.model_copy(update={"basis": basis})})
+    changed = Run(run.path)
+    changed.config = config
+    encoder = Encoder(export(changed, cache.pixels, tmp_path / "encoder", device=CPU).path)
+    spectrum = estimate_spectrum(coder_of(network, basis=basis), cache.pixels, config, device=CPU)
+    weight, offset = spectrum.code_weights(config.spectrum.diffusion_time, code_length=8)
     pixels = np.array(cache.pixels)
     with torch.no_grad():
-        psi = network(normalise_pixels(torch.from_numpy(pixels))).double()
-    expected = (psi @ weight.T + offset).numpy()
-    encoder = Encoder(encoder_path)
-    np.testing.assert_allclose(encoder.encode(pixels), expected, atol=1e-4 * np.abs(expected).max())
-    np.testing.assert_allclose(encoder.eigenvalues, spectrum.eigenvalues.numpy(), atol=1e-5)
+        x = normalise_pixels(torch.from_numpy(pixels))
+        if basis == "projector":
+            psi = network(x)
+        else:
+            features = network.backbone(x)
+            psi = torch.cat([features, torch.nn.Sequential(*list(network.projector)[:-1])(features)], 1)
+    expected = (psi.double() @ weight.T + offset).numpy()
+    np.testing.assert_allclose(encoder.encode(pixels), expected, atol=2e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(encoder.eigenvalues, spectrum.eigenvalues[:8].numpy(), atol=1e-5)
+
+
+def test_a_larger_basis_never_finds_less_repeatable_functions(run: Run, cache: PixelCache) -> None:
+    """z is a linear map of the last hidden layer, so the best functions among the layers cannot be worse."""
+    _, network = run.load_network()
+    network.eval()
+    found = {}
+    for basis in ("projector", "layers"):
+        config = run.config.model_copy(
+            update={"spectrum": run.config.spectrum.model_copy(update={"basis": basis, "ridge": 0.0})}
+        )
+        found[basis] = estimate_spectrum(coder_of(network, basis=basis), cache.pixels, config, device=CPU).eigenvalues
+    assert (found["layers"][:8] >= found["projector"][:8] - 1e-3).all()
+
+
+def test_the_spectrum_is_told_with_its_intervals(encoder_path: Path) -> None:
+    told = json.loads((encoder_path / "spectrum.json").read_text())
+    assert [entry["value"] for entry in told["eigenvalues"]] == Encoder(encoder_path).eigenvalues.tolist()
+    assert all(0 < entry["margin_95"] < 0.5 for entry in told["eigenvalues"])
+    assert artifact.read(encoder_path, kind="encoder").properties["suggested_lengths"][-1] == 8
 
 
 def test_eigenvalues_are_ordered_and_the_leading_coordinates_repeat_between_views(encoder_path: Path) -> None:
@@ -62,12 +97,13 @@ def test_eigenvalues_are_ordered_and_the_leading_coordinates_repeat_between_view
     assert 0.5 < eigenvalues[0] <= 1.01
 
 
-def test_folding_changes_nothing_but_the_last_layer(run: Run, cache: PixelCache, encoder_path: Path) -> None:
+def test_export_adds_one_linear_map_and_changes_no_weight(run: Run, encoder_path: Path) -> None:
     _, trained = run.load_network()
     exported = load_file(encoder_path / "encoder.safetensors")
-    last = {f"projector.{len(trained.projector) - 1}.{name}" for name in ("weight", "bias")}
-    changed = {name for name, value in trained.state_dict().items() if not torch.equal(value, exported[name])}
-    assert changed == last
+    last = f"projector.{len(trained.projector) - 1}."
+    for name, value in trained.state_dict().items():
+        assert torch.equal(value, exported[name.replace(last, "last.")]), name
+    assert len(exported) == len(trained.state_dict()) + 2
 
 
 def test_any_batch_size_gives_the_same_codes(cache: PixelCache, encoder_path: Path) -> None:
@@ -82,18 +118,16 @@ def test_an_onnx_file_that_differs_from_torch_is_refused(
 ) -> None:
     _, network = run.load_network()
     network.eval()
-    fold(
-        network,
-        estimate_spectrum(network, cache.pixels, run.config, device=CPU),
-        diffusion_time=run.config.spectrum.diffusion_time,
-    )
+    coder, settings = coder_of(network), run.config.spectrum
+    found = estimate_spectrum(coder, cache.pixels, run.config, device=CPU)
+    set_codes(coder, found, basis=settings.basis, diffusion_time=settings.diffusion_time)
     changed = onnx.load(encoder_path / "encoder.onnx")
     bias = next(t for t in changed.graph.initializer if list(t.dims) == [8])
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.01), bias.name))
     properties = dict(artifact.read(encoder_path, kind="encoder").properties)
     with artifact.publishing(tmp_path / "encoder", kind="encoder", properties=properties) as directory:
         onnx.save(changed, directory / "encoder.onnx")
-    serving = ServingNetwork(network).eval()
+    serving = ServingNetwork(coder).eval()
     check_agreement(serving, encoder_path, cache.pixels, image_size=16)
     with pytest.raises(EncoderError, match="differ from torch"):
         check_agreement(serving, tmp_path / "encoder", cache.pixels, image_size=16)

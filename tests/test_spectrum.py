@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.errors import ShapeError
-from model.spectrum import PairMoments, rayleigh_ritz
+from model.spectrum import FOLDS, PairMoments, rayleigh_ritz, suggest_lengths
 from tests.model_oracles import generalised_eigenvalues
 
 
@@ -23,8 +23,8 @@ def pairs(seed: int = 0, n: int = 4000, length: int = 6) -> tuple[torch.Tensor, 
 
 def moments_of(a: torch.Tensor, b: torch.Tensor, *, batch: int) -> PairMoments:
     moments = PairMoments(a.shape[1])
-    for i in range(0, len(a), batch):
-        moments.update(a[i : i + batch], b[i : i + batch])
+    for fold, i in enumerate(range(0, len(a), batch)):
+        moments.update(a[i : i + batch], b[i : i + batch], fold=fold)
     return moments
 
 
@@ -92,3 +92,64 @@ def test_wrong_shapes_and_too_few_pairs_are_refused() -> None:
         PairMoments(3).update(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(ShapeError, match="at least 2 pairs"):
         rayleigh_ritz(PairMoments(3), ridge=0.0)
+
+
+def test_the_scale_of_a_coordinate_does_not_matter_even_with_a_ridge() -> None:
+    a, b = pairs()
+    scale = torch.tensor([0.01, 1.0, 3.0, 100.0, 7.0, 0.5], dtype=torch.float64)
+    here = rayleigh_ritz(moments_of(a, b, batch=512), ridge=0.1)
+    scaled = rayleigh_ritz(moments_of(a * scale, b * scale, batch=512), ridge=0.1)
+    torch.testing.assert_close(scaled.eigenvalues, here.eigenvalues, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.01])
+def test_a_unit_that_never_fires_changes_nothing(ridge: float) -> None:
+    a, b = pairs()
+    dead = torch.full((len(a), 2), 1e-3, dtype=torch.float64) + 1e-18 * torch.randn(len(a), 2, dtype=torch.float64)
+    spectrum = rayleigh_ritz(moments_of(torch.cat([a, dead], 1), torch.cat([b, dead], 1), batch=512), ridge=ridge)
+    here = rayleigh_ritz(moments_of(a, b, batch=512), ridge=ridge)
+    torch.testing.assert_close(spectrum.eigenvalues[:6], here.eigenvalues, atol=1e-9, rtol=1e-9)
+    assert not spectrum.directions[6:].abs().max() > 1e-6
+
+
+def test_intervals_hold_the_true_eigenvalues_about_as_often_as_they_say() -> None:
+    """Latent functions of known correlation, many small samples: 95 % of the intervals should hold it."""
+    strength = np.array([0.9, 0.6, 0.3])
+    held, trials = 0, 150
+    for seed in range(trials):
+        rng = np.random.default_rng(seed)
+        common = rng.normal(size=(1600, 3)) * np.sqrt(strength)
+        a, b = (torch.tensor(common + rng.normal(size=common.shape) * np.sqrt(1 - strength)) for _ in range(2))
+        found = rayleigh_ritz(moments_of(a, b, batch=1600 // FOLDS), ridge=0.0)
+        held += int((np.abs(found.eigenvalues.numpy() - strength) <= found.margins.numpy()).sum())
+    assert 0.90 <= held / (3 * trials) <= 0.98
+
+
+def test_one_fold_tells_no_interval() -> None:
+    moments = PairMoments(6)
+    moments.update(*pairs())
+    assert rayleigh_ritz(moments, ridge=0.0).margins.isnan().all()
+
+
+def test_a_code_longer_than_the_functions_ends_in_zeros_and_a_shorter_one_is_cut() -> None:
+    a, b = pairs()
+    spectrum = rayleigh_ritz(moments_of(a, b, batch=512), ridge=0.0)
+    whole, _ = spectrum.code_weights(1.0)
+    longer, offset = spectrum.code_weights(1.0, code_length=8)
+    assert torch.equal(longer[:6], whole)
+    assert not longer[6:].any()
+    assert not offset[6:].any()
+    assert torch.equal(spectrum.code_weights(1.0, code_length=2)[0], whole[:2])
+
+
+@pytest.mark.parametrize(
+    ("eigenvalues", "time", "expected"),
+    [
+        ([1.0] * 64, 1.0, [16, 32, 64]),
+        ([0.9**j for j in range(256)], 1.0, [4, 8, 16, 32, 64, 256]),
+        ([0.5, 0.4, 0.3, 0.2, 0.1, 0.0, 0.0, 0.0], 0.0, [4, 8]),
+        ([0.9, -0.1], 2.0, [2]),
+    ],
+)
+def test_the_menu_of_lengths_follows_the_energy(eigenvalues: list[float], time: float, expected: list[int]) -> None:
+    assert suggest_lengths(eigenvalues, diffusion_time=time) == expected

@@ -46,7 +46,11 @@ def write_images(folder: Path, *, count: int = 48, side: int = 20) -> Path:
 
 def tiny_overrides(**changes: object) -> list[str]:
     """`--set` values of the tiny configuration."""
-    return [f"{key}={value}" for key, value in (TINY | changes).items()]
+    found = []
+    for key, value in (TINY | changes).items():
+        inner = {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
+        found += [f"{name}={v}" for name, v in inner.items()]
+    return found
 
 
 def finished_run(path: Path, images: Path, **changes: object) -> Run:

@@ -11,14 +11,17 @@ import torch
 from model.config import load_config
 from model.errors import ConfigError, TrainingError
 from model.images.sources import open_source
+from model.training.distributed import barrier, process_group, rank
 from model.training.loop import train
-from model.training.pixels import cache_pixels
+from model.training.pixels import PixelCache, cache_pixels
 from model.training.run import Run
 
 EPILOG = """examples:
   eigenlens train --images fashion-mnist:train --config fashion-demo --out runs/fashion
   eigenlens train --images ~/Pictures --out runs/mine --set steps=4000 --set image_size=96
+  eigenlens train --images ~/Pictures --out runs/mine --set objective.name=neural-eigenmap
   eigenlens train --out runs/mine --resume
+  torchrun --nproc-per-node 4 -m eigenlens train --images ~/Pictures --out runs/mine
 
 SOURCE is a folder of images, a tar or tar.gz of one, or fashion-mnist. Next: eigenlens export RUN --out ENCODER"""
 
@@ -38,22 +41,37 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; progress on standard error. Raises: EigenlensError."""
-    device = choose_device(args.device)
-    training_run = _open(args)
-    if training_run.finished:
-        print(f"the run at {args.out} is finished already", file=sys.stderr)
-        return 0
+    with process_group(choose_device(args.device)) as device:
+        if rank() > 0:
+            barrier()  # the first process makes the run and decodes the images
+            training_run = Run(args.out)
+            train(training_run, _pixels(training_run).pixels, device=device)
+            return 0
+        training_run = _open(args)
+        if training_run.finished:
+            print(f"the run at {args.out} is finished already", file=sys.stderr)
+            return 0
+        cache = _pixels(training_run)
+        _tell_skipped(cache, training_run)
+        barrier()
+        train(training_run, cache.pixels, device=device)
+    print(f"trained on {len(cache.pixels)} images; next: eigenlens export {args.out} --out ENCODER", file=sys.stderr)
+    return 0
+
+
+def _pixels(training_run: Run) -> PixelCache:
     source = open_source(training_run.images)
-    cache = cache_pixels(source, side=training_run.config.cached_side, directory=training_run.cache)
+    return cache_pixels(source, side=training_run.config.cached_side, directory=training_run.cache)
+
+
+def _tell_skipped(cache: PixelCache, training_run: Run) -> None:
+    total = len(cache.pixels) + len(cache.skipped)
     if cache.skipped:
-        print(f"{len(cache.skipped)} of {len(source)} images cannot be used and are skipped:", file=sys.stderr)
+        print(f"{len(cache.skipped)} of {total} images cannot be used and are skipped:", file=sys.stderr)
         for id, reason in cache.skipped[:20]:
             print(f"  {id}: {reason}", file=sys.stderr)
         if len(cache.skipped) > 20:
             print(f"  ... all are listed in {training_run.cache / 'pixels.json'}", file=sys.stderr)
-    train(training_run, cache.pixels, device=device)
-    print(f"trained on {len(cache.pixels)} images; next: eigenlens export {args.out} --out ENCODER", file=sys.stderr)
-    return 0
 
 
 def choose_device(name: str) -> torch.device:

@@ -8,80 +8,165 @@ import time
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tensorboardX import SummaryWriter
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from model.config import TrainingConfig
 from model.errors import TrainingError
-from model.losses.neural_eigenmap import neural_eigenmap_loss
+from model.losses import Loss, build_loss
 from model.network import EncoderNetwork
+from model.training.distributed import barrier, rank, share_batch_norm, world_size
+from model.training.optimizers import build_optimizer
 from model.training.pairs import PairSampler, stream
 from model.training.run import Run
+from model.training.step import batch_loss
 
 _METRICS_EVERY = 10
+_RANK_EVERY = 50
+# A code of one direction tells nothing apart; a healthy one has tens.
+_COLLAPSED = 1.5
 
 
 def train(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> EncoderNetwork:
     """Train to the end of the run's steps, from its checkpoint if it has one, and finish the run.
 
     The result depends on the configuration and the images alone: an interrupted and resumed run ends with the same
-    weights as an uninterrupted one on the same kind of device.
+    weights as an uninterrupted one on the same kind of device. Under `torchrun` each process takes its share of every
+    batch; statistics of the objective and of batch normalisation are those of the whole batch.
 
-    Raises: TrainingError, if there are too few images or the loss stops being a number.
+    Raises: TrainingError, if there are too few images, the loss stops being a number, or the outputs collapse.
     """
     config = run.config
-    if len(pixels) < 2:
-        raise TrainingError(f"training needs at least 2 images, not {len(pixels)}")
     batch_size = min(config.batch_size, len(pixels))
+    if batch_size < 2 * world_size() * config.chunks:
+        raise TrainingError(
+            f"training needs at least {2 * world_size() * config.chunks} images in a batch "
+            f"({world_size()} processes, chunks={config.chunks}), not {batch_size}"
+        )
+    batch_size -= batch_size % (world_size() * config.chunks)
     steps_per_epoch = len(pixels) // batch_size
-    steps = config.steps
     started = time.monotonic()
     pairs = PairSampler(pixels, config, device=device)
-
     torch.manual_seed(config.seed)
-    network = run.build_network().to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    step, spent_s = _restore(run, network, optimizer)
-    run.truncate_metrics(step)
-    network.train()
+    trainer = _Trainer(run, device)
+    step, spent_s = trainer.restore()
+    writer = _Writer(run, step=step) if rank() == 0 else None
 
     first_step_at = saved = time.monotonic()
     first = step
-    with tqdm(total=steps, initial=step, desc="train", unit="step") as bar:
-        while step < steps:
+    with tqdm(total=config.steps, initial=step, desc="train", unit="step", disable=rank() > 0) as bar:
+        while step < config.steps:
             epoch, place = divmod(step, steps_per_epoch)
             if place == 0 or step == first:
                 order = torch.randperm(len(pixels), generator=stream(config.seed, "order", epoch)).numpy()
-            rows = order[place * batch_size : (place + 1) * batch_size]
+            rows = np.array_split(order[place * batch_size : (place + 1) * batch_size], world_size())[rank()]
             rate = learning_rate(config, step=step)
-            loss = _step(network, optimizer, pairs, rows, config, step=step, rate=rate)
+            view_a, view_b = pairs.draw(rows, generator=stream(config.seed, "pairs", step, rank=rank()))
+            loss, z = trainer.step(view_a, view_b, rate=rate)
             step += 1
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} at step {step}: lower learning_rate (now {config.learning_rate}), "
-                    "raise warmup_steps, or train with --set precision=fp32"
-                )
+            _require_finite(loss, config, step=step)
             bar.update()
-            if step % _METRICS_EVERY == 0 or step == steps:
+            record: dict[str, float] = {}
+            if step % _RANK_EVERY == 0:
+                record["effective_rank"] = require_spread(z, config, step=step)
+            if (step % _METRICS_EVERY == 0 or step == config.steps) and writer is not None:
                 now = time.monotonic()
                 speed = (step - first) * batch_size / (now - first_step_at)
-                record = {"step": step, "epoch": step / steps_per_epoch, "loss": loss, "learning_rate": rate}
-                elapsed_s = spent_s + now - started
-                run.append_metrics(record | {"images_per_s": round(speed, 1), "elapsed_s": round(elapsed_s, 1)})
+                record |= {"step": step, "epoch": step / steps_per_epoch, "loss": loss, "learning_rate": rate}
+                writer.add(record | {"images_per_s": round(speed, 1), "elapsed_s": round(spent_s + now - started, 1)})
                 bar.set_postfix(loss=f"{loss:.3f}", images_per_s=f"{speed:.0f}")
-            if time.monotonic() - saved >= config.checkpoint_every_s and step < steps:
+            if writer is not None and time.monotonic() - saved >= config.checkpoint_every_s and step < config.steps:
                 saved = time.monotonic()
-                run.save_checkpoint(
-                    {
-                        "step": step,
-                        "elapsed_s": spent_s + saved - started,
-                        "network": network.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                    }
-                )
-    network.eval()
-    run.finish(network)
-    return network
+                trainer.save(step=step, elapsed_s=spent_s + saved - started)
+    trainer.network.eval()
+    if writer is not None:
+        writer.close()
+        run.finish(trainer.network)
+    barrier()
+    return trainer.network
+
+
+class _Trainer:
+    """Network, optimiser and, for fp16, the scale of gradients: what a step changes and a checkpoint keeps."""
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self.run, self.config = run, run.config
+        self.network = run.build_network().to(device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.optimizer = build_optimizer(self.network, self.config)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.config.precision == "fp16")
+        self.loss: Loss = build_loss(self.config.objective)
+        self.network.train()
+        # Parameters are shared between these; the plain network is what is saved.
+        self._seen: nn.Module = self.network
+        if world_size() > 1:
+            shared = share_batch_norm(self.network)
+            self._seen = nn.parallel.DistributedDataParallel(
+                shared, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+            )
+        if self.config.compile:
+            self._seen = torch.compile(self._seen)  # type: ignore[assignment]
+
+    def step(self, view_a: Tensor, view_b: Tensor, *, rate: float) -> tuple[float, Tensor]:
+        """One step over this process's pairs; the loss, and z of both views of all processes' pairs."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, z_a, z_b = batch_loss(
+            self._seen,
+            self.loss,
+            view_a,
+            view_b,
+            chunks=self.config.chunks,
+            precision=self.config.precision,
+            scale=self.scaler.get_scale(),
+        )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.item(), torch.cat([z_a, z_b])
+
+    def restore(self) -> tuple[int, float]:
+        """Step and seconds spent so far, from the checkpoint if there is one."""
+        state = self.run.load_checkpoint()
+        if state is None:
+            return 0, 0.0
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        return int(state["step"]), float(state["elapsed_s"])
+
+    def save(self, *, step: int, elapsed_s: float) -> None:
+        """Replace the checkpoint."""
+        self.run.save_checkpoint(
+            {
+                "step": step,
+                "elapsed_s": elapsed_s,
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            }
+        )
+
+
+class _Writer:
+    """The metrics file and, beside it, the same figures as TensorBoard events."""
+
+    def __init__(self, run: Run, *, step: int) -> None:
+        run.truncate_metrics(step)
+        self._run = run
+        self._events = SummaryWriter(str(run.events), purge_step=step)
+
+    def add(self, record: dict[str, float]) -> None:
+        """One record, with its `step`."""
+        self._run.append_metrics(record)
+        for name, value in record.items():
+            if name not in ("step", "epoch", "elapsed_s"):
+                self._events.add_scalar(name, value, int(record["step"]))
+
+    def close(self) -> None:
+        """Write out what is held back."""
+        self._events.close()
 
 
 def learning_rate(config: TrainingConfig, *, step: int) -> float:
@@ -90,35 +175,34 @@ def learning_rate(config: TrainingConfig, *, step: int) -> float:
     return config.learning_rate * ramp * 0.5 * (1 + math.cos(math.pi * step / config.steps))
 
 
-def _step(
-    network: EncoderNetwork,
-    optimizer: torch.optim.Optimizer,
-    pairs: PairSampler,
-    rows: NDArray[np.int64],
-    config: TrainingConfig,
-    *,
-    step: int,
-    rate: float,
-) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    view_a, view_b = pairs.draw(rows, generator=stream(config.seed, "pairs", step))
-    views = torch.cat([view_a, view_b]).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(views.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        z = network(views)
-    z_a, z_b = z.chunk(2)
-    loss = neural_eigenmap_loss(z_a, z_b, alpha=config.alpha)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return loss.item()
+def effective_rank(z: Tensor) -> float:
+    """How many directions z uses: the exponential of the entropy of its covariance's normalised eigenvalues.
+
+    Args:
+        z: (n, length).
+
+    Source: Roy and Vetterli, The effective rank, EUSIPCO 2007.
+    """
+    values = torch.linalg.eigvalsh(torch.cov(z.float().T.cpu().double())).clamp_min(0)
+    share = values / values.sum().clamp_min(torch.finfo(torch.float64).tiny)
+    return float(torch.exp(-(share * share.clamp_min(1e-300).log()).sum()))
 
 
-def _restore(run: Run, network: EncoderNetwork, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    """Step and seconds spent so far, from the checkpoint if there is one."""
-    state = run.load_checkpoint()
-    if state is None:
-        return 0, 0.0
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"]), float(state["elapsed_s"])
+def _require_finite(loss: float, config: TrainingConfig, *, step: int) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss is {loss} at step {step}: lower learning_rate (now {config.learning_rate}), "
+            "raise warmup_steps, or train with --set precision=fp32"
+        )
+
+
+def require_spread(z: Tensor, config: TrainingConfig, *, step: int) -> float:
+    """The effective rank of z. Raises: TrainingError, if it is that of a collapsed code after the warm-up."""
+    found = effective_rank(z)
+    if found < _COLLAPSED and config.code_length >= 8 and step > config.warmup_steps:
+        raise TrainingError(
+            f"the outputs collapsed at step {step}: they use {found:.2f} of {config.code_length} directions; "
+            f"lower learning_rate (now {config.learning_rate}), raise batch_size (now {config.batch_size}) "
+            f"or the objective's penalty, or choose another objective (now {config.objective.name})"
+        )
+    return round(found, 2)

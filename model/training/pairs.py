@@ -15,9 +15,9 @@ from model.training.neighbours import pixel_neighbours
 _STREAMS = {"order": 1, "pairs": 2, "spectrum": 3}
 
 
-def stream(seed: int, name: str, step: int) -> torch.Generator:
-    """The random numbers of one step of one purpose; a resumed run draws the same again."""
-    words = np.random.SeedSequence([seed, _STREAMS[name], step]).generate_state(2, np.uint32)
+def stream(seed: int, name: str, step: int, *, rank: int = 0) -> torch.Generator:
+    """The random numbers of one step of one purpose in one process; a resumed run draws the same again."""
+    words = np.random.SeedSequence([seed, _STREAMS[name], step, *([rank] if rank else [])]).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
 
 

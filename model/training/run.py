@@ -3,6 +3,7 @@
 RUN/
   run.json             images and configuration, written first
   metrics.jsonl        one record a line
+  events/              the metrics as TensorBoard events
   checkpoint.pt        replaced atomically; removed when the run is finished
   network.safetensors  final weights
   manifest.json        written last: its presence says that the run is finished
@@ -76,6 +77,11 @@ class Run:
     def metrics(self) -> Path:
         """The metrics file, one JSON record a line."""
         return self.path / _METRICS
+
+    @property
+    def events(self) -> Path:
+        """Directory of the TensorBoard events."""
+        return self.path / "events"
 
     def require_finished(self) -> None:
         """Raises: TrainingError, if the run is not finished."""

@@ -1,0 +1,86 @@
+"""One optimisation step: the loss of the whole batch, whatever is held in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from model.losses import Loss
+from model.training.distributed import gather
+
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def batch_loss(
+    network: nn.Module, loss: Loss, view_a: Tensor, view_b: Tensor, *, chunks: int, precision: str, scale: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss over the views of all processes, with its gradient added to the network's parameters.
+
+    With more than one chunk the network sees the views in turn, and the loss still sees them all: a first pass without
+    gradients computes z, the loss gives its gradient with respect to z, and a second pass carries that through the
+    network chunk by chunk. The second pass draws what the first drew. Batch normalisation is over a chunk, as memory
+    allows no other; the statistics of the objective are those of the whole batch.
+
+    Args:
+        view_a, view_b: (n, 3, size, size), on the network's device.
+        chunks: how many parts of the n pairs are in memory in turn; at most n.
+        scale: multiplies the loss before its gradient is taken (fp16).
+
+    Returns: the loss, a scalar; z_a and z_b of all processes without gradients, in float32.
+
+    Source: for the two passes, Gao et al., arXiv:2101.06983.
+    """
+
+    def seen_by(a: Tensor, b: Tensor) -> Tensor:
+        views = torch.cat([a, b]).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(views.device.type, _TYPES[precision]) if precision in _TYPES else nullcontext():
+            z: Tensor = network(views)
+        return z.float()
+
+    if chunks == 1:
+        z_a, z_b = _joined(seen_by(view_a, view_b))
+        value = loss(z_a, z_b)
+        (value * scale).backward()
+        return value.detach(), z_a.detach(), z_b.detach()
+    parts = list(zip(view_a.chunk(chunks), view_b.chunk(chunks), strict=True))
+    with torch.no_grad():
+        leaves = [seen_by(a, b) for a, b in parts]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    halves = [z.chunk(2) for z in leaves]
+    local = torch.cat([a for a, _ in halves] + [b for _, b in halves])
+    z_a, z_b = _joined(local)
+    value = loss(z_a, z_b)
+    (value * scale).backward()
+    with _statistics_kept(network):
+        for i, (part, leaf) in enumerate(zip(parts, leaves, strict=True)):
+            with _without_exchange(network, unless=i == len(parts) - 1):
+                seen_by(*part).backward(leaf.grad)
+    return value.detach(), z_a.detach(), z_b.detach()
+
+
+def _joined(z: Tensor) -> tuple[Tensor, Tensor]:
+    z_a, z_b = z.chunk(2)
+    return gather(z_a), gather(z_b)
+
+
+@contextmanager
+def _statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Batch normalisation does not count what the second pass shows it again."""
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    yield
+    with torch.no_grad():
+        for buffer, before in kept:
+            buffer.copy_(before)
+
+
+def _without_exchange(network: nn.Module, *, unless: bool) -> AbstractContextManager[object]:
+    """DistributedDataParallel adds gradients up over processes once, with the last chunk."""
+    if unless or not isinstance(network, nn.parallel.DistributedDataParallel):
+        return nullcontext()
+    return network.no_sync()

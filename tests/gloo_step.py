@@ -1,0 +1,41 @@
+"""One step in this process of a group: its share of a batch in, the loss and gradients of the whole batch out.
+
+torchrun --nproc-per-node 2 -m tests.gloo_step BATCH.pt OUT.pt OBJECTIVE,... CHUNKS
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import nn
+
+from model.config import load_config
+from model.losses import build_loss
+from model.network import EncoderNetwork
+from model.training.distributed import process_group, rank, share_batch_norm, world_size
+from model.training.step import batch_loss
+
+
+def gradients(views: torch.Tensor, objective: str, *, chunks: int) -> dict[str, torch.Tensor]:
+    """Loss, gradients and running statistics after one step over `views` (2, n, 3, size, size)."""
+    torch.manual_seed(0)
+    plain = EncoderNetwork("tiny-conv", hidden_length=16, hidden_layers=1, code_length=8).double().train()
+    network: nn.Module = plain
+    if world_size() > 1:
+        network = nn.parallel.DistributedDataParallel(share_batch_norm(plain), broadcast_buffers=False)
+    view_a, view_b = (view.chunk(world_size())[rank()] for view in views)
+    loss = build_loss(load_config(None, [f"objective.name={objective}"]).objective)
+    value, _, _ = batch_loss(network, loss, view_a, view_b, chunks=chunks, precision="fp32")
+    found = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+    return {"loss": value, **found, **dict(plain.named_buffers())}
+
+
+if __name__ == "__main__":
+    batch, out, objectives, chunks = sys.argv[1:]
+    torch.set_num_threads(1)
+    with process_group(torch.device("cpu")):
+        views = torch.load(batch, weights_only=True)
+        result = {name: gradients(views, name, chunks=int(chunks)) for name in objectives.split(",")}
+        if rank() == 0:
+            torch.save(result, out)
