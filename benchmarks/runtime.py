@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.quality import LabelledImages, encode_all, retrieval_quality
+from benchmarks.fashion import LabelledImages, encode_all
 from benchmarks.records import append_records, make_record
+from benchmarks.retrieval import retrieval_quality
 from index.generation import choose_lengths
 from model.errors import ConfigError
 from model.images.sources import open_source
@@ -69,7 +70,9 @@ def run(args: argparse.Namespace) -> None:
         for method, opened in _precisions(args.encoder):
             codes = encode_all(opened, data.gallery, name="gallery"), encode_all(opened, data.queries, name="queries")
             lengths = choose_lengths(encoder.code_length)
-            for length, found in retrieval_quality(*codes, data, lengths=lengths, k=_K).items():
+            labels = data.gallery_labels, data.query_labels
+            quality = retrieval_quality(*codes, *labels, lengths=lengths, precision_at=_K, map_at=_K)
+            for length, found in quality.items():
                 record(method, f"mAP@{_K}", found[f"mAP@{_K}"], length=length, **sizes)
     if args.results:
         append_records(args.results, records)
