@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.paging import Result
 from service.schemas import PlanAnswer, ResultAnswer, SearchAnswer, SearchParameters
-from service.searcher import Found
+from service.searcher import Found, Hit
 
-_KEPT = 50_000
+_KEPT_IMAGES = 50_000
+_KEPT_PLANS = 1000
 
 
 class AnswerWriter:
@@ -19,37 +21,58 @@ class AnswerWriter:
 
     def __init__(self) -> None:
         self._images: dict[tuple[int, bool], bytes] = {}
+        self._plans: dict[object, bytes] = {}
 
     def write(
         self,
-        results: Sequence[Result],
+        results: Sequence[Result] | Sequence[Hit],
         found: Found,
         asked: SearchParameters,
         *,
         generation: int,
-        timing_ms: dict[str, float],
+        timing_ms: Mapping[str, float],
         code: NDArray[np.float32],
     ) -> bytes:
         """The answer's bytes, with what was asked to be included."""
-        envelope = SearchAnswer.model_construct(
-            results=[],
-            plan=PlanAnswer.of(found.plan, found.measured, k=asked.page.depth),
-            generation=generation,
-            timing_ms=timing_ms if "timing" in asked.include else None,
-            code=code.tolist() if "code" in asked.include else None,
-        )
-        head = b'{"results":[' + b",".join([self._result(result, asked) for result in results]) + b"],"
-        return head + envelope.model_dump_json(exclude={"results"}, exclude_none=True).encode()[1:]
+        metadata = "metadata" in asked.include
+        parts = [
+            self._hit(result, metadata) if isinstance(result, Hit) else self._result(result, asked)
+            for result in results
+        ]
+        more = b""
+        if "timing" in asked.include:
+            stages = ",".join([f'"{name}":{ms}' for name, ms in timing_ms.items()])
+            more += b',"timing_ms":{%s}' % stages.encode()
+        if "code" in asked.include:
+            more += b',"code":%s' % json.dumps(code.tolist()).encode()
+        return b'{"results":[%s],%s%s}' % (b",".join(parts), self._plan(found, asked, generation), more)
 
-    def _result(self, result: Result, asked: SearchParameters) -> bytes:
-        if asked.group_duplicates is not None:
-            return ResultAnswer.of_result(result, asked).model_dump_json(exclude_none=True).encode()
-        kept = result.hit.record.key, "metadata" in asked.include
+    def _plan(self, found: Found, asked: SearchParameters, generation: int) -> bytes:
+        """What all searches by a plan are told: members of the answer, without its braces."""
+        depth = asked.page.depth
+        kept = generation, found.plan, found.measured is None, depth
+        plan = self._plans.get(kept)
+        if plan is None:
+            answer = SearchAnswer(
+                results=[], plan=PlanAnswer.of(found.plan, found.measured, k=depth), generation=generation
+            )
+            plan = answer.model_dump_json(include={"plan", "generation"}, exclude_none=True).encode()[1:-1]
+            if len(self._plans) >= _KEPT_PLANS:
+                self._plans.clear()
+            self._plans[kept] = plan
+        return plan
+
+    def _hit(self, hit: Hit, metadata: bool) -> bytes:
+        kept = hit.record.key, metadata
         image = self._images.get(kept)
         if image is None:
-            answer = ResultAnswer.of_result(result, asked)
+            asked = SearchParameters(include=["metadata"] if metadata else [])
+            answer = ResultAnswer.of_result(Result(hit), asked)
             image = answer.model_dump_json(exclude={"score"}, exclude_none=True).encode()[:-1]
-            if len(self._images) >= _KEPT:
+            if len(self._images) >= _KEPT_IMAGES:
                 self._images.clear()
             self._images[kept] = image
-        return b'%s,"score":%s}' % (image, repr(result.hit.score).encode())
+        return b'%s,"score":%s}' % (image, repr(hit.score).encode())
+
+    def _result(self, result: Result, asked: SearchParameters) -> bytes:
+        return ResultAnswer.of_result(result, asked).model_dump_json(exclude_none=True).encode()

@@ -74,18 +74,19 @@ def find_page(
     depth = page.depth
     if page.duplicate_cosine is None:
         found = search(depth)
-        return [Result(hit) for hit in _good_enough(page, found)[page.offset :]], found
+        return [Result(hit) for hit in good_enough(page, found)[page.offset :]], found
     depth = min(2 * depth, max(limit, depth))
     while True:  # duplicates take no place, so more may have to be looked at than are answered
         found = search(depth)
-        hits = _good_enough(page, found)
+        hits = good_enough(page, found)
         results = _gathered(hits, codes_of, cosine=page.duplicate_cosine, most=page.depth)
         if len(results) == page.depth or len(hits) < depth or depth >= limit:
             return results[page.offset :], found
         depth = min(2 * depth, limit)
 
 
-def _good_enough(page: Page, found: Found) -> list[Hit]:
+def good_enough(page: Page, found: Found) -> list[Hit]:
+    """The hits that score high enough for a page, best first."""
     return [hit for hit in found.hits if page.min_score is None or hit.score >= page.min_score]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -17,9 +17,9 @@ from model.images.decode import decode
 from service.answers import AnswerWriter
 from service.batching import Batcher, Observe
 from service.errors import RequestError
-from service.paging import find_page
+from service.paging import Result, find_page, good_enough
 from service.schemas import SearchParameters
-from service.searcher import Found, Searcher, Snapshot, Wish
+from service.searcher import Found, Hit, Searcher, Snapshot, Wish
 
 
 @dataclass(eq=False)
@@ -142,18 +142,27 @@ class Pipeline:
         asked, snapshot, code = query.asked, query.snapshot, query.vector
         if asked is None:
             return Answer(b"", code, query.timing_ms, batch)
-
-        def search(depth: int) -> Found:
-            return self._searcher.search(snapshot, code, replace(query.wish, k=depth)) if found is None else found
-
-        with self._stage("search", [query]) if found is None else nullcontext():
-            limit = max(asked.page.depth, min(self._max_k, asked.shortlist or self._max_k))
-            results, used = find_page(asked.page, search, partial(self._searcher.codes_of, snapshot), limit=limit)
+        results: Sequence[Result] | Sequence[Hit]
+        if found is not None:
+            page = asked.page
+            results = good_enough(page, found)[page.offset :]
+        else:
+            with self._stage("search", [query]):
+                results, found = self._gathered(query, asked)
         query.timing_ms["total"] = _milliseconds(time.perf_counter() - query.arrived)
         body = self._answers.write(
-            results, used, asked, generation=snapshot.number, timing_ms=query.timing_ms, code=code
+            results, found, asked, generation=snapshot.number, timing_ms=query.timing_ms, code=code
         )
         return Answer(body, code, query.timing_ms, batch)
+
+    def _gathered(self, query: Query, asked: SearchParameters) -> tuple[list[Result], Found]:
+        """Near-duplicates gathered: as many searches as that takes."""
+        return find_page(
+            asked.page,
+            lambda depth: self._searcher.search(query.snapshot, query.vector, replace(query.wish, k=depth)),
+            partial(self._searcher.codes_of, query.snapshot),
+            limit=max(asked.page.depth, min(self._max_k, asked.shortlist or self._max_k)),
+        )
 
     @contextmanager
     def _stage(self, name: str, queries: Sequence[Query]) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
@@ -86,12 +87,12 @@ class SearchParameters(BaseModel):
         "again; metadata and timing when absent",
     )
 
-    @property
+    @cached_property
     def page(self) -> Page:
         """Which results are wanted."""
         return Page(self.k, self.offset, self.min_score, self.group_duplicates)
 
-    @property
+    @cached_property
     def condition(self) -> Filter | None:
         """The filter, understood. Raises: FilterError."""
         return None if self.filter is None else parse_filter(self.filter)

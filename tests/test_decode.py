@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from model.images.decode import FORMATS, ImageInfo, decode, inspect, to_square
+from model.images.decode import FORMATS, ImageInfo, decode, inspect, load_square, to_square
 from tests.builders import encoded, handmade_png
 from tests.pictures import LOSSLESS, OPTIONS, ORIENTATION, as_file, assert_close, flat, noise, pixels
 
@@ -200,3 +203,21 @@ def test_a_large_image_that_is_needed_small_is_nearly_the_same_as_one_decoded_wh
     whole = np.asarray(to_square(decode(data), 32)).astype(int)
     assert np.abs(small - whole).max() <= 3
     assert max(decode(data, at_least=32).size) < side
+
+
+@pytest.mark.parametrize("side", [32, 224])
+def test_a_photograph_of_12_megapixels_costs_at_most_a_third_of_its_plain_decode(side: int) -> None:
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (300, 400, 3), dtype=np.uint8))
+    data = encoded(coarse.resize((4000, 3000), Image.Resampling.BICUBIC), "JPEG", quality=90)
+
+    def cpu_s(function: Callable[[], object]) -> float:
+        times = []
+        for _ in range(3):
+            begun = time.thread_time()
+            function()
+            times.append(time.thread_time() - begun)
+        return min(times)
+
+    plain = cpu_s(lambda: np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((side, side))))
+    assert cpu_s(lambda: load_square(data, side)) < plain / 3

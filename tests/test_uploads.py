@@ -12,8 +12,12 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from service.routes.uploads import lone_file
+from tests.builders import repeatable
 from tests.service_builders import build_gallery, pixels_of, png, serving, settings_of
 
 MAX_BYTES = 100_000
@@ -176,3 +180,39 @@ def test_a_client_that_leaves_in_mid_upload_leaves_no_traceback(
         assert client.get("/healthz").status_code == 200
         time.sleep(0.01)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+FORMS = st.binary(max_size=60) | st.lists(st.sampled_from([b"\r\n", b"--", b"b", b'"', b"\x00"])).map(b"".join)
+
+
+@repeatable
+@given(data=FORMS, boundary=st.sampled_from(["b", "----WebKitFormBoundary7MA4YWxk", "bb"]), more=st.booleans())
+def test_a_form_of_one_file_is_read_as_the_whole_parser_reads_it(data: bytes, boundary: str, more: bool) -> None:
+    part = b'Content-Disposition: form-data; name="image"; filename="q.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    other = b'--%s\r\nContent-Disposition: form-data; name="k"\r\n\r\n3\r\n' % boundary.encode()
+    body = b"--%s\r\n" % boundary.encode() + part + data + b"\r\n" + other * more + b"--%s--\r\n" % boundary.encode()
+    content_type = f'multipart/form-data; boundary="{boundary}"'
+    found = lone_file(content_type, body)
+    assert found in (data, None)
+    if more or b"\r\n--" + boundary.encode() in data:
+        assert found is None
+    else:
+        assert found == data
+    assert lone_file(content_type, body[:-1]) is None
+    assert lone_file(content_type, b"x" + body) is None
+    assert lone_file("multipart/form-data", body) is None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        'form-data; name="image"',
+        'form-data; name="images"; filename="q"',
+        'form-data; name="image"; filename="a\\"b"',
+        'form-data; name="image"; filename="q"\r\nContent-Transfer-Encoding: base64',
+        "form-data; name=\"image\"; filename*=UTF-8''q",
+    ],
+)
+def test_what_is_written_in_another_way_is_left_to_the_whole_parser(head: str) -> None:
+    body = f"--b\r\nContent-Disposition: {head}\r\n\r\ndata\r\n--b--\r\n".encode()
+    assert lone_file("multipart/form-data; boundary=b", body) is None

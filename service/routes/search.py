@@ -15,7 +15,16 @@ from service.errors import BodyTooLargeError, ContentTypeError
 from service.openapi import documented
 from service.parameters import documented_in_form, documented_in_query, from_json, from_text, given_by
 from service.pipeline import Answer, Query
-from service.routes.uploads import ITSELF, body_of, decode_base64, files_of, media_type_of, parameters_of, read_json
+from service.routes.uploads import (
+    ITSELF,
+    body_of,
+    decode_base64,
+    files_of,
+    lone_file,
+    media_type_of,
+    parameters_of,
+    read_json,
+)
 from service.schemas import (
     LengthAnswer,
     LengthsAnswer,
@@ -103,6 +112,9 @@ async def _read(request: Request) -> Query:
     if media_type.startswith("image/") or media_type == "application/octet-stream":
         return Query(_parameters(request.scope["query_string"]), image=await request.body())
     if media_type == "multipart/form-data":
+        lone = lone_file(request.headers["content-type"], await request.body())
+        if lone is not None:
+            return Query(_parameters(request.scope["query_string"]), image=lone)
         async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
             upload = await files_of(form)[0].read()
             fields = [(name, value) for name, value in form.multi_items() if name != "image"]
