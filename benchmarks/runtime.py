@@ -100,10 +100,11 @@ def _torch(path: Path, training: Mapping[str, Any]) -> Session:
     from safetensors.torch import load_file
 
     from model.export import WEIGHTS_FILE, ServingNetwork
-    from model.network import EncoderNetwork
+    from model.network import CodeNetwork, EncoderNetwork
 
     names = ("hidden_length", "hidden_layers", "code_length")
-    network = EncoderNetwork(training["backbone"], **{name: training[name] for name in names})
+    trained = EncoderNetwork(training["backbone"], **{name: training[name] for name in names})
+    network = CodeNetwork(trained, basis=training["spectrum"]["basis"], code_length=training["code_length"])
     network.load_state_dict(load_file(path / WEIGHTS_FILE))
     serving = ServingNetwork(network).eval()
 
