@@ -15,6 +15,7 @@ from service.keys import KeyScope
 from service.state import state_of
 
 _SEARCHES = ("/v1/search", "/v1/search/batch", "/v1/embeddings", "/embeddings")
+_READ_ONLY = ("/v1/lengths", "/v1/models", "/v1/eigenfunctions")
 _KEPT_CLIENTS = 10_000
 
 
@@ -24,7 +25,7 @@ def scope_of(method: str, path: str) -> KeyScope | None:
         return None
     if path == "/v1/admin" or path.startswith("/v1/admin/"):
         return "admin"
-    if method in ("GET", "HEAD", "OPTIONS") or path in _SEARCHES:
+    if method in ("GET", "HEAD", "OPTIONS") or path in _SEARCHES or path.startswith(_READ_ONLY):
         return "search"
     return "write" if path == "/v1/images" or path.startswith("/v1/images/") else "admin"
 

@@ -22,11 +22,12 @@ from service.errors import KeyFileError
 from service.gallery.layout import Gallery
 from service.jobs import Jobs, Runner, now
 from service.keys import Keyring
+from service.metrics import Metrics
 from service.middleware import BodyLimit, RequestEnvelope, Shortcut
 from service.pipeline import Pipeline
 from service.routes import admin, backups, batch, browse, eigenfunctions, embeddings, health, images, jobs, page, search
 from service.searcher import Searcher
-from service.settings import Settings
+from service.settings import Settings, load_settings
 from service.state import Compute, State
 
 log = logging.getLogger(__name__)
@@ -104,14 +105,16 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
     return app
 
 
-def open_state(settings: Settings, *, observe: Observe = lambda name, value: None) -> State:
+def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
     """Open the gallery, serve its current generation, take note of jobs that a killed service left behind.
 
     Args:
         observe: called, from several threads, with what is measured of searches: "batch" (searches done together) and
-            seconds of the stages "queue", "decode", "encode" and "search".
+            seconds of the stages "queue", "decode", "encode" and "search"; the metrics, unless given.
     """
     started = now()
+    metrics = Metrics()
+    observe = observe or metrics.observe
     gallery = Gallery(settings.gallery)
     serving = gallery.serving()
     searcher = Searcher(gallery, runtime=settings.runtime)
@@ -127,6 +130,7 @@ def open_state(settings: Settings, *, observe: Observe = lambda name, value: Non
         started=started,
         runner=Runner(gallery, jobs, on_done=searcher.follow),
         keyring=Keyring(admin_key_file=settings.key_file, keys_file=settings.keys_path),
+        metrics=metrics,
         compute=Compute(threads=settings.compute_threads, max_waiting=settings.max_waiting),
         batcher=Batcher(
             pipeline.prepare,
@@ -148,6 +152,7 @@ async def _follow(state: State) -> None:
     """Notice what other processes publish, activate, add and remove, and jobs that a killed service left behind."""
     while True:
         await asyncio.sleep(_FOLLOW_EVERY_S)
+        state.metrics.depth.set(state.batcher.depth)  # for those that ask another worker
         try:
             await to_thread.run_sync(state.keyring.refresh)
         except KeyFileError as error:
@@ -160,3 +165,9 @@ async def _follow(state: State) -> None:
                 )
         except Exception:
             log.exception("looking for a new generation failed; the present one is served on")
+
+
+def from_environment() -> FastAPI:
+    """The application of one worker of several. Raises: SettingsError."""
+    logging.getLogger().setLevel(logging.INFO)
+    return create_app(load_settings())

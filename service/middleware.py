@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -28,7 +29,7 @@ _DRAIN_FACTOR = 8
 
 
 class RequestEnvelope:
-    """Gives every request an id (the client's X-Request-Id if it is a plain one) and every answer its headers."""
+    """Gives every request an id (the client's X-Request-Id if it is a plain one), every answer its headers; counts."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -40,15 +41,24 @@ class RequestEnvelope:
         asked = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         scope["request_id"] = request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
 
+        status, begun = 500, time.perf_counter()
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 headers = message["headers"]
                 present = {name for name, _ in headers}
                 more = [header for header in _SECURITY_HEADERS if header[0] not in present]
                 message["headers"] = [*headers, (b"x-request-id", request_id.encode()), *more]
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        try:
+            await self.app(scope, receive, send_with_headers)
+        finally:
+            state = getattr(scope["app"].state, "eigenlens", None)
+            if state is not None:
+                state.metrics.request(scope, status=status, seconds=time.perf_counter() - begun)
 
 
 class BodyLimit:

@@ -75,7 +75,7 @@ class Pipeline:
     """Answers searches from the generation that is served; its methods are those that a Batcher calls.
 
     `observe` is called with the seconds of the stages "decode" (of one photograph), "encode" and "search" (of all that
-    were done together).
+    were done together), and of whole searches as "length N", by the prefix length of their plan.
     """
 
     def __init__(self, searcher: Searcher, *, max_pixels: int, max_k: int, observe: Observe) -> None:
@@ -150,6 +150,7 @@ class Pipeline:
             with self._stage("search", [query]):
                 results, found = self._gathered(query, asked)
         query.timing_ms["total"] = _milliseconds(time.perf_counter() - query.arrived)
+        self._observe(f"length {found.plan.prefix_length}", query.timing_ms["total"] / 1000)
         body = self._answers.write(
             results, found, asked, generation=snapshot.number, timing_ms=query.timing_ms, code=code
         )

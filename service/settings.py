@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     import_root: Path | None = Field(
         None, description="folder of this machine below which POST /v1/admin/import may take images; none when absent"
     )
+    workers: PositiveInt = Field(1, description="processes that answer requests, over the one gallery")
     max_image_bytes: PositiveInt = Field(16 * 2**20, description="largest image that is accepted, in bytes")
     max_batch_bytes: PositiveInt = Field(64 * 2**20, description="largest request that brings several images, in bytes")
     max_pixels: PositiveInt = Field(64_000_000, description="most pixels of an image that is decoded")

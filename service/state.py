@@ -17,6 +17,7 @@ from service.errors import NotReadyError, OverloadedError
 from service.gallery.layout import Gallery
 from service.jobs import Jobs, Runner
 from service.keys import Keyring
+from service.metrics import Metrics
 from service.pipeline import SearchBatcher
 from service.searcher import Searcher
 from service.settings import Settings
@@ -59,6 +60,7 @@ class State:
     abandoned_ended: bool
     runner: Runner
     keyring: Keyring
+    metrics: Metrics
     compute: Compute
     batcher: SearchBatcher
     intake: Compute

@@ -25,6 +25,7 @@ MATRIX = {
     "GET /healthz": OPEN,
     "GET /livez": OPEN,
     "GET /readyz": OPEN,
+    "GET /metrics": OPEN,
     "POST /v1/search": SEARCH,
     "POST /v1/search/batch": SEARCH,
     "GET /v1/lengths": SEARCH,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import socket
 import sys
+import tempfile
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from service.app import create_app, open_state
 from service.errors import ServiceError
@@ -33,17 +36,39 @@ def run(args: argparse.Namespace) -> int:
     """Serve until a signal ends it. Raises: EigenlensError."""
     settings = load_settings(**{name: getattr(args, name) for name in Settings.model_fields})
     logging.getLogger().setLevel(logging.INFO)
-    opened = open_state(settings)  # what cannot be served is told before the port is taken
+    # What cannot be served is told before the port is taken; of several workers, each opens the gallery itself.
+    opened = open_state(settings) if settings.workers == 1 else None
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     print(f"Eigenlens serves {settings.gallery} at {address}", file=sys.stderr)
     print(f"  try:       curl -F image=@photo.jpg '{address}/v1/search?k=10&length=16'", file=sys.stderr)
     print(f"  admin key: {settings.key_file}", file=sys.stderr)
+    if settings.workers > 1:
+        return _serve_with_workers(settings, listener)
     config = uvicorn.Config(
         create_app(settings, opened=opened), log_level="info", access_log=False, timeout_graceful_shutdown=20
     )
     uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def _serve_with_workers(settings: Settings, listener: socket.socket) -> int:
+    """Serve from several processes that share the port; one that dies is replaced."""
+    for name in Settings.model_fields:
+        if (value := getattr(settings, name)) is not None:
+            os.environ[f"EIGENLENS_{name.upper()}"] = str(value)
+    with tempfile.TemporaryDirectory(prefix="eigenlens-metrics-") as shared:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        config = uvicorn.Config(
+            "service.app:from_environment",
+            factory=True,
+            workers=settings.workers,
+            log_level="info",
+            access_log=False,
+            timeout_graceful_shutdown=20,
+        )
+        Multiprocess(config, sockets=[listener]).run()
     return 0
 
 
