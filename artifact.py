@@ -162,6 +162,7 @@ def seal(
         "command": command_line(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    manifest["check"] = _content_id(manifest)  # the id leaves out who made it and when, damage may not
     for directory in {(path / name).parent for name in files}:
         fsync_directory(directory)
     write_atomic(path / MANIFEST, json.dumps(manifest, indent=2).encode())
@@ -185,6 +186,7 @@ def read(path: Path, *, kind: str, verify: bool = True) -> Artifact:
         raise ArtifactDamagedError(path, MANIFEST, f"{len(raw)} bytes are too many for a manifest")
     try:
         manifest = json.loads(raw)
+        check = manifest.pop("check", None)  # manifests of earlier versions have none
         content = {key: manifest[key] for key in ("format", "kind", "made_from", "properties", "files")}
         found = Artifact(
             path=path,
@@ -197,7 +199,7 @@ def read(path: Path, *, kind: str, verify: bool = True) -> Artifact:
             created=manifest["created"],
         )
         format_version = int(content["format"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactDamagedError(path, MANIFEST, f"not a manifest ({error!r})") from error
     if format_version != FORMAT_VERSION:
         raise ArtifactError(f"{path} has format {format_version}; this version reads format {FORMAT_VERSION}")
@@ -205,6 +207,8 @@ def read(path: Path, *, kind: str, verify: bool = True) -> Artifact:
         raise ArtifactError(f"{path} is of kind '{found.kind}', and '{kind}' was asked for")
     if found.id != _content_id(content):
         raise ArtifactDamagedError(path, MANIFEST, "its id does not match its contents")
+    if manifest.keys() != {*content, "id", "command", "created"} or check not in (None, _content_id(manifest)):
+        raise ArtifactDamagedError(path, MANIFEST, "its check does not match its contents")
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
         for _ in pool.map(lambda item: _check_file(path, *item, verify=verify), found.files.items()):
             pass

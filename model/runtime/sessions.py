@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -105,6 +106,8 @@ def _onnxruntime(path: Path, threads: int) -> Session:
 
 
 def _openvino(path: Path, threads: int, precision: str) -> Session:
+    # Its tools report their use to their maker, and keep an id for that in the home directory, unless they cannot.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it then fails
     import openvino
 
     # In float32 unless asked otherwise: left alone it computes in bfloat16 where the processor can.
