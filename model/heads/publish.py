@@ -31,14 +31,14 @@ class HeadNetwork(nn.Module):
     def __init__(self, backbone: FrozenFeatures, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
-        self.code = nn.Linear(head.weight.shape[1], head.weight.shape[0])
+        self.head = nn.Linear(head.weight.shape[1], head.weight.shape[0])
         with torch.no_grad():
-            self.code.weight.copy_(head.weight)
-            self.code.bias.copy_(head.offset)
+            self.head.weight.copy_(head.weight)
+            self.head.bias.copy_(head.offset)
 
     def forward(self, pixels: Tensor) -> Tensor:
         features = self.backbone(pixels)
-        codes: Tensor = self.code(F.normalize(features.clamp_min(0).sqrt(), dim=1))
+        codes: Tensor = self.head(F.normalize(features.clamp_min(0).sqrt(), dim=1))
         return codes
 
 
