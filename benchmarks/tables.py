@@ -15,6 +15,7 @@ from benchmarks.service_tables import closed_table, open_table, runtime_table
 ROOT = Path(__file__).parent.parent
 FASHION = RESULTS / "fashion.jsonl"
 QUALITY = RESULTS / "quality.jsonl"
+HEADS = RESULTS / "heads.jsonl"
 SEARCH = RESULTS / "search.jsonl"
 SERVICE = RESULTS / "service.jsonl"
 RUNTIME = RESULTS / "runtime.jsonl"
@@ -97,6 +98,23 @@ def _spread(values: list[float]) -> str:
     return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} ±{(max(values) - min(values)) / 2:.3f}"
 
 
+def head_table(records: Sequence[Mapping[str, Any]], *, data: str, names: Mapping[str, str]) -> str:
+    """A Markdown table of heads on a frozen backbone, by length; empty where there is none."""
+    found: dict[str, dict[int, float]] = {}
+    for record in records:
+        if record["data"] == data:
+            found.setdefault(record["method"], {})[record["length"]] = record["value"]
+    shown = [name for name in names if name in found]
+    if not shown:
+        return ""
+    lengths = sorted(found[shown[0]])
+    lines = ["| codes | " + " | ".join(map(str, lengths)) + " |", "|---" * (len(lengths) + 1) + "|"]
+    for name in shown:
+        cells = [f"{found[name][length]:.3f}" for length in lengths]
+        lines.append(f"| {names[name]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def search_table(records: Sequence[Mapping[str, Any]], *, count: int) -> str:
     """A Markdown table of methods over `count` codes, from the newest records; empty where there is none."""
     found: dict[str, dict[str, Any]] = {}
@@ -154,6 +172,20 @@ _COMPARED = {
 }
 
 
+_HEADS = {
+    "raw": "features, the first so many",
+    "pca": "PCA of the features",
+    "pca-of-roots": "PCA of their square roots",
+    "views": "**Eigenlens**, positives are views",
+    "neighbours": "**Eigenlens**, positives are neighbours",
+    "both": "**Eigenlens**, both",
+}
+
+
+def _heads(data: str) -> Callable[[], str]:
+    return lambda: head_table(read_records(HEADS), data=data, names=_HEADS)
+
+
 def _methods(data: str) -> Callable[[], str]:
     return lambda: method_table(read_records(QUALITY), data=data, names=_COMPARED)
 
@@ -175,6 +207,10 @@ TABLES = (
             },
         ),
     ),
+    Table(ROOT / "docs/guide/quality.md", "cifar10", _methods("cifar10")),
+    Table(ROOT / "docs/guide/quality.md", "tiny-imagenet-120", _methods("tiny-imagenet-120")),
+    Table(ROOT / "docs/guide/quality.md", "clothing", _heads("clothing")),
+    Table(ROOT / "docs/guide/quality.md", "holidays", _heads("holidays-half")),
     Table(ROOT / "README.md", "search", lambda: search_table(read_records(SEARCH), count=1_000_000)),
     Table(ROOT / "docs/guide/speed.md", "closed", lambda: closed_table(read_records(SERVICE))),
     Table(ROOT / "docs/guide/speed.md", "runtime", lambda: runtime_table(read_records(RUNTIME))),
