@@ -208,7 +208,6 @@ TABLES = (
         ),
     ),
     Table(ROOT / "docs/guide/quality.md", "cifar10", _methods("cifar10")),
-    Table(ROOT / "docs/guide/quality.md", "tiny-imagenet-120", _methods("tiny-imagenet-120")),
     Table(ROOT / "docs/guide/quality.md", "clothing", _heads("clothing")),
     Table(ROOT / "docs/guide/quality.md", "holidays", _heads("holidays-half")),
     Table(ROOT / "README.md", "search", lambda: search_table(read_records(SEARCH), count=1_000_000)),
