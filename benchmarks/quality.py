@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.retrieval import effective_rank, probe_accuracy, retrieval_quality
+from benchmarks.retrieval import probe_accuracy, retrieval_quality
 from model.config import TrainingConfig, parse_config
 from model.errors import ConfigError
 from model.export import estimate_spectrum, set_codes
 from model.images.sources import open_source
 from model.network import CodeNetwork, EncoderNetwork, normalise_pixels
+from model.spectrum import effective_rank
 from model.training.loop import train
 from model.training.pixels import cache_pixels
 from model.training.run import Run
@@ -195,7 +196,9 @@ def measure_codes(gallery: Codes, queries: Codes, found: Labelled, asked: Labell
     for length in lengths:
         probe = probe_accuracy(gallery, queries, *labels, length=length)
         rows.append({"length": length, "metric": "linear probe accuracy", "value": probe})
-    rows.append({"length": gallery.shape[1], "metric": "effective rank", "value": effective_rank(gallery)})
+    rows.append(
+        {"length": gallery.shape[1], "metric": "effective rank", "value": effective_rank(torch.from_numpy(gallery))}
+    )
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(_RANDOM_DRAWS):

@@ -73,13 +73,3 @@ def probe_accuracy(
     weights = np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ targets)
     predicted = np.c_[(asked - mean) / deviation, np.ones(len(asked))] @ weights
     return float((predicted.argmax(1) == query_labels).mean())
-
-
-def effective_rank(codes: Floats) -> float:
-    """The exponential of the entropy of the normalised eigenvalues of the codes' covariance.
-
-    Source: Roy and Vetterli, The effective rank, EUSIPCO 2007.
-    """
-    values = np.linalg.eigvalsh(np.cov(np.asarray(codes, dtype=np.float64).T)).clip(min=0)
-    share = values[values > 0] / values.sum()
-    return float(np.exp(-(share * np.log(share)).sum()))

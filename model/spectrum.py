@@ -113,7 +113,7 @@ class Spectrum:
         return weight, -weight @ self.mean
 
 
-def rayleigh_ritz(moments: PairMoments, *, ridge: float) -> Spectrum:
+def rayleigh_ritz(moments: PairMoments, *, ridge: float, one_scale: bool = False) -> Spectrum:
     """Solve R v = lambda (C + ridge diag C) v; sort by lambda, descending.
 
     Among linear combinations of psi these are the best eigenfunctions of the augmentation kernel (Courant-Fischer).
@@ -124,6 +124,8 @@ def rayleigh_ritz(moments: PairMoments, *, ridge: float) -> Spectrum:
 
     Args:
         ridge: dimensionless, >= 0.
+        one_scale: psi has one scale, as the features of one layer have: the ridge is the mean variance in every
+            direction. It takes the functions from the kernel's own (0) towards the principal components of R (large).
 
     Raises: ShapeError, if there are fewer than two pairs.
     """
@@ -134,7 +136,8 @@ def rayleigh_ritz(moments: PairMoments, *, ridge: float) -> Spectrum:
     variance = covariance.diagonal()
     # A unit that never fires has no variance, and what rounding leaves of it must not be blown up.
     to_unit = torch.where(variance > _NULL**2 * variance.max(), variance.clamp_min(_TINY).rsqrt(), 0.0)
-    correlation = covariance * torch.outer(to_unit, to_unit) + ridge * torch.eye(length, dtype=torch.float64)
+    added = variance.mean() * to_unit.square() if one_scale else torch.ones_like(variance)
+    correlation = covariance * torch.outer(to_unit, to_unit) + ridge * added.diag()
     variances, axes = torch.linalg.eigh(correlation)
     kept = variances > _NULL * variances[-1].clamp_min(_TINY)
     whiten = axes[:, kept] / variances[kept].sqrt() * to_unit[:, None]
@@ -171,3 +174,16 @@ def suggest_lengths(eigenvalues: Sequence[float], *, diffusion_time: float) -> l
             break
         length *= 2
     return [*lengths, len(share)]
+
+
+def effective_rank(z: Tensor) -> float:
+    """How many directions z uses: the exponential of the entropy of its covariance's normalised eigenvalues.
+
+    Args:
+        z: (n, length).
+
+    Source: Roy and Vetterli, The effective rank, EUSIPCO 2007.
+    """
+    values = torch.linalg.eigvalsh(torch.cov(z.float().T.cpu().double())).clamp_min(0)
+    share = values / values.sum().clamp_min(_TINY)
+    return float(torch.exp(-(share * share.clamp_min(_TINY).log()).sum()))

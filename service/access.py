@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -53,10 +54,21 @@ class RateLimit:
 
 
 class Guard:
-    """Refuses requests whose key is missing, wrong or lacks the scope, and clients that send too many."""
+    """Refuses requests whose key is missing, wrong or lacks the scope, and clients that send too many.
 
-    def __init__(self, app: ASGIApp, *, search_needs_key: bool, limit: RateLimit | None) -> None:
-        self.app, self.search_needs_key, self.limit = app, search_needs_key, limit
+    What no route answers is left to the application, which says so: a key would not help.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        search_needs_key: bool,
+        limit: RateLimit | None,
+        serves: Callable[[str, str], bool],
+    ) -> None:
+        """`serves` tells whether a route answers a method at a path."""
+        self.app, self.search_needs_key, self.limit, self.serves = app, search_needs_key, limit, serves
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         needed = scope_of(scope["method"], scope["path"]) if scope["type"] == "http" else None
@@ -66,6 +78,10 @@ class Guard:
         request = Request(scope, receive)
         try:
             self._check(request, needed)
+        except (KeyMissingError, KeyScopeError) as error:
+            if self.serves(scope["method"], scope["path"]):
+                await problems.response_to(error, request)(scope, receive, send)
+                return
         except ServiceError as error:
             await problems.response_to(error, request)(scope, receive, send)
             return

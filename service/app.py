@@ -87,14 +87,15 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
     for router in routers:
         app.include_router(router)
     openapi.install(app, routers, search_needs_key=settings.search_needs_key)
-    app.mount("/", page.Page(PAGE, routers), name="page")
+    files = page.Page(PAGE, routers)
+    app.mount("/", files, name="page")
     # base64 makes an image a third larger
     limit = settings.max_image_bytes * 4 // 3 + _FORM_OVERHEAD_BYTES
     batches = dict.fromkeys(_BATCH_PATHS, max(limit, settings.max_batch_bytes))
     app.add_middleware(Shortcut, routes={"/v1/search": search.search})
     app.add_middleware(BodyLimit, max_bytes=limit, larger=batches, timeout_s=settings.upload_timeout_s)
     limit_of = None if settings.rate_limit is None else RateLimit(rate=settings.rate_limit, burst=settings.rate_burst)
-    app.add_middleware(Guard, search_needs_key=settings.search_needs_key, limit=limit_of)
+    app.add_middleware(Guard, search_needs_key=settings.search_needs_key, limit=limit_of, serves=files.serves)
     origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
     if origins:
         exposed = ["X-Request-Id", "Retry-After", "Server-Timing"]

@@ -105,6 +105,15 @@ def test_every_endpoint_has_a_row() -> None:
     assert endpoints == set(MATRIX)
 
 
+@pytest.mark.parametrize("call", ["PUT /v1/images", "POST /v1/admin/stats", "PATCH /v1/search", "DELETE /v1/lengths"])
+def test_a_method_that_no_route_has_is_405_whoever_asks(guarded: Guarded, call: str) -> None:
+    method, path = call.split(" ")
+    for key in guarded.keys.values():
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        found = guarded.closed.request(method, path, headers=headers)
+        assert (found.status_code, method in found.headers["allow"]) == (405, False)
+
+
 @pytest.mark.parametrize("endpoint", MATRIX)
 def test_the_scope_matrix(guarded: Guarded, endpoint: str) -> None:
     needed = MATRIX[endpoint]

@@ -88,3 +88,4 @@ def test_a_run_of_two_processes_ends_resumes_and_can_be_opened_by_one(tmp_path: 
     run.load_network()
     steps = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
     assert steps == [10, 12], "one process writes for all"
+    torchrun("eigenlens", "train", "--out", str(out), "--resume", "--device", "cpu")  # ends at once, in all processes

@@ -16,7 +16,7 @@ import eigenlens
 from model.config import AugmentationConfig
 from model.errors import TrainingError
 from model.heads.features import ViewFeatures, cache_features, power_normalise
-from model.heads.fit import HeadSettings, choose_settings, fit_head
+from model.heads.fit import RIDGES, HeadSettings, choose_settings, fit_head
 from model.heads.positives import nearest_neighbours, pair_moments
 from model.images.sources import SourceImage, open_source
 from model.runtime.encoder import Encoder
@@ -126,8 +126,7 @@ def test_what_every_view_changes_is_left_out_of_the_codes() -> None:
     found = cosines(head.codes(features[:, 1]), head.codes(features[:, 0]))
     before = cosines(features[:, 1] - 5, features[:, 0] - 5)
     hits, plain = (float((scores.argmax(1) == np.arange(len(kind))).mean()) for scores in (found, before))
-    assert hits > 0.75
-    assert plain < 0.6
+    assert hits > plain + 0.2
 
 
 def test_settings_are_chosen_by_held_out_photographs() -> None:
@@ -137,6 +136,8 @@ def test_settings_are_chosen_by_held_out_photographs() -> None:
     assert 0.8 < quality <= 1
     kept, _ = choose_settings(features, replace(SETTINGS, ridge=0.123), fixed=("ridge",))
     assert kept.ridge == 0.123
+    of_each = [choose_settings(features, replace(SETTINGS, ridge=x), fixed=("ridge",))[1] for x in RIDGES]
+    assert quality == max(of_each) > min(of_each), "the best of those that were tried"
     labels = [f"kind-{k}" for k in kind]
     by_label, precision = choose_settings(features, replace(SETTINGS, positives="neighbours"), labels=labels)
     assert by_label.neighbours in (5, 10, 20, 50)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import eigenlens
 from benchmarks import quality
 from benchmarks.quality import METHODS, Labelled, config_of, hold_out, load_labelled, measure_codes
-from benchmarks.retrieval import effective_rank, nearest, probe_accuracy, retrieval_quality, vote_accuracy
+from benchmarks.retrieval import nearest, probe_accuracy, retrieval_quality, vote_accuracy
 from tests import oracles
 from tests.training_builders import tiny_overrides, write_images
 
@@ -64,12 +64,6 @@ def test_a_linear_probe_finds_what_is_linear_and_only_in_its_prefix() -> None:
 def test_votes_are_weighed_by_score() -> None:
     scores, rows = np.array([[0.9, 0.3, 0.3]], np.float32), np.array([[0, 1, 2]])
     assert vote_accuracy(scores, rows, np.array([1, 0, 0]), np.array([1])) == 1.0
-
-
-def test_effective_rank_counts_directions() -> None:
-    rng = np.random.default_rng(0)
-    flat = rng.normal(size=(4000, 3)) @ np.linalg.qr(rng.normal(size=(8, 8)))[0][:3]
-    assert effective_rank(flat.astype(np.float32)) == pytest.approx(3, abs=0.05)
 
 
 def test_methods_differ_in_their_objective_and_in_nothing_else() -> None:

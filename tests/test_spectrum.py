@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.errors import ShapeError
-from model.spectrum import FOLDS, PairMoments, rayleigh_ritz, suggest_lengths
+from model.spectrum import FOLDS, PairMoments, effective_rank, rayleigh_ritz, suggest_lengths
 from tests.model_oracles import generalised_eigenvalues
 
 
@@ -153,3 +153,21 @@ def test_a_code_longer_than_the_functions_ends_in_zeros_and_a_shorter_one_is_cut
 )
 def test_the_menu_of_lengths_follows_the_energy(eigenvalues: list[float], time: float, expected: list[int]) -> None:
     assert suggest_lengths(eigenvalues, diffusion_time=time) == expected
+
+
+def test_the_effective_rank_counts_directions() -> None:
+    rng = np.random.default_rng(0)
+    flat = rng.normal(size=(4000, 3)) @ np.linalg.qr(rng.normal(size=(8, 8)))[0][:3]
+    assert effective_rank(torch.tensor(flat)) == pytest.approx(3, abs=0.05)
+    assert effective_rank(torch.linspace(-1, 1, 32)[:, None] * torch.ones(1, 8)) == pytest.approx(1.0)
+    assert effective_rank(torch.eye(8).repeat(4, 1)) == pytest.approx(7.0), "centring takes one direction"
+
+
+def test_a_ridge_of_one_scale_is_the_mean_variance_in_every_direction() -> None:
+    moments = moments_of(*pairs(), batch=512)
+    found = rayleigh_ritz(moments, ridge=0.3, one_scale=True)
+    c = moments.covariance.numpy()
+    ridged = c + 0.3 * np.trace(c) / len(c) * np.eye(len(c))
+    np.testing.assert_allclose(
+        found.eigenvalues, generalised_eigenvalues(moments.cross_covariance.numpy(), ridged), atol=1e-9
+    )

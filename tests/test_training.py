@@ -20,7 +20,7 @@ from artifact import ArtifactDamagedError
 from model.config import load_config
 from model.errors import ConfigError, TrainingError
 from model.images.sources import open_source
-from model.training.loop import effective_rank, learning_rate, require_spread
+from model.training.loop import learning_rate, require_spread
 from model.training.pixels import cache_pixels
 from model.training.run import Run
 from tests.training_builders import finished_run, tiny_overrides, write_images
@@ -125,8 +125,6 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_advice(tmp_path: Path, i
 def test_outputs_that_collapse_stop_the_run_with_advice() -> None:
     config = load_config(None, tiny_overrides())
     one = torch.linspace(-1, 1, 32)[:, None] * torch.ones(1, 8)
-    assert effective_rank(one) == pytest.approx(1.0)
-    assert effective_rank(torch.eye(8).repeat(4, 1)) == pytest.approx(7.0), "centring takes one direction"
     with pytest.raises(TrainingError, match=r"collapsed at step 50: they use 1\.00 of 8 directions.*penalty"):
         require_spread(one, config, step=50)
     require_spread(one, config, step=1)  # outputs may start close together

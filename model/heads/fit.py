@@ -72,8 +72,7 @@ def fit_head(features: NDArray[np.float32], settings: HeadSettings, *, code_leng
     """
     graph = _graph(features, settings.neighbours) if settings.positives != "views" else None
     moments = pair_moments(features, positives=settings.positives, graph=graph)
-    moments.ridge = settings.ridge
-    spectrum = rayleigh_ritz(moments, ridge=0.0)
+    spectrum = rayleigh_ritz(moments, ridge=settings.ridge, one_scale=True)
     weight, offset = spectrum.code_weights(settings.diffusion_time)
     return Head(weight[:code_length], offset[:code_length], spectrum.eigenvalues[:code_length])
 
@@ -117,8 +116,7 @@ def choose_settings(
             graph = _graph(fitted, count) if base.positives != "views" else None
             moments = pair_moments(fitted, positives=base.positives, graph=graph)
             for ridge in ridges:
-                moments.ridge = ridge
-                spectrum = rayleigh_ritz(moments, ridge=0.0)
+                spectrum = rayleigh_ritz(moments, ridge=ridge, one_scale=True)
                 for time in times:
                     found = quality(Head(*spectrum.code_weights(time), spectrum.eigenvalues))
                     if best is None or found > best[1]:

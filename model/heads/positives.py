@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from model.errors import TrainingError
 from model.spectrum import PairMoments
@@ -20,22 +19,6 @@ Positives = Literal["views", "neighbours", "both"]
 _BLOCK = 2048
 # Products of features with themselves are summed over this many images at a time.
 _CHUNK = 4096
-
-
-class RidgedMoments(PairMoments):
-    """Moments whose C carries a ridge of one size in every direction, in shares of the mean variance.
-
-    Features of a trained backbone share one scale, and directions of small variance are noise: the ridge takes the
-    functions from the kernel's own (0) towards the principal components of R (large).
-    """
-
-    ridge = 0.0
-
-    @property
-    def covariance(self) -> Tensor:
-        """C + ridge c I, with c the mean variance."""
-        plain = super().covariance
-        return plain + self.ridge * plain.diagonal().mean() * torch.eye(self.length, dtype=torch.float64)
 
 
 def nearest_neighbours(features: NDArray[np.float32], count: int) -> NDArray[np.int64]:
@@ -59,7 +42,7 @@ def nearest_neighbours(features: NDArray[np.float32], count: int) -> NDArray[np.
 
 def pair_moments(
     features: NDArray[np.float32], *, positives: Positives, graph: NDArray[np.int64] | None = None
-) -> RidgedMoments:
+) -> PairMoments:
     """Moments of the positive pairs, chunk by chunk.
 
     Args:
@@ -75,7 +58,7 @@ def pair_moments(
     # Around a ring of the views first, then between those farther apart: with `both`, as many as there are neighbours.
     rings = [(i, (i + apart) % drawn) for apart in range(1, drawn) for i in range(drawn)]
     between = {"views": rings[:drawn], "neighbours": [], "both": (rings * count)[:count]}[positives]
-    moments = RidgedMoments(length)
+    moments = PairMoments(length)
     for start in range(0, n, _CHUNK):
         chunk = torch.from_numpy(features[start : start + _CHUNK])
         for a, b in between:

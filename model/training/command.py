@@ -45,11 +45,14 @@ def run(args: argparse.Namespace) -> int:
         if rank() > 0:
             barrier()  # the first process makes the run and decodes the images
             training_run = Run(args.out)
+            if training_run.finished:
+                return 0
             train(training_run, _pixels(training_run).pixels, device=device)
             return 0
         training_run = _open(args)
         if training_run.finished:
             print(f"the run at {args.out} is finished already", file=sys.stderr)
+            barrier()
             return 0
         cache = _pixels(training_run)
         _tell_skipped(cache, training_run)

@@ -16,6 +16,7 @@ from model.config import TrainingConfig
 from model.errors import TrainingError
 from model.losses import Loss, build_loss
 from model.network import EncoderNetwork
+from model.spectrum import effective_rank
 from model.training.distributed import barrier, rank, share_batch_norm, world_size
 from model.training.optimizers import build_optimizer
 from model.training.pairs import PairSampler, stream
@@ -173,19 +174,6 @@ def learning_rate(config: TrainingConfig, *, step: int) -> float:
     """Linear warm-up, then cosine decay to zero."""
     ramp = min(1.0, (step + 1) / (config.warmup_steps + 1))
     return config.learning_rate * ramp * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-
-
-def effective_rank(z: Tensor) -> float:
-    """How many directions z uses: the exponential of the entropy of its covariance's normalised eigenvalues.
-
-    Args:
-        z: (n, length).
-
-    Source: Roy and Vetterli, The effective rank, EUSIPCO 2007.
-    """
-    values = torch.linalg.eigvalsh(torch.cov(z.float().T.cpu().double())).clamp_min(0)
-    share = values / values.sum().clamp_min(torch.finfo(torch.float64).tiny)
-    return float(torch.exp(-(share * share.clamp_min(1e-300).log()).sum()))
 
 
 def _require_finite(loss: float, config: TrainingConfig, *, step: int) -> None:

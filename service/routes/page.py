@@ -29,6 +29,10 @@ class Page:
         self._files = _Files(directory=directory, html=True)
         self._routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
+    def serves(self, method: str, path: str) -> bool:
+        """Whether a route of the API answers a method at a path."""
+        return any(method in (route.methods or ()) and route.path_regex.match(path) for route in self._routes)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             # The router hands a path over if its method is wrong, route by route: only all of them know what is right.
