@@ -86,7 +86,11 @@ def sessions(path: Path, encoder: Encoder) -> Iterator[tuple[str, Session]]:
             yield f"openvino-{precision}", Encoder(path, runtime="openvino", precision=precision).encode
     else:
         print("openvino is not installed: pip install 'eigenlens[openvino]'", file=sys.stderr)
-    yield "torch-float32", _torch(path, encoder.artifact.properties["training"])
+    training = encoder.artifact.properties["training"]
+    if "basis" in training.get("spectrum", {}):
+        yield "torch-float32", _torch(path, training)
+    else:
+        print(f"{path} was not made by this version's `eigenlens export`: not measured in torch", file=sys.stderr)
 
 
 def _precisions(path: Path) -> Iterator[tuple[str, Encoder]]:
