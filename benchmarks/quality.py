@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.retrieval import probe_accuracy, retrieval_quality
-from model.config import TrainingConfig, parse_config
+from model.config import SpectrumConfig, TrainingConfig, parse_config
 from model.errors import ConfigError
 from model.export import estimate_spectrum, set_codes
 from model.images.sources import open_source
@@ -69,6 +69,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "steps": 600,
     },
 }
+
+
+_PAPER_SPECTRUM: dict[str, Any] = {"neighbours": 0, "basis": "projector", "ridge": 1e-2, "diffusion_time": 4.0}
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ class Reader:
     def codes(self, method: Method, config: TrainingConfig) -> list[Codes]:
         """Codes of each part, (n, length)."""
         if method.codes in ("default", "rr"):
-            return self._ordered(config, basis=config.spectrum.basis if method.codes == "default" else "projector")
+            return self._ordered(config, paper=method.codes == "rr")
         layer = 0 if method.codes.startswith("features") else 1
         codes = [self._outputs(part, config)[layer] for part in self._parts]
         if not method.codes.endswith("pca"):
@@ -156,14 +159,21 @@ class Reader:
         turn = axes[:, ::-1].astype(np.float32)
         return [np.ascontiguousarray((part - mean) @ turn) for part in codes]
 
-    def _ordered(self, config: TrainingConfig, *, basis: str) -> list[Codes]:
-        config = config.model_copy(update={"spectrum": config.spectrum.model_copy(update={"basis": basis})})
-        coder = CodeNetwork(self._network, basis=basis, code_length=config.code_length).to(self._device).eval()
+    def _ordered(self, config: TrainingConfig, *, paper: bool) -> list[Codes]:
+        """The Rayleigh-Ritz step: as `eigenlens export` takes it, or over z and views alone, as the paper has them.
+
+        Coordinates beyond the functions that there are, are zero: a longer code says no more.
+        """
+        settings = SpectrumConfig(**_PAPER_SPECTRUM) if paper else config.spectrum
+        config = config.model_copy(update={"spectrum": settings})
+        coder = CodeNetwork(self._network, basis=settings.basis, code_length=config.code_length)
+        coder = coder.to(self._device).eval()
         spectrum = estimate_spectrum(coder, self._train.pixels, config, device=self._device)
-        set_codes(coder, spectrum, basis=basis, diffusion_time=config.spectrum.diffusion_time)
+        set_codes(coder, spectrum, diffusion_time=settings.diffusion_time)
         with torch.inference_mode():
             found = [torch.cat([coder(x) for x in self._batches(part, config)]) for part in self._parts]
-        return [codes.cpu().numpy() for codes in found]
+        missing = config.code_length - coder.code.out_features
+        return [np.pad(codes.cpu().numpy(), ((0, 0), (0, missing))) for codes in found]
 
     def _outputs(self, part: Labelled, config: TrainingConfig) -> tuple[Codes, Codes]:
         """Features and z."""
@@ -177,10 +187,8 @@ class Reader:
 
     def _batches(self, part: Labelled, config: TrainingConfig) -> Iterator[Tensor]:
         for start in tqdm(range(0, len(part.labels), _BATCH), desc="encode", unit="batch"):
-            x = normalise_pixels(torch.from_numpy(np.array(part.pixels[start : start + _BATCH])).to(self._device))
-            if x.shape[2] != config.image_size:
-                x = torch.nn.functional.interpolate(x, size=config.image_size, mode="area")
-            yield x.contiguous(memory_format=torch.channels_last)
+            pixels = torch.from_numpy(np.array(part.pixels[start : start + _BATCH])).to(self._device)
+            yield normalise_pixels(pixels, size=config.image_size).contiguous(memory_format=torch.channels_last)
 
 
 def measure_codes(gallery: Codes, queries: Codes, found: Labelled, asked: Labelled) -> list[dict[str, Any]]:

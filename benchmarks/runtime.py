@@ -87,7 +87,7 @@ def sessions(path: Path, encoder: Encoder) -> Iterator[tuple[str, Session]]:
     else:
         print("openvino is not installed: pip install 'eigenlens[openvino]'", file=sys.stderr)
     training = encoder.artifact.properties["training"]
-    if "basis" in training.get("spectrum", {}):
+    if "neighbours" in training.get("spectrum", {}):
         yield "torch-float32", _torch(path, training)
     else:
         print(f"{path} was not made by this version's `eigenlens export`: not measured in torch", file=sys.stderr)

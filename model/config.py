@@ -104,12 +104,16 @@ class SpectrumConfig(_Table):
     """The closed-form Rayleigh-Ritz step at export."""
 
     views: PositiveInt = Field(2, description="positive pairs drawn per training image to estimate C and R")
-    basis: Literal["projector", "layers"] = Field(
-        "layers",
-        description="functions that are combined: the projector's outputs; or its last hidden layer and the features",
+    neighbours: NonNegativeInt = Field(
+        20,
+        description="half of the pairs are an image and one of its k nearest by the code that views alone give; "
+        "at most one image in fifty; 0: views only",
     )
-    ridge: NonNegativeFloat = Field(1e-2, description="added to C, relative to each coordinate's variance")
-    diffusion_time: NonNegativeFloat = Field(4.0, description="t: coordinate j is scaled by eigenvalue_j ** t")
+    basis: Literal["features", "projector"] = Field(
+        "features", description="functions that are combined: the backbone's features, or the projector's outputs"
+    )
+    ridge: NonNegativeFloat = Field(0.1, description="added to C, relative to each coordinate's variance")
+    diffusion_time: NonNegativeFloat = Field(1.0, description="t: coordinate j is scaled by eigenvalue_j ** t")
     max_images: PositiveInt = Field(200_000, description="training images used for the estimate, at most")
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import math
+import sys
 import warnings
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tqdm import tqdm
 import artifact
 from model.config import TrainingConfig
 from model.errors import EncoderError
+from model.neighbours import nearest_neighbours
 from model.network import CodeNetwork, normalise_pixels
 from model.runtime.encoder import KIND, ONNX_FILE, Encoder
 from model.spectrum import FOLDS, PairMoments, Spectrum, rayleigh_ritz, suggest_lengths
@@ -30,6 +32,8 @@ from model.training.run import Run
 WEIGHTS_FILE = "encoder.safetensors"
 SPECTRUM_FILE = "spectrum.json"
 _BATCH = 512
+# Fewer images than this for each neighbour, and neighbours would be of no particular kind.
+_IMAGES_PER_NEIGHBOUR = 50
 # Largest difference of unit codes between torch and ONNX Runtime, both float32, that is put down to rounding.
 _TOLERANCE = 1e-4
 
@@ -49,27 +53,59 @@ class ServingNetwork(nn.Module):
 def estimate_spectrum(
     network: CodeNetwork, pixels: NDArray[np.uint8], config: TrainingConfig, *, device: torch.device
 ) -> Spectrum:
-    """Rayleigh-Ritz over positive pairs of the training images; `network` is in evaluation mode."""
-    projector = config.spectrum.basis == "projector"
-    moments = PairMoments(network.last.out_features if projector else network.code.in_features)
+    """Rayleigh-Ritz over positive pairs of the training images; `network` is in evaluation mode.
+
+    Views say what stays the same thing. The code that they give finds each image's neighbours, which say what is of its
+    kind; the spectrum is that of both kinds of pairs, half of the weight each.
+    """
+    settings = config.spectrum
     pairs = PairSampler(pixels, config, device=device)
     chosen = stream(config.seed, "spectrum", 0)
-    rows = torch.randperm(len(pixels), generator=chosen).numpy()[: config.spectrum.max_images]
+    rows = torch.randperm(len(pixels), generator=chosen).numpy()[: settings.max_images]
     size = min(_BATCH, math.ceil(len(rows) / FOLDS))
-    batches = list(enumerate(rows[i : i + size] for i in range(0, len(rows), size))) * config.spectrum.views
+    batches = [np.sort(rows[i : i + size]) for i in range(0, len(rows), size)]
+    moments: PairMoments | None = None
     with torch.inference_mode():
-        for step, (fold, batch) in enumerate(tqdm(batches, desc="spectrum", unit="batch"), start=1):
-            views = pairs.draw(np.sort(batch), generator=stream(config.seed, "spectrum", step))
-            functions = [network.functions(view) for view in views]
-            psi_a, psi_b = map(network.last, functions) if projector else functions
+        drawn = list(enumerate(batches)) * settings.views
+        for step, (fold, batch) in enumerate(tqdm(drawn, desc="spectrum", unit="batch"), start=1):
+            views = pairs.draw(batch, generator=stream(config.seed, "spectrum", step))
+            psi_a, psi_b = (network.functions(view) for view in views)
+            moments = moments or PairMoments(psi_a.shape[1])
             moments.update(psi_a, psi_b, fold=fold)
-    return rayleigh_ritz(moments, ridge=config.spectrum.ridge)
+        assert moments is not None
+        spectrum = rayleigh_ritz(moments, ridge=settings.ridge)
+        count = min(settings.neighbours, len(rows) // _IMAGES_PER_NEIGHBOUR)
+        if not count:
+            return spectrum
+        psi = [_functions(network, pixels[batch], config, device) for batch in tqdm(batches, "functions", unit="batch")]
+        add_neighbours(moments, psi, spectrum, config, count=count)
+    return rayleigh_ritz(moments, ridge=settings.ridge)
 
 
-def set_codes(network: CodeNetwork, spectrum: Spectrum, *, basis: str, diffusion_time: float) -> None:
+def _functions(network: CodeNetwork, pixels: NDArray[np.uint8], config: TrainingConfig, device: torch.device) -> Tensor:
+    """psi of whole images, (n, functions), float32, in the main memory."""
+    x = normalise_pixels(torch.from_numpy(np.array(pixels)).to(device), size=config.image_size)
+    return network.functions(x.contiguous(memory_format=torch.channels_last)).cpu()
+
+
+def add_neighbours(
+    moments: PairMoments, batches: list[Tensor], spectrum: Spectrum, config: TrainingConfig, *, count: int
+) -> None:
+    """Add pairs of each image and its nearest by the code of `spectrum`, in all as much as the views weigh."""
+    psi = torch.cat(batches)
+    weight, offset = spectrum.code_weights(config.spectrum.diffusion_time, code_length=config.code_length)
+    graph = nearest_neighbours(psi @ weight.T.float() + offset.float(), count)
+    start = 0
+    for fold, batch in enumerate(tqdm(batches, desc="neighbours' pairs", unit="batch")):
+        for near in graph[start : start + len(batch)].T:
+            moments.update(batch, psi[near], fold=fold, weight=config.spectrum.views / count)
+        start += len(batch)
+
+
+def set_codes(network: CodeNetwork, spectrum: Spectrum, *, diffusion_time: float) -> None:
     """Make the network's output the ordered code; through the projector's last layer, where z was the basis."""
     weight, offset = spectrum.code_weights(diffusion_time, code_length=network.code.out_features)
-    if basis == "projector":
+    if network.last is not None:
         offset = offset + weight @ network.last.bias.detach().cpu().double()
         weight = weight @ network.last.weight.detach().cpu().double()
     with torch.no_grad():
@@ -97,10 +133,8 @@ def export(
     """
     trained, trained_network = run.load_network()
     config = run.config
-    basis = config.spectrum.basis
     time = config.spectrum.diffusion_time if diffusion_time is None else diffusion_time
     properties: dict[str, object] = {
-        "code_length": config.code_length,
         "image_size": config.image_size,
         "backbone": config.backbone,
         "diffusion_time": time,
@@ -110,13 +144,17 @@ def export(
         "training": config.model_dump(mode="json"),
     }
     with artifact.publishing(out, kind=KIND, made_from={"run": trained.id}, properties=properties) as directory:
-        network = CodeNetwork(trained_network, basis=basis, code_length=config.code_length).to(device).eval()
+        network = (
+            CodeNetwork(trained_network, basis=config.spectrum.basis, code_length=config.code_length).to(device).eval()
+        )
         spectrum = estimate_spectrum(network, pixels, config, device=device)
-        set_codes(network, spectrum, basis=basis, diffusion_time=time)
+        set_codes(network, spectrum, diffusion_time=time)
         network.cpu()
-        eigenvalues = [round(float(x), 6) for x in spectrum.eigenvalues[: config.code_length]]
-        eigenvalues += [0.0] * (config.code_length - len(eigenvalues))
-        properties["eigenvalues"] = eigenvalues
+        code_length = network.code.out_features
+        if code_length < config.code_length:
+            tqdm.write(f"codes have {code_length} coordinates, as many as there are functions", file=sys.stderr)
+        eigenvalues = [round(float(x), 6) for x in spectrum.eigenvalues[:code_length]]
+        properties |= {"code_length": code_length, "eigenvalues": eigenvalues}
         properties["suggested_lengths"] = suggest_lengths(eigenvalues, diffusion_time=time)
         serving = ServingNetwork(network).eval()
         save_file({k: v.contiguous() for k, v in network.state_dict().items()}, directory / WEIGHTS_FILE)

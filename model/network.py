@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from model.backbones import build_backbone
@@ -54,32 +53,32 @@ class EncoderNetwork(nn.Module):
 
 
 class CodeNetwork(nn.Module):
-    """Normalised pixels to codes: one linear map (`code`) of what the layers of a trained network say.
+    """Normalised pixels to codes: one linear map (`code`) of a trained network's layer.
 
     Args:
-        basis: "projector", whose z is a linear map of its last hidden layer; "layers", the backbone's features beside
-            that layer: a larger space to seek the eigenfunctions in.
+        basis: "features", the backbone's; "projector", whose z is a linear map of its last hidden layer.
+        code_length: at most; a code has no more coordinates than that layer has functions.
     """
 
     def __init__(self, network: EncoderNetwork, *, basis: str, code_length: int) -> None:
         super().__init__()
-        self.backbone, self.projector = network.backbone, nn.Sequential(*list(network.projector)[:-1])
-        self.last = network.projector.last
-        width = self.last.in_features
-        self.joins = basis == "layers" and len(self.projector) > 0
-        self.code = nn.Linear(width + int(network.backbone.feature_length) * self.joins, code_length)  # type: ignore[arg-type]
+        hidden = list(network.projector)[:-1] if basis == "projector" else []
+        self.backbone, self.projector = network.backbone, nn.Sequential(*hidden)
+        self.last = network.projector.last if basis == "projector" else None
+        width = int(network.backbone.feature_length) if self.last is None else self.last.in_features  # type: ignore[arg-type]
+        self.code = nn.Linear(width, min(code_length, width if self.last is None else self.last.out_features))
 
     def functions(self, x: Tensor) -> Tensor:
-        """psi, of which codes are linear combinations: (n, code.in_features)."""
-        features = self.backbone(x)
-        hidden: Tensor = self.projector(features)
-        return torch.cat([features, hidden], 1) if self.joins else hidden
+        """psi, of which codes are linear combinations: features or z, (n, functions)."""
+        psi: Tensor = self.projector(self.backbone(x))
+        return psi if self.last is None else self.last(psi)
 
     def forward(self, x: Tensor) -> Tensor:
-        codes: Tensor = self.code(self.functions(x))
+        codes: Tensor = self.code(self.projector(self.backbone(x)))
         return codes
 
 
-def normalise_pixels(pixels: Tensor) -> Tensor:
-    """uint8 pixels (n, size, size, 3) to what backbones expect: float32 (n, 3, size, size)."""
-    return (pixels.permute(0, 3, 1, 2).float() * (1 / 255) - PIXEL_MEAN) / PIXEL_STD
+def normalise_pixels(pixels: Tensor, *, size: int | None = None) -> Tensor:
+    """uint8 pixels (n, side, side, 3) to what backbones expect: float32 (n, 3, size, size), shrunk to `size`."""
+    x = (pixels.permute(0, 3, 1, 2).float() * (1 / 255) - PIXEL_MEAN) / PIXEL_STD
+    return x if size in (None, x.shape[2]) else nn.functional.interpolate(x, size=size, mode="area")

@@ -32,24 +32,30 @@ class PairMoments:
         self._second = torch.zeros(FOLDS, length, length, dtype=torch.float64)
         self._cross = torch.zeros(FOLDS, length, length, dtype=torch.float64)
 
-    def update(self, psi_a: Tensor, psi_b: Tensor, *, fold: int = 0) -> None:
-        """Add n pairs, each (n, length), to a fold; an image's pairs belong into one fold. Raises: ShapeError."""
+    def update(self, psi_a: Tensor, psi_b: Tensor, *, fold: int = 0, weight: float = 1.0) -> None:
+        """Add n pairs, each (n, length), to a fold; an image's pairs belong into one fold.
+
+        Args:
+            weight: what each of the pairs counts.
+
+        Raises: ShapeError.
+        """
         if psi_a.shape != psi_b.shape or psi_a.ndim != 2 or psi_a.shape[1] != self.length:
             raise ShapeError(f"expected two arrays (n, {self.length}), not {psi_a.shape} and {psi_b.shape}")
         a, b = psi_a.detach().cpu().double(), psi_b.detach().cpu().double()
         fold %= FOLDS
-        self._count[fold] += a.shape[0]
-        self._sum[fold] += (a.sum(0) + b.sum(0)) / 2
+        self._count[fold] += a.shape[0] * weight
+        self._sum[fold] += (a.sum(0) + b.sum(0)) * (weight / 2)
         # With s = a + b and d = a - b: aᵀa + bᵀb = (sᵀs + dᵀd)/2 and aᵀb + bᵀa = (sᵀs - dᵀd)/2, two products for three.
         total, difference = a + b, a - b
         even, odd = total.T @ total, difference.T @ difference
-        self._second[fold] += (even + odd) / 4
-        self._cross[fold] += (even - odd) / 4
+        self._second[fold] += (even + odd) * (weight / 4)
+        self._cross[fold] += (even - odd) * (weight / 4)
 
     @property
     def pairs(self) -> int:
-        """How many pairs were added."""
-        return int(self._count.sum())
+        """How many pairs were added, by their weights."""
+        return round(float(self._count.sum()))
 
     @property
     def mean(self) -> Tensor:

@@ -17,7 +17,6 @@ import uvicorn
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from starlette.types import ASGIApp
 
 import artifact
 from model.images.sources import FolderSource
@@ -103,13 +102,9 @@ def build_gallery(root: Path, *, count: int = 40, lengths: Sequence[int] = LENGT
 
 
 @contextlib.contextmanager
-def serving(
-    settings: Settings, *, port: int = 0, behind: Callable[[ASGIApp], ASGIApp] = lambda app: app
-) -> Iterator[httpx.Client]:
-    """A uvicorn server on a port, a free one if 0, in a thread, and a client of it; `behind` wraps the application."""
-    config = uvicorn.Config(
-        behind(create_app(settings)), host="127.0.0.1", port=port, log_level="warning", lifespan="on"
-    )
+def serving(settings: Settings, *, port: int = 0) -> Iterator[httpx.Client]:
+    """A uvicorn server on a port, a free one if 0, in a thread, and a client of it."""
+    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=port, log_level="warning", lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

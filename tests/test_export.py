@@ -13,11 +13,13 @@ from onnx import numpy_helper
 from safetensors.torch import load_file
 
 import artifact
+from model.config import TrainingConfig
 from model.errors import EncoderError
-from model.export import ServingNetwork, check_agreement, estimate_spectrum, export, set_codes
+from model.export import ServingNetwork, add_neighbours, check_agreement, estimate_spectrum, export, set_codes
 from model.images.sources import open_source
 from model.network import CodeNetwork, EncoderNetwork, normalise_pixels
 from model.runtime.encoder import Encoder
+from model.spectrum import PairMoments
 from model.training.pixels import PixelCache, cache_pixels
 from model.training.run import Run
 from tests.training_builders import CPU, finished_run, write_images
@@ -41,18 +43,22 @@ def encoder_path(run: Run, cache: PixelCache) -> Path:
     return out
 
 
-def coder_of(network: EncoderNetwork, *, basis: str = "layers") -> CodeNetwork:
+def coder_of(network: EncoderNetwork, *, basis: str = "features") -> CodeNetwork:
     return CodeNetwork(network, basis=basis, code_length=8).eval()
 
 
-@pytest.mark.parametrize("basis", ["projector", "layers"])
+def with_spectrum(config: TrainingConfig, **changes: object) -> TrainingConfig:
+    return config.model_copy(update={"spectrum": config.spectrum.model_copy(update=changes)})
+
+
+@pytest.mark.parametrize("basis", ["projector", "features"])
 def test_the_exported_code_is_the_rayleigh_ritz_map_of_the_trained_functions(
     run: Run, cache: PixelCache, tmp_path: Path, basis: str
 ) -> None:
-    """The functions are read off the trained network here: z, or features and last hidden layer side by side."""
+    """The functions are read off the trained network here: z or features."""
     _, network = run.load_network()
     network.eval()
-    config = run.config.model_copy(update={"spectrum": run.config.spectrum.model_copy(update={"basis": basis})})
+    config = with_spectrum(run.config, basis=basis)
     changed = Run(run.path)
     changed.config = config
     encoder = Encoder(export(changed, cache.pixels, tmp_path / "encoder", device=CPU).path)
@@ -61,27 +67,63 @@ def test_the_exported_code_is_the_rayleigh_ritz_map_of_the_trained_functions(
     pixels = np.array(cache.pixels)
     with torch.no_grad():
         x = normalise_pixels(torch.from_numpy(pixels))
-        if basis == "projector":
-            psi = network(x)
-        else:
-            features = network.backbone(x)
-            psi = torch.cat([features, torch.nn.Sequential(*list(network.projector)[:-1])(features)], 1)
+        psi = network(x) if basis == "projector" else network.backbone(x)
     expected = (psi.double() @ weight.T + offset).numpy()
     np.testing.assert_allclose(encoder.encode(pixels), expected, atol=2e-4 * np.abs(expected).max())
     np.testing.assert_allclose(encoder.eigenvalues, spectrum.eigenvalues[:8].numpy(), atol=1e-5)
 
 
-def test_a_larger_basis_never_finds_less_repeatable_functions(run: Run, cache: PixelCache) -> None:
-    """z is a linear map of the last hidden layer, so the best functions among the layers cannot be worse."""
+def test_neighbours_by_the_code_that_views_give_weigh_as_much_as_the_views(run: Run, cache: PixelCache) -> None:
+    """The moments of the added pairs, spelt out one pair after another."""
+    config = with_spectrum(run.config, views=3, neighbours=2, diffusion_time=1.0)
     _, network = run.load_network()
-    network.eval()
-    found = {}
-    for basis in ("projector", "layers"):
-        config = run.config.model_copy(
-            update={"spectrum": run.config.spectrum.model_copy(update={"basis": basis, "ridge": 0.0})}
-        )
-        found[basis] = estimate_spectrum(coder_of(network, basis=basis), cache.pixels, config, device=CPU).eigenvalues
-    assert (found["layers"][:8] >= found["projector"][:8] - 1e-3).all()
+    views = estimate_spectrum(coder_of(network.eval()), cache.pixels, with_spectrum(config, neighbours=0), device=CPU)
+    with torch.no_grad():
+        psi = network.backbone(normalise_pixels(torch.from_numpy(np.array(cache.pixels))))
+    moments = PairMoments(psi.shape[1])
+    add_neighbours(moments, [psi[:30], psi[30:]], views, config, count=2)
+    functions = psi.double().numpy()
+    codes = (functions - views.mean.numpy()) @ (views.directions * views.eigenvalues.clamp(0, 1)).numpy()[:, :8]
+    codes /= np.linalg.norm(codes, axis=1, keepdims=True)
+    near = np.argsort(-(codes @ codes.T - 2 * np.eye(len(codes))), axis=1)[:, :2]
+    pairs = [(functions[i], functions[j]) for i in range(len(codes)) for j in near[i]]
+    mean = np.mean([a + b for a, b in pairs], axis=0) / 2
+    second = np.mean([np.outer(x - mean, x - mean) for pair in pairs for x in pair], axis=0)
+    cross = np.mean([np.outer(a - mean, b - mean) for x, y in pairs for a, b in ((x, y), (y, x))], axis=0)
+    assert moments.pairs == 3 * len(codes)
+    np.testing.assert_allclose(moments.covariance, second, atol=1e-6 * second.max())
+    np.testing.assert_allclose(moments.cross_covariance, cross, atol=1e-6 * second.max())
+
+
+def test_neighbours_change_the_spectrum_where_there_are_enough_images(run: Run, cache: PixelCache) -> None:
+    _, network = run.load_network()
+    pixels = np.concatenate([np.array(cache.pixels)] * 3)
+    found = [
+        estimate_spectrum(coder_of(network.eval()), pixels, with_spectrum(run.config, neighbours=k), device=CPU)
+        for k in (0, 2, 20)
+    ]
+    assert not torch.allclose(found[0].eigenvalues, found[1].eigenvalues, atol=1e-3)
+    torch.testing.assert_close(found[1].eigenvalues, found[2].eigenvalues)  # 144 images have at most two
+
+
+def test_few_images_have_no_neighbours(run: Run, cache: PixelCache) -> None:
+    """48 images: any two would be neighbours, of no particular kind."""
+    _, network = run.load_network()
+    spectra = [
+        estimate_spectrum(coder_of(network.eval()), cache.pixels, with_spectrum(run.config, neighbours=k), device=CPU)
+        for k in (0, 20)
+    ]
+    torch.testing.assert_close(spectra[0].eigenvalues, spectra[1].eigenvalues, rtol=0, atol=0)
+
+
+def test_a_code_is_no_longer_than_there_are_functions(
+    run: Run, cache: PixelCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longer = finished_run(tmp_path / "run", Path(run.images), code_length=256, steps=2)
+    encoder = Encoder(export(longer, cache.pixels, tmp_path / "encoder", device=CPU).path)
+    assert encoder.encode(np.array(cache.pixels[:2])).shape == (2, 128)
+    assert encoder.code_length == len(encoder.eigenvalues) == 128
+    assert "128 coordinates, as many as there are functions" in capsys.readouterr().err
 
 
 def test_the_spectrum_is_told_with_its_intervals(encoder_path: Path) -> None:
@@ -100,10 +142,10 @@ def test_eigenvalues_are_ordered_and_the_leading_coordinates_repeat_between_view
 def test_export_adds_one_linear_map_and_changes_no_weight(run: Run, encoder_path: Path) -> None:
     _, trained = run.load_network()
     exported = load_file(encoder_path / "encoder.safetensors")
-    last = f"projector.{len(trained.projector) - 1}."
-    for name, value in trained.state_dict().items():
-        assert torch.equal(value, exported[name.replace(last, "last.")]), name
-    assert len(exported) == len(trained.state_dict()) + 2
+    backbone = {name: value for name, value in trained.state_dict().items() if name.startswith("backbone.")}
+    for name, value in backbone.items():
+        assert torch.equal(value, exported[name]), name
+    assert len(exported) == len(backbone) + 2
 
 
 def test_any_batch_size_gives_the_same_codes(cache: PixelCache, encoder_path: Path) -> None:
@@ -120,7 +162,7 @@ def test_an_onnx_file_that_differs_from_torch_is_refused(
     network.eval()
     coder, settings = coder_of(network), run.config.spectrum
     found = estimate_spectrum(coder, cache.pixels, run.config, device=CPU)
-    set_codes(coder, found, basis=settings.basis, diffusion_time=settings.diffusion_time)
+    set_codes(coder, found, diffusion_time=settings.diffusion_time)
     changed = onnx.load(encoder_path / "encoder.onnx")
     bias = next(t for t in changed.graph.initializer if list(t.dims) == [8])
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.01), bias.name))

@@ -17,8 +17,9 @@ from model.config import AugmentationConfig
 from model.errors import TrainingError
 from model.heads.features import ViewFeatures, cache_features, power_normalise
 from model.heads.fit import RIDGES, HeadSettings, choose_settings, fit_head
-from model.heads.positives import nearest_neighbours, pair_moments
+from model.heads.positives import pair_moments
 from model.images.sources import SourceImage, open_source
+from model.neighbours import nearest_neighbours
 from model.runtime.encoder import Encoder
 from tests.model_oracles import generalised_eigenvalues
 from tests.service_builders import SIDE, write_encoder
@@ -82,19 +83,19 @@ def test_a_head_solves_the_regularised_problem_over_the_views(ridge: float) -> N
 
 
 def test_neighbours_are_those_of_a_full_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.heads.positives._BLOCK", 7)
+    monkeypatch.setattr("model.neighbours._CHUNK", 7)
     features = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
     exact = cosines(features, features)
     np.fill_diagonal(exact, -np.inf)
-    np.testing.assert_array_equal(nearest_neighbours(features, 4), np.argsort(-exact, axis=1)[:, :4])
+    np.testing.assert_array_equal(nearest_neighbours(torch.from_numpy(features), 4), np.argsort(-exact, axis=1)[:, :4])
     with pytest.raises(TrainingError, match="need more than 50 images"):
-        nearest_neighbours(features, 50)
+        nearest_neighbours(torch.from_numpy(features), 50)
 
 
 def test_moments_of_neighbours_are_those_of_the_listed_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model.heads.positives._CHUNK", 13)
     features, _ = structured()
-    graph = nearest_neighbours(np.ascontiguousarray(features[:, 0]), 3)
+    graph = nearest_neighbours(torch.from_numpy(features[:, 0]), 3)
     moments = pair_moments(features, positives="neighbours", graph=graph)
     a = np.repeat(features[:, 0].astype(np.float64), 3, axis=0)
     b = features[graph.reshape(-1), 0].astype(np.float64)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from service.gallery.layout import Gallery
 from tests.pages import Watch, browser, drop, ids_of, in_a_browser, opened, searched
@@ -146,6 +147,30 @@ def test_health_and_figures_are_seen_at_a_glance(page: Page) -> None:
     expect(tiles.filter(has=page.get_by_text("disk", exact=True))).to_contain_text("B are free")
     drop(page, "#add-drop", [("one more.png", png(pixels_of(1003)), "image/png")])
     expect(tiles.filter(has=page.get_by_text("added", exact=True)).locator("b")).to_have_text("1")
+
+
+def test_what_the_service_did_is_seen_at_a_glance(page: Page) -> None:
+    """The figures of /metrics: searches, their time and batches, refusals."""
+
+    def tile(name: str) -> Locator:
+        return page.locator("#glance div").filter(has=page.get_by_text(name, exact=True))
+
+    address = page.url.partition("/#")[0]
+    expect(tile("searches").locator("b")).to_have_text("0")
+    expect(tile("search time").locator("b")).to_have_text("–")
+    for _ in range(3):
+        answer = page.request.post(f"{address}/v1/search", data={"code": [1.0] + [0.0] * 11})
+        assert answer.ok
+    refused = page.request.get(f"{address}/v1/admin/jobs", headers={"Authorization": "Bearer wrong"})
+    assert refused.status == 401
+    expect(tile("searches").locator("b")).to_have_text("3")
+    expect(tile("searches")).to_contain_text("a second now")
+    expect(tile("search time")).to_contain_text(
+        re.compile(r"^search timeunder [\d.]+ .?s")
+    )
+    expect(tile("batches").locator("b")).to_have_text("1.0")
+    expect(tile("refused").locator("b")).to_have_text("1")
+    expect(tile("failures").locator("b")).to_have_text("0")
 
 
 def test_a_rebuild_that_cannot_be_says_why(watched: tuple[Page, Watch], gallery: Gallery) -> None:

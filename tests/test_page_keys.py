@@ -4,53 +4,45 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
-from playwright.sync_api import Browser, expect
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from playwright.sync_api import Browser, Page, expect
 
-from service.keys import load_or_create_key
-from tests.pages import browser, choose, in_a_browser, opened, searched
+from service.keys import add_key
+from tests.pages import browser, choose, drop, in_a_browser, opened, searched
 from tests.service_builders import build_gallery, pixels_of, png, serving, settings_of
 
 __all__ = ["browser"]
 pytestmark = in_a_browser
-
-
-def behind_a_key(app: ASGIApp, *, key: str) -> ASGIApp:
-    """Everything of the API needs a key, as it does behind a proxy that guards it."""
-
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith("/v1"):
-            given = dict(scope["headers"]).get(b"authorization", b"").decode()
-            if given != f"Bearer {key}":
-                await JSONResponse({"detail": "this needs a key"}, 401)(scope, receive, send)
-                return
-        await app(scope, receive, send)
-
-    return guarded
+Guarded = tuple[str, dict[str, str]]  # address, a key of each kind
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """An address, and the key that it needs."""
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A service that wants a key for searching."""
     gallery = build_gallery(tmp_path_factory.mktemp("keys"), count=40)
-    key = load_or_create_key(settings_of(gallery).key_file)
-    with serving(settings_of(gallery), behind=partial(behind_a_key, key=key)) as client:
-        yield str(client.base_url).rstrip("/"), key
+    settings = settings_of(gallery, search_needs_key=True)
+    with serving(settings) as client:
+        keys = {"admin": settings.key_file.read_text().strip()}
+        for name, scopes in (("search", ["search"]), ("write", ["search", "write"])):
+            keys[name] = add_key(settings.keys_path, name=name, scopes=scopes)[1]
+        yield str(client.base_url).rstrip("/"), keys
 
 
-def test_where_searching_needs_a_key_the_page_asks_for_it(browser: Browser, guarded: tuple[str, str]) -> None:
-    address, key = guarded
+def sign_in(page: Page, key: str) -> None:
+    page.locator("#key").fill(key)
+    page.locator("#key").press("Enter")
+
+
+def test_where_searching_needs_a_key_the_page_asks_for_it(browser: Browser, guarded: Guarded) -> None:
+    address, keys = guarded
     with opened(browser, address) as (page, watch):
         watch.provoked = ("401",)
         expect(page.get_by_label("Searching needs a key here.")).to_be_visible()
         page.locator("#unlock-key").fill("wrong")
         page.locator("#unlock-key").press("Enter")
         expect(page.locator("#unlock-error")).to_have_text("This key is not accepted.")
-        page.locator("#unlock-key").fill(key)
+        page.locator("#unlock-key").fill(keys["search"])
         page.locator("#unlock-key").press("Enter")
         expect(page.locator("#locked")).to_be_hidden()
         expect(page.locator("#error")).to_be_hidden()
@@ -59,14 +51,54 @@ def test_where_searching_needs_a_key_the_page_asks_for_it(browser: Browser, guar
         first = page.locator("#results img").first
         expect(first).to_have_attribute("src", re.compile("^blob:"))
         expect(first).to_have_js_property("naturalWidth", 2)
-        assert key not in page.url
+        assert keys["search"] not in page.url
 
 
-def test_the_gallery_is_unlocked_by_its_own_form(browser: Browser, guarded: tuple[str, str]) -> None:
-    address, key = guarded
+def test_the_gallery_is_unlocked_by_its_own_form(browser: Browser, guarded: Guarded) -> None:
+    address, keys = guarded
     with opened(browser, address, view="/#gallery") as (page, watch):
         watch.provoked = ("401",)
-        page.locator("#key").fill(key)
-        page.locator("#key").press("Enter")
+        sign_in(page, keys["admin"])
         expect(page.locator("#browse li").first).to_be_visible()
         expect(page.locator("#facts")).to_contain_text("40 images")
+
+
+@pytest.mark.parametrize("scope", ["search", "write"])
+def test_a_key_without_admin_rights_shows_no_administration(browser: Browser, guarded: Guarded, scope: str) -> None:
+    """It looks at the gallery; with the scope write it also adds and deletes, without it the page says why not."""
+    address, keys = guarded
+    with opened(browser, address, view="/#gallery") as (page, watch):
+        watch.provoked = ("401", "403")
+        sign_in(page, keys[scope])
+        expect(page.locator("#key-panel")).to_contain_text("it is not for administration")
+        expect(page.locator("#browse li").first).to_be_visible()
+        expect(page.locator("#glance")).to_have_count(0)
+        expect(page.get_by_role("button", name="Rebuild", exact=True)).to_have_count(0)
+        drop(page, "#add-drop", [("mine.png", png(pixels_of(2000)), "image/png")])
+        outcome = page.locator("#add-outcomes li")
+        if scope == "write":
+            expect(outcome).to_contain_text("added")
+            page.locator("#browse-prefix").fill("mine")
+            delete = page.get_by_role("button", name="Delete").first
+            delete.click()
+            delete.click()
+            expect(page.locator("#browse-status")).to_contain_text("was deleted")
+        else:
+            expect(outcome.locator(".bad")).to_contain_text("write")
+            delete = page.get_by_role("button", name="Delete").first
+            delete.click()
+            delete.click()
+            expect(page.locator("#browse-status")).to_contain_text("write")
+            expect(page.locator("#browse li").first).to_be_visible()
+
+
+def test_a_revoked_key_is_asked_for_again(browser: Browser, guarded: Guarded) -> None:
+    address, keys = guarded
+    with opened(browser, address) as (page, watch):
+        watch.provoked = ("401",)
+        page.locator("#unlock-key").fill("eigenlens-revoked-long-ago")
+        page.locator("#unlock-key").press("Enter")
+        expect(page.locator("#unlock-error")).to_have_text("This key is not accepted.")
+        page.locator("#unlock-key").fill(keys["admin"])
+        page.locator("#unlock-key").press("Enter")
+        expect(page.locator("#locked")).to_be_hidden()

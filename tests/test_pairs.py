@@ -8,7 +8,7 @@ import torch
 
 from model.config import load_config
 from model.errors import TrainingError
-from model.training.neighbours import pixel_neighbours
+from model.neighbours import pixel_neighbours
 from model.training.pairs import PairSampler, stream
 from tests.training_builders import CPU, tiny_overrides
 

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from model.errors import TrainingError
-from model.heads.positives import Positives, nearest_neighbours, pair_moments
+from model.heads.positives import Positives, pair_moments
+from model.neighbours import nearest_neighbours
 from model.spectrum import rayleigh_ritz
 
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -127,7 +128,7 @@ def choose_settings(
 
 
 def _graph(features: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    return nearest_neighbours(np.ascontiguousarray(features[:, 0]), count)
+    return nearest_neighbours(torch.from_numpy(features[:, 0]), count)
 
 
 def _finds_itself(features: NDArray[np.float32], held: NDArray[np.int64]) -> Callable[[Head], float]:

@@ -16,28 +16,8 @@ from model.errors import TrainingError
 from model.spectrum import PairMoments
 
 Positives = Literal["views", "neighbours", "both"]
-_BLOCK = 2048
 # Products of features with themselves are summed over this many images at a time.
 _CHUNK = 4096
-
-
-def nearest_neighbours(features: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """The `count` nearest other images of each, by cosine, exactly and block by block: (n, count), nearest first.
-
-    Raises: TrainingError, if there are not more than `count` images.
-    """
-    if len(features) <= count:
-        raise TrainingError(
-            f"{count} neighbours need more than {count} images, not {len(features)}; lower --neighbours"
-        )
-    unit = torch.nn.functional.normalize(torch.from_numpy(features), dim=1)
-    found = []
-    for start in range(0, len(unit), _BLOCK):
-        block = unit[start : start + _BLOCK]
-        cosines = block @ unit.T
-        cosines[torch.arange(len(block)), start + torch.arange(len(block))] = -torch.inf
-        found.append(cosines.topk(count, dim=1).indices)
-    return torch.cat(found).numpy()
 
 
 def pair_moments(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.augmentation import augment
 from model.config import TrainingConfig
-from model.training.neighbours import pixel_neighbours
+from model.neighbours import pixel_neighbours
 
 # Keeps the streams of training orders, training pairs and the spectrum apart.
 _STREAMS = {"order": 1, "pairs": 2, "spectrum": 3}

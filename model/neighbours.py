@@ -1,4 +1,4 @@
-"""Nearest images by their pixels: positives that say "the same kind" where augmented views say "the same thing"."""
+"""Nearest images: positives that say "the same kind" where augmented views say "the same thing"."""
 
 from __future__ import annotations
 
@@ -16,6 +16,30 @@ _COMPONENTS = 64
 _CHUNK = 1024
 
 
+def nearest_neighbours(vectors: Tensor, count: int) -> NDArray[np.int64]:
+    """The `count` nearest other images of each, by cosine, exactly and block by block.
+
+    Args:
+        vectors: (n, length), on any device.
+
+    Returns: rows, (n, count), nearest first.
+
+    Raises: TrainingError, if there are not more than `count` images.
+    """
+    n = len(vectors)
+    if n <= count:
+        raise TrainingError(f"{count} neighbours need more than {count} images, not {n}; lower `neighbours`")
+    unit = F.normalize(vectors, dim=1)
+    found = []
+    for start in tqdm(range(0, n, _CHUNK), desc="neighbours", unit="batch", delay=2):
+        chunk = unit[start : start + _CHUNK]
+        cosines = chunk @ unit.T
+        cosines[torch.arange(len(chunk)), start + torch.arange(len(chunk))] = -torch.inf
+        found.append(cosines.topk(count, dim=1).indices.cpu())
+    rows: NDArray[np.int64] = torch.cat(found).numpy()
+    return rows
+
+
 def pixel_neighbours(pixels: NDArray[np.uint8], count: int, *, device: torch.device) -> NDArray[np.int64]:
     """The `count` nearest other images of each, by the cosine of their principal components, exactly.
 
@@ -29,25 +53,16 @@ def pixel_neighbours(pixels: NDArray[np.uint8], count: int, *, device: torch.dev
 
     Raises: TrainingError, if there are not more than `count` images.
     """
-    if len(pixels) <= count:
-        raise TrainingError(f"{count} neighbours need more than {count} images, not {len(pixels)}; lower `neighbours`")
-    described = _principal_components(pixels).to(device)
-    found = []
-    for start in tqdm(range(0, len(described), _CHUNK), desc="neighbours", unit="batch"):
-        chunk = described[start : start + _CHUNK]
-        cosines = chunk @ described.T
-        cosines[torch.arange(len(chunk)), start + torch.arange(len(chunk))] = -torch.inf
-        found.append(cosines.topk(count, dim=1).indices.cpu())
-    rows: NDArray[np.int64] = torch.cat(found).numpy()
-    return rows
+    return nearest_neighbours(_principal_components(pixels).to(device), count)
 
 
 def _principal_components(pixels: NDArray[np.uint8]) -> Tensor:
-    """Unit vectors, (n, at most 64)."""
+    """(n, at most 64), centred."""
     shrunk = torch.cat([_shrink(pixels[i : i + _CHUNK]) for i in range(0, len(pixels), _CHUNK)])
     shrunk -= shrunk.mean(0)
     _, axes = torch.linalg.eigh((shrunk.T @ shrunk).double())
-    return F.normalize(shrunk @ axes[:, -_COMPONENTS:].float(), dim=1)
+    described: Tensor = shrunk @ axes[:, -_COMPONENTS:].float()
+    return described
 
 
 def _shrink(pixels: NDArray[np.uint8]) -> Tensor:
