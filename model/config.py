@@ -106,8 +106,8 @@ class SpectrumConfig(_Table):
     views: PositiveInt = Field(2, description="positive pairs drawn per training image to estimate C and R")
     neighbours: NonNegativeInt = Field(
         20,
-        description="half of the pairs are an image and one of its k nearest by the code that views alone give; "
-        "at most one image in fifty; 0: views only",
+        description="beside two views, pairs are an image and one of its k nearest by the code so far; "
+        "k is at most a fiftieth of the images; 0: views only",
     )
     basis: Literal["features", "projector"] = Field(
         "features", description="functions that are combined: the backbone's features, or the projector's outputs"

@@ -34,6 +34,8 @@ SPECTRUM_FILE = "spectrum.json"
 _BATCH = 512
 # Fewer images than this for each neighbour, and neighbours would be of no particular kind.
 _IMAGES_PER_NEIGHBOUR = 50
+# How often neighbours are sought, by the code so far.
+_ROUNDS = 2
 # Largest difference of unit codes between torch and ONNX Runtime, both float32, that is put down to rounding.
 _TOLERANCE = 1e-4
 
@@ -56,7 +58,7 @@ def estimate_spectrum(
     """Rayleigh-Ritz over positive pairs of the training images; `network` is in evaluation mode.
 
     Views say what stays the same thing. The code that they give finds each image's neighbours, which say what is of its
-    kind; the spectrum is that of both kinds of pairs, half of the weight each.
+    kind; the code of both finds them once more. Each of the three sets of pairs has the same weight.
     """
     settings = config.spectrum
     pairs = PairSampler(pixels, config, device=device)
@@ -78,8 +80,10 @@ def estimate_spectrum(
         if not count:
             return spectrum
         psi = [_functions(network, pixels[batch], config, device) for batch in tqdm(batches, "functions", unit="batch")]
-        add_neighbours(moments, psi, spectrum, config, count=count)
-    return rayleigh_ritz(moments, ridge=settings.ridge)
+        for _ in range(_ROUNDS):
+            add_neighbours(moments, psi, spectrum, config, count=count)
+            spectrum = rayleigh_ritz(moments, ridge=settings.ridge)
+    return spectrum
 
 
 def _functions(network: CodeNetwork, pixels: NDArray[np.uint8], config: TrainingConfig, device: torch.device) -> Tensor:

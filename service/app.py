@@ -22,6 +22,7 @@ from service.errors import KeyFileError
 from service.gallery.layout import Gallery
 from service.jobs import Jobs, Runner, now
 from service.keys import Keyring
+from service.logs import configure_logs
 from service.metrics import Metrics
 from service.middleware import BodyLimit, RequestEnvelope, Shortcut
 from service.pipeline import Pipeline
@@ -29,6 +30,7 @@ from service.routes import admin, backups, batch, browse, eigenfunctions, embedd
 from service.searcher import Searcher
 from service.settings import Settings, load_settings
 from service.state import Compute, State
+from service.tracing import install_tracing
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,8 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
             state.decoders.shutdown()
             state.gallery.store.close()
             os.close(state.serving)
+            if hasattr(app.state, "tracing"):
+                await to_thread.run_sync(app.state.tracing.shutdown)
 
     app = FastAPI(
         title="Eigenlens",
@@ -102,7 +106,8 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
         app.add_middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
         )
-    app.add_middleware(RequestEnvelope)
+    app.add_middleware(RequestEnvelope, log_requests=settings.log_requests)
+    install_tracing(app)
     return app
 
 
@@ -170,5 +175,6 @@ async def _follow(state: State) -> None:
 
 def from_environment() -> FastAPI:
     """The application of one worker of several. Raises: SettingsError."""
-    logging.getLogger().setLevel(logging.INFO)
-    return create_app(load_settings())
+    settings = load_settings()
+    configure_logs(settings.log_format)
+    return create_app(settings)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import problems
+from service import logs, problems
 from service.errors import BodyTooLargeError, UploadTimeoutError
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -31,8 +31,8 @@ _DRAIN_FACTOR = 8
 class RequestEnvelope:
     """Gives every request an id (the client's X-Request-Id if it is a plain one), every answer its headers; counts."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, *, log_requests: bool) -> None:
+        self.app, self.log_requests = app, log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,7 +40,7 @@ class RequestEnvelope:
             return
         asked = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         scope["request_id"] = request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
-
+        logs.request_id.set(request_id)
         status, begun = 500, time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
@@ -56,9 +56,12 @@ class RequestEnvelope:
         try:
             await self.app(scope, receive, send_with_headers)
         finally:
+            seconds = time.perf_counter() - begun
             state = getattr(scope["app"].state, "eigenlens", None)
             if state is not None:
-                state.metrics.request(scope, status=status, seconds=time.perf_counter() - begun)
+                state.metrics.request(scope, status=status, seconds=seconds)
+            if self.log_requests:
+                logs.log_request(method=scope["method"], path=scope["path"], status=status, seconds=seconds)
 
 
 class BodyLimit:

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import SettingsError
+from service.logs import LogFormat
 
 _PREFIX = "EIGENLENS_"
 # Of the commands that ask a service.
@@ -51,6 +52,8 @@ class Settings(BaseSettings):
         default_factory=lambda: len(os.sched_getaffinity(0)), description="searches that compute at the same time"
     )
     max_batch: PositiveInt = Field(16, description="photographs that are encoded together at most")
+    log_format: LogFormat = Field("text", description="of log lines: text, or json with an object on each line")
+    log_requests: bool = Field(False, description="whether every answered request is logged")
     runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
         "auto", description="what runs the encoder; auto: the faster of those that are installed, tried at start"
     )

@@ -11,7 +11,9 @@ import pytest
 
 import eigenlens
 from service.app import create_app
+from service.metrics import FIGURES, Metrics
 from service.problems import TABLE
+from service.settings import Settings
 from tests.service_builders import build_gallery, settings_of
 
 GUIDE = Path(eigenlens.__file__).parent / "docs" / "guide"
@@ -78,3 +80,40 @@ def test_every_command_that_asks_a_service_is_in_the_guide() -> None:
     told = set(re.findall(r"^\| `eigenlens (\w+)` \|", (GUIDE / "clients.md").read_text(), re.MULTILINE))
     assert told == COMMANDS
     assert set(eigenlens.COMMANDS) >= COMMANDS
+
+
+def test_every_setting_is_in_the_guide_with_its_default_and_no_other() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|$", (GUIDE / "settings.md").read_text(), re.MULTILINE)
+    assert [name for name, _, _ in rows] == list(Settings.model_fields)
+    words = {None: "none", "": "empty", True: "true", False: "false"}
+    for name, told, meaning in rows:
+        field = Settings.model_fields[name]
+        assert meaning == field.description
+        if field.is_required():
+            assert told == "must be given"
+        elif field.default_factory is None:
+            value = field.get_default()
+            named = value in ("", None) or isinstance(value, bool)
+            number = f"{value:g}" if isinstance(value, float) else value
+            assert told == (words[value] if named else f"`{number}`"), name
+
+
+def test_every_metric_is_in_the_guide_with_its_kind_and_labels_and_no_other() -> None:
+    pattern = r"^\| `((?:http|eigenlens)_\w+)` \| (\w+) \|([^|]*)\|"
+    rows = re.findall(pattern, (GUIDE / "operations.md").read_text(), re.MULTILINE)
+    metrics = Metrics()
+    counted = [metrics.requests, metrics.searches, metrics.stages, metrics.batches, metrics.depth, metrics.refused]
+    wanted = {(m._name + "_total" * (m._type == "counter"), m._type, tuple(m._labelnames)) for m in counted}
+    assert {m._name for m in counted} == {family.name for family in metrics.registry.collect()}
+    wanted |= {(name, "gauge", ()) for name in FIGURES}
+    assert {(name, kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows} == wanted
+    assert len(rows) == len(wanted)
+
+
+def test_the_pages_of_the_guide_lead_to_pages_that_there_are() -> None:
+    readme = GUIDE.parent.parent / "README.md"
+    for page in (readme, *GUIDE.glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), (page.name, target)
+    led_to = set(re.findall(r"\(docs/guide/(\w+\.md)\)", readme.read_text()))
+    assert led_to == {page.name for page in GUIDE.glob("*.md")}

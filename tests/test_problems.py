@@ -45,7 +45,7 @@ def test_names_are_stable_words_and_used_once() -> None:
 def test_the_unforeseen_is_a_plain_500_that_tells_nothing() -> None:
     app = FastAPI()
     problems.install(app)
-    app.add_middleware(RequestEnvelope)
+    app.add_middleware(RequestEnvelope, log_requests=False)
 
     @app.get("/fails")
     def fails() -> None:

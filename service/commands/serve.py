@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import socket
 import sys
@@ -14,6 +13,7 @@ from uvicorn.supervisors import Multiprocess
 
 from service.app import create_app, open_state
 from service.errors import ServiceError
+from service.logs import configure_logs
 from service.settings import Settings, load_settings
 
 EPILOG = """example:
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal ends it. Raises: EigenlensError."""
     settings = load_settings(**{name: getattr(args, name) for name in Settings.model_fields})
-    logging.getLogger().setLevel(logging.INFO)
+    configure_logs(settings.log_format)
     # What cannot be served is told before the port is taken; of several workers, each opens the gallery itself.
     opened = open_state(settings) if settings.workers == 1 else None
     listener = listen(settings.host, settings.port)
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if settings.workers > 1:
         return _serve_with_workers(settings, listener)
     config = uvicorn.Config(
-        create_app(settings, opened=opened), log_level="info", access_log=False, timeout_graceful_shutdown=20
+        create_app(settings, opened=opened), log_config=None, access_log=False, timeout_graceful_shutdown=20
     )
     uvicorn.Server(config).run(sockets=[listener])
     return 0
@@ -64,7 +64,7 @@ def _serve_with_workers(settings: Settings, listener: socket.socket) -> int:
             "service.app:from_environment",
             factory=True,
             workers=settings.workers,
-            log_level="info",
+            log_config=None,
             access_log=False,
             timeout_graceful_shutdown=20,
         )

@@ -1,0 +1,62 @@
+"""Log lines: text for people, JSON for machines; each with the id of the request that it is about."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Literal
+
+LogFormat = Literal["text", "json"]
+REQUESTS = logging.getLogger("eigenlens.requests")
+
+# Set while a request is answered; threads that work for it see it too.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))} | {
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+
+
+class TextLines(logging.Formatter):
+    """`2026-01-31 12:00:00 INFO service.app [request id]: message`; whatever a client sent, a message is one line."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s%(request)s: %(line)s", "%Y-%m-%d %H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is logging's
+        found = request_id.get()
+        record.request = f" [{found}]" if found else ""
+        record.line = record.getMessage().translate(_ESCAPED)
+        return super().formatMessage(record)
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: time, level, logger, message, request_id, exception, and what a request's record says."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if found := request_id.get():
+            told["request_id"] = found
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told | getattr(record, "fields", {}))
+
+
+def configure_logs(style: LogFormat) -> None:
+    """Send every record from INFO up to the standard error, in this style."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if style == "json" else TextLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def log_request(*, method: str, path: str, status: int, seconds: float) -> None:
+    """Note an answered request."""
+    fields = {"method": method, "path": path, "status": status, "duration_ms": round(1000 * seconds, 3)}
+    REQUESTS.info("%s %s %d %.1f ms", method, path, status, 1000 * seconds, extra={"fields": fields})
