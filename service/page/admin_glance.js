@@ -35,11 +35,11 @@ export function startGlance(place) {
 
 const tile = ([name, value, about]) => h("div", {}, h("dt", {}, name), h("dd", {}, h("b", {}, value), h("span", {}, about)));
 
-/** "under 5 ms": a histogram knows bounds only. */
+/** "< 5 ms": a histogram knows bounds only. */
 function within(did, share) {
   const bound_s = did.within(share);
-  if (bound_s === Infinity) return "over 10 s";
-  return bound_s ? `under ${milliseconds(1000 * bound_s)}` : "–";
+  if (bound_s === Infinity) return "> 10 s";
+  return bound_s ? `< ${milliseconds(1000 * bound_s)}` : "–";
 }
 
 async function facts(rate) {
@@ -58,7 +58,7 @@ async function facts(rate) {
       ["memory", stats.resident_bytes ? bytes(stats.resident_bytes) : "–", "of the service"],
       ["jobs", count(stats.jobs.length), "are running"],
       ["searches", count(did.searches), `${rate(did.searches)} a second now`],
-      ["search time", within(did, 0.5), `for half of them; ${within(did, 0.95)} for 95 %`],
+      ["search time", within(did, 0.5), `half of them; ${within(did, 0.95)} for 95 %`],
       ["batches", did.batch.toFixed(1), "searches together, on average"],
       ["waiting", count(did.waiting), "searches in progress"],
       ["refused", count(did.refused), "requests: key, rights or load"],
