@@ -16,6 +16,7 @@ from benchmarks.quality_command import configure_quality, run_quality
 from benchmarks.records import append_records, make_record, read_records
 from benchmarks.retrieval import retrieval_quality
 from benchmarks.search import METHODS, Setup, measure, missing, tell, truth
+from benchmarks.steps import configure_steps, run_steps
 from benchmarks.tables import update_documents
 from benchmarks.training import training_time
 from benchmarks.view_codes import view_codes
@@ -38,6 +39,7 @@ EPILOG = """examples:
   eigenlens bench adds --gallery .demo/fashion-mnist/gallery
   eigenlens bench service --gallery galleries/cifar10 --photos holidays.tar.gz --work runs/service
   eigenlens bench runtime --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz
+  eigenlens bench steps --images cifar10/train.tar.gz --results benchmarks/results/steps.jsonl
   eigenlens bench training --run .demo/fashion-mnist/run
   eigenlens bench tables
 
@@ -52,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     kinds = parser.add_subparsers(
-        dest="bench", metavar="{quality,encoder,heads,search,adds,service,runtime,training,tables}", required=True
+        dest="bench", metavar="{quality,encoder,heads,search,adds,service,runtime,steps,training,tables}", required=True
     )
     configure_quality(kinds.add_parser("quality", help="objectives and peers side by side, by prefix length"))
     quality = kinds.add_parser("encoder", help="agreement of an encoder's neighbours with labels, by prefix length")
@@ -73,6 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     quality.add_argument("--k", type=_positive, default=100, help="neighbours of each query (default: %(default)s)")
     quality.add_argument("--name", default="eigenlens", help="name of the method in the records (default: %(default)s)")
     quality.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
+    configure_steps(kinds.add_parser("steps", help="time of a training step beside the bare network, and lightly's"))
     training = kinds.add_parser("training", help="how long a finished training run took")
     training.add_argument("--run", metavar="RUN", type=Path, required=True, help="directory of the run")
     training.add_argument(
@@ -107,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
         run_heads(args)
     elif args.bench == "search":
         _search(args)
+    elif args.bench == "steps":
+        run_steps(args)
     elif args.bench == "training":
         _training(args)
     elif args.bench == "quality":

@@ -192,7 +192,10 @@ class Reader:
 
 
 def measure_codes(gallery: Codes, queries: Codes, found: Labelled, asked: Labelled) -> list[dict[str, Any]]:
-    """All figures of one method, as parts of records: length, metric, value."""
+    """All figures of one method, as parts of records: length, metric, value.
+
+    Random coordinates are drawn from those that say something at all.
+    """
     labels = found.labels, asked.labels
     lengths = [length for length in LENGTHS if length <= gallery.shape[1]]
     measured = retrieval_quality(gallery, queries, *labels, lengths=lengths, precision_at=PRECISION_AT, map_at=MAP_AT)
@@ -208,9 +211,10 @@ def measure_codes(gallery: Codes, queries: Codes, found: Labelled, asked: Labell
         {"length": gallery.shape[1], "metric": "effective rank", "value": effective_rank(torch.from_numpy(gallery))}
     )
     rng = np.random.default_rng(0)
+    used = np.flatnonzero(gallery.any(0))
     drawn = []
     for _ in range(_RANDOM_DRAWS):
-        columns = rng.choice(gallery.shape[1], _RANDOM_LENGTH, replace=False)
+        columns = rng.choice(used, min(_RANDOM_LENGTH, len(used)), replace=False)
         part = [np.ascontiguousarray(codes[:, columns]) for codes in (gallery, queries)]
         values = retrieval_quality(
             part[0], part[1], *labels, lengths=[_RANDOM_LENGTH], precision_at=PRECISION_AT, map_at=MAP_AT

@@ -19,6 +19,7 @@ HEADS = RESULTS / "heads.jsonl"
 SEARCH = RESULTS / "search.jsonl"
 SERVICE = RESULTS / "service.jsonl"
 RUNTIME = RESULTS / "runtime.jsonl"
+STEPS = RESULTS / "steps.jsonl"
 _METHODS = {
     "eigenlens": "**Eigenlens**",
     "flat": "FAISS flat",
@@ -115,6 +116,45 @@ def head_table(records: Sequence[Mapping[str, Any]], *, data: str, names: Mappin
     return "\n".join(lines)
 
 
+def structure_table(records: Sequence[Mapping[str, Any]], *, data: str, names: Mapping[str, str]) -> str:
+    """A Markdown table of the first 16 coordinates beside 16 random ones, and of the effective rank, with seed 0."""
+    wanted = {"mAP@1000": "first", "mAP@1000 of random coordinates": "random", "effective rank": "rank"}
+    found: dict[str, dict[str, float]] = {}
+    for record in records:
+        column = wanted.get(record["metric"])
+        if record["data"] != data or record["seed"] != 0 or record["params"]["queries_from"] != "test":
+            continue
+        if column == "rank" or (column and record["length"] == 16):
+            found.setdefault(record["method"], {})[column] = record["value"]
+    lines = ["| method | first 16 | 16 random | gain | effective rank |", "|---" * 5 + "|"]
+    for name, title in names.items():
+        if name in found:
+            values = found[name]
+            gain = values["first"] / values["random"] - 1
+            cells = [f"{values['first']:.3f}", f"{values['random']:.3f}", f"{gain:+.0%}", f"{values['rank']:.0f}"]
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) if found else ""
+
+
+def steps_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of a training step's time, the newest of each method; empty where there is none."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        found.setdefault(record["method"], {})[record["metric"]] = record["value"]
+    lines = ["| step | time | of the bare network's |", "|---|---|---|"]
+    for name, title in _STEPS.items():
+        if name in found:
+            lines.append(f"| {title} | {found[name]['step_ms']:.0f} ms | {found[name]['of bare']:.2f} |")
+    return "\n".join(lines) if found else ""
+
+
+_STEPS = {
+    "bare": "the network alone, forward and backward",
+    "eigenlens": "**Eigenlens**: views, network, Barlow Twins loss, optimiser",
+    "lightly-barlow-twins": "lightly's transform and loss, same network and optimiser",
+}
+
+
 def search_table(records: Sequence[Mapping[str, Any]], *, count: int) -> str:
     """A Markdown table of methods over `count` codes, from the newest records; empty where there is none."""
     found: dict[str, dict[str, Any]] = {}
@@ -156,6 +196,7 @@ def _milliseconds(record: Mapping[str, Any] | None, *, seen: bool = True) -> str
 _COMPARED = {
     "eigenlens": "**Eigenlens**",
     "neural-eigenmap": "Neural Eigenmap, as trained",
+    "neural-eigenmap+pca": "Neural Eigenmap + PCA",
     "neural-eigenmap+rr": "Neural Eigenmap + Rayleigh–Ritz",
     "scl": "SCL, as trained",
     "scl+pca": "SCL + PCA",
@@ -190,6 +231,10 @@ def _methods(data: str) -> Callable[[], str]:
     return lambda: method_table(read_records(QUALITY), data=data, names=_COMPARED)
 
 
+def _structure(data: str) -> Callable[[], str]:
+    return lambda: structure_table(read_records(QUALITY), data=data, names=_COMPARED)
+
+
 def _quality(queries_from: str, names: Mapping[str, str]) -> Callable[[], str]:
     return lambda: quality_table(read_records(FASHION), queries_from=queries_from, names=names)
 
@@ -208,11 +253,14 @@ TABLES = (
         ),
     ),
     Table(ROOT / "docs/guide/quality.md", "cifar10", _methods("cifar10")),
+    Table(ROOT / "docs/guide/quality.md", "tiny-imagenet-120", _methods("tiny-imagenet-120")),
+    Table(ROOT / "docs/guide/quality.md", "structure", _structure("cifar10")),
     Table(ROOT / "docs/guide/quality.md", "clothing", _heads("clothing")),
     Table(ROOT / "docs/guide/quality.md", "holidays", _heads("holidays-half")),
     Table(ROOT / "README.md", "search", lambda: search_table(read_records(SEARCH), count=1_000_000)),
     Table(ROOT / "docs/guide/speed.md", "closed", lambda: closed_table(read_records(SERVICE))),
     Table(ROOT / "docs/guide/speed.md", "runtime", lambda: runtime_table(read_records(RUNTIME))),
+    Table(ROOT / "docs/guide/speed.md", "steps", lambda: steps_table(read_records(STEPS))),
     Table(ROOT / "docs/guide/speed.md", "open", lambda: open_table(read_records(SERVICE))),
     Table(
         ROOT / "docs/decisions/0004-positives-for-the-sample.md",

@@ -50,7 +50,7 @@ def train(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> Encod
     started = time.monotonic()
     pairs = PairSampler(pixels, config, device=device)
     torch.manual_seed(config.seed)
-    trainer = _Trainer(run, device)
+    trainer = Trainer(run, device)
     step, spent_s = trainer.restore()
     writer = _Writer(run, step=step) if rank() == 0 else None
 
@@ -88,7 +88,7 @@ def train(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> Encod
     return trainer.network
 
 
-class _Trainer:
+class Trainer:
     """Network, optimiser and, for fp16, the scale of gradients: what a step changes and a checkpoint keeps."""
 
     def __init__(self, run: Run, device: torch.device) -> None:
