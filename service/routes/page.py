@@ -31,13 +31,15 @@ class Page:
 
     def serves(self, method: str, path: str) -> bool:
         """Whether a route of the API answers a method at a path."""
-        return any(method in (route.methods or ()) and route.path_regex.match(path) for route in self._routes)
+        return method in self._methods_at(path)
+
+    def _methods_at(self, path: str) -> set[str]:
+        """Methods of the first template that a path matches: /v1/images/a/content is no image called a/content."""
+        template = next((route.path for route in self._routes if route.path_regex.match(path)), None)
+        return {method for route in self._routes if route.path == template for method in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            # The router hands a path over if its method is wrong, route by route: only all of them know what is right.
-            path = next((route.path for route in self._routes if route.path_regex.match(scope["path"])), None)
-            if path is not None:
-                known = {method for route in self._routes if route.path == path for method in route.methods or ()}
-                raise HTTPException(405, headers={"Allow": ", ".join(sorted(known))})
+        # The router hands a path over if its method is wrong, route by route: only all of them know what is right.
+        if scope["type"] == "http" and (known := self._methods_at(scope["path"])):
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(known))})
         await self._files(scope, receive, send)
