@@ -12,7 +12,7 @@ _Record = Mapping[str, Any]
 def closed_table(records: Sequence[_Record]) -> str:
     """Photographs and clients by method: searches a second, and latency percentiles of the service."""
     found = _newest(records, loads=("closed",))
-    cells = sorted({key[1:] for key in found}, key=lambda cell: (_SIZES.index(cell[1]), cell[3]))
+    cells = sorted({key[1:] for key in found}, key=lambda cell: (cell[0], _SIZES.index(cell[1]), cell[3]))
     if not cells:
         return _NONE
     lines = [
@@ -38,7 +38,7 @@ def open_table(records: Sequence[_Record]) -> str:
         "| gallery | photographs | load | sent | answered | refused (429) | p50 / p95 / p99 of the answered | memory |",
         "|---" * 8 + "|",
     ]
-    for key, values in sorted(found.items(), key=lambda item: (_SIZES.index(item[0][2]), item[0][3])):
+    for key, values in sorted(found.items(), key=lambda item: (item[0][1], _SIZES.index(item[0][2]), item[0][3])):
         _, data, photo, _, _ = key
         params = values["params"]
         statuses, seconds = params["statuses"], params["seconds"] * params["rounds"]

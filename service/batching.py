@@ -153,10 +153,14 @@ class Batcher(Generic[Q, A]):
             while job is not None:
                 if not job.over and self._prepare_one(job):
                     batch.append(job)
-                if len(batch) >= self._max_batch or time.perf_counter() - begun > self._window_s:
+                if len(batch) >= self._most(len(batch)) or time.perf_counter() - begun > self._window_s:
                     break
                 job = self._next_at_once()
             self._finish_all(batch)
+
+    def _most(self, taken: int) -> int:
+        """Requests of a batch at most: a thread's share of those that wait, as the others want to work too."""
+        return min(self._max_batch, -(-(taken + self._waiting.qsize()) // len(self._threads)))
 
     def _next_at_once(self) -> _Job[Q, A] | None:
         try:

@@ -1,4 +1,4 @@
-"""Schemathesis over the OpenAPI document of a running service, with its checks; schemathesis.toml says what is left out.
+"""Schemathesis over the OpenAPI document of a running service, with all checks but one (schemathesis.toml says why).
 
 `python -m tests.contract --gallery DIR --cases 5000` runs it as long as wanted; the suite runs a short form.
 """

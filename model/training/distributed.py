@@ -28,6 +28,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
+        dist.barrier()  # one that leaves while others still speak may pull them down
     finally:
         dist.destroy_process_group()
 
