@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks import runtime, service_command
 from benchmarks.adds import measure_adds, summary
+from benchmarks.arguments import positive
 from benchmarks.fashion import encode_all, load_fashion_mnist, pca_of_pixels
 from benchmarks.heads_command import configure_heads, run_heads
 from benchmarks.quality_command import configure_quality, run_quality
@@ -72,7 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="test",
         help="validation: 10,000 training images that fashion-mnist:fit leaves out, to choose settings by",
     )
-    quality.add_argument("--k", type=_positive, default=100, help="neighbours of each query (default: %(default)s)")
+    quality.add_argument("--k", type=positive, default=100, help="neighbours of each query (default: %(default)s)")
     quality.add_argument("--name", default="eigenlens", help="name of the method in the records (default: %(default)s)")
     quality.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
     configure_steps(kinds.add_parser("steps", help="time of a training step beside the bare network, and lightly's"))
@@ -87,9 +88,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     adds = kinds.add_parser("adds", help="search latency of a service while images arrive")
     adds.add_argument("--gallery", metavar="GALLERY", type=Path, required=True, help="a gallery; the images stay in it")
     adds.add_argument("--images", metavar="SOURCE", default="fashion-mnist:test", help="images to add and search with")
-    adds.add_argument("--rate", type=_positive, default=1000, help="images a second (default: %(default)s)")
-    adds.add_argument("--batch", type=_positive, default=100, help="images a request (default: %(default)s)")
-    adds.add_argument("--seconds", type=_positive, default=60, help="how long (default: %(default)s)")
+    adds.add_argument("--rate", type=positive, default=1000, help="images a second (default: %(default)s)")
+    adds.add_argument("--batch", type=positive, default=100, help="images a request (default: %(default)s)")
+    adds.add_argument("--seconds", type=positive, default=60, help="how long (default: %(default)s)")
     adds.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
     service_command.configure(kinds.add_parser("service", help="throughput and latency under load, beside the limit"))
     runtime.configure(kinds.add_parser("runtime", help="inference runtimes: images a second, and what precision costs"))
@@ -126,7 +127,7 @@ def _configure_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", metavar="SOURCE", required=True, help="photographs whose views are searched")
     parser.add_argument("--query-images", metavar="SOURCE", required=True, help="other photographs, to search with")
     parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where codes and indexes are kept")
-    parser.add_argument("--count", type=_positive, default=1_000_000, help="codes to search (default: %(default)s)")
+    parser.add_argument("--count", type=positive, default=1_000_000, help="codes to search (default: %(default)s)")
     parser.add_argument("--lengths", type=parse_lengths, metavar="N,N,...", help="prefix lengths (default: the usual)")
     parser.add_argument(
         "--kinds", type=parse_kinds, metavar="N=KIND,...", default={}, help="index kinds of some lengths"
@@ -314,9 +315,3 @@ def _records(method: str, quality: Quality, *, params: Mapping[str, Any]) -> lis
         for length, values in quality.items()
         for metric, value in values.items()
     ]
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1")
-    return int(text)

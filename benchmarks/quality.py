@@ -71,7 +71,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-_PAPER_SPECTRUM: dict[str, Any] = {"neighbours": 0, "basis": "projector", "ridge": 1e-2, "diffusion_time": 4.0}
+# The closed-form step over z and views alone, for "rr".
+_OVER_OUTPUTS = SpectrumConfig(neighbours=0, basis="projector", ridge=1e-2, diffusion_time=4.0)
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,20 @@ def config_of(data: str, method: Method, *, seed: int, changes: Mapping[str, Any
     return parse_config(table)
 
 
+def closed_form(method: Method, config: TrainingConfig) -> SpectrumConfig | None:
+    """The closed-form step that gives a method's codes; None for codes that are read off otherwise."""
+    return {"default": config.spectrum, "rr": _OVER_OUTPUTS}.get(method.codes)
+
+
+def told(method: Method, config: TrainingConfig) -> dict[str, Any]:
+    """What a record says: the objective, the closed-form step where there is one, and what is not set by default."""
+    found = config.model_dump(mode="json", exclude_defaults=True, exclude={"spectrum"})
+    found["objective"] = config.objective.model_dump(mode="json")
+    if (step := closed_form(method, config)) is not None:
+        found["spectrum"] = step.model_dump(mode="json")
+    return found
+
+
 def trained_network(config: TrainingConfig, images: str, *, runs: Path, device: torch.device) -> EncoderNetwork:
     """The network of a configuration; methods that differ only in how codes are read off share one training.
 
@@ -146,8 +161,8 @@ class Reader:
 
     def codes(self, method: Method, config: TrainingConfig) -> list[Codes]:
         """Codes of each part, (n, length)."""
-        if method.codes in ("default", "rr"):
-            return self._ordered(config, paper=method.codes == "rr")
+        if (step := closed_form(method, config)) is not None:
+            return self._ordered(config.model_copy(update={"spectrum": step}))
         layer = 0 if method.codes.startswith("features") else 1
         codes = [self._outputs(part, config)[layer] for part in self._parts]
         if not method.codes.endswith("pca"):
@@ -159,17 +174,15 @@ class Reader:
         turn = axes[:, ::-1].astype(np.float32)
         return [np.ascontiguousarray((part - mean) @ turn) for part in codes]
 
-    def _ordered(self, config: TrainingConfig, *, paper: bool) -> list[Codes]:
-        """The Rayleigh-Ritz step: as `eigenlens export` takes it, or over z and views alone, as the paper has them.
+    def _ordered(self, config: TrainingConfig) -> list[Codes]:
+        """The closed-form step, as `eigenlens export` takes it.
 
         Coordinates beyond the functions that there are, are zero: a longer code says no more.
         """
-        settings = SpectrumConfig(**_PAPER_SPECTRUM) if paper else config.spectrum
-        config = config.model_copy(update={"spectrum": settings})
-        coder = CodeNetwork(self._network, basis=settings.basis, code_length=config.code_length)
+        coder = CodeNetwork(self._network, basis=config.spectrum.basis, code_length=config.code_length)
         coder = coder.to(self._device).eval()
         spectrum = estimate_spectrum(coder, self._train.pixels, config, device=self._device)
-        set_codes(coder, spectrum, diffusion_time=settings.diffusion_time)
+        set_codes(coder, spectrum, diffusion_time=config.spectrum.diffusion_time)
         with torch.inference_mode():
             found = [torch.cat([coder(x) for x in self._batches(part, config)]) for part in self._parts]
         missing = config.code_length - coder.code.out_features

@@ -16,6 +16,7 @@ from benchmarks.quality import (
     hold_out,
     load_labelled,
     measure_codes,
+    told,
     trained_network,
 )
 from benchmarks.records import append_records, make_record, read_records
@@ -93,7 +94,7 @@ def run_quality(args: argparse.Namespace) -> None:
                     "queries": len(queries),
                     "gallery": len(gallery),
                     "codes": method.codes,
-                    "training": config.model_dump(mode="json"),
+                    "training": told(method, config),
                 }
                 append_records(args.results, [_record(args.data, name, seed, row, params) for row in rows])
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.arguments import positive
 from benchmarks.fashion import LabelledImages, encode_all
 from benchmarks.records import append_records, make_record
 from benchmarks.retrieval import retrieval_quality
@@ -31,8 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", metavar="ENCODER", type=Path, required=True, help="encoder artifact")
     parser.add_argument("--images", metavar="SOURCE", help="a gallery whose folders are its labels, to retrieve from")
     parser.add_argument("--query-images", metavar="SOURCE", help="queries whose folders are their labels")
-    parser.add_argument("--count", type=int, default=10_000, help="images of the gallery at most (default: 10000)")
-    parser.add_argument("--queries", type=int, default=2_000, help="queries at most (default: 2000)")
+    parser.add_argument("--count", type=positive, default=10_000, help="images of the gallery at most (default: 10000)")
+    parser.add_argument("--queries", type=positive, default=2_000, help="queries at most (default: 2000)")
     parser.add_argument("--trial-s", type=float, default=2.0, help="seconds of each timing (default: %(default)s)")
     parser.add_argument("--data", default="cifar10", help="name of the images in the records (default: cifar10)")
     parser.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")

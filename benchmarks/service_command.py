@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import positive
 from benchmarks.records import append_records, make_record, read_records
 from benchmarks.service import PHOTOS, Cell, Measured, Server, merged, run_in_process, run_load, servers, write_photos
 from model.errors import ConfigError
@@ -30,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where photographs and logs are kept")
     parser.add_argument("--data", default="cifar10", help="name of the gallery in the records (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="of each closed loop (default: %(default)s)")
+    parser.add_argument("--rounds", type=positive, default=3, help="of each closed loop (default: %(default)s)")
     parser.add_argument("--overload-s", type=float, default=60.0, help="of five times too much (default: %(default)s)")
     parser.add_argument(
         "--sizes",

@@ -18,14 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.arguments import positive
 from benchmarks.records import append_records, make_record
-from model.config import TrainingConfig, load_table, parse_config
+from model.config import load_table, parse_config
+from model.errors import ConfigError
 from model.images.sources import open_source
 from model.training.command import choose_device
 from model.training.loop import Trainer
 from model.training.pairs import PairSampler, stream
 from model.training.pixels import cache_pixels
 from model.training.run import Run
+from model.training.step import outputs
 
 _SETTINGS: dict[str, Any] = {"image_size": 32, "backbone": "tiny-conv", "objective": {"name": "barlow-twins"}}
 _RATE = 1e-3
@@ -37,9 +40,9 @@ def configure_steps(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--data", default="cifar10", help="name of the images in the records (default: cifar10)")
     parser.add_argument("--images", metavar="SOURCE", required=True, help="images to train on")
-    parser.add_argument("--steps", type=int, default=5, help="timed together (default: 5)")
-    parser.add_argument("--rounds", type=int, default=5, help="of all methods in turn (default: 5)")
-    parser.add_argument("--workers", type=int, default=2, help="processes of lightly's data loader (default: 2)")
+    parser.add_argument("--steps", type=positive, default=5, help="timed together (default: 5)")
+    parser.add_argument("--rounds", type=positive, default=5, help="of all methods in turn (default: 5)")
+    parser.add_argument("--workers", type=positive, default=2, help="processes of lightly's data loader (default: 2)")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override a training setting")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
     parser.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
@@ -51,6 +54,10 @@ def run_steps(args: argparse.Namespace) -> None:
     config = parse_config(_SETTINGS | load_table(None, args.set))
     with tempfile.TemporaryDirectory() as work:
         pixels = np.array(cache_pixels(open_source(args.images), side=config.cached_side, directory=Path(work)).pixels)
+        if len(pixels) < config.batch_size:
+            raise ConfigError(
+                f"{len(pixels)} images are no batch of {config.batch_size}; --set batch_size={len(pixels)}"
+            )
         trainer = Trainer(Run.start(Path(work) / "run", images=args.images, config=config), device)
         methods: dict[str, Callable[[], Any]] = {
             "bare": lambda: bare_steps(trainer, pixels, device),
@@ -107,11 +114,11 @@ def bare_steps(trainer: Trainer, pixels: NDArray[np.uint8], device: torch.device
     config = trainer.config
     pairs = PairSampler(pixels, config, device=device)
     a, b = pairs.draw(np.arange(config.batch_size), generator=stream(0, "pairs", 0))
-    views = torch.cat([a, b]).contiguous(memory_format=torch.channels_last)
+    views = torch.cat([a, b])
 
     def step() -> None:
         trainer.optimizer.zero_grad(set_to_none=True)
-        _outputs(trainer, views).square().mean().backward()
+        outputs(trainer.network, views, precision=trainer.config.precision).square().mean().backward()
 
     yield step
 
@@ -170,9 +177,9 @@ def lightly_steps(trainer: Trainer, pixels: NDArray[np.uint8], device: torch.dev
 
     def step() -> None:
         view_a, view_b = next(batches[0])
-        views = torch.cat([view_a, view_b]).to(device).contiguous(memory_format=torch.channels_last)
+        views = torch.cat([view_a, view_b]).to(device)
         trainer.optimizer.zero_grad(set_to_none=True)
-        z_a, z_b = _outputs(trainer, views).chunk(2)
+        z_a, z_b = outputs(trainer.network, views, precision=trainer.config.precision).chunk(2)
         value = loss(z_a, z_b)
         value.backward()
         trainer.optimizer.step()
@@ -180,12 +187,3 @@ def lightly_steps(trainer: Trainer, pixels: NDArray[np.uint8], device: torch.dev
 
     yield step
     batches.clear()  # and with it the worker processes, which would disturb what is timed next
-
-
-def _outputs(trainer: Trainer, views: Tensor) -> Tensor:
-    """z in float32, computed in the precision of the run."""
-    config: TrainingConfig = trainer.config
-    types = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    with torch.autocast(views.device.type, types.get(config.precision), enabled=config.precision in types):
-        z: Tensor = trainer.network(views)
-    return z.float()

@@ -11,7 +11,7 @@ from typing import Literal
 LogFormat = Literal["text", "json"]
 REQUESTS = logging.getLogger("eigenlens.requests")
 
-# Set while a request is answered; threads that work for it see it too.
+# Set while a request is answered, and in a thread that runs a route; not in the threads that work for several requests.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 _ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))} | {
     0x2028: "\\u2028",

@@ -136,3 +136,14 @@ def wait_for(condition: Callable[[], Any], *, timeout_s: float = 30) -> Any:
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.001)
     return found
+
+
+def publish(gallery: Gallery, encoder: Encoder, progress: Progress | None = None) -> int:
+    with gallery.writing():
+        return publish_generation(gallery, encoder, progress or Progress(), lengths=LENGTHS)
+
+
+def stored_codes(gallery: Gallery) -> dict[str, np.ndarray[Any, Any]]:
+    _, generation = gallery.open_current()
+    records = gallery.store.records([int(key) for key in generation.keys])
+    return {records[int(k)].id: np.asarray(c) for k, c in zip(generation.keys, generation.codes.codes, strict=True)}

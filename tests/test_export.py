@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from model.export import ServingNetwork, add_neighbours, check_agreement, estima
 from model.images.sources import open_source
 from model.network import CodeNetwork, EncoderNetwork, normalise_pixels
 from model.runtime.encoder import Encoder
-from model.spectrum import PairMoments
+from model.spectrum import PairMoments, Spectrum
 from model.training.pixels import PixelCache, cache_pixels
 from model.training.run import Run
 from tests.training_builders import CPU, finished_run, write_images
@@ -104,6 +105,27 @@ def test_neighbours_change_the_spectrum_where_there_are_enough_images(run: Run, 
     ]
     assert not torch.allclose(found[0].eigenvalues, found[1].eigenvalues, atol=1e-3)
     torch.testing.assert_close(found[1].eigenvalues, found[2].eigenvalues)  # 144 images have at most two
+
+
+def test_neighbours_are_sought_again_by_the_code_of_views_and_neighbours(
+    run: Run, cache: PixelCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sought: list[Spectrum] = []
+
+    def noted(moments: PairMoments, psi: list[torch.Tensor], by: Spectrum, *rest: Any, **more: Any) -> None:
+        sought.append(by)
+        add_neighbours(moments, psi, by, *rest, **more)
+
+    monkeypatch.setattr("model.export.add_neighbours", noted)
+    _, network = run.load_network()
+    pixels = np.concatenate([np.array(cache.pixels)] * 3)
+    config = with_spectrum(run.config, neighbours=2)
+    found = estimate_spectrum(coder_of(network.eval()), pixels, config, device=CPU)
+    views = estimate_spectrum(coder_of(network), pixels, with_spectrum(config, neighbours=0), device=CPU)
+    assert len(sought) == 2
+    torch.testing.assert_close(sought[0].eigenvalues, views.eigenvalues)
+    for earlier in sought:
+        assert not torch.allclose(found.eigenvalues, earlier.eigenvalues, atol=1e-4)
 
 
 def test_few_images_have_no_neighbours(run: Run, cache: PixelCache) -> None:

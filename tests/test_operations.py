@@ -48,8 +48,8 @@ def test_metrics_count_requests_by_template_searches_by_stage_and_the_gallery(tm
         found = values(client)
     count = "http_server_request_duration_seconds_count"
     assert found[f"{count}{{method=POST,route=/v1/search,status=200}}"] == 3
-    assert found[f"{count}{{method=GET,route=/v1/images/{{id:path}},status=200}}"] == 1
-    assert found[f"{count}{{method=GET,route=/v1/images/{{id:path}},status=404}}"] == 1
+    assert found[f"{count}{{method=GET,route=/v1/images/{{id:image}},status=200}}"] == 1
+    assert found[f"{count}{{method=GET,route=/v1/images/{{id:image}},status=404}}"] == 1
     assert found["eigenlens_requests_refused_total{status=401}"] == 1
     assert found["eigenlens_search_duration_seconds_count{length=4}"] == 3
     for stage in ("queue", "decode", "encode", "search"):

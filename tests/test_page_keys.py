@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from service.keys import add_key
+from service.keys import add_key, revoke_key
 from tests.pages import browser, choose, drop, in_a_browser, opened, searched
-from tests.service_builders import build_gallery, pixels_of, png, serving, settings_of
+from tests.service_builders import build_gallery, pixels_of, png, serving, settings_of, wait_for
 
 __all__ = ["browser"]
 pytestmark = in_a_browser
-Guarded = tuple[str, dict[str, str]]  # address, a key of each kind
+Guarded = tuple[str, dict[str, str]]  # address; a key of each kind, and the file of the keys
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     gallery = build_gallery(tmp_path_factory.mktemp("keys"), count=40)
     settings = settings_of(gallery, search_needs_key=True)
     with serving(settings) as client:
-        keys = {"admin": settings.key_file.read_text().strip()}
+        keys = {"admin": settings.key_file.read_text().strip(), "file": str(settings.keys_path)}
         for name, scopes in (("search", ["search"]), ("write", ["search", "write"])):
             keys[name] = add_key(settings.keys_path, name=name, scopes=scopes)[1]
         yield str(client.base_url).rstrip("/"), keys
@@ -92,13 +93,19 @@ def test_a_key_without_admin_rights_shows_no_administration(browser: Browser, gu
             expect(page.locator("#browse li").first).to_be_visible()
 
 
-def test_a_revoked_key_is_asked_for_again(browser: Browser, guarded: Guarded) -> None:
+def test_a_key_that_is_revoked_during_a_visit_is_asked_for_again(browser: Browser, guarded: Guarded) -> None:
     address, keys = guarded
+    made, secret = add_key(Path(keys["file"]), name="visitor", scopes=["search"])
     with opened(browser, address) as (page, watch):
         watch.provoked = ("401",)
-        page.locator("#unlock-key").fill("eigenlens-revoked-long-ago")
+        page.locator("#unlock-key").fill(secret)
         page.locator("#unlock-key").press("Enter")
-        expect(page.locator("#unlock-error")).to_have_text("This key is not accepted.")
-        page.locator("#unlock-key").fill(keys["admin"])
+        expect(page.locator("#locked")).to_be_hidden()
+        revoke_key(Path(keys["file"]), made.id)
+        bearer = {"Authorization": f"Bearer {secret}"}
+        wait_for(lambda: page.request.get(f"{address}/v1/lengths", headers=bearer).status == 401)
+        choose(page, png(pixels_of(6)))
+        expect(page.locator("#locked")).to_be_visible()
+        page.locator("#unlock-key").fill(keys["search"])
         page.locator("#unlock-key").press("Enter")
         expect(page.locator("#locked")).to_be_hidden()

@@ -75,7 +75,7 @@ def train(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> Encod
                 now = time.monotonic()
                 speed = (step - first) * batch_size / (now - first_step_at)
                 record |= {"step": step, "epoch": step / steps_per_epoch, "loss": loss, "learning_rate": rate}
-                writer.add(record | {"images_per_s": round(speed, 1), "elapsed_s": round(spent_s + now - started, 1)})
+                writer.add(record | {"images_per_s": round(speed, 1), "elapsed_s": round(spent_s + now - started, 3)})
                 bar.set_postfix(loss=f"{loss:.3f}", images_per_s=f"{speed:.0f}")
             if writer is not None and time.monotonic() - saved >= config.checkpoint_every_s and step < config.steps:
                 saved = time.monotonic()

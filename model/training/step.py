@@ -15,6 +15,14 @@ from model.training.distributed import gather
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def outputs(network: nn.Module, views: Tensor, *, precision: str) -> Tensor:
+    """z of views (n, 3, size, size), computed in the precision of a run and given in float32."""
+    views = views.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(views.device.type, _TYPES[precision]) if precision in _TYPES else nullcontext():
+        z: Tensor = network(views)
+    return z.float()
+
+
 def batch_loss(
     network: nn.Module, loss: Loss, view_a: Tensor, view_b: Tensor, *, chunks: int, precision: str, scale: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,10 +44,7 @@ def batch_loss(
     """
 
     def seen_by(a: Tensor, b: Tensor) -> Tensor:
-        views = torch.cat([a, b]).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(views.device.type, _TYPES[precision]) if precision in _TYPES else nullcontext():
-            z: Tensor = network(views)
-        return z.float()
+        return outputs(network, torch.cat([a, b]), precision=precision)
 
     if chunks == 1:
         z_a, z_b = _joined(seen_by(view_a, view_b))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from model.images.sources import SourceImage
 from service.errors import BodyTooLargeError, ImageChangedError, RequestError
@@ -27,14 +28,13 @@ _GONE = ("image-content-gone",)
 _DAMAGED = ("not-an-image", "too-many-pixels", "damaged-image")
 
 
-def _whole(id: str) -> str:
-    """An id in a path, and not an image's picture: those are only read."""
-    if id.endswith(("/content", "/thumbnail")):
-        raise HTTPException(405, headers={"Allow": "GET"})
-    return id
+class _ImageId(PathConvertor):
+    """`{id:image}` in a route: a path that is not that of an image's picture, which is only read."""
+
+    regex = PathConvertor.regex + "(?<!/content)(?<!/thumbnail)"
 
 
-WholeId = Annotated[str, Depends(_whole)]
+register_url_convertor("image", _ImageId())
 
 
 @router.post("", openapi_extra=ADD_BODY)
@@ -54,7 +54,6 @@ async def add_images(
     return AddAnswer.of(outcomes)
 
 
-# Ids are paths and may hold slashes, so the routes with a suffix come first.
 @router.get("/{id:path}/content", response_class=Response, responses=_BYTES | documented("image-not-found", *_GONE))
 async def image_content(id: str, request: Request, state: CurrentState) -> Response:
     """The bytes of an image, as they were given."""
@@ -81,18 +80,18 @@ async def image_thumbnail(id: str, request: Request, state: CurrentState) -> Res
     return Response(found.data, media_type=found.media_type, headers=headers)
 
 
-@router.get("/{id:path}", responses=documented("image-not-found"))
+@router.get("/{id:image}", responses=documented("image-not-found"))
 def get_image(id: str, state: CurrentState) -> ImageAnswer:
     """What the gallery knows of an image."""
     return ImageAnswer.of(state.gallery.store.record(id))
 
 
 @router.put(
-    "/{id:path}",
+    "/{id:image}",
     openapi_extra=PUT_BODY,
     responses=_ADDED | documented("image-not-found"),
 )
-async def put_image(id: WholeId, request: Request, response: Response, state: CurrentState) -> ImageAnswer:
+async def put_image(id: str, request: Request, response: Response, state: CurrentState) -> ImageAnswer:
     """Add or replace one image, sent as the body itself or as a form's file. 201 where there was none of this id."""
     given = await read_one(request, id)
     limit = state.settings.max_image_bytes
@@ -105,8 +104,8 @@ async def put_image(id: WholeId, request: Request, response: Response, state: Cu
     return ImageAnswer.of(await state.compute.run(state.gallery.store.record, id))
 
 
-@router.patch("/{id:path}", responses=documented("image-not-found", "image-changed"))
-def change_metadata(id: WholeId, body: MetadataBody, state: CurrentState) -> ImageAnswer:
+@router.patch("/{id:image}", responses=documented("image-not-found", "image-changed"))
+def change_metadata(id: str, body: MetadataBody, state: CurrentState) -> ImageAnswer:
     """Change metadata: fields that are given are set, fields that are null are removed (RFC 7396)."""
     store, snapshot = state.gallery.store, state.searcher.snapshot
     record = store.record(id)
@@ -122,8 +121,8 @@ def change_metadata(id: WholeId, body: MetadataBody, state: CurrentState) -> Ima
     return ImageAnswer.of(store.record(id))
 
 
-@router.delete("/{id:path}", status_code=204, responses=documented("image-not-found"))
-def delete_image(id: WholeId, state: CurrentState) -> None:
+@router.delete("/{id:image}", status_code=204, responses=documented("image-not-found"))
+def delete_image(id: str, state: CurrentState) -> None:
     """Remove an image. No search that begins after the answer returns it."""
     record = state.gallery.store.record(id)
     state.gallery.store.remove([record.id])

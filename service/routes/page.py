@@ -34,9 +34,7 @@ class Page:
         return method in self._methods_at(path)
 
     def _methods_at(self, path: str) -> set[str]:
-        """Methods of the first template that a path matches: /v1/images/a/content is no image called a/content."""
-        template = next((route.path for route in self._routes if route.path_regex.match(path)), None)
-        return {method for route in self._routes if route.path == template for method in route.methods or ()}
+        return {m for route in self._routes if route.path_regex.match(path) for m in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The router hands a path over if its method is wrong, route by route: only all of them know what is right.
