@@ -16,19 +16,18 @@ import numpy as np
 from PIL import Image
 
 from model.images.decode import load_square
-from model.runtime.encoder import Encoder
 from service.gallery.layout import Gallery
 from service.searcher import Searcher, Wish
 
 
 def measure(gallery: Path, photos: Sequence[bytes], *, batch: int, warm_s: float, seconds: float) -> dict[str, float]:
     """Searches a second by the plan that the service chooses too, with an encoder of one thread for each thread."""
-    searcher = Searcher(Gallery(gallery))
+    threads = len(os.sched_getaffinity(0))
+    searcher = Searcher(Gallery(gallery), runtime="auto", streams=threads, max_batch=batch)
     searcher.load()
     snapshot = searcher.snapshot
-    encoder = Encoder(snapshot.encoder.artifact.path, threads=1)
     plan, _ = searcher.plan(snapshot, Wish(k=10))
-    threads = len(os.sched_getaffinity(0))
+    encoder = snapshot.encoder
     begin = time.perf_counter() + warm_s
     done = [0] * threads
 

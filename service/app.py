@@ -123,7 +123,9 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
     observe = observe or metrics.observe
     gallery = Gallery(settings.gallery)
     serving = gallery.serving()
-    searcher = Searcher(gallery, runtime=settings.runtime)
+    searcher = Searcher(
+        gallery, runtime=settings.runtime, streams=settings.compute_threads, max_batch=settings.max_batch
+    )
     searcher.load()
     jobs = Jobs(gallery)
     pipeline = Pipeline(searcher, max_pixels=settings.max_pixels, max_k=settings.max_k, observe=observe)

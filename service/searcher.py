@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 _KEPT_SELECTIONS = 16
 _KEPT_PLANS = 1000
 _TRIES = 4
-_WARM_BATCHES = (1, 2, 16)
 
 
 class Rows:
@@ -156,9 +155,9 @@ class Found:
 class Searcher:
     """Holds the current snapshot of a gallery. Readers take it without a lock: one reference is read or the other."""
 
-    def __init__(self, gallery: Gallery, *, runtime: str = "onnxruntime") -> None:
-        """For a gallery, whose encoder is run by `runtime`, as Encoder takes it."""
-        self.gallery, self._runtime = gallery, runtime
+    def __init__(self, gallery: Gallery, *, runtime: str = "onnxruntime", streams: int = 1, max_batch: int = 1) -> None:
+        """For a gallery, whose encoder is run as Encoder takes it and made ready for batches of up to `max_batch`."""
+        self.gallery, self._runtime, self._streams, self._max_batch = gallery, runtime, streams, max_batch
         self.records = Records(gallery.store)
         self._snapshot: Snapshot | None = None
         self._position = Position(0, 0)
@@ -181,10 +180,9 @@ class Searcher:
             if old is not None and old.encoder.id == generation.encoder_id:
                 encoder = old.encoder
             else:
-                encoder = Encoder(self.gallery.encoder_path(generation.encoder_id), runtime=self._runtime)
-                side = encoder.image_size
-                for batch in _WARM_BATCHES:
-                    encoder.encode(np.zeros((batch, side, side, 3), dtype=np.uint8))
+                path = self.gallery.encoder_path(generation.encoder_id)
+                encoder = Encoder(path, runtime=self._runtime, streams=self._streams)
+                encoder.warm_up(max_batch=self._max_batch)
                 log.info("the encoder runs on %s, %s", encoder.runtime, encoder.precision)
             delta = Delta(generation.code_length, generation.lengths)
             snapshot = Snapshot(number, generation, encoder, Rows(generation), delta)

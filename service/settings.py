@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     compute_threads: PositiveInt = Field(
         default_factory=lambda: len(os.sched_getaffinity(0)), description="searches that compute at the same time"
     )
-    max_batch: PositiveInt = Field(16, description="photographs that are encoded together at most")
+    max_batch: PositiveInt = Field(4, description="photographs that are encoded together at most")
     log_format: LogFormat = Field("text", description="of log lines: text, or json with an object on each line")
     log_requests: bool = Field(False, description="whether every answered request is logged")
     runtime: Literal["auto", "onnxruntime", "openvino"] = Field(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import artifact
 from model.errors import EncoderError
@@ -30,6 +33,24 @@ def test_every_runtime_computes_the_same_codes(tmp_path: Path, runtime: str) -> 
         np.testing.assert_allclose(encoder.encode(PIXELS[:count]), CODES[:count], atol=1e-4)
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=openvino)])
+def test_streams_are_made_ready_and_compute_the_same_codes_at_the_same_time(tmp_path: Path, runtime: str) -> None:
+    encoder = Encoder(write_encoder(tmp_path / "encoder"), runtime=runtime, threads=2, streams=2)
+    encode, seen = encoder._session, list[tuple[int, int]]()
+
+    def session(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        seen.append((threading.get_ident(), len(pixels)))
+        return encode(pixels)
+
+    encoder._session = session
+    encoder.warm_up(max_batch=3)
+    assert sorted(size for _, size in seen) == [1, 1, 2, 2, 3, 3]
+    assert len({thread for thread, _ in seen}) == 2
+    with ThreadPoolExecutor(2) as threads:
+        for codes in threads.map(encoder.encode, [PIXELS] * 20):
+            np.testing.assert_allclose(codes, CODES, atol=1e-4)
+
+
 def test_without_openvino_the_choice_is_onnx_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "installed", lambda runtime: runtime == "onnxruntime")
     path = write_encoder(tmp_path / "encoder")
@@ -44,9 +65,9 @@ def test_the_faster_runtime_is_chosen(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sessions, "installed", lambda _: True)
     monkeypatch.setattr(sessions, "open_session", lambda _, *, runtime, **__: (runtime, runtime))
     monkeypatch.setattr(sessions, "_trials", lambda session, _: trials[session])
-    assert sessions._faster(path, threads=1, image_size=2)[1] == "openvino"
+    assert sessions._faster(path, threads=1, streams=1, image_size=2)[1] == "openvino"
     trials["openvino"] = [1.0, 1.7]  # not by enough
-    assert sessions._faster(path, threads=1, image_size=2)[1] == "onnxruntime"
+    assert sessions._faster(path, threads=1, streams=1, image_size=2)[1] == "onnxruntime"
 
 
 @openvino

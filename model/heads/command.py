@@ -20,6 +20,7 @@ from model.heads.positives import Positives
 from model.heads.publish import open_backbone, publish_head
 from model.images.sources import Source, open_source
 from model.runtime.encoder import Encoder
+from model.runtime.sessions import PRECISIONS
 
 EPILOG = """examples:
   eigenlens fit --images ~/Pictures --out encoders/mine
@@ -72,6 +73,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", action="store_true", help="choose the settings by the class folders; codes are fitted without them"
     )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="in which it is run; bfloat16 needs OpenVINO: see what it costs by `eigenlens bench runtime` first",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the views (default: 0)")
 
 
@@ -100,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         backbone=backbone,
         properties={
             "diffusion_time": settings.diffusion_time,
+            "precision": args.precision,
             "images": ", ".join(args.images),
             "training_images": len(features),
             "training": asdict(settings) | {"views": views, "augmentation": AUGMENTATION.model_dump(mode="json")},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +33,19 @@ class Encoder:
     """
 
     def __init__(
-        self, path: Path, *, threads: int | None = None, runtime: str = "onnxruntime", precision: str | None = None
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        streams: int = 1,
+        runtime: str = "onnxruntime",
+        precision: str | None = None,
     ) -> None:
         """Load and verify the artifact at `path`.
 
         Args:
             threads: of the runtime; all cores when None.
+            streams: calls that compute at the same time, each with its share of the threads.
             runtime: "onnxruntime", "openvino", or "auto" for the faster of those that are installed.
             precision: "float32" or "bfloat16"; the one that its manifest records when None.
 
@@ -54,7 +63,22 @@ class Encoder:
             precision=self.precision,
             threads=threads or len(os.sched_getaffinity(0)),
             image_size=self.image_size,
+            streams=streams,
         )
+        self._streams = streams
+
+    def warm_up(self, *, max_batch: int) -> None:
+        """Compute a batch of every size up to `max_batch` in every stream: the first of a size takes far longer."""
+
+        def compute(ready: Barrier) -> None:
+            for batch in range(1, max_batch + 1):
+                ready.wait()  # streams are taken by calls at the same time
+                self.encode(np.zeros((batch, self.image_size, self.image_size, 3), dtype=np.uint8))
+
+        ready = Barrier(self._streams)
+        with ThreadPoolExecutor(self._streams) as threads:
+            for done in [threads.submit(compute, ready) for _ in range(self._streams)]:
+                done.result()
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """The encoder's input for one decoded image, (image_size, image_size, 3)."""

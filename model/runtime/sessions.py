@@ -27,12 +27,15 @@ _TRIAL_BATCHES = (1, 16)
 _WORTH = 0.85
 
 
-def open_session(path: Path, *, runtime: str, precision: str, threads: int, image_size: int) -> tuple[Session, str]:
+def open_session(
+    path: Path, *, runtime: str, precision: str, threads: int, image_size: int, streams: int = 1
+) -> tuple[Session, str]:
     """A session of an ONNX file and the name of its runtime.
 
     Args:
         runtime: one of RUNTIMES, or "auto": of those that are installed the faster one.
         precision: one of PRECISIONS; bfloat16 needs OpenVINO, and a processor that computes in it.
+        streams: calls that compute at the same time; they share the threads.
 
     Raises: EncoderError, if the runtime is not there or refuses the file.
     """
@@ -41,13 +44,14 @@ def open_session(path: Path, *, runtime: str, precision: str, threads: int, imag
     if precision == "bfloat16":
         runtime = "openvino"
     if runtime == "auto":
-        return _faster(path, threads=threads, image_size=image_size)
+        return _faster(path, threads=threads, image_size=image_size, streams=streams)
     if runtime not in RUNTIMES:
         raise EncoderError(f"there is no runtime '{runtime}'; available: auto, {', '.join(RUNTIMES)}")
     if not installed(runtime):
         raise EncoderError(f"{runtime} is not installed: pip install 'eigenlens[{runtime}]'")
-    opened = _openvino(path, threads, precision) if runtime == "openvino" else _onnxruntime(path, threads)
-    return opened, runtime
+    if runtime == "openvino":
+        return _openvino(path, threads=threads, streams=streams, precision=precision), runtime
+    return _onnxruntime(path, threads=max(1, threads // streams)), runtime
 
 
 def installed(runtime: str) -> bool:
@@ -66,12 +70,10 @@ def seconds_per_image(session: Session, *, batch: int, image_size: int, trial_s:
     return best / batch
 
 
-def _faster(path: Path, *, threads: int, image_size: int) -> tuple[Session, str]:
+def _faster(path: Path, *, threads: int, image_size: int, streams: int) -> tuple[Session, str]:
     there = [name for name in RUNTIMES if installed(name)]
-    opened = {
-        name: open_session(path, runtime=name, precision="float32", threads=threads, image_size=image_size)[0]
-        for name in there
-    }
+    options: dict[str, Any] = {"precision": "float32", "threads": threads, "image_size": image_size, "streams": streams}
+    opened = {name: open_session(path, runtime=name, **options)[0] for name in there}
     chosen = there[0]
     if len(there) > 1:
         usual, other = (sum(_trials(opened[name], image_size)) for name in there)
@@ -83,7 +85,7 @@ def _trials(session: Session, image_size: int) -> list[float]:
     return [seconds_per_image(session, batch=batch, image_size=image_size) for batch in _TRIAL_BATCHES]
 
 
-def _onnxruntime(path: Path, threads: int) -> Session:
+def _onnxruntime(path: Path, *, threads: int) -> Session:
     # The runtime reports its use to its maker unless it is told not to before it is imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -105,14 +107,14 @@ def _onnxruntime(path: Path, threads: int) -> Session:
     return run
 
 
-def _openvino(path: Path, threads: int, precision: str) -> Session:
+def _openvino(path: Path, *, threads: int, streams: int, precision: str) -> Session:
     # Its tools report their use to their maker, and keep an id for that in the home directory, unless they cannot.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it then fails
     import openvino
 
     # In float32 unless asked otherwise: left alone it computes in bfloat16 where the processor can.
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
-    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams}
     try:
         core = openvino.Core()
         compiled: Any = core.compile_model(core.read_model(str(path)), "CPU", options)
