@@ -121,7 +121,7 @@ def test_an_image_that_another_process_removed_is_never_answered_again(tmp_path:
 
 def test_concurrent_searches_of_a_server_share_batches(gallery: Gallery) -> None:
     images = [png(pixels_of(700 + n)) for n in range(64)]
-    with serving(settings_of(gallery)) as client:
+    with serving(settings_of(gallery, max_batch=16)) as client:
         alone = [client.post("/v1/search?k=3", files={"image": data}).json()["results"] for data in images]
 
         async def together() -> list[httpx.Response]:

@@ -30,7 +30,9 @@ export class Cards {
       next.set(image.id, card);
     }
     this.cards = next;
-    this.list.replaceChildren(...[...next.values()].map((card) => card.item));
+    const items = [...next.values()].map((card) => card.item);
+    // Taken out and put back, a card would lose the click that is under way.
+    if (items.length !== this.list.children.length || items.some((item, place) => item !== this.list.children[place])) this.list.replaceChildren(...items);
     if (animated) this.animate(before);
   }
 
