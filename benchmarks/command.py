@@ -151,7 +151,7 @@ def _search(args: argparse.Namespace) -> None:
     unknown = [method for method in args.methods if method not in METHODS]
     if unknown:
         raise ConfigError(f"there is no method '{unknown[0]}'; available: {', '.join(METHODS)}")
-    encoder = Encoder(args.encoder)
+    encoder = Encoder(args.encoder, runtime="auto")
     views = AugmentationConfig()
     view_codes(encoder, args.images, count=args.count, seed=0, directory=args.work / "gallery", augmentation=views)
     # Views 7,500 to 9,500 of the one seed are of other photographs than the first 2,000 of the other.

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.clustering import nearest, two_level_centroids
 from index.codes import Floats, unit_prefix
-from index.threads import all_cores
 
 _WORTH_GROUPS = 20_000
 _GROUPING_LENGTH = 32
 _GROUPS = 4096
-_SECTIONS = 64
 _VECTORS_PER_GROUP = 40
 _CHUNK = 65_536
 _MOST_QUERIES = 2000
@@ -42,14 +40,8 @@ def arrange(read: Callable[[int, int], Floats], count: int, *, seed: int = 0) ->
     # Places for the k-means sample come in one run of the random order, sorted: reads go forwards.
     trained = np.sort(order[: min(kept, _VECTORS_PER_GROUP * _GROUPS)])
     sample = np.concatenate([_prefix(_pick(read, part)) for part in np.array_split(trained, 64)])
-    groups = _centroids(sample, _GROUPS, seed=seed)
-    sections = _centroids(groups, _SECTIONS, seed=seed)
-    section_of = _nearest(sections, groups)
-    rank = np.empty(_GROUPS, dtype=np.int64)
-    rank[np.argsort(section_of, kind="stable")] = np.arange(_GROUPS)
-    ranks = np.concatenate(
-        [rank[_nearest(groups, _prefix(read(i, min(i + _CHUNK, count))))] for i in range(0, count, _CHUNK)]
-    )
+    groups = two_level_centroids(sample, _GROUPS, seed=seed)  # those of a section are numbered one after the other
+    ranks = np.concatenate([nearest(groups, _prefix(read(i, min(i + _CHUNK, count)))) for i in range(0, count, _CHUNK)])
     grouped = order[:kept]
     return np.concatenate([grouped[np.argsort(ranks[grouped], kind="stable")], order[kept:]])
 
@@ -61,18 +53,3 @@ def _pick(read: Callable[[int, int], Floats], places: NDArray[np.int64]) -> Floa
 
 def _prefix(codes: Floats) -> NDArray[np.float32]:
     return unit_prefix(codes, min(_GROUPING_LENGTH, codes.shape[1]))
-
-
-def _centroids(vectors: NDArray[np.float32], count: int, *, seed: int) -> NDArray[np.float32]:
-    clustering = faiss.Kmeans(
-        vectors.shape[1], count, niter=4, seed=seed + 1, spherical=True, min_points_per_centroid=1
-    )
-    with all_cores():
-        clustering.train(vectors)
-    return np.asarray(clustering.centroids)
-
-
-def _nearest(centroids: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.int64]:
-    with all_cores():
-        _, found = faiss.knn(vectors, centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)
-    return np.asarray(found[:, 0])

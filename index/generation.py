@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import artifact
 from index.attributes import Attributes, write_attributes
 from index.calibration import Calibration
 from index.calibrator import Calibrator
-from index.codes import Codes, unit_prefix
+from index.codes import Codes
 from index.eigenfunctions import Eigenfunctions, write_eigenfunctions
 from index.errors import CodesError, EffortError, PrefixLengthError, RerankLengthError, ResultCountError
 from index.exact import best_of_runs
@@ -23,11 +24,13 @@ from index.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, Plan
 from index.prefix_index import TRAINING_VECTORS, Builder, PrefixIndex, file_name, open_prefix_index
 from index.rerank import rerank, score_rows
 from index.selection import Selection
+from index.threads import worth_a_team
 
 KIND = "generation"
 # A selection of at most this many rows is scored row by row, exactly.
 _FEW_ROWS = 2000
-_ENERGY_SAMPLE = 20_000
+# Recall of the plan whose results tell an index that prunes how much has to be scored.
+_GOOD_GUESS = 0.9
 
 
 def choose_lengths(code_length: int, wanted: Sequence[int] | None = None) -> tuple[int, ...]:
@@ -68,10 +71,7 @@ def build_generation(
     if len(codes) == 0:
         raise CodesError("there are no codes to index; add images first")
     sample = codes.sample(TRAINING_VECTORS)
-    energy = (
-        np.square(unit_prefix(sample[:: max(1, len(sample) // _ENERGY_SAMPLE)], codes.code_length)).mean(0).cumsum()
-    )
-    specs = choose_indexes(len(codes), lengths=lengths, kinds=kinds, energy={n: float(energy[n - 1]) for n in lengths})
+    specs = choose_indexes(len(codes), lengths=lengths, kinds=kinds)
     properties: dict[str, Any] = {
         "count": len(codes),
         "code_length": codes.code_length,
@@ -126,7 +126,7 @@ class Generation:
         self._indexes = {
             spec.length: open_prefix_index(self.artifact, spec, codes)
             for spec in self.specs
-            if require_kind(spec.kind).mapped
+            if not require_kind(spec.kind).prunes
         }
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
         self.attributes = Attributes(path, count=len(codes))
@@ -208,7 +208,8 @@ class Generation:
             raise ResultCountError(f"k is {k}; ask for 1 result or more")
         if queries.ndim != 2 or queries.shape[1] != self.code_length:
             raise CodesError(f"queries have shape {queries.shape}; codes here have {self.code_length} coordinates")
-        if not np.isfinite(queries).all():
+        # A finite square says it at once; one that is not may come of large numbers.
+        if not math.isfinite(np.vdot(queries, queries)) and not np.isfinite(queries).all():
             raise CodesError("queries hold values that are not finite; they have no nearest codes")
         k = min(k, len(self))
         last = plan.rerank_length or plan.prefix_length
@@ -223,7 +224,30 @@ class Generation:
             if plan.rerank_length is None:
                 return scores, rows
             return rerank(queries, rows, self.codes.codes, length=plan.rerank_length, k=k)
+        if index.kind.prunes and plan.rerank_length is None and not worth_a_team(queries):
+            return self._pruned(index, queries, k=k, selection=selection)
         return index.run(queries, plan=plan, k=k, selection=selection)
+
+    def _pruned(
+        self, index: PrefixIndex, queries: NDArray[np.float32], *, k: int, selection: Selection | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The exact k best, by an index that leaves out early what cannot score as high as what a quick search finds."""
+        guess = self._guess(k)
+        if guess is None:
+            return index.search(queries, k, selection=selection)
+        found, rows = self._require(guess.prefix_length).run(queries, plan=guess, k=k, selection=selection)
+        if found.shape[1] < k or (rows[:, -1] < 0).any():
+            return index.search(queries, k, selection=selection)
+        return index.search_above(queries, k, least=found[:, -1], selection=selection)
+
+    def _guess(self, k: int) -> Plan | None:
+        """The quickest plan that finds most of the k best, with their scores by full codes."""
+        good = [
+            m
+            for m in self.calibration.measured
+            if m.plan.rerank_length == self.code_length and m.recall_for(k).low >= _GOOD_GUESS
+        ]
+        return min(good, key=lambda m: m.latency_ms["p50"]).for_k(k) if good else None
 
     def _scan(
         self, queries: NDArray[np.float32], *, length: int, k: int, selection: Selection | None
@@ -241,9 +265,10 @@ class Generation:
         return self.specs[self.lengths.index(length)]
 
     def _require(self, length: int) -> PrefixIndex:
-        spec = self._spec(length)
-        if length not in self._indexes:
+        found = self._indexes.get(length)
+        if found is None:
+            spec = self._spec(length)
             with self._opening:
-                if length not in self._indexes:
-                    self._indexes[length] = open_prefix_index(self.artifact, spec, self.codes)
-        return self._indexes[length]
+                found = self._indexes.get(length) or open_prefix_index(self.artifact, spec, self.codes)
+                self._indexes[length] = found
+        return found

@@ -15,9 +15,12 @@ _WORTH_LISTS = 20_000
 _MIN_VECTORS_PER_LIST = 39
 # Fewer vectors do not train a product quantiser.
 _WORTH_QUANTISING = 256
-# Above this many codes a graph takes too long to build, and full float32 vectors too much memory.
+# Above this many codes full float32 vectors take too much memory.
 _MOST_IN_MEMORY = 3_000_000
-_ENOUGH_ENERGY = 0.85
+# Beyond so many lists a graph over their centroids finds the nearest sooner than a scan of them.
+_MOST_SCANNED_LISTS = 1024
+# From so many coordinates 4 bits of each are enough to find a shortlist.
+_WORTH_4_BITS = 32
 # Panorama keeps vectors, and at most so many results, in batches of this size.
 _PANORAMA_BATCH = 1024
 
@@ -33,7 +36,8 @@ class Kind:
         factory: FAISS factory string for `count` codes of `length` coordinates; None if the codes themselves are the
             index and no file is needed, which is possible for the full length only.
         most: results that it gives at once at most; None without a limit.
-        mapped: whether FAISS maps its file; one that it reads into memory is opened by the first search that needs it.
+        prunes: whether it leaves out early what cannot score as high as is known to be had. Its vectors fill memory, so it
+            is opened by the first search that needs it.
     """
 
     name: str
@@ -41,7 +45,7 @@ class Kind:
     lossy: bool
     factory: Callable[[int, int], str] | None
     most: int | None = None
-    mapped: bool = True
+    prunes: bool = False
 
     @property
     def exact(self) -> bool:
@@ -57,28 +61,33 @@ def list_count(count: int) -> int:
     return lists
 
 
+def _lists(count: int) -> str:
+    lists = list_count(count)
+    return f"IVF{lists}_HNSW16" if lists > _MOST_SCANNED_LISTS else f"IVF{lists}"
+
+
 def _panorama(_: int, length: int) -> str:
     levels = next(levels for levels in (16, 8, 4, 2, 1) if length % levels == 0)
     return f"FlatIPPanorama{levels}_{_PANORAMA_BATCH}"
 
 
-def _product(count: int, length: int) -> str:
+def _fast_scan(count: int, length: int) -> str:
     if count < _WORTH_QUANTISING:
-        return "Flat"
-    return f"PQ{length // 2 if length % 2 == 0 else length}x4fs"
+        return f"{_lists(count)},Flat"
+    return f"{_lists(count)},PQ{length}x4fsr"  # 4 bits of each coordinate of what its list's centroid leaves
 
 
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("flat", None, False, lambda count, length: "Flat"),
-        Kind("panorama", None, False, _panorama, most=_PANORAMA_BATCH, mapped=False),
+        Kind("panorama", None, False, _panorama, most=_PANORAMA_BATCH, prunes=True),
         Kind("half", None, True, None),
         Kind("sq8", None, True, lambda count, length: "SQ8"),
-        Kind("ivf", "nprobe", False, lambda count, length: f"IVF{list_count(count)},Flat"),
-        Kind("ivf-sq8", "nprobe", True, lambda count, length: f"IVF{list_count(count)},SQ8"),
-        Kind("ivf-pq", "nprobe", True, lambda count, length: f"IVF{list_count(count)},{_product(count, length)}"),
-        Kind("ivf-rabitq", "nprobe", True, lambda count, length: f"IVF{list_count(count)},RaBitQ"),
+        Kind("ivf", "nprobe", False, lambda count, length: f"{_lists(count)},Flat"),
+        Kind("ivf-sq8", "nprobe", True, lambda count, length: f"{_lists(count)},SQ8"),
+        Kind("ivf-pq", "nprobe", True, _fast_scan),
+        Kind("ivf-rabitq", "nprobe", True, lambda count, length: f"{_lists(count)},RaBitQ"),
         Kind("hnsw", "efSearch", True, lambda count, length: "HNSW16,SQ8"),
     )
 }
@@ -100,16 +109,9 @@ class IndexSpec:
 
 
 def choose_indexes(
-    count: int,
-    *,
-    lengths: Sequence[int],
-    kinds: Mapping[int, str] | None = None,
-    energy: Mapping[int, float] | None = None,
+    count: int, *, lengths: Sequence[int], kinds: Mapping[int, str] | None = None
 ) -> tuple[IndexSpec, ...]:
     """The indexes to build for `count` codes: one for each length, of the kind asked for or the one that suits.
-
-    Args:
-        energy: mean share of a unit code's squared norm in its leading coordinates, by length, as it is known.
 
     Raises: IndexKindError, for an unknown kind, or one for a length that is not built.
     """
@@ -121,20 +123,16 @@ def choose_indexes(
             raise IndexKindError(
                 f"kind '{kind}' for length {length}, which is not built: {', '.join(map(str, lengths))}"
             )
-    best = min((n for n in lengths if (energy or {}).get(n, 0.0) >= _ENOUGH_ENERGY), default=None)
-    return tuple(
-        IndexSpec(n, wanted.get(n) or _suitable(count, n, full=n == max(lengths), best=n == best))
-        for n in sorted(lengths)
-    )
+    return tuple(IndexSpec(n, wanted.get(n) or _suitable(count, n, full=n == max(lengths))) for n in sorted(lengths))
 
 
-def _suitable(count: int, length: int, *, full: bool, best: bool) -> str:
-    """What suits: exact scans of few codes; of many, a graph at the shortest length that nearly is the code."""
+def _suitable(count: int, length: int, *, full: bool) -> str:
+    """What suits: exact scans of few codes, lists of many; of full codes what finds the true nearest."""
     if full:
         return "half" if count > _MOST_IN_MEMORY else "panorama" if length >= 16 else "flat"
     if count < _WORTH_LISTS:
         return "flat"
-    return "hnsw" if best and count <= _MOST_IN_MEMORY else "ivf-sq8"
+    return "ivf-pq" if length >= _WORTH_4_BITS else "ivf-sq8"
 
 
 def search_parameters(
@@ -142,6 +140,10 @@ def search_parameters(
 ) -> faiss.SearchParameters | None:
     """FAISS's parameters of one call; nothing is ever set on a shared index."""
     given = {} if selector is None else {"sel": selector}
+    if (
+        kind.effort == "nprobe"
+    ):  # a graph over the lists keeps as many candidates as lists are visited; a scan ignores it
+        given["quantizer_params"] = faiss.SearchParametersHNSW(efSearch=effort)
     if kind.name == "ivf-rabitq":
         return faiss.IVFRaBitQSearchParameters(nprobe=effort, **given)
     if kind.effort == "nprobe":

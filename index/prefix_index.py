@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact import Artifact
+from index.clustering import two_level_centroids
 from index.codes import Codes, unit_prefix
 from index.errors import SearchError
 from index.kinds import IndexSpec, require_kind, search_parameters
@@ -22,6 +23,9 @@ TRAINING_VECTORS = 262_144
 _VECTORS_PER_LIST = 64
 _KMEANS_STEPS = 8
 _EF_CONSTRUCTION = 100
+_EF_ASSIGNMENT = 32
+# By which cosines of the same codes differ when they are computed in another order.
+_ROUNDING = 1e-5
 _SPARE = 4
 _SAFE_NORM = 1e-12
 
@@ -32,6 +36,12 @@ Rows = NDArray[np.int64]
 def file_name(spec: IndexSpec) -> str:
     """Name of an index's file within a generation."""
     return f"prefix-{spec.length:04d}-{spec.kind}.faiss"
+
+
+def graph_of_lists(index: faiss.Index) -> faiss.IndexHNSW | None:
+    """The graph over the centroids of an index with so many lists that it has one."""
+    quantizer = faiss.downcast_index(index.quantizer) if isinstance(index, faiss.IndexIVF) else None
+    return quantizer if isinstance(quantizer, faiss.IndexHNSW) else None
 
 
 class Builder:
@@ -48,18 +58,25 @@ class Builder:
             return
         factory = self._kind.factory(len(codes), spec.length)
         self.index = faiss.index_factory(spec.length, factory, faiss.METRIC_INNER_PRODUCT)
+        vectors = unit_prefix(sample, spec.length)
+        if isinstance(self.index, faiss.IndexHNSW):
+            self.index.hnsw.efConstruction = _EF_CONSTRUCTION
         if isinstance(self.index, faiss.IndexIVF):
             clustering = self.index.cp
             clustering.niter, clustering.seed = _KMEANS_STEPS, seed + 1
             clustering.max_points_per_centroid = _VECTORS_PER_LIST
             clustering.min_points_per_centroid = 1  # it only warns, of galleries that are small on purpose
+            graph = graph_of_lists(self.index)
+            if graph is not None:
+                graph.hnsw.efConstruction = _EF_CONSTRUCTION
+                graph.hnsw.efSearch = _EF_ASSIGNMENT
+                with all_cores():
+                    graph.add(two_level_centroids(vectors, int(self.index.nlist), seed=seed))
         if isinstance(self.index, faiss.IndexIVFPQFastScan):
             self.index.pq.cp.min_points_per_centroid = 1
-        if isinstance(self.index, faiss.IndexHNSW):
-            self.index.hnsw.efConstruction = _EF_CONSTRUCTION
         if not self.index.is_trained:
             with all_cores():
-                self.index.train(unit_prefix(sample, spec.length))
+                self.index.train(vectors)
 
     def add(self, start: int, stop: int) -> None:
         """Add the rows from start to stop; they come in the order of rows."""
@@ -140,9 +157,47 @@ class PrefixIndex:
         if self._exhaustive is not None and effort == self.count:
             return self._exhaustive.search(queries, k, selection=selection)
         prefixes = unit_prefix(queries, self.spec.length)
+        parameters = self._parameters(effort, selection)
         with all_cores(worth_a_team(queries)):
-            scores, rows = self._index.search(prefixes, k, params=self._parameters(effort, selection))
+            if self._is_whole(effort):
+                return self._search_all_lists(prefixes, k, parameters)
+            scores, rows = self._index.search(prefixes, k, params=parameters)
         return scores, rows
+
+    def search_above(
+        self, queries: Scores, k: int, *, least: Scores, selection: Selection | None = None
+    ) -> tuple[Scores, Rows]:
+        """As search, of an index that prunes, where k rows are known to score `least` (q,) or more: so much is left out."""
+        scores, rows = np.empty((len(queries), k), dtype=np.float32), np.empty((len(queries), k), dtype=np.int64)
+        parameters = self._parameters(None, selection)
+        prefixes = unit_prefix(queries, self.spec.length)
+        with all_cores(False):
+            for number, bound in enumerate(least.tolist()):
+                _, found, places = self._index.range_search(
+                    prefixes[number : number + 1], bound - _ROUNDING, params=parameters
+                )
+                best = np.argsort(-found, kind="stable")[:k]
+                scores[number], rows[number] = found[best], places[best]
+        return scores, rows
+
+    def _search_all_lists(
+        self, prefixes: Scores, k: int, parameters: faiss.SearchParameters | None
+    ) -> tuple[Scores, Rows]:
+        """Name the lists to visit instead of seeking them: a graph may hold some that no path leads to."""
+        graph = graph_of_lists(self._index)
+        centroids = graph.reconstruct_n(0, graph.ntotal)
+        count = len(prefixes)
+        lists = np.tile(np.arange(len(centroids)), (count, 1))
+        similarities = prefixes @ centroids.T
+        scores, rows = np.empty((count, k), dtype=np.float32), np.empty((count, k), dtype=np.int64)
+        given, found = (prefixes, k, lists, similarities), (scores, rows)
+        pointers = [faiss.swig_ptr(part) if isinstance(part, np.ndarray) else part for part in (*given, *found)]
+        self._index.search_preassigned_c(count, *pointers, False, parameters)  # FAISS's wrapper takes no parameters
+        return scores, rows
+
+    def _is_whole(self, effort: int | None) -> bool:
+        """Whether all lists are visited of an index with a graph over them, which may hold some that no path leads to."""
+        return effort is not None and effort == self.max_effort and graph_of_lists(self._index) is not None
 
     def _search_and_rescore(
         self,
@@ -161,24 +216,33 @@ class PrefixIndex:
         effort = self._raised(effort, selection)
         if self._exhaustive is not None and effort == self.count:
             return self._exhaustive._search_and_rescore(queries, k, shortlist=shortlist, selection=selection)
+        if self._is_whole(effort):
+            _, found = self.search(queries, shortlist, effort=effort, selection=selection)
+            return rerank(queries, found, self.codes.codes, length=self.codes.code_length, k=k)
         # Inner products with codes whose norm is 1 only up to rounding: a few more, then the cosines decide.
         taken = min(k + _SPARE, shortlist)
         parameters = self._refining(shortlist / taken, effort, selection)
-        unit = _unit(queries) if len(queries) == 1 else unit_prefix(queries, self.codes.code_length)
-        count = len(unit)
+        count = len(queries)
+        unit = _unit(queries) if count == 1 else unit_prefix(queries, self.codes.code_length)
         scores, rows = np.empty((count, taken), dtype=np.float32), np.empty((count, taken), dtype=np.int64)
         pointers = faiss.swig_ptr(scores), faiss.swig_ptr(rows)
         with all_cores(worth_a_team(queries)):
             # FAISS's call in C++: its wrapper in Python takes as long as a tenth of the search.
             self._funnel.search_c(count, faiss.swig_ptr(unit), taken, *pointers, parameters)
-        if taken and (rows[:, -1] < 0).any():
-            scores[rows < 0] = -np.inf
-        scores /= self.codes.norms[rows]
         if count == 1:
-            best = np.argsort(-scores[0], kind="stable")[:k]
-            return scores[:, best], rows[:, best]
+            return self._cosines_of_one(scores[0], rows[0], k)
+        scores[rows < 0] = -np.inf
+        scores /= self.codes.norms[rows]
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+    def _cosines_of_one(self, products: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
+        """What is done for many queries, by fewer calls of numpy: they add up to a part of a short search."""
+        if rows[-1] < 0:
+            products[rows < 0] = -np.inf
+        losses = products / -self.codes.norms[rows]
+        best = losses.argsort(kind="stable")[:k]
+        return -losses[best][None], rows[best][None]
 
     def _refining(
         self, factor: float, effort: int | None, selection: Selection | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from index.errors import EffortError, IndexKindError, RerankLengthError, ResultC
 from index.generation import Generation, build_generation
 from index.kinds import KINDS, IndexSpec, choose_indexes, list_count
 from index.plan import Plan
+from index.prefix_index import graph_of_lists
 from index.selection import Selection
 from tests import oracles
 from tests.builders import CODE_LENGTH, LENGTHS, random_codes, repeatable, write_codes, write_generation
@@ -58,6 +60,63 @@ def test_every_kind_finds_the_exact_best_at_its_greatest_effort(kind: str, data:
     assert all(len(set(row.tolist())) == len(row) for row in rows)
     np.testing.assert_allclose(scores, best, atol=TOLERANCE)
     np.testing.assert_allclose(np.take_along_axis(cosines, rows, 1), best, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.effort == "nprobe"])
+def test_all_of_many_lists_are_visited_at_the_greatest_effort(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph finds the nearest of many lists, and may hold some that no path leads to."""
+    monkeypatch.setattr("index.kinds._MOST_SCANNED_LISTS", 4)
+    codes = random_codes(0, 3000)
+    codes[1500:] = codes[:1500]  # copies: their centroids, being equal, are easily cut off from a graph
+    monkeypatch.setattr("faiss.IO_FLAG_MMAP_IFC", 0)  # a graph that is mapped cannot be changed
+    generation = generation_of(tmp_path, codes, kind, length=8)
+    opened = generation._require(8)
+    graph = graph_of_lists(opened._index)
+    assert graph is not None
+    assert graph.ntotal == generation.max_effort(8) == 64
+    cut = np.full(graph.hnsw.neighbors.size(), -1, dtype=np.int32)
+    faiss.copy_array_to_vector(cut, graph.hnsw.neighbors)  # cut every path
+    mask = np.random.default_rng(1).random(3000) < 0.9
+    monkeypatch.setattr("index.generation._FEW_ROWS", 0)
+    queries = random_codes(1, 5)
+    plan = Plan(8, kind, 64, shortlist=2990, rerank_length=CODE_LENGTH)
+    for selection in (None, Selection(mask)):
+        scores, rows = generation.search(queries, plan=plan, k=10, selection=selection)
+        cosines = oracles.cosine(queries, generation.codes.codes, length=CODE_LENGTH)
+        if selection is not None:
+            cosines[:, ~mask] = -2
+        np.testing.assert_allclose(scores, oracles.best_scores(cosines, 10), atol=TOLERANCE)
+        assert (rows >= 0).all()
+
+
+def test_what_a_quick_search_finds_says_what_the_exact_one_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.generation._FEW_ROWS", 0)
+    monkeypatch.setattr("index.kinds._WORTH_LISTS", 1000)
+    codes = random_codes(0, 3000)
+    codes[10:40] = codes[3]  # ties at the last place
+    codes[50] = 0
+    generation = write_generation(tmp_path, codes)
+    assert generation._guess(10) is not None
+    asked = []
+    index = generation._require(CODE_LENGTH)
+    monkeypatch.setattr(index, "search", lambda *_, **__: pytest.fail("searched without knowing what for"))
+    search_above = index.search_above
+    monkeypatch.setattr(index, "search_above", lambda *a, **kw: asked.append(kw["least"]) or search_above(*a, **kw))
+    queries = np.concatenate([random_codes(1, 5), codes[3:4], np.zeros((1, CODE_LENGTH), dtype=np.float32)])
+    mask = np.random.default_rng(1).random(3000) < 0.5
+    cosines = oracles.cosine(queries, generation.codes.codes, length=CODE_LENGTH)
+    for k in (1, 10):
+        for selection in (None, Selection(mask)):
+            allowed = cosines if selection is None else np.where(mask, cosines, -2)
+            scores, rows = generation.search(queries, plan=Plan(CODE_LENGTH, "panorama"), k=k, selection=selection)
+            np.testing.assert_allclose(scores, oracles.best_scores(allowed, k), atol=TOLERANCE)
+            np.testing.assert_allclose(np.take_along_axis(allowed, rows, 1), scores, atol=TOLERANCE)
+    assert len(asked) == 4
+    assert all((bound > -1).all() for bound in asked)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -197,14 +256,12 @@ def test_an_effort_that_an_index_does_not_have_is_refused(flat: Generation, tmp_
 
 
 def test_kinds_suit_the_number_of_codes() -> None:
-    def kinds(count: int, energy: dict[int, float] | None = None) -> list[str]:
-        return [spec.kind for spec in choose_indexes(count, lengths=(8, 64, 256), energy=energy)]
+    def kinds(count: int) -> list[str]:
+        return [spec.kind for spec in choose_indexes(count, lengths=(8, 64, 256))]
 
-    energy = {8: 0.3, 64: 0.9, 256: 1.0}
-    assert kinds(1000, energy) == ["flat", "flat", "panorama"]
-    assert kinds(1_000_000, energy) == ["ivf-sq8", "hnsw", "panorama"]
-    assert kinds(10_000_000, energy) == ["ivf-sq8", "ivf-sq8", "half"]
-    assert kinds(1_000_000) == ["ivf-sq8", "ivf-sq8", "panorama"]
+    assert kinds(1000) == ["flat", "flat", "panorama"]
+    assert kinds(1_000_000) == ["ivf-sq8", "ivf-pq", "panorama"]
+    assert kinds(10_000_000) == ["ivf-sq8", "ivf-pq", "half"]
 
 
 def test_lists_hold_enough_vectors_to_train() -> None:
@@ -247,7 +304,6 @@ def test_a_sample_lies_at_equal_distances_whatever_the_runs(tmp_path: Path, monk
 def test_near_codes_lie_near_each_other_and_the_last_rows_are_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("index.arrangement._WORTH_GROUPS", 1000)
     monkeypatch.setattr("index.arrangement._GROUPS", 32)
-    monkeypatch.setattr("index.arrangement._SECTIONS", 4)
     centres = np.random.default_rng(0).normal(size=(32, CODE_LENGTH))
     of_centre = np.random.default_rng(1).integers(0, 32, 4000)
     codes = (centres[of_centre] + 0.05 * np.random.default_rng(2).normal(size=(4000, CODE_LENGTH))).astype(np.float32)

@@ -1,0 +1,53 @@
+"""Centroids of many groups in two levels: sections first, then groups within each, in the time that sections take."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from index.threads import all_cores
+
+_STEPS = 8
+_VECTORS_PER_CENTROID = 256
+
+Vectors = NDArray[np.float32]
+
+
+def two_level_centroids(vectors: Vectors, count: int, *, seed: int = 0) -> Vectors:
+    """Centroids of `count` groups of unit vectors (m, d), m ≥ count: (count, d), unit norm, those of a section together.
+
+    A section gets groups in proportion to its vectors. k-means over all groups at once costs count·m·d a step, this
+    sqrt(count) times less, for groups that are nearly as good to search by.
+    """
+    sections = _centroids(vectors, round(count**0.5), seed=seed)
+    of_section = nearest(sections, vectors)
+    order = np.argsort(of_section, kind="stable")
+    ends = np.cumsum(np.bincount(of_section, minlength=len(sections)))
+    groups = np.diff(ends * count // len(vectors), prepend=0)
+    parts = np.split(vectors[order], ends[:-1])
+    return np.concatenate(
+        [_centroids(part, int(number), seed=seed) for part, number in zip(parts, groups, strict=True) if number]
+    )
+
+
+def nearest(centroids: Vectors, vectors: Vectors) -> NDArray[np.int64]:
+    """The centroid with the largest inner product for each vector, (m,)."""
+    with all_cores():
+        _, found = faiss.knn(vectors, centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)
+    return np.asarray(found[:, 0])
+
+
+def _centroids(vectors: Vectors, count: int, *, seed: int) -> Vectors:
+    clustering = faiss.Kmeans(
+        vectors.shape[1],
+        count,
+        niter=_STEPS,
+        seed=seed + 1,
+        spherical=True,
+        min_points_per_centroid=1,
+        max_points_per_centroid=_VECTORS_PER_CENTROID,
+    )
+    with all_cores():
+        clustering.train(vectors)
+    return np.asarray(clustering.centroids)
