@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,18 +32,17 @@ def measure_adds(
 ) -> dict[str, Any]:
     """Latencies of searches in milliseconds, idle and while `rate` images a second are added in batches."""
     queries = [image for image, _ in zip(source, range(200), strict=False)]
-    with _served(gallery, log) as (address, headers), httpx.Client(base_url=address, headers=headers) as client:
+    images = [image for image, _ in zip(source, range(2000), strict=False)]
+    with (
+        _served(gallery, log) as (address, headers),
+        httpx.Client(base_url=address, headers=headers) as client,
+        multiprocessing.get_context("spawn").Pool(1) as adder,  # or its work would be timed with the searches
+    ):
         idle = _searches(client, queries, searches_per_s, lambda elapsed: elapsed < seconds / 3)
-        failed: list[str] = []
-        added = threading.Thread(
-            target=_add,
-            args=(address, headers, source, failed),
-            kwargs={"rate": rate, "batch": batch, "seconds": seconds},
-        )
         begun = time.monotonic()
-        added.start()
-        busy = _searches(client, queries, searches_per_s, lambda _: added.is_alive())
-        took = time.monotonic() - begun
+        adding = adder.apply_async(_add, (address, headers, images), {"rate": rate, "batch": batch, "seconds": seconds})
+        busy = _searches(client, queries, searches_per_s, lambda _: not adding.ready())
+        took, failed = time.monotonic() - begun, adding.get()
         lengths = client.get("/v1/lengths").json()
     return {
         "idle": idle,
@@ -72,9 +71,10 @@ def _searches(
 
 
 def _add(
-    address: str, headers: dict[str, str], source: Source, failed: list[str], *, rate: int, batch: int, seconds: float
-) -> None:
-    images = [image for image, _ in zip(source, range(2000), strict=False)]
+    address: str, headers: dict[str, str], images: list[SourceImage], *, rate: int, batch: int, seconds: float
+) -> list[str]:
+    """Add images at a steady rate, one request after the other. Returns: what was said of requests that failed."""
+    failed: list[str] = []
     sent, begun = 0, time.monotonic()
     with httpx.Client(base_url=address, headers=headers, timeout=30) as client:
         while sent < rate * seconds:
@@ -87,6 +87,7 @@ def _add(
                 failed.append(answer.text[:200])
             sent += batch
             time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
+    return failed
 
 
 def summary(times: list[float]) -> dict[str, float]:

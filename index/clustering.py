@@ -15,10 +15,10 @@ Vectors = NDArray[np.float32]
 
 
 def two_level_centroids(vectors: Vectors, count: int, *, seed: int = 0) -> Vectors:
-    """Centroids of `count` groups of unit vectors (m, d), m ≥ count: (count, d), unit norm, those of a section together.
+    """Centroids of `count` groups of unit vectors (m, d), m ≥ count: (count, d), unit norm.
 
-    A section gets groups in proportion to its vectors. k-means over all groups at once costs count·m·d a step, this
-    sqrt(count) times less, for groups that are nearly as good to search by.
+    Those of a section come one after the other; it gets groups in proportion to its vectors. k-means over all groups
+    at once costs count·m·d a step, this sqrt(count) times less, for groups that are nearly as good to search by.
     """
     sections = _centroids(vectors, round(count**0.5), seed=seed)
     of_section = nearest(sections, vectors)

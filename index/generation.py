@@ -231,7 +231,7 @@ class Generation:
     def _pruned(
         self, index: PrefixIndex, queries: NDArray[np.float32], *, k: int, selection: Selection | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The exact k best, by an index that leaves out early what cannot score as high as what a quick search finds."""
+        """The exact k best, by an index that leaves out early what scores less than a quick search finds."""
         guess = self._guess(k)
         if guess is None:
             return index.search(queries, k, selection=selection)

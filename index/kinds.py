@@ -36,8 +36,8 @@ class Kind:
         factory: FAISS factory string for `count` codes of `length` coordinates; None if the codes themselves are the
             index and no file is needed, which is possible for the full length only.
         most: results that it gives at once at most; None without a limit.
-        prunes: whether it leaves out early what cannot score as high as is known to be had. Its vectors fill memory, so it
-            is opened by the first search that needs it.
+        prunes: whether it leaves out early what cannot score as high as is known to be had. Its vectors fill memory,
+            so it is opened by the first search that needs it.
     """
 
     name: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -38,8 +39,8 @@ def file_name(spec: IndexSpec) -> str:
     return f"prefix-{spec.length:04d}-{spec.kind}.faiss"
 
 
-def graph_of_lists(index: faiss.Index) -> faiss.IndexHNSW | None:
-    """The graph over the centroids of an index with so many lists that it has one."""
+def graph_of_lists(index: faiss.Index) -> Any:
+    """The graph (IndexHNSW) over the centroids of an index with so many lists that it has one; None without."""
     quantizer = faiss.downcast_index(index.quantizer) if isinstance(index, faiss.IndexIVF) else None
     return quantizer if isinstance(quantizer, faiss.IndexHNSW) else None
 
@@ -110,6 +111,7 @@ class PrefixIndex:
         self.count = int(index.ntotal)
         self.max_effort: int | None = None
         self._exhaustive: PrefixIndex | None = None
+        self._graph = graph_of_lists(index)
         if self.kind.effort == "nprobe":
             self.max_effort = int(index.nlist)
         elif self.kind.effort == "efSearch":
@@ -167,7 +169,7 @@ class PrefixIndex:
     def search_above(
         self, queries: Scores, k: int, *, least: Scores, selection: Selection | None = None
     ) -> tuple[Scores, Rows]:
-        """As search, of an index that prunes, where k rows are known to score `least` (q,) or more: so much is left out."""
+        """As search, of an index that prunes, where k rows are known to score `least` (q,) or more."""
         scores, rows = np.empty((len(queries), k), dtype=np.float32), np.empty((len(queries), k), dtype=np.int64)
         parameters = self._parameters(None, selection)
         prefixes = unit_prefix(queries, self.spec.length)
@@ -180,24 +182,22 @@ class PrefixIndex:
                 scores[number], rows[number] = found[best], places[best]
         return scores, rows
 
+    def _is_whole(self, effort: int | None) -> bool:
+        """Whether all lists are to be visited of an index with a graph over them."""
+        return self._graph is not None and effort == self.max_effort
+
     def _search_all_lists(
         self, prefixes: Scores, k: int, parameters: faiss.SearchParameters | None
     ) -> tuple[Scores, Rows]:
         """Name the lists to visit instead of seeking them: a graph may hold some that no path leads to."""
-        graph = graph_of_lists(self._index)
-        centroids = graph.reconstruct_n(0, graph.ntotal)
+        centroids = self._graph.reconstruct_n(0, self._graph.ntotal)
         count = len(prefixes)
-        lists = np.tile(np.arange(len(centroids)), (count, 1))
-        similarities = prefixes @ centroids.T
+        lists, similarities = np.tile(np.arange(len(centroids)), (count, 1)), prefixes @ centroids.T
         scores, rows = np.empty((count, k), dtype=np.float32), np.empty((count, k), dtype=np.int64)
-        given, found = (prefixes, k, lists, similarities), (scores, rows)
-        pointers = [faiss.swig_ptr(part) if isinstance(part, np.ndarray) else part for part in (*given, *found)]
-        self._index.search_preassigned_c(count, *pointers, False, parameters)  # FAISS's wrapper takes no parameters
+        x, keys, distances, found, places = map(faiss.swig_ptr, (prefixes, lists, similarities, scores, rows))
+        # FAISS's wrapper in Python takes no parameters.
+        self._index.search_preassigned_c(count, x, k, keys, distances, found, places, False, parameters)
         return scores, rows
-
-    def _is_whole(self, effort: int | None) -> bool:
-        """Whether all lists are visited of an index with a graph over them, which may hold some that no path leads to."""
-        return effort is not None and effort == self.max_effort and graph_of_lists(self._index) is not None
 
     def _search_and_rescore(
         self,

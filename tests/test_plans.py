@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -101,11 +102,16 @@ def test_what_a_quick_search_finds_says_what_the_exact_one_leaves_out(
     codes[50] = 0
     generation = write_generation(tmp_path, codes)
     assert generation._guess(10) is not None
-    asked = []
+    asked: list[NDArray[np.float32]] = []
     index = generation._require(CODE_LENGTH)
     monkeypatch.setattr(index, "search", lambda *_, **__: pytest.fail("searched without knowing what for"))
     search_above = index.search_above
-    monkeypatch.setattr(index, "search_above", lambda *a, **kw: asked.append(kw["least"]) or search_above(*a, **kw))
+
+    def noted(*given: Any, least: NDArray[np.float32], **more: Any) -> Any:
+        asked.append(least)
+        return search_above(*given, least=least, **more)
+
+    monkeypatch.setattr(index, "search_above", noted)
     queries = np.concatenate([random_codes(1, 5), codes[3:4], np.zeros((1, CODE_LENGTH), dtype=np.float32)])
     mask = np.random.default_rng(1).random(3000) < 0.5
     cosines = oracles.cosine(queries, generation.codes.codes, length=CODE_LENGTH)
