@@ -201,11 +201,10 @@ def _write_codes(setup: Setup) -> None:
     order = arrange(lambda start, stop: _run(setup, start, stop), setup.count)
     arranged = time.perf_counter() - started
     artifact.write_atomic(setup.folder / "arranged.json", json.dumps({"arrange_s": arranged}).encode())
-    gallery = setup.gallery
     with writing_codes(path, count=setup.count, code_length=setup.code_length, encoder_id=setup.encoder) as writer:
         for start in range(0, setup.count, _CHUNK):
             rows = order[start : start + _CHUNK]
-            writer.append(rows, gallery[rows])
+            writer.append(rows, setup.gallery[rows])  # mapped anew: what one chunk touched does not stay in memory
 
 
 def _run(setup: Setup, start: int, stop: int) -> NDArray[np.float16]:

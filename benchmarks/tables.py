@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from artifact import write_atomic
-from benchmarks.plots import plot_quality
+from benchmarks.plots import plot_quality, plot_search
 from benchmarks.records import RESULTS, read_records
+from benchmarks.search_tables import SEARCHED, growth_table, search_table
 from benchmarks.service_tables import closed_table, open_table, runtime_table
 
 ROOT = Path(__file__).parent.parent
@@ -20,15 +21,6 @@ SEARCH = RESULTS / "search.jsonl"
 SERVICE = RESULTS / "service.jsonl"
 RUNTIME = RESULTS / "runtime.jsonl"
 STEPS = RESULTS / "steps.jsonl"
-_METHODS = {
-    "eigenlens": "**Eigenlens**",
-    "flat": "FAISS flat",
-    "hnswlib": "hnswlib",
-    "svs": "SVS (Vamana)",
-    "scann": "ScaNN",
-    "faiss-hnsw": "FAISS HNSW",
-    "usearch": "USearch",
-}
 
 
 @dataclass(frozen=True)
@@ -155,44 +147,6 @@ _STEPS = {
 }
 
 
-def search_table(records: Sequence[Mapping[str, Any]], *, count: int) -> str:
-    """A Markdown table of methods over `count` codes, from the newest records; empty where there is none."""
-    found: dict[str, dict[str, Any]] = {}
-    for record in records:
-        params = record["params"]
-        if params["n"] != count or params.get("curve"):
-            continue
-        kind = "exact" if params.get("exact") else str(params.get("recall", ""))
-        found.setdefault(record["method"], {})[f"{record['metric']} {kind}".strip()] = record
-    if not found:
-        return ""
-    lines = [
-        "| method | exact | recall@10 0.95 | recall@10 0.99 | built in | memory |",
-        "|---" * 6 + "|",
-    ]
-    for method, name in _METHODS.items():
-        if method not in found:
-            continue
-        values = found[method]
-        memory = values.get("memory_bytes 0.99") or values["memory_bytes"]
-        cells = [
-            _milliseconds(values.get("latency_ms exact"), seen=False),
-            _milliseconds(values.get("latency_ms 0.95")),
-            _milliseconds(values.get("latency_ms 0.99")),
-            f"{values['build_s']['value']:,.0f} s",
-            f"{memory['value'] / 1e6:,.0f} MB",
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _milliseconds(record: Mapping[str, Any] | None, *, seen: bool = True) -> str:
-    if record is None:
-        return "–"
-    reached = f" ({record['params']['recall_seen']:.3f})" if seen else ""
-    return f"{record['value']:.3g} ms{reached}"
-
-
 _COMPARED = {
     "eigenlens": "**Eigenlens**",
     "neural-eigenmap": "Neural Eigenmap, as trained",
@@ -258,6 +212,7 @@ TABLES = (
     Table(ROOT / "docs/guide/quality.md", "clothing", _heads("clothing")),
     Table(ROOT / "docs/guide/quality.md", "holidays", _heads("holidays-half")),
     Table(ROOT / "README.md", "search", lambda: search_table(read_records(SEARCH), count=1_000_000)),
+    Table(ROOT / "docs/guide/speed.md", "growth", lambda: growth_table(read_records(SEARCH))),
     Table(ROOT / "docs/guide/speed.md", "closed", lambda: closed_table(read_records(SERVICE))),
     Table(ROOT / "docs/guide/speed.md", "runtime", lambda: runtime_table(read_records(RUNTIME))),
     Table(ROOT / "docs/guide/speed.md", "steps", lambda: steps_table(read_records(STEPS))),
@@ -281,5 +236,6 @@ TABLES = (
 def update_documents() -> None:
     """Draw all tables and pictures of the documentation anew."""
     plot_quality(read_records(QUALITY), metric="mAP@1000", path=ROOT / "docs/quality.png")
+    plot_search(read_records(SEARCH), count=1_000_000, names=SEARCHED, path=ROOT / "docs/search.png")
     for table in TABLES:
         write_atomic(table.document, table.render(table.document.read_text()).encode())

@@ -12,6 +12,7 @@ import eigenlens
 from benchmarks import tables
 from benchmarks.fashion import LabelledImages, pca_of_pixels
 from benchmarks.records import append_records, make_record, read_records
+from benchmarks.search_tables import growth_table, search_table
 from model.config import load_config
 from model.training.run import Run
 from tests import service_builders
@@ -71,12 +72,17 @@ def test_a_search_table_shows_each_method_at_its_targets() -> None:
         search("svs", "build_s", 1),
         search("svs", "memory_bytes", 7e6),
         search("svs", "build_s", 1, n=5),
+        search("eigenlens", "build_s", 3, n=2000, peak_resident_bytes=8e6),
     ]
-    assert tables.search_table(records, count=100).splitlines()[2:] == [
+    assert search_table(records, count=100).splitlines()[2:] == [
         "| **Eigenlens** | 0.5 ms | 0.05 ms (0.960) | – | 12 s | 5 MB |",
         "| SVS (Vamana) | – | – | – | 1 s | 7 MB |",
     ]
-    assert tables.search_table(records, count=7) == ""
+    assert search_table(records, count=7) == ""
+    assert growth_table([r for r in records if r["params"]["n"] == 2000]).splitlines()[2:] == [
+        "| 2,000 | – | – | – | – | 3 s | 8 MB |"
+    ]
+    assert growth_table([]) == ""
 
 
 def test_pca_is_that_of_the_gallery() -> None:

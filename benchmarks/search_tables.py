@@ -1,0 +1,77 @@
+"""Tables of searches, drawn from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SEARCHED = {
+    "eigenlens": "**Eigenlens**",
+    "flat": "FAISS flat",
+    "hnswlib": "hnswlib",
+    "svs": "SVS (Vamana)",
+    "scann": "ScaNN",
+    "faiss-hnsw": "FAISS HNSW",
+    "usearch": "USearch",
+}
+
+
+def search_table(records: Sequence[Mapping[str, Any]], *, count: int) -> str:
+    """A Markdown table of methods over `count` codes, from the newest records; empty where there is none."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        params = record["params"]
+        if params["n"] != count or params.get("curve"):
+            continue
+        kind = "exact" if params.get("exact") else str(params.get("recall", ""))
+        found.setdefault(record["method"], {})[f"{record['metric']} {kind}".strip()] = record
+    if not found:
+        return ""
+    lines = [
+        "| method | exact | recall@10 0.95 | recall@10 0.99 | built in | memory |",
+        "|---" * 6 + "|",
+    ]
+    for method, name in SEARCHED.items():
+        if method not in found:
+            continue
+        values = found[method]
+        memory = values.get("memory_bytes 0.99") or values["memory_bytes"]
+        cells = [
+            _milliseconds(values.get("latency_ms exact"), seen=False),
+            _milliseconds(values.get("latency_ms 0.95")),
+            _milliseconds(values.get("latency_ms 0.99")),
+            f"{values['build_s']['value']:,.0f} s",
+            f"{memory['value'] / 1e6:,.0f} MB",
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def growth_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of Eigenlens by the number of codes, from the newest records; empty where there is none."""
+    found: dict[int, dict[str, Any]] = {}
+    for record in records:
+        params = record["params"]
+        if record["method"] == "eigenlens" and not params.get("curve"):
+            kind = "exact" if params.get("exact") else str(params.get("recall", ""))
+            found.setdefault(params["n"], {})[f"{record['metric']} {kind}".strip()] = record
+    if not found:
+        return ""
+    lines = [
+        "| codes | recall@10 0.95 | 0.99 | 0.999 | exact | built in | peak memory of the build |",
+        "|---" * 7 + "|",
+    ]
+    for count, values in sorted(found.items()):
+        cells = [_milliseconds(values.get(f"latency_ms {target}")) for target in (0.95, 0.99, 0.999)]
+        cells.append(_milliseconds(values.get("latency_ms exact"), seen=False))
+        built = values["build_s"]
+        cells += [f"{built['value']:,.0f} s", f"{built['params']['peak_resident_bytes'] / 1e6:,.0f} MB"]
+        lines.append(f"| {count:,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _milliseconds(record: Mapping[str, Any] | None, *, seen: bool = True) -> str:
+    if record is None:
+        return "–"
+    reached = f" ({record['params']['recall_seen']:.3f})" if seen else ""
+    return f"{record['value']:.3g} ms{reached}"
