@@ -8,9 +8,10 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import faiss
 import numpy as np
@@ -23,7 +24,11 @@ from index.calibration import Measured
 from index.codes import Codes, unit_prefix, writing_codes
 from index.exact import exact_search
 from index.generation import Generation, build_generation
+from index.kinds import require_kind
 from index.plan import Plan
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 TARGETS = (0.9, 0.95, 0.99, 0.999)
 METHODS = ("flat", "eigenlens", *PEERS)
@@ -74,8 +79,12 @@ class Setup:
 
 def measure(setup: Setup, method: str) -> list[dict[str, Any]]:
     """Values of one method, measured in a process of its own, so that its memory and threads are its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_MEASURE.get(method, _measure_peer), (setup, method))
+    return _in_its_own_process(_MEASURE.get(method, _measure_peer), setup, method)
+
+
+def _in_its_own_process(measure: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, *args, **kwargs).result()
 
 
 def truth(setup: Setup) -> Ids:
@@ -107,7 +116,6 @@ def _measure_flat(setup: Setup, method: str) -> list[dict[str, Any]]:
 
 def _measure_eigenlens(setup: Setup, method: str) -> list[dict[str, Any]]:
     built = _built(setup)
-    before = _anonymous_bytes()
     started = time.perf_counter()
     codes = Codes(setup.folder / "codes")
     generation = Generation(setup.folder / "generation", codes)
@@ -118,10 +126,10 @@ def _measure_eigenlens(setup: Setup, method: str) -> list[dict[str, Any]]:
     for target in TARGETS:
         chosen = generation.calibration.choose(k=_K, target_recall=target)
         times, found = _time(_searching(generation, chosen.for_k(_K)), setup.queries)
-        memory = chosen.bytes_per_image * setup.count + _anonymous_bytes() - before
         plan = asdict(chosen.plan)
+        memory = _in_its_own_process(_memory_of, setup, chosen.for_k(_K))
         values += [
-            _latency(times, _recall(found, truth(setup)), target=target, plan=plan, memory_bytes=round(memory)),
+            _latency(times, _recall(found, truth(setup)), target=target, plan=plan, memory_bytes=memory),
             _value("memory_bytes", memory, "B", recall=target),
         ]
     for point in _curve(generation.calibration.measured):
@@ -133,6 +141,18 @@ def _measure_eigenlens(setup: Setup, method: str) -> list[dict[str, Any]]:
     same = _identical(setup, queries, found)
     values.append(_latency(times, _recall(found, truth(setup)), exact=True, identical=same, plan=asdict(exact.plan)))
     return values
+
+
+def _memory_of(setup: Setup, plan: Plan) -> int:
+    """What a process holds that searches by one plan: its own memory, the codes and a mapped index's file."""
+    before = _anonymous_bytes()
+    generation = Generation(setup.folder / "generation", Codes(setup.folder / "codes"))
+    search, queries = _searching(generation, plan), setup.queries
+    for number in range(_EXACT_QUERIES):
+        search(queries[number : number + 1])
+    mapped = generation.bytes_of(plan.prefix_length) if require_kind(plan.kind).mapped else 0
+    codes = generation.codes.codes.nbytes if plan.rerank_length is not None else 0
+    return _anonymous_bytes() - before + mapped + codes
 
 
 def _measure_peer(setup: Setup, method: str) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ class Generation:
         self._indexes = {
             spec.length: open_prefix_index(self.artifact, spec, codes)
             for spec in self.specs
-            if not require_kind(spec.kind).prunes
+            if require_kind(spec.kind).mapped
         }
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
         self.attributes = Attributes(path, count=len(codes))
@@ -140,6 +140,10 @@ class Generation:
     def code_length(self) -> int:
         """Coordinates of a full code."""
         return self.codes.code_length
+
+    def warm_up(self) -> None:
+        """Open what a search needs for which nothing is asked, so that the first one does not wait for it."""
+        self.search(self.codes.codes[:1].astype(np.float32), plan=self.calibration.choose(k=1).for_k(1), k=1)
 
     def bytes_of(self, length: int) -> int:
         """Size on disk of the index of a prefix length; 0 where it is the codes. Raises: PrefixLengthError."""

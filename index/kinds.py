@@ -36,8 +36,8 @@ class Kind:
         factory: FAISS factory string for `count` codes of `length` coordinates; None if the codes themselves are the
             index and no file is needed, which is possible for the full length only.
         most: results that it gives at once at most; None without a limit.
-        prunes: whether it leaves out early what cannot score as high as is known to be had. Its vectors fill memory,
-            so it is opened by the first search that needs it.
+        mapped: whether FAISS maps its file; one that it reads into memory is opened by the first search that needs it.
+        prunes: whether it leaves out early what cannot score as high as is known to be had.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Kind:
     lossy: bool
     factory: Callable[[int, int], str] | None
     most: int | None = None
+    mapped: bool = True
     prunes: bool = False
 
     @property
@@ -81,12 +82,12 @@ KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("flat", None, False, lambda count, length: "Flat"),
-        Kind("panorama", None, False, _panorama, most=_PANORAMA_BATCH, prunes=True),
+        Kind("panorama", None, False, _panorama, most=_PANORAMA_BATCH, mapped=False, prunes=True),
         Kind("half", None, True, None),
         Kind("sq8", None, True, lambda count, length: "SQ8"),
         Kind("ivf", "nprobe", False, lambda count, length: f"{_lists(count)},Flat"),
         Kind("ivf-sq8", "nprobe", True, lambda count, length: f"{_lists(count)},SQ8"),
-        Kind("ivf-pq", "nprobe", True, _fast_scan),
+        Kind("ivf-pq", "nprobe", True, _fast_scan, mapped=False),
         Kind("ivf-rabitq", "nprobe", True, lambda count, length: f"{_lists(count)},RaBitQ"),
         Kind("hnsw", "efSearch", True, lambda count, length: "HNSW16,SQ8"),
     )

@@ -176,6 +176,7 @@ class Searcher:
         with self._switching:
             self._followed = self.gallery.current()
             number, generation = self.gallery.open_current()
+            generation.warm_up()
             old = self._snapshot
             if old is not None and old.encoder.id == generation.encoder_id:
                 encoder = old.encoder
