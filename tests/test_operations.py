@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.service_process import start_service
 from service.gallery.layout import Gallery
 from tests.service_builders import (
     admin_headers,
@@ -60,6 +62,37 @@ def test_metrics_count_requests_by_template_searches_by_stage_and_the_gallery(tm
     assert found["eigenlens_removed_images"] == 1
     assert found["eigenlens_queue_depth"] == 0
     assert not any("none" in name or "PROPFIND" in name for name in found), "labels are bounded"
+
+
+def test_what_a_process_has_loaded_is_left_alone_by_the_garbage_collector(tmp_path: Path) -> None:
+    """Looking through all of it takes 45 ms, and every search waits for that."""
+    gallery = build_gallery(tmp_path, count=4)
+    program = "import gc; from service.app import from_environment; app = from_environment(); "
+    program += "print(gc.get_freeze_count(), len(gc.get_objects()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"EIGENLENS_GALLERY": str(gallery.root)},
+        capture_output=True,
+        check=True,
+    )
+    frozen, watched = map(int, done.stdout.split())
+    assert frozen > 4 * watched
+
+
+def test_a_client_is_who_connects_whatever_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = build_gallery(tmp_path, count=4)
+    monkeypatch.setenv("EIGENLENS_RATE_LIMIT", "0.01")
+    monkeypatch.setenv("EIGENLENS_RATE_BURST", "2")
+    process, address = start_service(gallery.root, tmp_path / "log")
+    try:
+        statuses = [
+            httpx.get(f"{address}/v1/lengths", headers={"X-Forwarded-For": f"10.0.0.{number}"}).status_code
+            for number in range(3)
+        ]
+    finally:
+        process.terminate()
+        process.wait()
+    assert statuses == [200, 200, 429]
 
 
 def test_two_workers_one_gallery(tmp_path: Path) -> None:
