@@ -21,7 +21,7 @@ from index.generation import Generation
 from index.plan import Plan
 from index.selection import Selection
 from model.runtime.encoder import Encoder
-from service.errors import NotReadyError
+from service.errors import GalleryError, NotReadyError
 from service.gallery.build import Progress, encode_images
 from service.gallery.layout import Gallery
 from service.gallery.records import Records
@@ -197,7 +197,12 @@ class Searcher:
             if old is not None and old.encoder.id == generation.encoder_id:
                 encoder = old.encoder
             else:
-                encoder = self._open_encoder(self.gallery.encoder_path(generation.encoder_id))
+                path = self.gallery.encoder_path(generation.encoder_id)
+                encoder = self._open_encoder(path)
+                if encoder.id != generation.encoder_id:
+                    raise GalleryError(
+                        f"generation {number} is of encoder {generation.encoder_id}, and {path} is encoder {encoder.id}"
+                    )
                 encoder.warm_up(max_batch=_MAX_BATCH if self._try_batches else self.max_batch)
                 if self._try_batches:
                     self.max_batch = encoder.worthwhile_batch(most=_MAX_BATCH)
