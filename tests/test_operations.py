@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.service_process import start_service
 from service.gallery.layout import Gallery
+from service.keys import add_key
 from tests.service_builders import (
     admin_headers,
     build_gallery,
@@ -94,6 +95,19 @@ def test_a_client_is_who_connects_whatever_it_says(tmp_path: Path, monkeypatch: 
         process.terminate()
         process.wait()
     assert statuses == [200, 200, 429]
+
+
+def test_a_hangup_ends_nothing_and_new_keys_are_known(tmp_path: Path) -> None:
+    gallery = build_gallery(tmp_path, count=4)
+    process, address = start_service(gallery.root, tmp_path / "log")
+    try:
+        key = add_key(gallery.root / "keys.json", name="new", scopes=["admin"])[1]
+        process.send_signal(signal.SIGHUP)
+        time.sleep(1)
+        assert httpx.get(f"{address}/v1/admin/stats", headers={"api-key": key}).status_code == 200
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def test_two_workers_one_gallery(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"  admin key: {settings.key_file}", file=sys.stderr)
     if settings.workers > 1:
         return _serve_with_workers(settings, listener)
+    # Keys are read again by themselves; what else the signal means to a daemon must not end this one.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     uvicorn.Server(uvicorn.Config(create_app(settings, opened=opened), **_SERVER)).run(sockets=[listener])
     return 0
 
