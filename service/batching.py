@@ -72,7 +72,7 @@ class Batcher(Generic[Q, A]):
         *,
         threads: int,
         max_waiting: int,
-        max_batch: int,
+        max_batch: Callable[[], int],
         deadline_s: float,
         observe: Observe = lambda name, value: None,
     ) -> None:
@@ -160,7 +160,7 @@ class Batcher(Generic[Q, A]):
 
     def _most(self, taken: int) -> int:
         """Requests of a batch at most: a thread's share of those that wait, as the others want to work too."""
-        return min(self._max_batch, -(-(taken + self._waiting.qsize()) // len(self._threads)))
+        return min(self._max_batch(), -(-(taken + self._waiting.qsize()) // len(self._threads)))
 
     def _next_at_once(self) -> _Job[Q, A] | None:
         try:

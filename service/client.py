@@ -98,9 +98,9 @@ class Client:
         found: dict[str, Any] = self.call(Call("GET", "/v1/lengths"))
         return found
 
-    def add(self, images: Mapping[str, bytes], metadata: Sequence[Mapping[str, Any]] | None = None) -> list[Added]:
-        """Add or replace images by their ids; what became of each, in their order."""
-        added: list[Added] = self.call(calls.add(images, metadata))["images"]
+    def add(self, images: Mapping[str, bytes], metadata: Sequence[Mapping[str, Any]] | None = None) -> Added:
+        """Add or replace images by their ids; one that cannot be used fails alone."""
+        added: Added = self.call(calls.add(images, metadata))
         return added
 
     def add_folder(
@@ -110,25 +110,25 @@ class Client:
         prefix: str = "",
         metadata: Mapping[str, Any] | None = None,
         on_progress: OnProgress = nothing,
-    ) -> list[Added]:
+    ) -> Added:
         """Upload the images below a folder, or one file; `on_progress` is told how many of how many are done."""
         uploads = uploading.uploads_of(folder, prefix=prefix, metadata=metadata)
-        added: list[Added] = []
+        added = uploading.merged([])
         for batch in uploading.batches_of(uploads):
-            added += self._add(batch)
-            on_progress(len(added), len(uploads))
+            added = uploading.merged([added, self._add(batch)])
+            on_progress(len(added["images"]) + len(added["failed"]), len(uploads))
         return added
 
-    def _add(self, uploads: list[uploading.Upload]) -> list[Added]:
+    def _add(self, uploads: list[uploading.Upload]) -> Added:
         try:
-            added: list[Added] = self.call(uploading.add_uploads(uploads))["images"]
+            added: Added = self.call(uploading.add_uploads(uploads))
             return added
         except ApiError as error:
             if (halves := uploading.smaller(uploads, error)) is None:
                 raise
             if len(halves) == 1:
-                return [uploading.failed(halves[0][0], error)]
-            return [outcome for half in halves for outcome in self._add(half)]
+                return uploading.failed(halves[0][0], error)
+            return uploading.merged([self._add(half) for half in halves])
 
     def get(self, id: str) -> Image:
         """What the gallery knows of an image."""

@@ -75,11 +75,9 @@ class AsyncClient:
         found: dict[str, Any] = await self.call(Call("GET", "/v1/lengths"))
         return found
 
-    async def add(
-        self, images: Mapping[str, bytes], metadata: Sequence[Mapping[str, Any]] | None = None
-    ) -> list[Added]:
-        """Add or replace images by their ids; what became of each, in their order."""
-        added: list[Added] = (await self.call(calls.add(images, metadata)))["images"]
+    async def add(self, images: Mapping[str, bytes], metadata: Sequence[Mapping[str, Any]] | None = None) -> Added:
+        """Add or replace images by their ids; one that cannot be used fails alone."""
+        added: Added = await self.call(calls.add(images, metadata))
         return added
 
     async def add_folder(
@@ -89,25 +87,25 @@ class AsyncClient:
         prefix: str = "",
         metadata: Mapping[str, Any] | None = None,
         on_progress: OnProgress = nothing,
-    ) -> list[Added]:
+    ) -> Added:
         """Upload the images below a folder, or one file; `on_progress` is told how many of how many are done."""
         uploads = uploading.uploads_of(folder, prefix=prefix, metadata=metadata)
-        added: list[Added] = []
+        added = uploading.merged([])
         for batch in uploading.batches_of(uploads):
-            added += await self._add(batch)
-            on_progress(len(added), len(uploads))
+            added = uploading.merged([added, await self._add(batch)])
+            on_progress(len(added["images"]) + len(added["failed"]), len(uploads))
         return added
 
-    async def _add(self, uploads: list[uploading.Upload]) -> list[Added]:
+    async def _add(self, uploads: list[uploading.Upload]) -> Added:
         try:
-            added: list[Added] = (await self.call(uploading.add_uploads(uploads)))["images"]
+            added: Added = await self.call(uploading.add_uploads(uploads))
             return added
         except ApiError as error:
             if (halves := uploading.smaller(uploads, error)) is None:
                 raise
             if len(halves) == 1:
-                return [uploading.failed(halves[0][0], error)]
-            return [outcome for half in halves for outcome in await self._add(half)]
+                return uploading.failed(halves[0][0], error)
+            return uploading.merged([await self._add(half) for half in halves])
 
     async def get(self, id: str) -> Image:
         """What the gallery knows of an image."""

@@ -86,12 +86,28 @@ class BatchItem(TypedDict):
     problem: NotRequired[dict[str, Any]]
 
 
-class Added(TypedDict):
-    """What became of one image."""
+class AddedImage(TypedDict):
+    """What became of one image that is in the gallery now."""
 
     id: str
-    status: Literal["added", "replaced", "unchanged", "failed"]
-    reason: NotRequired[str | None]
+    status: Literal["added", "replaced", "unchanged"]
+
+
+class FailedImage(TypedDict):
+    """An image that could not be used."""
+
+    id: str
+    reason: str
+
+
+class Added(TypedDict):
+    """What became of images that were sent: those that are in the gallery now and those that failed, in their order."""
+
+    images: list[AddedImage]
+    failed: list[FailedImage]
+    added: int
+    replaced: int
+    unchanged: int
 
 
 class Job(TypedDict):

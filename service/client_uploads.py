@@ -70,4 +70,16 @@ def smaller(uploads: list[Upload], error: ApiError) -> list[list[Upload]] | None
 
 def failed(upload: Upload, error: ApiError) -> Added:
     """What became of an upload that was refused alone."""
-    return {"id": upload.id, "status": "failed", "reason": str(error.problem.get("detail", error))}
+    reason = str(error.problem.get("detail", error))
+    return merged([]) | {"failed": [{"id": upload.id, "reason": reason}]}
+
+
+def merged(answers: Sequence[Added]) -> Added:
+    """What became of the images of several requests."""
+    return {
+        "images": [image for answer in answers for image in answer["images"]],
+        "failed": [image for answer in answers for image in answer["failed"]],
+        "added": sum(answer["added"] for answer in answers),
+        "replaced": sum(answer["replaced"] for answer in answers),
+        "unchanged": sum(answer["unchanged"] for answer in answers),
+    }

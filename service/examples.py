@@ -153,13 +153,12 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/images"): {"images": [_IMAGE], "next": "boots/0001.png"},
     ("POST", "/v1/images"): {
         "images": [
-            {"id": "boots/0001.png", "status": "added", "reason": None},
-            {"id": "notes.txt", "status": "failed", "reason": "the 12 bytes are no image that can be read"},
+            {"id": "boots/0001.png", "status": "added"},
         ],
+        "failed": [{"id": "notes.txt", "reason": "the 12 bytes are no image that can be read"}],
         "added": 1,
         "replaced": 0,
         "unchanged": 0,
-        "failed": 1,
     },
     ("GET", "/v1/images/{id}"): _IMAGE,
     ("PUT", "/v1/images/{id}"): _IMAGE,

@@ -110,31 +110,37 @@ class AddBody(BaseModel):
 
 
 class AddedAnswer(BaseModel):
-    """What became of one image."""
+    """What became of one image that is in the gallery now."""
 
     id: str
-    status: Literal["added", "replaced", "unchanged", "failed"]
-    reason: str | None = Field(None, description="why it failed")
+    status: Literal["added", "replaced", "unchanged"]
+
+
+class FailedAnswer(BaseModel):
+    """An image that could not be used."""
+
+    id: str = Field(description="that it would have had")
+    reason: str
 
 
 class AddAnswer(BaseModel):
-    """What became of images that were sent, in their order."""
+    """What became of images that were sent: those that are in the gallery now and those that failed, in their order."""
 
     images: list[AddedAnswer]
+    failed: list[FailedAnswer]
     added: int
     replaced: int
     unchanged: int
-    failed: int
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> AddAnswer:
         """From outcomes."""
         return cls(
-            images=[AddedAnswer(id=o.id, status=o.status, reason=o.reason) for o in outcomes],
+            images=[AddedAnswer(id=o.id, status=o.status) for o in outcomes if o.status != "failed"],
+            failed=[FailedAnswer(id=o.id, reason=o.reason or "") for o in outcomes if o.status == "failed"],
             added=sum(o.status == "added" for o in outcomes),
             replaced=sum(o.status == "replaced" for o in outcomes),
             unchanged=sum(o.status == "unchanged" for o in outcomes),
-            failed=sum(o.status == "failed" for o in outcomes),
         )
 
 

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from index.generation import Generation
 from index.plan import Plan
 from index.selection import Selection
 from model.runtime.encoder import Encoder
-from service.errors import NotReadyError
+from service.errors import GalleryError, NotReadyError
 from service.gallery.build import Progress, encode_images
 from service.gallery.layout import Gallery
 from service.gallery.records import Records
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 _KEPT_SELECTIONS = 16
 _KEPT_PLANS = 1000
 _TRIES = 4
+_MAX_BATCH = 8
 
 
 class Rows:
@@ -155,9 +157,24 @@ class Found:
 class Searcher:
     """Holds the current snapshot of a gallery. Readers take it without a lock: one reference is read or the other."""
 
-    def __init__(self, gallery: Gallery, *, runtime: str = "onnxruntime", streams: int = 1, max_batch: int = 1) -> None:
-        """For a gallery, whose encoder is run as Encoder takes it and made ready for batches of up to `max_batch`."""
-        self.gallery, self._runtime, self._streams, self._max_batch = gallery, runtime, streams, max_batch
+    def __init__(
+        self,
+        gallery: Gallery,
+        *,
+        runtime: str = "onnxruntime",
+        threads: int | None = None,
+        streams: int = 1,
+        max_batch: int | None = 1,
+    ) -> None:
+        """For a gallery, whose encoder is run as Encoder takes it.
+
+        Args:
+            max_batch: images that are to be encoded together at most; as many as make it faster, tried, when None.
+        """
+        self.gallery = gallery
+        self.max_batch = max_batch or 1
+        self._open_encoder = partial(Encoder, runtime=runtime, threads=threads, streams=streams)
+        self._try_batches = max_batch is None
         self.records = Records(gallery.store)
         self._snapshot: Snapshot | None = None
         self._position = Position(0, 0)
@@ -182,9 +199,16 @@ class Searcher:
                 encoder = old.encoder
             else:
                 path = self.gallery.encoder_path(generation.encoder_id)
-                encoder = Encoder(path, runtime=self._runtime, streams=self._streams)
-                encoder.warm_up(max_batch=self._max_batch)
-                log.info("the encoder runs on %s, %s", encoder.runtime, encoder.precision)
+                encoder = self._open_encoder(path)
+                if encoder.id != generation.encoder_id:
+                    raise GalleryError(
+                        f"generation {number} is of encoder {generation.encoder_id}, and {path} is encoder {encoder.id}"
+                    )
+                encoder.warm_up(max_batch=_MAX_BATCH if self._try_batches else self.max_batch)
+                if self._try_batches:
+                    self.max_batch = encoder.worthwhile_batch(most=_MAX_BATCH)
+                runs = encoder.runtime, encoder.precision, self.max_batch
+                log.info("the encoder runs on %s, %s, in batches of up to %d", *runs)
             delta = Delta(generation.code_length, generation.lengths)
             snapshot = Snapshot(number, generation, encoder, Rows(generation), delta)
             self._position = self._apply(snapshot, self.gallery.position_of(number))

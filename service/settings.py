@@ -49,9 +49,14 @@ class Settings(BaseSettings):
     max_k: PositiveInt = Field(1000, description="most results of one search")
     max_waiting: PositiveInt = Field(64, description="searches in progress at most; more are answered 429 at once")
     compute_threads: PositiveInt = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0)), description="searches that compute at the same time"
+        default_factory=lambda given: max(1, processors() // given.get("workers", 1)),
+        description="searches that compute at the same time, in each worker",
     )
-    max_batch: PositiveInt = Field(4, description="photographs that are encoded together at most")
+    max_batch: PositiveInt | None = Field(
+        None,
+        description="photographs that are encoded together at most; as many as make the encoder faster, tried at "
+        "start, when absent",
+    )
     log_format: LogFormat = Field("text", description="of log lines: text, or json with an object on each line")
     log_requests: bool = Field(False, description="whether every answered request is logged")
     runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
@@ -79,6 +84,11 @@ class Settings(BaseSettings):
     def keys_path(self) -> Path:
         """Where the keys lie that were made by command."""
         return self.keys_file or self.gallery / "keys.json"
+
+
+def processors() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def load_settings(**given: Any) -> Settings:

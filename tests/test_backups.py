@@ -48,7 +48,7 @@ def client(gallery: Gallery) -> Iterator[httpx.Client]:
 
 def add(client: httpx.Client, seed: int, *, id: str | None = None) -> None:
     files = {"image": (id or f"new/{seed}.png", png(pixels_of(seed)))}
-    assert client.post("/v1/images", files=files).json()["failed"] == 0
+    assert client.post("/v1/images", files=files).json()["failed"] == []
 
 
 def nearest(client: httpx.Client, seed: int, k: int = 1) -> list[str]:

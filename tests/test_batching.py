@@ -27,11 +27,13 @@ class Squares:
         self.held: set[int] | None = None
         self.gate = threading.Event()
         self.gate.set()
-        limits: dict[str, Any] = {"threads": 2, "max_waiting": 64, "max_batch": 8, "deadline_s": 5.0}
+        max_batch: int = options.pop("max_batch", 8)
+        limits: dict[str, Any] = {"threads": 2, "max_waiting": 64, "deadline_s": 5.0}
         self.batcher: Batcher[int, int] = Batcher(
             self.prepare,
             self.finish,
             observe=lambda name, value: self.observed.append((name, value)),
+            max_batch=lambda: max_batch,
             **limits | options,
         )
 

@@ -75,21 +75,19 @@ def test_a_folder_is_uploaded_with_progress_and_what_is_bad_fails_alone(client: 
     told: list[tuple[int, int]] = []
     folder = write_folder(tmp_path / "folder")
     added = client.add_folder(folder, prefix="up/", on_progress=lambda done, total: told.append((done, total)))
-    statuses = {outcome["id"]: outcome["status"] for outcome in added}
-    assert len(statuses) == 43
-    bad = {id for id, status in statuses.items() if status == "failed"}
-    assert bad == {"up/bad.jpg", "up/large.png", "up/huge.png"}
-    assert all(outcome.get("reason") for outcome in added if outcome["status"] == "failed")
+    ids = {image["id"] for image in added["images"]}
+    assert (len(ids), added["added"]) == (40, 40)
+    assert {image["id"] for image in added["failed"]} == {"up/bad.jpg", "up/large.png", "up/huge.png"}
+    assert all(image["reason"] for image in added["failed"])
     assert told[-1] == (43, 43)
     assert len(told) > 1
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert client.get("up/red/701.png")["metadata"] == {"label": "red"}
     assert client.search(folder / "red" / "701.png", k=1)["results"][0]["id"] == "up/red/701.png"
     again = client.add_folder(folder, prefix="up/")
-    assert {outcome["status"] for outcome in again} == {"unchanged", "failed"}
-    for id, status in statuses.items():
-        if status != "failed":
-            client.remove(id)
+    assert (again["added"], again["unchanged"], len(again["failed"])) == (0, 40, 3)
+    for id in ids:
+        client.remove(id)
 
 
 def test_searches_of_every_kind(client: Client) -> None:
@@ -111,7 +109,7 @@ def test_searches_of_every_kind(client: Client) -> None:
 
 
 def test_images_and_administration(client: Client, tmp_path: Path) -> None:
-    assert client.add({"a/ü b.png": png(pixels_of(800))}, [{"price": 1}])[0]["status"] == "added"
+    assert client.add({"a/ü b.png": png(pixels_of(800))}, [{"price": 1}])["images"][0]["status"] == "added"
     assert client.change_metadata("a/ü b.png", {"price": 2})["metadata"] == {"price": 2}
     assert client.get("a/ü b.png")["metadata"] == {"price": 2}
     states = list(client.follow(client.rebuild(lengths=[3, 6])["id"]))
@@ -151,10 +149,9 @@ def test_the_asynchronous_client_does_the_same(client: Client, service: httpx.Cl
             answers = await asyncio.gather(*(opened.search(png(pixels_of(seed)), k=1) for seed in range(10)))
             assert [answer["results"][0]["id"] for answer in answers] == [image_id(seed) for seed in range(10)]
             added = await opened.add_folder(folder, prefix="async/")
-            assert sum(outcome["status"] == "added" for outcome in added) == 40
-            for outcome in added:
-                if outcome["status"] == "added":
-                    await opened.remove(outcome["id"])
+            assert (added["added"], len(added["failed"])) == (40, 3)
+            for image in added["images"]:
+                await opened.remove(image["id"])
             job = await opened.rebuild()
             states = [state async for state in opened.follow(job["id"])]
             assert states[-1]["state"] == "done"
@@ -186,7 +183,9 @@ def test_the_clients_types_are_those_of_the_document(service: httpx.Client) -> N
         "Plan": "PlanAnswer",
         "SearchAnswer": "SearchAnswer",
         "BatchItem": "BatchItemAnswer",
-        "Added": "AddedAnswer",
+        "Added": "AddAnswer",
+        "AddedImage": "AddedAnswer",
+        "FailedImage": "FailedAnswer",
         "Job": "Job",
         "Generation": "GenerationAnswer",
         "Backup": "BackupAnswer",

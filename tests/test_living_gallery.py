@@ -31,7 +31,7 @@ HALF_A_PAIR = b'{"id": "even/0000.png", "filter": {"\\ud800": {"$like": 1}}}'
 
 def test_an_added_image_is_found_by_the_next_search_and_after_a_rebuild(client: httpx.Client) -> None:
     body = add(client, [500, 501])
-    assert (body["added"], body["failed"]) == (2, 0)
+    assert (body["added"], body["failed"]) == (2, [])
     for parameters in ({}, {"length": 2}, {"length": 4, "rerank": "full"}, {"length": CODE_LENGTH}):
         assert nearest(client, 500, **parameters)[0] == "new/500.png", parameters
     lengths = client.get("/v1/lengths").json()
@@ -104,13 +104,15 @@ def test_metadata_is_patched_and_filtered_by(client: httpx.Client) -> None:
 def test_one_bad_image_fails_alone(client: httpx.Client) -> None:
     files = [("image", ("good.png", png(pixels_of(1)))), ("image", ("bad.png", b"no image"))]
     body = client.post("/v1/images", files=files).json()
-    assert [(item["id"], item["status"]) for item in body["images"]] == [("good.png", "added"), ("bad.png", "failed")]
-    assert "no image that can be read" in body["images"][1]["reason"]
+    assert body["images"] == [{"id": "good.png", "status": "added"}]
+    assert [item["id"] for item in body["failed"]] == ["bad.png"]
+    assert "no image that can be read" in body["failed"][0]["reason"]
+    assert client.get("/v1/images/bad.png").status_code == 404
     again = client.post("/v1/images", files=files[:1]).json()
     assert again["unchanged"] == 1
     large = client.post("/v1/images", files=[*files[:1], ("image", ("large.png", b"0" * 300_000))]).json()
-    assert [item["status"] for item in large["images"]] == ["unchanged", "failed"]
-    assert "at most 200000 are taken" in large["images"][1]["reason"]
+    assert [item["status"] for item in large["images"]] == ["unchanged"]
+    assert "at most 200000 are taken" in large["failed"][0]["reason"]
 
 
 def test_metadata_that_two_patches_make_too_large_are_refused(client: httpx.Client) -> None:

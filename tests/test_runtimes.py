@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,6 +50,29 @@ def test_streams_are_made_ready_and_compute_the_same_codes_at_the_same_time(tmp_
     with ThreadPoolExecutor(2) as threads:
         for codes in threads.map(encoder.encode, [PIXELS] * 20):
             np.testing.assert_allclose(codes, CODES, atol=1e-4)
+
+
+@openvino
+def test_no_thread_is_bound_to_a_core(tmp_path: Path) -> None:
+    """Where another thread runs on that core, its search would wait, whatever the other cores do."""
+    encoder = Encoder(write_encoder(tmp_path / "encoder"), runtime="openvino", streams=2)
+    encoder.warm_up(max_batch=2)
+    threads = [int(path.name) for path in Path("/proc/self/task").iterdir()]
+    assert len(threads) > 2
+    assert {frozenset(os.sched_getaffinity(thread)) for thread in threads} == {frozenset(os.sched_getaffinity(0))}
+
+
+@pytest.mark.parametrize(
+    ("alone_s", "each_s", "expected"),
+    [(0.0, 3.0, 1), (0.2, 3.0, 1), (1.0, 3.0, 2), (1.0, 1.0, 4), (5.0, 0.0, 8)],
+)
+def test_a_batch_is_no_larger_than_makes_the_encoder_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone_s: float, each_s: float, expected: int
+) -> None:
+    """A call takes `alone_s`, and `each_s` more for each image."""
+    encoder = Encoder(write_encoder(tmp_path / "encoder"))
+    monkeypatch.setattr("model.runtime.encoder.seconds_per_image", lambda _, *, batch, **__: alone_s / batch + each_s)
+    assert encoder.worthwhile_batch(most=8) == expected
 
 
 def test_without_openvino_the_choice_is_onnx_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

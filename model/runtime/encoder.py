@@ -14,10 +14,12 @@ from PIL import Image
 import artifact
 from model.errors import ShapeError
 from model.images.decode import to_square
-from model.runtime.sessions import open_session
+from model.runtime.sessions import open_session, seconds_per_image
 
 KIND = "encoder"
 ONNX_FILE = "encoder.onnx"
+_NEARLY = 1.15
+_BATCH_TRIAL_S = 0.04
 
 
 class Encoder:
@@ -79,6 +81,20 @@ class Encoder:
         with ThreadPoolExecutor(self._streams) as threads:
             for done in [threads.submit(compute, ready) for _ in range(self._streams)]:
                 done.result()
+
+    def worthwhile_batch(self, *, most: int) -> int:
+        """Of 1, 2, 4, ... up to `most` images the fewest that are encoded together as fast as any, or nearly.
+
+        More would make the first of a batch wait for nothing.
+        """
+        times: dict[int, float] = {}
+        size = 1
+        while size <= most:
+            times[size] = seconds_per_image(
+                self._session, batch=size, image_size=self.image_size, trial_s=_BATCH_TRIAL_S
+            )
+            size *= 2
+        return next(size for size, took in times.items() if took <= _NEARLY * min(times.values()))
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """The encoder's input for one decoded image, (image_size, image_size, 3)."""

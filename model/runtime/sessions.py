@@ -114,7 +114,13 @@ def _openvino(path: Path, *, threads: int, streams: int, precision: str) -> Sess
 
     # In float32 unless asked otherwise: left alone it computes in bfloat16 where the processor can.
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
-    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams}
+    options = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+        # A thread that is bound to a core waits for whatever runs there, while another core is free.
+        "ENABLE_CPU_PINNING": False,
+    }
     try:
         core = openvino.Core()
         compiled: Any = core.compile_model(core.read_model(str(path)), "CPU", options)

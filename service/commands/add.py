@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from service.client_types import Added
+from service.client_uploads import merged
 from service.commands.connection import DONE_IN_PART, configure_connection, connect, plain, print_json
 from service.errors import ServiceError
 
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     for path in args.paths:
         if not path.exists():
             raise ServiceError(f"there is no {path}")
-    added: list[Added] = []
+    added = merged([])
     with connect(args) as client:
         for path in args.paths:
             with tqdm(desc=str(path), unit="image", disable=args.json) as bar:
@@ -47,16 +46,17 @@ def run(args: argparse.Namespace) -> int:
                     bar.total = total
                     bar.update(done - bar.n)
 
-                added += client.add_folder(path, prefix=args.prefix, metadata=args.metadata, on_progress=show)
-    failed = [outcome for outcome in added if outcome["status"] == "failed"]
+                sent = client.add_folder(path, prefix=args.prefix, metadata=args.metadata, on_progress=show)
+                added = merged([added, sent])
+    failed = added["failed"]
     if args.json:
         print_json(added)
     else:
-        counts = Counter(outcome["status"] for outcome in added)
-        print(", ".join(f"{counts[status]} {status}" for status in ("added", "replaced", "unchanged", "failed")))
-        for outcome in failed:
-            print(f"  {plain(outcome['id'])}: {plain(outcome.get('reason') or '')}", file=sys.stderr)
-    return (DONE_IN_PART if len(failed) < len(added) else 1) if failed else 0
+        counts = f"{added['added']} added, {added['replaced']} replaced, {added['unchanged']} unchanged"
+        print(f"{counts}, {len(failed)} failed")
+        for image in failed:
+            print(f"  {plain(image['id'])}: {plain(image['reason'])}", file=sys.stderr)
+    return (DONE_IN_PART if added["images"] else 1) if failed else 0
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
 import tempfile
+from typing import Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from service.app import create_app, open_state
+from service.app import create_app, open_for_good
 from service.errors import ServiceError
 from service.logs import configure_logs
 from service.settings import Settings, load_settings
@@ -22,6 +24,14 @@ EPILOG = """example:
 Every flag is also an environment variable, EIGENLENS_ and its name: EIGENLENS_MAX_IMAGE_BYTES. A flag wins.
 The page is at /, the API under /v1, its description at /openapi.json, probes at /healthz and /readyz.
 Administration needs the key in the admin key file: curl -H "Authorization: Bearer $(cat FILE)" ..."""
+
+# Whoever connects is the client, whatever its headers say: a rate limit would not hold otherwise.
+_SERVER: dict[str, Any] = {
+    "log_config": None,
+    "access_log": False,
+    "timeout_graceful_shutdown": 20,
+    "proxy_headers": False,
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings(**{name: getattr(args, name) for name in Settings.model_fields})
     configure_logs(settings.log_format)
     # What cannot be served is told before the port is taken; of several workers, each opens the gallery itself.
-    opened = open_state(settings) if settings.workers == 1 else None
+    opened = open_for_good(settings) if settings.workers == 1 else None
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -46,10 +56,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"  admin key: {settings.key_file}", file=sys.stderr)
     if settings.workers > 1:
         return _serve_with_workers(settings, listener)
-    config = uvicorn.Config(
-        create_app(settings, opened=opened), log_config=None, access_log=False, timeout_graceful_shutdown=20
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    # Keys are read again by themselves; what else the signal means to a daemon must not end this one.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    uvicorn.Server(uvicorn.Config(create_app(settings, opened=opened), **_SERVER)).run(sockets=[listener])
     return 0
 
 
@@ -60,14 +69,7 @@ def _serve_with_workers(settings: Settings, listener: socket.socket) -> int:
             os.environ[f"EIGENLENS_{name.upper()}"] = str(value)
     with tempfile.TemporaryDirectory(prefix="eigenlens-metrics-") as shared:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
-        config = uvicorn.Config(
-            "service.app:from_environment",
-            factory=True,
-            workers=settings.workers,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=20,
-        )
+        config = uvicorn.Config("service.app:from_environment", factory=True, workers=settings.workers, **_SERVER)
         Multiprocess(config, sockets=[listener]).run()
     return 0
 

@@ -54,8 +54,8 @@ export function startAdding(place, changed) {
     if (label.value) form.set("metadata", JSON.stringify({ label: label.value }));
     form.set("id", [...folder.value.split("/").filter(Boolean), given.name].join("/"));
     try {
-      const { images: [image] } = await call("/v1/images", { method: "POST", body: form });
-      return [image.status, image.reason ?? ""];
+      const { images: [image], failed: [failed] } = await call("/v1/images", { method: "POST", body: form });
+      return failed ? ["failed", failed.reason] : [image.status, ""];
     } catch (reason) {
       return ["failed", reason.message];
     }

@@ -47,7 +47,7 @@ async def add_images(
 ) -> AddAnswer:
     """Add images, or replace those of the same id. They are durable and found by the next search when this answers.
 
-    An image that cannot be used fails alone; `images` tells what became of each, in their order.
+    An image that cannot be used fails alone: `failed` tells why. `images` are those that are in the gallery now.
     """
     given = await read_images(request)
     outcomes = await state.intake.run(_take_in, state, given, keep_metadata=keep_metadata)
