@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import artifact
+from model.backbones.efficientnet import EFFICIENTNET
 from model.config import AugmentationConfig
 from model.errors import ConfigError, ImageError
+from model.heads.extractor import PIXELS, Pixels
 from model.heads.features import Sampled, ViewFeatures, cache_features, power_normalise
 from model.heads.fit import HeadSettings, choose_settings, fit_head
+from model.heads.frozen import BackboneChoice, open_backbone, told_of
 from model.heads.positives import Positives
-from model.heads.publish import open_backbone, publish_head
+from model.heads.publish import publish_head
 from model.images.sources import Source, open_source
 from model.runtime.encoder import Encoder
 from model.runtime.sessions import PRECISIONS
@@ -26,9 +29,12 @@ EPILOG = """examples:
   eigenlens fit --images ~/Pictures --out encoders/mine
   eigenlens fit --images shop.tar.gz --positives neighbours --out encoders/shop
   eigenlens fit --images shop.tar.gz --positives neighbours --labels --out encoders/shop
+  eigenlens fit --images ~/Pictures --backbone timm:convnext_tiny.fb_in22k --out encoders/mine
+  eigenlens fit --images ~/Pictures --backbone dino.onnx --backbone-pixels imagenet --out encoders/mine
 
-Features of EfficientNet-Lite0 (extra `pretrained`) and of views of the images are computed once, in --work; a fit is
-then a matter of seconds, and an interrupted call carries on when it is repeated. Positives say what the codes keep:
+The backbone is EfficientNet-Lite0 (extra `pretrained`), a timm model by its name (extra `timm`), or an ONNX file whose
+only input is an image. Its features of the images and of views of them are computed once, in --work; a fit is then a
+matter of seconds, and an interrupted call carries on when it is repeated. Positives say what the codes keep:
 views the very thing, neighbours its kind, both some of each. Ridge and diffusion time are chosen on photographs that
 are held out, by how well a view finds its photograph or, with --labels, by the names of the class folders.
 Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
@@ -39,6 +45,7 @@ AUGMENTATION = AugmentationConfig(
 )
 # What clothing/validation was searched best with: neighbours, whose quality nothing but labels can tell.
 OF_KIND = HeadSettings("neighbours", neighbours=20, ridge=1.0, diffusion_time=1.0)
+_CODE_LENGTH = 256
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +63,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--backbone",
+        metavar="NAME",
+        default=EFFICIENTNET,
+        help=f"{EFFICIENTNET}, timm:NAME or FILE.onnx (default: %(default)s)",
+    )
+    onnx = parser.add_argument_group("of a backbone FILE.onnx, where it does not say so itself")
+    onnx.add_argument(
+        "--backbone-pixels",
+        type=_pixels,
+        metavar="SCALE",
+        help="how it wants its pixels: imagenet (mean and deviation of ImageNet, the default), unit (0..1), signed "
+        "(-1..1), raw (0..255), or MEAN/STD of red, green and blue in 0..1, as .48,.46,.41/.27,.26,.28",
+    )
+    onnx.add_argument("--backbone-size", type=_count, metavar="N", help="side of its input in pixels (default: 224)")
+    onnx.add_argument("--backbone-output", metavar="TENSOR", help="what holds the features (default: its only output)")
+    parser.add_argument(
         "--work", metavar="DIR", type=Path, help="where features are kept (default: ENCODER.work beside the encoder)"
     )
     parser.add_argument(
@@ -65,7 +88,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images taken of each source, evenly, at most (default: 10000)",
     )
-    parser.add_argument("--code-length", type=_count, default=256, metavar="N", help="coordinates (default: 256)")
+    parser.add_argument(
+        "--code-length", type=_count, metavar="N", help="coordinates (default: 256, or as many as there are features)"
+    )
     parser.add_argument("--views", type=_count, default=4, metavar="N", help="views of each image (default: 4)")
     parser.add_argument("--neighbours", type=_count, metavar="N", help="near images of each (default: 20, or chosen)")
     parser.add_argument("--ridge", type=_number, metavar="X", help="share of the mean variance added to C (chosen)")
@@ -88,8 +113,11 @@ def run(args: argparse.Namespace) -> int:
         raise artifact.ArtifactExistsError(f"{args.out} already exists and is not overwritten: choose another --out")
     sources = [Sampled(open_source(spec), args.max_images) for spec in args.images]
     work = args.work or args.out.with_name(f"{args.out.name}.work")
-    backbone = open_backbone(work / "backbone")
-    if args.code_length > backbone.code_length:
+    choice = BackboneChoice(args.backbone, args.backbone_pixels, args.backbone_size, args.backbone_output)
+    backbone = open_backbone(choice, work)
+    print(f"backbone {args.backbone}: {told_of(backbone)}", file=sys.stderr)
+    code_length = args.code_length or min(_CODE_LENGTH, backbone.code_length)
+    if code_length > backbone.code_length:
         raise ConfigError(f"--code-length is at most {backbone.code_length}, the number of features")
     views = 0 if args.positives == "neighbours" else args.views
     found = [
@@ -100,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     features = power_normalise(np.concatenate([one.values for one in found]))
     labels = [label for one in found for label in one.labels] if args.labels else None
     settings = settle(features, args.positives, labels=labels, given=args)
-    head = fit_head(features, settings, code_length=args.code_length)
+    head = fit_head(features, settings, code_length=code_length)
     published = publish_head(
         head,
         args.out,
@@ -115,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         pixels=_some_squares(sources[0], backbone),
     )
     top = ", ".join(f"{x:.3f}" for x in head.eigenvalues[:8].tolist())
-    print(f"encoder {published.id}: {args.code_length} coordinates from {len(features)} images, eigenvalues {top}, ...")
+    print(f"encoder {published.id}: {code_length} coordinates from {len(features)} images, eigenvalues {top}, ...")
     print(f"next: eigenlens build --encoder {args.out} --images SOURCE --gallery GALLERY", file=sys.stderr)
     return 0
 
@@ -168,3 +196,17 @@ def _number(text: str) -> float:
     if not 0 <= number <= 1e6:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1000000")
     return number
+
+
+def _pixels(text: str) -> Pixels:
+    if text in PIXELS:
+        return PIXELS[text]
+    try:
+        mean, std = (tuple(float(x) for x in part.split(",")) for part in text.split("/"))
+    except ValueError:
+        mean = std = ()
+    if not len(mean) == len(std) == 3 or min(std) <= 0:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is none of {', '.join(PIXELS)} and no MEAN/STD as .5,.5,.5/.2,.2,.2"
+        )
+    return Pixels((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
