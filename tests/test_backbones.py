@@ -15,6 +15,8 @@ from model.errors import ConfigError
 TORCHVISION = {
     "resnet18": {"count": 120, "parameters": 11_176_512, "layer2.0.downsample.0.weight": (128, 64, 1, 1),
                  "layer4.1.bn2.running_var": (512,), "layer1.0.conv2.weight": (64, 64, 3, 3)},
+    "resnet34": {"count": 216, "parameters": 21_284_672, "layer3.5.bn2.running_var": (256,),
+                 "layer4.0.downsample.0.weight": (512, 256, 1, 1)},
     "resnet50": {"count": 318, "parameters": 23_508_032, "layer1.0.downsample.1.bias": (256,),
                  "layer4.2.conv3.weight": (2048, 512, 1, 1), "layer3.5.bn3.num_batches_tracked": ()},
 }  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0
-from model.backbones.resnet import resnet18, resnet50
+from model.backbones.resnet import resnet18, resnet34, resnet50
 from model.backbones.small_conv import small_conv, tiny_conv
 from model.backbones.timm_models import PREFIX, TimmBackbone, require_timm_model
 from model.errors import ConfigError
@@ -16,6 +16,7 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "tiny-conv": tiny_conv,
     "small-conv": small_conv,
     "resnet18": resnet18,
+    "resnet34": resnet34,
     "resnet50": resnet50,
     EFFICIENTNET: EfficientNetLite0,
 }

@@ -17,6 +17,7 @@ class EfficientNetLite0(nn.Module):
     Raises: ModuleNotFoundError, where the extra `pretrained` is not installed.
     """
 
+    classifier = "_fc"
     feature_length = 1280
     image_size = 224
 

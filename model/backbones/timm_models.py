@@ -33,6 +33,7 @@ class TimmBackbone(nn.Module):
         if height != width:
             raise ConfigError(f"timm's '{name}' takes {width} x {height} pixels, and only squares are supported")
         self.image_size = int(height)
+        self.classifier = str(self.network.pretrained_cfg.get("classifier", ""))
         self.pixels = Renormalise(told["mean"], told["std"])
         with torch.no_grad():
             shape = self.network.eval()(torch.zeros(1, 3, height, width)).shape
