@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -17,8 +18,9 @@ from model.config import AugmentationConfig
 from model.errors import ConfigError, ImageError
 from model.heads.extractor import PIXELS, Pixels
 from model.heads.features import Sampled, ViewFeatures, cache_features, power_normalise
-from model.heads.fit import HeadSettings, choose_settings, fit_head
+from model.heads.fit import Head, HeadSettings, choose_settings, fit_head, held_out, neighbour_graph
 from model.heads.frozen import BackboneChoice, open_backbone, told_of
+from model.heads.hidden import Hidden, train_hidden
 from model.heads.positives import Positives
 from model.heads.publish import publish_head
 from model.images.sources import Source, open_source
@@ -96,6 +98,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ridge", type=_number, metavar="X", help="share of the mean variance added to C (chosen)")
     parser.add_argument("--diffusion-time", type=_number, metavar="T", help="power of the eigenvalues (chosen)")
     parser.add_argument(
+        "--head",
+        choices=("linear", "mlp"),
+        default="linear",
+        help="linear in the features, in closed form; mlp: a hidden layer beside them too, trained with the objective "
+        "before the same step, no better where images are few (default: %(default)s)",
+    )
+    parser.add_argument("--hidden-length", type=_count, default=512, metavar="N", help="of that layer (default: 512)")
+    parser.add_argument("--head-steps", type=_count, default=200, metavar="N", help="of its training (default: 200)")
+    parser.add_argument(
         "--labels", action="store_true", help="choose the settings by the class folders; codes are fitted without them"
     )
     parser.add_argument(
@@ -127,8 +138,7 @@ def run(args: argparse.Namespace) -> int:
     _tell_skipped(found)
     features = power_normalise(np.concatenate([one.values for one in found]))
     labels = [label for one in found for label in one.labels] if args.labels else None
-    settings = settle(features, args.positives, labels=labels, given=args)
-    head = fit_head(features, settings, code_length=code_length)
+    settings, head = _fit(features, labels, args, code_length=code_length)
     published = publish_head(
         head,
         args.out,
@@ -138,7 +148,9 @@ def run(args: argparse.Namespace) -> int:
             "precision": args.precision,
             "images": ", ".join(args.images),
             "training_images": len(features),
-            "training": asdict(settings) | {"views": views, "augmentation": AUGMENTATION.model_dump(mode="json")},
+            "training": asdict(settings)
+            | {"head": args.head, "views": views, "augmentation": AUGMENTATION.model_dump(mode="json")}
+            | ({"hidden_length": args.hidden_length, "head_steps": args.head_steps} if args.head == "mlp" else {}),
         },
         pixels=_some_squares(sources[0], backbone),
     )
@@ -148,17 +160,51 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _fit(
+    features: NDArray[np.float32], labels: list[str] | None, args: argparse.Namespace, *, code_length: int
+) -> tuple[HeadSettings, Head]:
+    if args.head == "linear":
+        settings = settle(features, args.positives, labels=labels, given=args)
+        return settings, fit_head(features, settings, code_length=code_length)
+
+    def trained(part: NDArray[np.float32], settings: HeadSettings) -> Hidden:
+        graph = neighbour_graph(part, settings)
+        return train_hidden(
+            part,
+            positives=settings.positives,
+            graph=graph,
+            width=args.hidden_length,
+            steps=args.head_steps,
+            seed=args.seed,
+        )
+
+    def without_held_out(settings: HeadSettings) -> Hidden:
+        return trained(np.delete(features, held_out(len(features)), axis=0), settings)
+
+    settings = settle(features, args.positives, labels=labels, given=args, hidden=without_held_out)
+    return settings, fit_head(features, settings, code_length=code_length, hidden=trained(features, settings))
+
+
 def settle(
-    features: NDArray[np.float32], positives: Positives, *, labels: list[str] | None, given: argparse.Namespace
+    features: NDArray[np.float32],
+    positives: Positives,
+    *,
+    labels: list[str] | None,
+    given: argparse.Namespace,
+    hidden: Callable[[HeadSettings], Hidden] = lambda _: Hidden(),
 ) -> HeadSettings:
-    """The settings: what was given, and for the rest what held-out photographs are found best with."""
+    """The settings: what was given, and for the rest what held-out photographs are found best with.
+
+    Args:
+        hidden: trains a head's layers without those photographs, if there is anything to choose.
+    """
     fixed = {
         name: value for name in ("neighbours", "ridge", "diffusion_time") if (value := getattr(given, name)) is not None
     }
     base = replace(OF_KIND if positives == "neighbours" else HeadSettings(), positives=positives, **fixed)
     if {"ridge", "diffusion_time"} <= fixed.keys() or (positives == "neighbours" and labels is None):
         return base
-    chosen, quality = choose_settings(features, base, fixed=fixed.keys(), labels=labels)
+    chosen, quality = choose_settings(features, base, fixed=fixed.keys(), labels=labels, hidden=hidden(base))
     print(
         f"chosen: ridge {chosen.ridge:g}, diffusion time {chosen.diffusion_time:g}, "
         f"{'' if positives == 'views' else f'{chosen.neighbours} neighbours, '}quality {quality:.3f}",

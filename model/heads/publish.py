@@ -57,17 +57,27 @@ def publish_head(
 
 
 def with_head(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
-    """The backbone's graph, then power normalisation and the head; every operator means the same from opset 9 on."""
+    """The backbone's graph, then power normalisation and the head; each operator means the same from opset 9 on."""
     model = compose.add_prefix(backbone, "features/", rename_inputs=False)
     graph = model.graph
     features = graph.output[0].name
-    length = head.weight.shape[1]
+    length = head.hidden.layers[0][0].shape[1] if head.hidden.layers else head.weight.shape[1]
     constants = {
         "head/ones": np.ones((length, 1)),
         "head/tiny": np.array(1e-24),
         "head/weight": head.weight.numpy(),
         "head/offset": head.offset.numpy(),
     }
+    layers, last = [], "head/unit"
+    for number, (weight, offset) in enumerate(head.hidden.layers):
+        names = [f"head/{number}/{name}" for name in ("weight", "offset", "sum", "out")]
+        constants |= {names[0]: weight.numpy(), names[1]: offset.numpy()}
+        layers.append(helper.make_node("Gemm", [last, *names[:2]], [names[2]], transB=1))
+        layers.append(helper.make_node("Relu", [names[2]], [names[3]]))
+        last = names[3]
+    if layers:
+        layers.append(helper.make_node("Concat", ["head/unit", last], ["head/functions"], axis=1))
+        last = "head/functions"
     graph.initializer.extend(numpy_helper.from_array(v.astype(np.float32), name) for name, v in constants.items())
     # The square of a root's length is the sum of what the roots are of.
     graph.node.extend(
@@ -80,7 +90,8 @@ def with_head(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
             helper.make_node("Max", ["head/sum", "head/tiny"], ["head/positive"]),
             helper.make_node("Sqrt", ["head/positive"], ["head/norm"]),
             helper.make_node("Div", ["head/signed", "head/norm"], ["head/unit"]),
-            helper.make_node("Gemm", ["head/unit", "head/weight", "head/offset"], [OUTPUT], transB=1),
+            *layers,
+            helper.make_node("Gemm", [last, "head/weight", "head/offset"], [OUTPUT], transB=1),
         ]
     )
     del graph.output[:]
