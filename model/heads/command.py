@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from model.config import AugmentationConfig
 from model.errors import ConfigError, ImageError
 from model.heads.extractor import PIXELS, Pixels
 from model.heads.features import Sampled, ViewFeatures, cache_features, power_normalise
+from model.heads.fine_tune import fine_tuned_backbone
 from model.heads.fit import Head, HeadSettings, choose_settings, fit_head, held_out, neighbour_graph
 from model.heads.frozen import BackboneChoice, open_backbone, told_of
 from model.heads.hidden import Hidden, train_hidden
@@ -26,12 +27,14 @@ from model.heads.publish import publish_head
 from model.images.sources import Source, open_source
 from model.runtime.encoder import Encoder
 from model.runtime.sessions import PRECISIONS
+from model.training.command import choose_device
 
 EPILOG = """examples:
   eigenlens fit --images ~/Pictures --out encoders/mine
   eigenlens fit --images shop.tar.gz --positives neighbours --out encoders/shop
   eigenlens fit --images shop.tar.gz --positives neighbours --labels --out encoders/shop
   eigenlens fit --images ~/Pictures --backbone timm:convnext_tiny.fb_in22k --out encoders/mine
+  eigenlens fit --images ~/Pictures --fine-tune 500 --out encoders/mine
   eigenlens fit --images ~/Pictures --backbone dino.onnx --backbone-pixels imagenet --out encoders/mine
 
 The backbone is EfficientNet-Lite0 (extra `pretrained`), a timm model by its name (extra `timm`), or an ONNX file whose
@@ -98,6 +101,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ridge", type=_number, metavar="X", help="share of the mean variance added to C (chosen)")
     parser.add_argument("--diffusion-time", type=_number, metavar="T", help="power of the eigenvalues (chosen)")
     parser.add_argument(
+        "--fine-tune",
+        type=_count,
+        metavar="STEPS",
+        help="train the whole backbone on views of the images first, 64 images a step (default: it stays frozen)",
+    )
+    parser.add_argument("--device", default="auto", help="of --fine-tune: cpu, cuda, ... (default: cuda if any)")
+    parser.add_argument(
         "--head",
         choices=("linear", "mlp"),
         default="linear",
@@ -125,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
     sources = [Sampled(open_source(spec), args.max_images) for spec in args.images]
     work = args.work or args.out.with_name(f"{args.out.name}.work")
     choice = BackboneChoice(args.backbone, args.backbone_pixels, args.backbone_size, args.backbone_output)
-    backbone = open_backbone(choice, work)
+    backbone = _backbone(choice, sources, args, work)
     print(f"backbone {args.backbone}: {told_of(backbone)}", file=sys.stderr)
     code_length = args.code_length or min(_CODE_LENGTH, backbone.code_length)
     if code_length > backbone.code_length:
@@ -158,6 +168,20 @@ def run(args: argparse.Namespace) -> int:
     print(f"encoder {published.id}: {code_length} coordinates from {len(features)} images, eigenvalues {top}, ...")
     print(f"next: eigenlens build --encoder {args.out} --images SOURCE --gallery GALLERY", file=sys.stderr)
     return 0
+
+
+def _backbone(choice: BackboneChoice, sources: Sequence[Source], args: argparse.Namespace, work: Path) -> Encoder:
+    if not args.fine_tune:
+        return open_backbone(choice, work)
+    return fine_tuned_backbone(
+        choice,
+        sources,
+        steps=args.fine_tune,
+        augmentation=AUGMENTATION,
+        seed=args.seed,
+        device=choose_device(args.device),
+        work=work,
+    )
 
 
 def _fit(
