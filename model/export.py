@@ -172,15 +172,10 @@ def export(
 
 def _report(spectrum: Spectrum, config: TrainingConfig, *, diffusion_time: float) -> dict[str, object]:
     """What spectrum.json says: each coordinate's eigenvalue with its 95 % interval, and how the code is weighted."""
-    shown = slice(0, config.code_length)
-    pairs = zip(spectrum.eigenvalues[shown].tolist(), spectrum.margins[shown].tolist(), strict=True)
     return {
         "diffusion_time": diffusion_time,
         "basis": config.spectrum.basis,
-        "eigenvalues": [
-            {"value": round(value, 6), "margin_95": None if math.isnan(margin) else round(margin, 6)}
-            for value, margin in pairs
-        ],
+        "eigenvalues": spectrum.told(config.code_length),
     }
 
 

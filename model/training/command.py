@@ -16,6 +16,7 @@ from model.training.distributed import barrier, process_group, rank
 from model.training.loop import train
 from model.training.pixels import PixelCache, cache_pixels
 from model.training.run import Run
+from model.training.summary import SUMMARY, summarise
 
 EPILOG = """examples:
   eigenlens train --images fashion-mnist:train --config fashion-demo --out runs/fashion
@@ -59,14 +60,16 @@ def run(args: argparse.Namespace) -> int:
             train(training_run, _pixels(training_run).pixels, device=device)
             return 0
         training_run = _open(args)
-        if training_run.finished:
+        if training_run.finished and (training_run.path / SUMMARY).exists():
             print(f"the run at {args.out} is finished already", file=sys.stderr)
             barrier()
             return 0
         cache = _pixels(training_run)
         _tell_skipped(cache, training_run)
         barrier()
-        train(training_run, cache.pixels, device=device)
+        if not training_run.finished:
+            train(training_run, cache.pixels, device=device)
+    summarise(training_run, cache.pixels, device=device)
     print(f"trained on {len(cache.pixels)} images; next: eigenlens export {args.out} --out ENCODER", file=sys.stderr)
     return 0
 

@@ -7,6 +7,7 @@ RUN/
   init.safetensors     weights that the backbone starts from, where `init` names any; removed when the run is finished
   checkpoint.pt        replaced atomically; removed when the run is finished
   network.safetensors  final weights
+  summary.json, .png   what the finished run found (model/training/summary.py)
   manifest.json        written last: its presence says that the run is finished
   cache/               decoded images; may be removed, and is made again when needed
 """
