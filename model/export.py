@@ -41,9 +41,9 @@ _TOLERANCE = 1e-4
 
 
 class ServingNetwork(nn.Module):
-    """uint8 pixels (n, size, size, 3) to codes: what is exported, with pixel normalisation inside."""
+    """uint8 pixels (n, size, size, 3) to codes or features: what is exported, with pixel normalisation inside."""
 
-    def __init__(self, network: CodeNetwork) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
@@ -172,15 +172,10 @@ def export(
 
 def _report(spectrum: Spectrum, config: TrainingConfig, *, diffusion_time: float) -> dict[str, object]:
     """What spectrum.json says: each coordinate's eigenvalue with its 95 % interval, and how the code is weighted."""
-    shown = slice(0, config.code_length)
-    pairs = zip(spectrum.eigenvalues[shown].tolist(), spectrum.margins[shown].tolist(), strict=True)
     return {
         "diffusion_time": diffusion_time,
         "basis": config.spectrum.basis,
-        "eigenvalues": [
-            {"value": round(value, 6), "margin_95": None if math.isnan(margin) else round(margin, 6)}
-            for value, margin in pairs
-        ],
+        "eigenvalues": spectrum.told(config.code_length),
     }
 
 
@@ -220,7 +215,11 @@ def check_agreement(serving: nn.Module, directory: Path, pixels: NDArray[np.uint
         sample = resized.permute(0, 2, 3, 1).round().to(torch.uint8)
     with torch.inference_mode():
         expected = serving(sample).numpy()
-    found = Encoder(directory, precision="float32").encode(np.ascontiguousarray(sample.numpy()))
+    require_agreement(expected, Encoder(directory, precision="float32").encode(np.ascontiguousarray(sample.numpy())))
+
+
+def require_agreement(expected: NDArray[np.floating], found: NDArray[np.floating]) -> None:
+    """Raises: EncoderError, if codes differ by more than rounding."""
     scale = np.linalg.norm(expected, axis=1, keepdims=True).clip(min=1e-12)
     difference = float(np.abs((found - expected) / scale).max())
     if not difference <= _TOLERANCE:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from model.backbones import build_backbone
-
-# Pixels enter every backbone as (x / 255 - 0.5) / 0.25, whatever the data: nothing to estimate, nothing to lose.
-PIXEL_MEAN = 0.5
-PIXEL_STD = 0.25
+from model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
 
 
 class Projector(nn.Sequential):

@@ -106,6 +106,14 @@ class Spectrum:
     mean: Tensor
     margins: Tensor
 
+    def told(self, count: int) -> list[dict[str, float | None]]:
+        """The first eigenvalues, each with half the width of its 95 % interval, where there is one."""
+        pairs = zip(self.eigenvalues[:count].tolist(), self.margins[:count].tolist(), strict=True)
+        return [
+            {"value": round(value, 6), "margin_95": None if math.isnan(margin) else round(margin, 6)}
+            for value, margin in pairs
+        ]
+
     def code_weights(self, diffusion_time: float, *, code_length: int | None = None) -> tuple[Tensor, Tensor]:
         """W (code_length, length) and b with code = W psi + b, code_j = eigenvalue_j^t v_j^T (psi - mean).
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from model.augmentation import augment
+from model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
 from model.config import AugmentationConfig
-from model.network import PIXEL_MEAN, PIXEL_STD
 
 NOTHING = {
     "crop_area_min": 1.0, "crop_ratio_max": 1.0, "flip": 0.0, "jitter": 1.0, "brightness": 0.0, "contrast": 0.0,

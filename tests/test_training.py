@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import eigenlens
 from artifact import ArtifactDamagedError
@@ -94,18 +95,40 @@ def test_training_lowers_the_loss(tmp_path: Path, images: Path) -> None:
     assert last_losses(tmp_path / "learning", 2e-3) < last_losses(tmp_path / "still", 1e-12) - 0.3
 
 
-def test_unusable_images_are_skipped_counted_and_listed(
+def test_a_folder_of_odd_images_trains_and_each_is_converted_or_skipped_counted_and_listed(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (images / "text.jpg").write_text("no image")
-    (images / "short.png").write_bytes((images / "kind-0" / "000.png").read_bytes()[:100])
+    odd = images / "odd"
+    odd.mkdir()
+    red, blue = (Image.new("RGB", (20, 20), name) for name in ("red", "blue"))
+    red.save(odd / "1-animated.gif", save_all=True, append_images=[blue])
+    Image.new("CMYK", (20, 20), (0, 255, 255, 0)).save(odd / "2-cmyk.jpg")
+    Image.fromarray(np.full((20, 20), 200 * 256 + 7, dtype=np.uint16)).save(odd / "3-deep.png")
+    Image.new("RGB", (1, 1), "lime").save(odd / "4-one.png")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(odd / "truncated.jpg")
+    (odd / "truncated.jpg").write_bytes((odd / "truncated.jpg").read_bytes()[:1500])
+    (odd / "truncated.png").write_bytes((images / "kind-0" / "000.png").read_bytes()[:100])
+    (odd / "text.jpg").write_text("no image")
+    (odd / "empty.webp").touch()
     out = tmp_path / "run"
     arguments = ["train", "--images", str(images), "--out", str(out), "--device", "cpu"]
     assert eigenlens.main([*arguments, *(f"--set={item}" for item in tiny_overrides(steps=2))]) == 0
     told = capsys.readouterr().err
-    assert "2 of 50 images cannot be used" in told
-    assert "text.jpg" in told
-    assert "short.png" in told
+    assert "4 of 56 images cannot be used and are skipped:" in told
+    for name, why in (
+        ("truncated.jpg", "the JPEG image is truncated or damaged"),
+        ("truncated.png", "the PNG image is truncated or damaged"),
+        ("text.jpg", "are no image that can be read"),
+        ("empty.webp", "the image is empty"),
+    ):
+        (line,) = [line for line in told.splitlines() if line.startswith(f"  odd/{name}: ")]
+        assert why in line
+    assert "trained on 52 images" in told
+    cache = cache_pixels(open_source(str(images)), side=16, directory=Run(out).cache)
+    expected = [(255, 0, 0), (255, 0, 0), (200, 200, 200), (0, 255, 0)]
+    for pixels, colour in zip(cache.pixels[-4:], expected, strict=True):
+        np.testing.assert_allclose(pixels.astype(int), np.broadcast_to(colour, pixels.shape), atol=3)
 
 
 def test_a_folder_without_a_usable_image_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,11 @@
-"""ResNet-18 and ResNet-50 without classifier, with torchvision's parameter names, so that its checkpoints load."""
+"""ResNet-18, 34 and 50 without classifier, with torchvision's parameter names and pixels: its checkpoints fit."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from model.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD, Renormalise
 
 
 class _BasicBlock(nn.Module):
@@ -57,8 +59,11 @@ def _downsample(width_in: int, width_out: int, *, stride: int) -> nn.Module | No
 class ResNet(nn.Module):
     """He et al., arXiv:1512.03385, in the form of torchvision (stride in the 3x3 convolution)."""
 
+    classifier = "fc"
+
     def __init__(self, block: type[_BasicBlock] | type[_Bottleneck], depths: tuple[int, int, int, int]) -> None:
         super().__init__()
+        self.pixels = Renormalise(IMAGENET_MEAN, IMAGENET_STD)
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
@@ -77,7 +82,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(self.pixels(x)))))
         x = self.get_submodule("layer4")(
             self.get_submodule("layer3")(self.get_submodule("layer2")(self.get_submodule("layer1")(x)))
         )
@@ -87,6 +92,11 @@ class ResNet(nn.Module):
 def resnet18() -> ResNet:
     """ResNet-18; features are 512 wide."""
     return ResNet(_BasicBlock, (2, 2, 2, 2))
+
+
+def resnet34() -> ResNet:
+    """ResNet-34; features are 512 wide."""
+    return ResNet(_BasicBlock, (3, 4, 6, 3))
 
 
 def resnet50() -> ResNet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -12,23 +13,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 import artifact
+from model.backbones.efficientnet import EFFICIENTNET
 from model.config import AugmentationConfig
 from model.errors import ConfigError, ImageError
+from model.heads.extractor import PIXELS, Pixels
 from model.heads.features import Sampled, ViewFeatures, cache_features, power_normalise
-from model.heads.fit import HeadSettings, choose_settings, fit_head
+from model.heads.fine_tune import fine_tuned_backbone
+from model.heads.fit import Head, HeadSettings, choose_settings, fit_head, held_out, neighbour_graph
+from model.heads.frozen import BackboneChoice, open_backbone, told_of
+from model.heads.hidden import Hidden, train_hidden
 from model.heads.positives import Positives
-from model.heads.publish import open_backbone, publish_head
+from model.heads.publish import publish_head
 from model.images.sources import Source, open_source
 from model.runtime.encoder import Encoder
 from model.runtime.sessions import PRECISIONS
+from model.training.command import choose_device
 
 EPILOG = """examples:
   eigenlens fit --images ~/Pictures --out encoders/mine
   eigenlens fit --images shop.tar.gz --positives neighbours --out encoders/shop
   eigenlens fit --images shop.tar.gz --positives neighbours --labels --out encoders/shop
+  eigenlens fit --images ~/Pictures --backbone timm:convnext_tiny.fb_in22k --out encoders/mine
+  eigenlens fit --images ~/Pictures --fine-tune 500 --out encoders/mine
+  eigenlens fit --images ~/Pictures --backbone dino.onnx --backbone-pixels imagenet --out encoders/mine
 
-Features of EfficientNet-Lite0 (extra `pretrained`) and of views of the images are computed once, in --work; a fit is
-then a matter of seconds, and an interrupted call carries on when it is repeated. Positives say what the codes keep:
+The backbone is EfficientNet-Lite0 (extra `pretrained`), a timm model by its name (extra `timm`), or an ONNX file whose
+only input is an image. Its features of the images and of views of them are computed once, in --work; a fit is then a
+matter of seconds, and an interrupted call carries on when it is repeated. Positives say what the codes keep:
 views the very thing, neighbours its kind, both some of each. Ridge and diffusion time are chosen on photographs that
 are held out, by how well a view finds its photograph or, with --labels, by the names of the class folders.
 Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
@@ -39,6 +50,7 @@ AUGMENTATION = AugmentationConfig(
 )
 # What clothing/validation was searched best with: neighbours, whose quality nothing but labels can tell.
 OF_KIND = HeadSettings("neighbours", neighbours=20, ridge=1.0, diffusion_time=1.0)
+_CODE_LENGTH = 256
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +68,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--backbone",
+        metavar="NAME",
+        default=EFFICIENTNET,
+        help=f"{EFFICIENTNET}, timm:NAME or FILE.onnx (default: %(default)s)",
+    )
+    onnx = parser.add_argument_group("of a backbone FILE.onnx, where it does not say so itself")
+    onnx.add_argument(
+        "--backbone-pixels",
+        type=_pixels,
+        metavar="SCALE",
+        help="how it wants its pixels: imagenet (mean and deviation of ImageNet, the default), unit (0..1), signed "
+        "(-1..1), raw (0..255), or MEAN/STD of red, green and blue in 0..1, as .48,.46,.41/.27,.26,.28",
+    )
+    onnx.add_argument("--backbone-size", type=_count, metavar="N", help="side of its input in pixels (default: 224)")
+    onnx.add_argument("--backbone-output", metavar="TENSOR", help="what holds the features (default: its only output)")
+    parser.add_argument(
         "--work", metavar="DIR", type=Path, help="where features are kept (default: ENCODER.work beside the encoder)"
     )
     parser.add_argument(
@@ -65,11 +93,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images taken of each source, evenly, at most (default: 10000)",
     )
-    parser.add_argument("--code-length", type=_count, default=256, metavar="N", help="coordinates (default: 256)")
+    parser.add_argument(
+        "--code-length", type=_count, metavar="N", help="coordinates (default: 256, or as many as there are features)"
+    )
     parser.add_argument("--views", type=_count, default=4, metavar="N", help="views of each image (default: 4)")
     parser.add_argument("--neighbours", type=_count, metavar="N", help="near images of each (default: 20, or chosen)")
     parser.add_argument("--ridge", type=_number, metavar="X", help="share of the mean variance added to C (chosen)")
     parser.add_argument("--diffusion-time", type=_number, metavar="T", help="power of the eigenvalues (chosen)")
+    parser.add_argument(
+        "--fine-tune",
+        type=_count,
+        metavar="STEPS",
+        help="train the whole backbone on views of the images first, 64 images a step (default: it stays frozen)",
+    )
+    parser.add_argument("--device", default="auto", help="of --fine-tune: cpu, cuda, ... (default: cuda if any)")
+    parser.add_argument(
+        "--head",
+        choices=("linear", "mlp"),
+        default="linear",
+        help="linear in the features, in closed form; mlp: a hidden layer beside them too, trained with the objective "
+        "before the same step, no better where images are few (default: %(default)s)",
+    )
+    parser.add_argument("--hidden-length", type=_count, default=512, metavar="N", help="of that layer (default: 512)")
+    parser.add_argument("--head-steps", type=_count, default=200, metavar="N", help="of its training (default: 200)")
     parser.add_argument(
         "--labels", action="store_true", help="choose the settings by the class folders; codes are fitted without them"
     )
@@ -88,8 +134,11 @@ def run(args: argparse.Namespace) -> int:
         raise artifact.ArtifactExistsError(f"{args.out} already exists and is not overwritten: choose another --out")
     sources = [Sampled(open_source(spec), args.max_images) for spec in args.images]
     work = args.work or args.out.with_name(f"{args.out.name}.work")
-    backbone = open_backbone(work / "backbone")
-    if args.code_length > backbone.code_length:
+    choice = BackboneChoice(args.backbone, args.backbone_pixels, args.backbone_size, args.backbone_output)
+    backbone = _backbone(choice, sources, args, work)
+    print(f"backbone {args.backbone}: {told_of(backbone)}", file=sys.stderr)
+    code_length = args.code_length or min(_CODE_LENGTH, backbone.code_length)
+    if code_length > backbone.code_length:
         raise ConfigError(f"--code-length is at most {backbone.code_length}, the number of features")
     views = 0 if args.positives == "neighbours" else args.views
     found = [
@@ -99,8 +148,7 @@ def run(args: argparse.Namespace) -> int:
     _tell_skipped(found)
     features = power_normalise(np.concatenate([one.values for one in found]))
     labels = [label for one in found for label in one.labels] if args.labels else None
-    settings = settle(features, args.positives, labels=labels, given=args)
-    head = fit_head(features, settings, code_length=args.code_length)
+    settings, head = _fit(features, labels, args, code_length=code_length)
     published = publish_head(
         head,
         args.out,
@@ -110,27 +158,77 @@ def run(args: argparse.Namespace) -> int:
             "precision": args.precision,
             "images": ", ".join(args.images),
             "training_images": len(features),
-            "training": asdict(settings) | {"views": views, "augmentation": AUGMENTATION.model_dump(mode="json")},
+            "training": asdict(settings)
+            | {"head": args.head, "views": views, "augmentation": AUGMENTATION.model_dump(mode="json")}
+            | ({"hidden_length": args.hidden_length, "head_steps": args.head_steps} if args.head == "mlp" else {}),
         },
         pixels=_some_squares(sources[0], backbone),
     )
     top = ", ".join(f"{x:.3f}" for x in head.eigenvalues[:8].tolist())
-    print(f"encoder {published.id}: {args.code_length} coordinates from {len(features)} images, eigenvalues {top}, ...")
+    print(f"encoder {published.id}: {code_length} coordinates from {len(features)} images, eigenvalues {top}, ...")
     print(f"next: eigenlens build --encoder {args.out} --images SOURCE --gallery GALLERY", file=sys.stderr)
     return 0
 
 
+def _backbone(choice: BackboneChoice, sources: Sequence[Source], args: argparse.Namespace, work: Path) -> Encoder:
+    if not args.fine_tune:
+        return open_backbone(choice, work)
+    return fine_tuned_backbone(
+        choice,
+        sources,
+        steps=args.fine_tune,
+        augmentation=AUGMENTATION,
+        seed=args.seed,
+        device=choose_device(args.device),
+        work=work,
+    )
+
+
+def _fit(
+    features: NDArray[np.float32], labels: list[str] | None, args: argparse.Namespace, *, code_length: int
+) -> tuple[HeadSettings, Head]:
+    if args.head == "linear":
+        settings = settle(features, args.positives, labels=labels, given=args)
+        return settings, fit_head(features, settings, code_length=code_length)
+
+    def trained(part: NDArray[np.float32], settings: HeadSettings) -> Hidden:
+        graph = neighbour_graph(part, settings)
+        return train_hidden(
+            part,
+            positives=settings.positives,
+            graph=graph,
+            width=args.hidden_length,
+            steps=args.head_steps,
+            seed=args.seed,
+        )
+
+    def without_held_out(settings: HeadSettings) -> Hidden:
+        return trained(np.delete(features, held_out(len(features)), axis=0), settings)
+
+    settings = settle(features, args.positives, labels=labels, given=args, hidden=without_held_out)
+    return settings, fit_head(features, settings, code_length=code_length, hidden=trained(features, settings))
+
+
 def settle(
-    features: NDArray[np.float32], positives: Positives, *, labels: list[str] | None, given: argparse.Namespace
+    features: NDArray[np.float32],
+    positives: Positives,
+    *,
+    labels: list[str] | None,
+    given: argparse.Namespace,
+    hidden: Callable[[HeadSettings], Hidden] = lambda _: Hidden(),
 ) -> HeadSettings:
-    """The settings: what was given, and for the rest what held-out photographs are found best with."""
+    """The settings: what was given, and for the rest what held-out photographs are found best with.
+
+    Args:
+        hidden: trains a head's layers without those photographs, if there is anything to choose.
+    """
     fixed = {
         name: value for name in ("neighbours", "ridge", "diffusion_time") if (value := getattr(given, name)) is not None
     }
     base = replace(OF_KIND if positives == "neighbours" else HeadSettings(), positives=positives, **fixed)
     if {"ridge", "diffusion_time"} <= fixed.keys() or (positives == "neighbours" and labels is None):
         return base
-    chosen, quality = choose_settings(features, base, fixed=fixed.keys(), labels=labels)
+    chosen, quality = choose_settings(features, base, fixed=fixed.keys(), labels=labels, hidden=hidden(base))
     print(
         f"chosen: ridge {chosen.ridge:g}, diffusion time {chosen.diffusion_time:g}, "
         f"{'' if positives == 'views' else f'{chosen.neighbours} neighbours, '}quality {quality:.3f}",
@@ -168,3 +266,17 @@ def _number(text: str) -> float:
     if not 0 <= number <= 1e6:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1000000")
     return number
+
+
+def _pixels(text: str) -> Pixels:
+    if text in PIXELS:
+        return PIXELS[text]
+    try:
+        mean, std = (tuple(float(x) for x in part.split(",")) for part in text.split("/"))
+    except ValueError:
+        mean = std = ()
+    if not len(mean) == len(std) == 3 or min(std) <= 0:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is none of {', '.join(PIXELS)} and no MEAN/STD as .5,.5,.5/.2,.2,.2"
+        )
+    return Pixels((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 import artifact
 from model.augmentation import augment
+from model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
 from model.config import AugmentationConfig
 from model.errors import ImageError, SourceError
 from model.images.sources import Source, SourceImage, batches
-from model.network import PIXEL_MEAN, PIXEL_STD
 from model.runtime.encoder import Encoder
 from model.training.pairs import stream
 
@@ -168,14 +168,15 @@ def _features(
 
 
 def power_normalise(features: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Square roots of the features (..., length), scaled to unit length.
+    """Square roots of the features (..., length), with their signs, scaled to unit length.
 
     The roots keep a few strong activations from deciding every comparison; the length keeps a photograph of strong
     contrast from weighing more than a faint one.
 
     Source: Perronnin et al., Improving the Fisher kernel for large-scale image classification, ECCV 2010.
     """
-    roots: NDArray[np.float32] = np.sqrt(np.maximum(features, 0), dtype=np.float32)
+    roots: NDArray[np.float32] = np.sqrt(np.abs(features), dtype=np.float32)
     norms: NDArray[np.float32] = np.linalg.norm(roots, axis=-1, keepdims=True).clip(min=1e-12)
+    roots *= np.sign(features)
     roots /= norms
     return roots

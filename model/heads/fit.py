@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from model.errors import TrainingError
+from model.heads.hidden import Hidden
 from model.heads.positives import Positives, pair_moments
 from model.neighbours import nearest_neighbours
 from model.spectrum import rayleigh_ritz
@@ -26,6 +27,7 @@ _PRECISION_AT = 10
 _MAX_QUERIES = 2000
 # One photograph in five is held out.
 _HELD_OUT = 5
+_NONE = Hidden()
 
 
 @dataclass(frozen=True)
@@ -46,36 +48,41 @@ class HeadSettings:
 
 @dataclass(frozen=True)
 class Head:
-    """A linear map from features to codes, code = weight f + offset.
+    """From features to codes, code = weight f + offset; f are the features and, with hidden layers, functions of them.
 
     Attributes:
-        weight, offset: (code_length, length) and (code_length,), float64.
+        weight, offset: (code_length, functions) and (code_length,), float64.
         eigenvalues: (code_length,), descending.
+        hidden: what makes f of the features.
     """
 
     weight: Tensor
     offset: Tensor
     eigenvalues: Tensor
+    hidden: Hidden = _NONE
 
     def codes(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Codes (n, code_length) of features (n, length)."""
-        found = torch.from_numpy(np.asarray(features, dtype=np.float32)) @ self.weight.T.float() + self.offset.float()
+        functions = torch.from_numpy(self.hidden.functions(np.asarray(features, dtype=np.float32)))
+        found = functions @ self.weight.T.float() + self.offset.float()
         return found.numpy()
 
 
-def fit_head(features: NDArray[np.float32], settings: HeadSettings, *, code_length: int) -> Head:
-    """The head of the given settings: the leading eigenfunctions that are linear in the features.
+def fit_head(
+    features: NDArray[np.float32], settings: HeadSettings, *, code_length: int, hidden: Hidden = _NONE
+) -> Head:
+    """The head of the given settings: the leading eigenfunctions that are linear in the features and functions of them.
 
     Args:
         features: (n, 1 + views, length).
 
     Raises: TrainingError, if the features hold no such pairs.
     """
-    graph = _graph(features, settings.neighbours) if settings.positives != "views" else None
-    moments = pair_moments(features, positives=settings.positives, graph=graph)
+    graph = neighbour_graph(features, settings)
+    moments = pair_moments(hidden.functions(features), positives=settings.positives, graph=graph)
     spectrum = rayleigh_ritz(moments, ridge=settings.ridge, one_scale=True)
     weight, offset = spectrum.code_weights(settings.diffusion_time)
-    return Head(weight[:code_length], offset[:code_length], spectrum.eigenvalues[:code_length])
+    return Head(weight[:code_length], offset[:code_length], spectrum.eigenvalues[:code_length], hidden)
 
 
 def choose_settings(
@@ -84,6 +91,7 @@ def choose_settings(
     *,
     fixed: Collection[str] = (),
     labels: Sequence[str] | None = None,
+    hidden: Hidden = _NONE,
     seed: int = 0,
 ) -> tuple[HeadSettings, float]:
     """Ridge, diffusion time and, with labels, the number of neighbours that serve held-out photographs best.
@@ -94,18 +102,18 @@ def choose_settings(
 
     Args:
         base: what is kept of it: the positives, and the settings that `fixed` names.
+        hidden: layers of the head, trained without those that `held_out` names.
 
     Returns: the best settings and their quality.
 
     Raises: TrainingError, if there are too few photographs, or no views where these are needed.
     """
     n = len(features)
-    if n < 2 * _HELD_OUT:
-        raise TrainingError(f"choosing settings needs at least {2 * _HELD_OUT} usable photographs, not {n}")
-    held = np.random.default_rng(seed).permutation(n)[: min(n // _HELD_OUT, _MAX_QUERIES)]
+    held = held_out(n, seed=seed)
     kept = np.setdiff1d(np.arange(n), held)
     quality = _finds_itself(features, held) if labels is None else _finds_its_kind(features, held, kept, labels)
     fitted = features[kept]
+    functions = hidden.functions(fitted)
     counts = [base.neighbours]
     ridges = (base.ridge,) if "ridge" in fixed else RIDGES
     times = (base.diffusion_time,) if "diffusion_time" in fixed else TIMES
@@ -114,12 +122,12 @@ def choose_settings(
     best: tuple[HeadSettings, float] | None = None
     with tqdm(total=len(counts) * len(ridges), desc="choose settings", unit="fit") as bar:
         for count in counts:
-            graph = _graph(fitted, count) if base.positives != "views" else None
-            moments = pair_moments(fitted, positives=base.positives, graph=graph)
+            graph = neighbour_graph(fitted, replace(base, neighbours=count))
+            moments = pair_moments(functions, positives=base.positives, graph=graph)
             for ridge in ridges:
                 spectrum = rayleigh_ritz(moments, ridge=ridge, one_scale=True)
                 for time in times:
-                    found = quality(Head(*spectrum.code_weights(time), spectrum.eigenvalues))
+                    found = quality(Head(*spectrum.code_weights(time), spectrum.eigenvalues, hidden))
                     if best is None or found > best[1]:
                         best = HeadSettings(base.positives, count, ridge, time), found
                 bar.update()
@@ -127,8 +135,18 @@ def choose_settings(
     return best
 
 
-def _graph(features: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    return nearest_neighbours(torch.from_numpy(features[:, 0]), count)
+def held_out(n: int, *, seed: int = 0) -> NDArray[np.int64]:
+    """The photographs among n that settings are chosen by: one in five. Raises: TrainingError, if n is too small."""
+    if n < 2 * _HELD_OUT:
+        raise TrainingError(f"choosing settings needs at least {2 * _HELD_OUT} usable photographs, not {n}")
+    return np.random.default_rng(seed).permutation(n)[: min(n // _HELD_OUT, _MAX_QUERIES)]
+
+
+def neighbour_graph(features: NDArray[np.float32], settings: HeadSettings) -> NDArray[np.int64] | None:
+    """Rows of each image's nearest by its features, (n, neighbours), where positives ask for them."""
+    if settings.positives == "views":
+        return None
+    return nearest_neighbours(torch.from_numpy(features[:, 0]), settings.neighbours)
 
 
 def _finds_itself(features: NDArray[np.float32], held: NDArray[np.int64]) -> Callable[[Head], float]:

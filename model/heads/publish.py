@@ -1,4 +1,4 @@
-"""A backbone with a head as an encoder artifact: served without torch, and small, in half precision."""
+"""A backbone with a head as an encoder artifact: one ONNX file, served without torch."""
 
 from __future__ import annotations
 
@@ -8,50 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
-from torch.nn import functional as F
+from onnx import TensorProto, compose, helper, numpy_helper
 
 import artifact
-from model.export import SPECTRUM_FILE, check_agreement, write_onnx
-from model.heads.backbone import IMAGE_SIZE, NAME, FrozenFeatures, load_frozen
+from model.export import SPECTRUM_FILE, require_agreement
+from model.heads.extractor import OUTPUT
+from model.heads.features import power_normalise
 from model.heads.fit import Head
 from model.runtime.encoder import KIND, ONNX_FILE, Encoder
 
-# Tensors below this many numbers stay in single precision: they take no space worth saving.
-_SMALL = 4096
 _CHECKED = 4
-
-
-class HeadNetwork(nn.Module):
-    """uint8 pixels (n, 224, 224, 3) to codes, linear in the power-normalised features."""
-
-    def __init__(self, backbone: FrozenFeatures, head: Head) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(head.weight.shape[1], head.weight.shape[0])
-        with torch.no_grad():
-            self.head.weight.copy_(head.weight)
-            self.head.bias.copy_(head.offset)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        features = self.backbone(pixels)
-        codes: Tensor = self.head(F.normalize(features.clamp_min(0).sqrt(), dim=1))
-        return codes
-
-
-def open_backbone(directory: Path) -> Encoder:
-    """The backbone as an encoder whose codes are the features, on the runtime that serves; written where it is missing.
-
-    Raises: ModuleNotFoundError, where it is missing and the extra `pretrained` is not installed.
-    """
-    if not (directory / artifact.MANIFEST).exists():
-        backbone = load_frozen()
-        length = backbone.feature_length
-        _publish(backbone, directory, eigenvalues=[1.0] * length, properties={}, made_from={}, pixels=None)
-    return Encoder(directory)
 
 
 def publish_head(
@@ -67,68 +34,66 @@ def publish_head(
     Args:
         backbone: that the features came from.
         properties: what the manifest tells besides the code's length and eigenvalues.
-        pixels: some prepared images, on which torch and the written file must agree.
+        pixels: some prepared images, on which the written file must agree with the head on the backbone's features.
 
     Raises: ArtifactExistsError; EncoderError, if they do not agree.
     """
-    network = HeadNetwork(load_frozen(), head).eval()
     eigenvalues = [round(float(x), 6) for x in head.eigenvalues]
-    return _publish(
-        network,
-        out,
-        eigenvalues=eigenvalues,
-        properties=properties,
-        made_from={"backbone": backbone.id},
-        pixels=pixels[:_CHECKED],
-    )
-
-
-def _publish(
-    network: nn.Module,
-    out: Path,
-    *,
-    eigenvalues: list[float],
-    properties: Mapping[str, object],
-    made_from: Mapping[str, str],
-    pixels: NDArray[np.uint8] | None,
-) -> artifact.Artifact:
     told = {
         "code_length": len(eigenvalues),
-        "image_size": IMAGE_SIZE,
-        "backbone": NAME,
+        "image_size": backbone.image_size,
+        "backbone": backbone.artifact.properties["backbone"],
         **properties,
         "eigenvalues": eigenvalues,
     }
-    if pixels is None:
-        pixels = np.random.default_rng(0).integers(0, 256, (_CHECKED, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    with artifact.publishing(out, kind=KIND, made_from=made_from, properties=told) as directory:
-        write_onnx(network, directory / ONNX_FILE, image_size=IMAGE_SIZE)
-        store_in_half(directory / ONNX_FILE)
+    expected = head.codes(power_normalise(backbone.encode(pixels[:_CHECKED])))
+    with artifact.publishing(out, kind=KIND, made_from={"backbone": backbone.id}, properties=told) as directory:
+        onnx.save(with_head(onnx.load(backbone.artifact.file(ONNX_FILE)), head), directory / ONNX_FILE)
         (directory / SPECTRUM_FILE).write_text(json.dumps({"eigenvalues": eigenvalues}))
         artifact.seal(directory, kind=KIND, properties=told)
-        check_agreement(network, directory, pixels, image_size=IMAGE_SIZE)
+        require_agreement(expected, Encoder(directory, precision="float32").encode(pixels[:_CHECKED]))
         (directory / artifact.MANIFEST).unlink()
     return artifact.read(out, kind=KIND, verify=False)
 
 
-def store_in_half(path: Path) -> None:
-    """Store those weights of an ONNX file in half precision that lose nothing by it; runtimes widen them as they load.
-
-    What is rounded already is found by trying, so that the codes stay what torch computes.
-    """
-    model = onnx.load(path)
-    widened = []
-    for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
-            continue
-        values = numpy_helper.to_array(tensor)
-        half = values.astype(np.float16)
-        if values.size < _SMALL or not np.array_equal(half.astype(np.float32), values):
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
-        widened.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([*widened, *nodes])
-    onnx.save(model, path)
+def with_head(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
+    """The backbone's graph, then power normalisation and the head; each operator means the same from opset 9 on."""
+    model = compose.add_prefix(backbone, "features/", rename_inputs=False)
+    graph = model.graph
+    features = graph.output[0].name
+    length = head.hidden.layers[0][0].shape[1] if head.hidden.layers else head.weight.shape[1]
+    constants = {
+        "head/ones": np.ones((length, 1)),
+        "head/tiny": np.array(1e-24),
+        "head/weight": head.weight.numpy(),
+        "head/offset": head.offset.numpy(),
+    }
+    layers, last = [], "head/unit"
+    for number, (weight, offset) in enumerate(head.hidden.layers):
+        names = [f"head/{number}/{name}" for name in ("weight", "offset", "sum", "out")]
+        constants |= {names[0]: weight.numpy(), names[1]: offset.numpy()}
+        layers.append(helper.make_node("Gemm", [last, *names[:2]], [names[2]], transB=1))
+        layers.append(helper.make_node("Relu", [names[2]], [names[3]]))
+        last = names[3]
+    if layers:
+        layers.append(helper.make_node("Concat", ["head/unit", last], ["head/functions"], axis=1))
+        last = "head/functions"
+    graph.initializer.extend(numpy_helper.from_array(v.astype(np.float32), name) for name, v in constants.items())
+    # The square of a root's length is the sum of what the roots are of.
+    graph.node.extend(
+        [
+            helper.make_node("Abs", [features], ["head/size"]),
+            helper.make_node("Sqrt", ["head/size"], ["head/root"]),
+            helper.make_node("Sign", [features], ["head/sign"]),
+            helper.make_node("Mul", ["head/root", "head/sign"], ["head/signed"]),
+            helper.make_node("MatMul", ["head/size", "head/ones"], ["head/sum"]),
+            helper.make_node("Max", ["head/sum", "head/tiny"], ["head/positive"]),
+            helper.make_node("Sqrt", ["head/positive"], ["head/norm"]),
+            helper.make_node("Div", ["head/signed", "head/norm"], ["head/unit"]),
+            *layers,
+            helper.make_node("Gemm", [last, "head/weight", "head/offset"], [OUTPUT], transB=1),
+        ]
+    )
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", head.weight.shape[0]]))
+    return model

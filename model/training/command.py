@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from model.training.distributed import barrier, process_group, rank
 from model.training.loop import train
 from model.training.pixels import PixelCache, cache_pixels
 from model.training.run import Run
+from model.training.summary import SUMMARY, summarise
 
 EPILOG = """examples:
   eigenlens train --images fashion-mnist:train --config fashion-demo --out runs/fashion
   eigenlens train --images ~/Pictures --out runs/mine --set steps=4000 --set image_size=96
   eigenlens train --images ~/Pictures --out runs/mine --set objective.name=neural-eigenmap
+  eigenlens train --images ~/Pictures --out runs/mine --set backbone=resnet50 --init resnet50.pth --set image_size=224
   eigenlens train --out runs/mine --resume
   torchrun --nproc-per-node 4 -m eigenlens train --images ~/Pictures --out runs/mine
 
@@ -34,6 +37,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="a TOML file or the name of a preset; defaults otherwise")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting of the configuration"
+    )
+    parser.add_argument(
+        "--init",
+        metavar="FILE",
+        help="start the backbone from a checkpoint, .pth or .safetensors (torchvision's and timm's ResNets fit "
+        "backbone=resnet18, 34 or 50; an earlier run's network.safetensors its own backbone), or from `pretrained`, "
+        "the weights that efficientnet-lite0 and timm:NAME come with",
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
@@ -50,14 +60,16 @@ def run(args: argparse.Namespace) -> int:
             train(training_run, _pixels(training_run).pixels, device=device)
             return 0
         training_run = _open(args)
-        if training_run.finished:
+        if training_run.finished and (training_run.path / SUMMARY).exists():
             print(f"the run at {args.out} is finished already", file=sys.stderr)
             barrier()
             return 0
         cache = _pixels(training_run)
         _tell_skipped(cache, training_run)
         barrier()
-        train(training_run, cache.pixels, device=device)
+        if not training_run.finished:
+            train(training_run, cache.pixels, device=device)
+    summarise(training_run, cache.pixels, device=device)
     print(f"trained on {len(cache.pixels)} images; next: eigenlens export {args.out} --out ENCODER", file=sys.stderr)
     return 0
 
@@ -91,10 +103,13 @@ def choose_device(name: str) -> torch.device:
 
 def _open(args: argparse.Namespace) -> Run:
     if args.resume:
-        if args.config or args.set:
-            raise TrainingError("--resume continues with the run's own configuration; leave --config and --set out")
+        if args.config or args.set or args.init:
+            raise TrainingError(
+                "--resume continues with the run's own configuration and weights; leave --config, --set and --init out"
+            )
         return Run(args.out)
     if args.images is None:
         raise TrainingError("give the images to train on with --images SOURCE, or --resume a run")
     source = open_source(args.images)
-    return Run.start(args.out, images=source.name, config=load_config(args.config, args.set))
+    overrides = [*args.set, f"init={json.dumps(args.init)}"] if args.init else args.set
+    return Run.start(args.out, images=source.name, config=load_config(args.config, overrides))

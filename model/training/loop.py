@@ -128,9 +128,11 @@ class Trainer:
         return loss.item(), torch.cat([z_a, z_b])
 
     def restore(self) -> tuple[int, float]:
-        """Step and seconds spent so far, from the checkpoint if there is one."""
+        """Step and seconds spent so far, from the checkpoint if there is one; else the backbone's first weights."""
         state = self.run.load_checkpoint()
         if state is None:
+            if first := self.run.first_weights():
+                self.network.backbone.load_state_dict(first)
             return 0, 0.0
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -11,8 +11,8 @@ from model.augmentation import augment
 from model.config import TrainingConfig
 from model.neighbours import pixel_neighbours
 
-# Keeps the streams of training orders, training pairs and the spectrum apart.
-_STREAMS = {"order": 1, "pairs": 2, "spectrum": 3}
+# Keeps the streams of training orders, training pairs, the spectrum and the summary apart.
+_STREAMS = {"order": 1, "pairs": 2, "spectrum": 3, "summary": 4}
 
 
 def stream(seed: int, name: str, step: int, *, rank: int = 0) -> torch.Generator:

@@ -4,8 +4,10 @@ RUN/
   run.json             images and configuration, written first
   metrics.jsonl        one record a line
   events/              the metrics as TensorBoard events
+  init.safetensors     weights that the backbone starts from, where `init` names any; removed when the run is finished
   checkpoint.pt        replaced atomically; removed when the run is finished
   network.safetensors  final weights
+  summary.json, .png   what the finished run found (model/training/summary.py)
   manifest.json        written last: its presence says that the run is finished
   cache/               decoded images; may be removed, and is made again when needed
 """
@@ -18,16 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import artifact
 from model.backbones import require_backbone
+from model.backbones.checkpoint import first_weights
 from model.config import TrainingConfig, parse_config
 from model.errors import TrainingError
 from model.network import EncoderNetwork
 
 KIND = "run"
 _DESCRIPTION, _METRICS, _WEIGHTS, _CHECKPOINT = "run.json", "metrics.jsonl", "network.safetensors", "checkpoint.pt"
+_FIRST_WEIGHTS = "init.safetensors"
 
 
 class Run:
@@ -48,10 +54,15 @@ class Run:
             raise TrainingError(f"{path / _DESCRIPTION} does not describe a run: start it anew") from None
         self.images = str(images)
         self.config = parse_config(config)
+        self._made_from: dict[str, str] = description.get("made_from", {})
 
     @classmethod
     def start(cls, path: Path, *, images: str, config: TrainingConfig) -> Run:
-        """Make a new run directory. Raises: TrainingError, if anything is there already."""
+        """Make a new run directory; what the backbone starts from is copied into it, so that resuming needs no other.
+
+        Raises: TrainingError, if anything is there already; ConfigError, if there is no such backbone, or the weights
+            that it is to start from do not fit.
+        """
         require_backbone(config.backbone)
         if path.is_dir() and any(path.iterdir()):
             raise TrainingError(f"{path} is not empty: continue that run with --resume, or choose another --out")
@@ -59,7 +70,11 @@ class Run:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainingError(f"a run cannot be kept at {path}: {error.strerror}") from error
-        description = {"images": images, "config": config.model_dump(mode="json")}
+        description: dict[str, Any] = {"images": images, "config": config.model_dump(mode="json")}
+        if config.init is not None:
+            weights, digest = first_weights(config.init, config.backbone)
+            save_file(weights, path / _FIRST_WEIGHTS)
+            description["made_from"] = {"init": digest}
         artifact.write_atomic(path / _DESCRIPTION, json.dumps(description, indent=2).encode())
         return cls(path)
 
@@ -97,6 +112,15 @@ class Run:
             code_length=self.config.code_length,
         )
 
+    def first_weights(self) -> dict[str, Tensor]:
+        """What the backbone starts from; empty for fresh weights. Raises: TrainingError, if it was removed."""
+        if self.config.init is None:
+            return {}
+        try:
+            return load_file(self.path / _FIRST_WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(f"{self.path / _FIRST_WEIGHTS} cannot be read: start the run anew") from error
+
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint: a kill at any moment leaves the old one or the new one."""
         buffer = io.BytesIO()
@@ -133,10 +157,12 @@ class Run:
         artifact.seal(
             self.path,
             kind=KIND,
+            made_from=self._made_from,
             properties={"images": self.images, "config": self.config.model_dump(mode="json")},
             only=(_DESCRIPTION, _METRICS, _WEIGHTS),
         )
-        (self.path / _CHECKPOINT).unlink(missing_ok=True)
+        for name in (_CHECKPOINT, _FIRST_WEIGHTS):
+            (self.path / name).unlink(missing_ok=True)
 
     def load_network(self) -> tuple[artifact.Artifact, EncoderNetwork]:
         """The finished run's artifact and network. Raises: TrainingError, if it is not finished; ArtifactError."""

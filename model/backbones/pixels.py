@@ -1,0 +1,34 @@
+"""The pixels that every backbone takes, and their way to those that a published one was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+# Pixels enter every backbone as (x / 255 - 0.5) / 0.25, whatever the data: nothing to estimate, nothing to lose.
+PIXEL_MEAN = 0.5
+PIXEL_STD = 0.25
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Renormalise(nn.Module):
+    """Pixels as every backbone takes them to (x / 255 - mean) / std, as one that was trained elsewhere expects.
+
+    Args:
+        mean, std: of red, green and blue in 0..1. They are no part of the state: parameter names stay the backbone's.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        wanted_mean, wanted_std = (torch.tensor(list(v), dtype=torch.float64).view(1, 3, 1, 1) for v in (mean, std))
+        self.register_buffer("scale", (PIXEL_STD / wanted_std).float(), persistent=False)
+        self.register_buffer("shift", ((PIXEL_MEAN - wanted_mean) / wanted_std).float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift

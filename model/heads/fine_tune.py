@@ -1,0 +1,90 @@
+"""A pretrained backbone that is trained on the images before it is frozen: a training run like any other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import torch
+
+import artifact
+from model.backbones import build_backbone
+from model.backbones.checkpoint import PRETRAINED
+from model.backbones.efficientnet import EFFICIENTNET
+from model.backbones.timm_models import PREFIX
+from model.config import AugmentationConfig, TrainingConfig
+from model.errors import ConfigError
+from model.heads.frozen import BackboneChoice, publish_backbone
+from model.images.sources import Source, SourceImage
+from model.runtime.encoder import Encoder
+from model.training.loop import train
+from model.training.pixels import cache_pixels
+from model.training.run import Run
+
+# Small enough that what the backbone knows is bent to the images and not forgotten.
+_LEARNING_RATE = 1e-4
+_BATCH = 64
+
+
+class Joined:
+    """Several sources as one."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self.name = ", ".join(source.name for source in sources)
+
+    def __len__(self) -> int:
+        return sum(len(source) for source in self._sources)
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        return chain.from_iterable(self._sources)
+
+
+def fine_tuned_backbone(
+    choice: BackboneChoice,
+    sources: Sequence[Source],
+    *,
+    steps: int,
+    augmentation: AugmentationConfig,
+    seed: int,
+    device: torch.device,
+    work: Path,
+) -> Encoder:
+    """The backbone after so many steps over views of the images, as an encoder whose codes are the features.
+
+    Run and backbone are kept below `work`: an interrupted call carries on, and a finished one is not trained again.
+
+    Raises: ConfigError, if the backbone is a file, which can be run but not trained; SourceError; TrainingError.
+    """
+    advice = f"--fine-tune takes {EFFICIENTNET} or {PREFIX}NAME"
+    if choice.file is not None:
+        raise ConfigError(f"{choice.file} can be run, but not trained: {advice}")
+    size = getattr(build_backbone(choice.name), "image_size", None)
+    if size is None:
+        raise ConfigError(f"'{choice.name}' does not come with weights: {advice}")
+    config = TrainingConfig(
+        seed=seed,
+        backbone=choice.name,
+        init=PRETRAINED,
+        image_size=int(size),
+        augmentation=augmentation,
+        steps=steps,
+        warmup_steps=steps // 10,
+        batch_size=_BATCH,
+        learning_rate=_LEARNING_RATE,
+    )
+    images = Joined(sources)
+    wanted = {"images": images.name, "count": len(images), "config": config.model_dump(mode="json")}
+    key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
+    place, frozen = work / f"fine-tuned-{key}", work / f"fine-tuned-{key}-backbone"
+    if (frozen / artifact.MANIFEST).exists():
+        return Encoder(frozen)
+    run = Run(place) if (place / "run.json").exists() else Run.start(place, images=images.name, config=config)
+    if not run.finished:
+        train(run, cache_pixels(images, side=config.cached_side, directory=run.cache).pixels, device=device)
+    trained, network = run.load_network()
+    told = {"backbone": choice.name, "fine_tune_steps": steps, "run": trained.id}
+    return publish_backbone(network.backbone, frozen, properties=told)

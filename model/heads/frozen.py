@@ -1,0 +1,153 @@
+"""The frozen backbone under a head: one ONNX file from uint8 pixels to features, whatever it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+import artifact
+from model.backbones import pretrained_backbone
+from model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0, fold_normalisation
+from model.errors import ConfigError
+from model.export import ServingNetwork, check_agreement, write_onnx
+from model.heads.extractor import PIXELS, Pixels, pixels_to_features
+from model.runtime.encoder import KIND, ONNX_FILE, Encoder
+
+# Tensors below this many numbers stay in single precision: they take no space worth saving.
+_SMALL = 4096
+_CHECKED = 4
+
+
+@dataclass(frozen=True)
+class BackboneChoice:
+    """What `eigenlens fit --backbone` and the options beside it say.
+
+    Attributes:
+        name: efficientnet-lite0, timm:NAME, or an ONNX file.
+        pixels, image_size, output: of an ONNX file, where it does not say so itself.
+    """
+
+    name: str = EFFICIENTNET
+    pixels: Pixels | None = None
+    image_size: int | None = None
+    output: str | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """The ONNX file, if it is one."""
+        return Path(self.name).expanduser() if self.name.endswith(".onnx") else None
+
+
+def open_backbone(choice: BackboneChoice, work: Path) -> Encoder:
+    """The backbone as an encoder whose codes are the features, kept below `work`; made where it is missing.
+
+    Raises: ConfigError; EncoderError, if an ONNX file does not make features of images; ModuleNotFoundError, where it
+        is missing and its extra is not installed.
+    """
+    told: dict[str, object] = {"backbone": choice.name}
+    if choice.file is None:
+        if (choice.pixels, choice.image_size, choice.output) != (None, None, None):
+            raise ConfigError(f"'{choice.name}' has its own pixels, size and output; these options are for ONNX files")
+    else:
+        try:
+            digest = hashlib.sha256(choice.file.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ConfigError(f"the backbone {choice.file} cannot be read: {error.strerror}") from error
+        told = {
+            "backbone": choice.file.name,
+            "backbone_sha256": digest,
+            "pixels": asdict(choice.pixels or PIXELS["imagenet"]),
+            "size": choice.image_size,
+            "output": choice.output,
+        }
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+    directory = work / f"backbone-{re.sub('[^A-Za-z0-9._]+', '-', str(told['backbone']))}-{key}"
+    if (directory / artifact.MANIFEST).exists():
+        return Encoder(directory)
+    if choice.file is None:
+        return publish_backbone(pretrained_backbone(choice.name), directory, properties=told)
+    return _publish_file(choice, choice.file, directory, properties=told)
+
+
+def told_of(backbone: Encoder) -> str:
+    """What a person can check: the input with the scale of its pixels, and the number of features."""
+    told, side = backbone.artifact.properties, backbone.image_size
+    scale = f", fed as (rgb / 255 - {told['pixels']['mean']}) / {told['pixels']['std']}" if "pixels" in told else ""
+    return f"{side} x {side} pixels{scale}, {backbone.code_length} features"
+
+
+def publish_backbone(backbone: nn.Module, directory: Path, *, properties: Mapping[str, object]) -> Encoder:
+    """Publish a network with `feature_length` and `image_size` as an encoder whose codes are its features."""
+    size, length = int(backbone.image_size), int(backbone.feature_length)  # type: ignore[arg-type]  # as it has to have
+    network = ServingNetwork(round_weights(backbone.eval())).eval()
+    told = _described(length, size, properties)
+    with artifact.publishing(directory, kind=KIND, properties=told) as staging:
+        write_onnx(network, staging / ONNX_FILE, image_size=size)
+        store_in_half(staging / ONNX_FILE)
+        artifact.seal(staging, kind=KIND, properties=told)
+        pixels = np.random.default_rng(0).integers(0, 256, (_CHECKED, size, size, 3), dtype=np.uint8)
+        check_agreement(network, staging, pixels, image_size=size)
+        (staging / artifact.MANIFEST).unlink()
+    return Encoder(directory)
+
+
+def _publish_file(choice: BackboneChoice, file: Path, directory: Path, *, properties: Mapping[str, object]) -> Encoder:
+    found = pixels_to_features(
+        file, pixels=choice.pixels or PIXELS["imagenet"], image_size=choice.image_size, output=choice.output
+    )
+    told = _described(found.length, found.image_size, properties)
+    with artifact.publishing(directory, kind=KIND, properties=told) as staging:
+        onnx.save(found.model, staging / ONNX_FILE)
+    return Encoder(directory)
+
+
+def _described(length: int, image_size: int, properties: Mapping[str, object]) -> dict[str, object]:
+    return {"code_length": length, "image_size": image_size, **properties, "eigenvalues": [1.0] * length}
+
+
+def round_weights(backbone: nn.Module) -> nn.Module:
+    """EfficientNet-Lite0 as it is served: batch normalisation folded into the convolutions, weights rounded to half.
+
+    Rounded here and not at export, so that heads are fitted to the very features that they will meet, and the encoder's
+    file takes half the space. Other backbones are left as they are.
+    """
+    if isinstance(backbone, EfficientNetLite0):
+        fold_normalisation(backbone)
+        with torch.no_grad():
+            for weight in backbone.parameters():
+                weight.copy_(weight.half().float())
+    return backbone.requires_grad_(False)
+
+
+def store_in_half(path: Path) -> None:
+    """Store those weights of an ONNX file in half precision that lose nothing by it; runtimes widen them as they load.
+
+    What is rounded already is found by trying, so that the codes stay what torch computes.
+    """
+    model = onnx.load(path)
+    widened = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.size < _SMALL or not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        widened.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*widened, *nodes])
+    onnx.save(model, path)
