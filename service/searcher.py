@@ -17,6 +17,7 @@ from index.delta import Delta
 from index.errors import ResultCountError
 from index.filters import Filter
 from index.generation import Generation
+from index.gpu import Gpu, device_name
 from index.plan import Plan
 from index.selection import Selection
 from model.runtime.encoder import Encoder
@@ -155,9 +156,22 @@ class Found:
 class Searcher:
     """Holds the current snapshot of a gallery. Readers take it without a lock: one reference is read or the other."""
 
-    def __init__(self, gallery: Gallery, *, runtime: str = "onnxruntime", streams: int = 1, max_batch: int = 1) -> None:
-        """For a gallery, whose encoder is run as Encoder takes it and made ready for batches of up to `max_batch`."""
+    def __init__(
+        self,
+        gallery: Gallery,
+        *,
+        gpu: Gpu | None = None,
+        runtime: str = "onnxruntime",
+        streams: int = 1,
+        max_batch: int = 1,
+    ) -> None:
+        """For a gallery, whose encoder is run as Encoder takes it and made ready for batches of up to `max_batch`.
+
+        Args:
+            gpu: that searches what it can; the CPU does when None.
+        """
         self.gallery, self._runtime, self._streams, self._max_batch = gallery, runtime, streams, max_batch
+        self._gpu = gpu
         self.records = Records(gallery.store)
         self._snapshot: Snapshot | None = None
         self._position = Position(0, 0)
@@ -175,7 +189,7 @@ class Searcher:
         """Open the current generation, warm its encoder up and serve it. Raises: GalleryError; ArtifactError."""
         with self._switching:
             self._followed = self.gallery.current()
-            number, generation = self.gallery.open_current()
+            number, generation = self.gallery.open_current(gpu=self._gpu)
             old = self._snapshot
             if old is not None and old.encoder.id == generation.encoder_id:
                 encoder = old.encoder
@@ -195,6 +209,11 @@ class Searcher:
             len(delta),
             generation.lengths,
         )
+        if self._gpu is not None:
+            log.info("the GPU searches the lengths %s", generation.lengths_on_gpu)
+        measured, searched = generation.calibration.device, device_name(self._gpu)
+        if measured != searched:
+            log.warning("its latencies were measured on the %s; a rebuild measures them on the %s", measured, searched)
 
     def follow(self) -> None:
         """Serve what other processes published, activated, added or removed; keep to what is served if that fails."""

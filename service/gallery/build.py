@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from index.arrangement import arrange
 from index.codes import Codes, writing_codes
 from index.generation import Generation, build_generation, choose_lengths
+from index.gpu import Gpu
 from index.kinds import choose_indexes
 from model.errors import ImageError
 from model.images.decode import load_square
@@ -76,6 +77,7 @@ def publish_generation(
     *,
     lengths: Sequence[int] | None = None,
     kinds: Mapping[int, str] | None = None,
+    gpu: Gpu | None = None,
     switch: Callable[[int], None] | None = None,
 ) -> int:
     """Build the next generation from everything in the store and switch to it; the caller holds the writer's lock.
@@ -86,6 +88,7 @@ def publish_generation(
     Args:
         lengths: prefix lengths; when None those of the current generation, or the usual ones for another encoder.
         kinds: index kind of some of the lengths; what suits the gallery for the others.
+        gpu: for the indexes, and for the searches that calibration measures; the CPU when None.
         switch: called with the number of the new generation, to activate it; the gallery's own `activate` when None.
 
     Returns: the number of the new generation.
@@ -101,7 +104,7 @@ def publish_generation(
     previous = None if current is None else current.codes
     keys, removal = _encode_missing(gallery, encoder, previous, progress)
     number = gallery.next_number()
-    codes = _assemble(gallery, encoder, previous, keys, name=f"{number:06d}", progress=progress)
+    codes = _assemble(gallery, encoder, previous, keys, name=f"{number:06d}", gpu=gpu, progress=progress)
     progress.start("index", len(chosen))
     build_generation(
         gallery.generation_path(number),
@@ -110,6 +113,7 @@ def publish_generation(
         kinds=kinds,
         metadata=gallery.store.metadata_of(codes.keys),
         removal=removal,
+        gpu=gpu,
         on_progress=lambda done, total: progress.advance(1),
     )
     (switch or gallery.activate)(number)
@@ -176,6 +180,7 @@ def _assemble(
     keys: NDArray[np.int64],
     *,
     name: str,
+    gpu: Gpu | None,
     progress: Progress,
 ) -> Codes:
     """One codes artifact for all images, near ones together; the previous one itself where nothing changed."""
@@ -185,7 +190,7 @@ def _assemble(
         return previous
     progress.start("assemble", len(keys))
     path = gallery.codes / name
-    order = arrange(lambda start, stop: _codes_of(gallery, encoder, previous, keys[start:stop]), len(keys))
+    order = arrange(lambda start, stop: _codes_of(gallery, encoder, previous, keys[start:stop]), len(keys), gpu=gpu)
     with writing_codes(path, count=len(keys), code_length=encoder.code_length, encoder_id=encoder.id) as writer:
         for start in range(0, len(keys), _ASSEMBLED):
             batch = keys[order[start : start + _ASSEMBLED]]
