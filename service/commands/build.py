@@ -114,6 +114,11 @@ class ProgressBar(Progress):
         if self._bar is not None:
             self._bar.update(count)
 
+    def tell(self, text: str) -> None:
+        """Something to know before the next stage."""
+        self._close()
+        print(text, file=sys.stderr)
+
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -22,6 +22,7 @@ from model.runtime.encoder import Encoder
 from service.errors import GalleryError, ImageContentGoneError, ImageNotFoundError
 from service.gallery.intake import take_in
 from service.gallery.layout import Gallery
+from service.gallery.room import require_room
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,9 @@ class Progress:
 
     def advance(self, count: int) -> None:
         """So many more items of the stage are done."""
+
+    def tell(self, text: str) -> None:
+        """Something to know before the next stage."""
 
 
 def add_images(gallery: Gallery, encoder: Encoder, source: Source, progress: Progress) -> Report:
@@ -94,13 +98,16 @@ def publish_generation(
     Returns: the number of the new generation.
 
     Raises: CodesError, for a length that codes do not have; IndexKindError; GalleryError, if there is no image, or one
-        that has to be encoded cannot be.
+        that has to be encoded cannot be; NoRoomError.
     """
     current = _current_generation(gallery, encoder)
     if lengths is None and current is not None:
         lengths = current.lengths
     chosen = choose_lengths(encoder.code_length, lengths)
-    choose_indexes(gallery.store.count(), lengths=chosen, kinds=kinds)
+    count = gallery.store.count()
+    specs = choose_indexes(count, lengths=chosen, kinds=kinds, gpu=gpu is not None)
+    told = require_room(gallery.root, specs, count=count, code_length=encoder.code_length)
+    progress.tell(f"the generation takes {told}")
     previous = None if current is None else current.codes
     keys, removal = _encode_missing(gallery, encoder, previous, progress)
     number = gallery.next_number()

@@ -45,6 +45,10 @@ class JobProgress(Progress):
         if time.monotonic() - self._recorded >= _RECORD_EVERY_S or self._done >= self._total:
             self._record()
 
+    def tell(self, text: str) -> None:
+        """Something to know before the next stage."""
+        logging.info(text)
+
     def _record(self) -> None:
         self._jobs.progress(self._job_id, stage=self._stage, done=self._done, total=self._total)
         self._recorded = time.monotonic()
