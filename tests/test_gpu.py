@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -228,6 +229,7 @@ def test_searches_of_several_threads_come_one_after_the_other(tmp_path: Path, mo
     def alone(search: Callable[..., Any]) -> Callable[..., Any]:
         def searching(*given: Any, **more: Any) -> Any:
             assert inside.acquire(blocking=False), "two searches at once"
+            time.sleep(0.001)
             try:
                 return search(*given, **more)
             finally:

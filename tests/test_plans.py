@@ -125,12 +125,15 @@ def test_what_a_quick_search_finds_says_what_the_exact_one_leaves_out(
     assert all((bound > -1).all() for bound in asked)
 
 
-def test_an_index_of_a_prefix_that_prunes_is_not_told_scores_of_full_codes(tmp_path: Path) -> None:
+def test_an_index_of_a_prefix_that_prunes_is_not_told_scores_of_full_codes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They may be higher than any of the prefix's, which then leaves out too much."""
+    monkeypatch.setattr("index.generation._GOOD_GUESS", 0.0)
     codes = random_codes(0, 400)
-    codes[:, 4:] *= 10  # what the prefix does not hold decides
-    codes[:200] = codes[200:]
+    codes[:, 4:] = 100  # full codes are all alike, and prefixes are not
     generation = generation_of(tmp_path, codes, "panorama", length=4)
+    assert generation._guess(10) is not None
     queries = codes[200:205]
     scores, rows = generation.search(queries, plan=Plan(4, "panorama"), k=10)
     cosines = oracles.cosine(queries, generation.codes.codes, length=4)
