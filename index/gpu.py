@@ -24,18 +24,20 @@ class Gpu:
     """The first GPU.
 
     Attributes:
-        lock: to hold while a copy is searched; those of one GPU share memory that serves one call at a time.
+        lock: to hold while a copy is made, searched or freed: all share resources that serve one call at a time. The
+            same thread may take it again, since Python may free a copy at any moment.
     """
 
     def __init__(self, copy: Callable[[faiss.Index], faiss.Index]) -> None:
         """`copy` copies a FAISS index to the GPU and raises a RuntimeError, as FAISS does, where that fails."""
         self._copy = copy
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
 
     def copy_of(self, index: faiss.Index, name: str) -> faiss.Index | None:
         """The index on the GPU; None, and a line in the log that has its name, if there is no room for it."""
         try:
-            return self._copy(index)
+            with self.lock:
+                return self._copy(index)
         except RuntimeError as error:
             log.warning("%s stays on the CPU: %s", name, error)
             return None

@@ -28,9 +28,13 @@ class GpuIndex(PrefixIndex):
 
     def __init__(self, index: PrefixIndex, copy: faiss.Index, gpu: Gpu) -> None:
         """Search `copy`, on the GPU, or `index`."""
-        super().__init__(index.index, index.spec, index.codes)
-        self._there = PrefixIndex(copy, index.spec, index.codes)
         self._gpu = gpu
+        self._there = PrefixIndex(copy, index.spec, index.codes)
+        super().__init__(index.index, index.spec, index.codes)
+
+    def __del__(self) -> None:
+        with self._gpu.lock:
+            del self._there
 
     def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
         """As PrefixIndex.run. The GPU knows no selections: it finds as many more as these leave out, to be dropped."""

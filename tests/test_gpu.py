@@ -215,7 +215,10 @@ def test_a_search_that_finds_no_memory_is_done_on_the_cpu(
     np.testing.assert_array_equal(there.search(queries, plan=plan, k=5)[1], expected[1])
     np.testing.assert_array_equal(index.search(queries, 5)[1], here._require(8).search(queries, 5)[1])
     assert "a search runs on the CPU: alloc fail" in caplog.text
-    assert not index._gpu.lock.locked()
+    again = threading.Thread(target=lambda: index.search(queries, 5), daemon=True)
+    again.start()
+    again.join(10)
+    assert not again.is_alive(), "the lock is free again"
 
 
 def test_searches_of_several_threads_come_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,6 +250,26 @@ def test_searches_of_several_threads_come_one_after_the_other(tmp_path: Path, mo
         found = list(pool.map(lambda ask: there.search(ask[1], plan=ask[0], k=10)[0], asked))
     for (plan, query), scores in zip(asked, found, strict=True):
         np.testing.assert_allclose(scores, here.search(query, plan=plan, k=10)[0], atol=TOLERANCE)
+
+
+def test_no_copy_is_made_or_freed_while_another_is_searched(tmp_path: Path) -> None:
+    there = on_gpu(generation_of(tmp_path, random_codes(0, 300), "ivf"))
+    gpu, held = of_gpu(there)._gpu, [of_gpu(there)]
+    there._indexes.clear()
+    made: list[faiss.Index | None] = []
+    with gpu.lock:
+        threads = [
+            threading.Thread(target=held.clear),
+            threading.Thread(target=lambda: made.append(gpu.copy_of(faiss.IndexFlatIP(4), "an index"))),
+        ]
+        for thread in threads:
+            thread.start()
+            thread.join(0.2)
+            assert thread.is_alive()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert made[0] is not None
 
 
 def test_a_build_trains_and_measures_there_and_writes_the_same_indexes(
