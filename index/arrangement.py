@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from index.clustering import nearest, two_level_centroids
 from index.codes import Floats, unit_prefix
+from index.gpu import Gpu
 
 _WORTH_GROUPS = 20_000
 _GROUPING_LENGTH = 32
@@ -27,11 +28,14 @@ def sample_size(count: int) -> int:
     return min(_MOST_QUERIES, count // 10) if count >= _FEWEST_CODES else 0
 
 
-def arrange(read: Callable[[int, int], Floats], count: int, *, seed: int = 0) -> NDArray[np.int64]:
+def arrange(
+    read: Callable[[int, int], Floats], count: int, *, seed: int = 0, gpu: Gpu | None = None
+) -> NDArray[np.int64]:
     """The order in which to write `count` codes: for each row the place that its code has now, (count,).
 
     Args:
         read: the codes at the places from start to stop, (stop - start, code_length).
+        gpu: that computes which are near; the CPU when None.
     """
     order = np.random.default_rng(seed).permutation(count)
     if count < _WORTH_GROUPS:
@@ -40,8 +44,11 @@ def arrange(read: Callable[[int, int], Floats], count: int, *, seed: int = 0) ->
     # Places for the k-means sample come in one run of the random order, sorted: reads go forwards.
     trained = np.sort(order[: min(kept, _VECTORS_PER_GROUP * _GROUPS)])
     sample = np.concatenate([_prefix(_pick(read, part)) for part in np.array_split(trained, 64)])
-    groups = two_level_centroids(sample, _GROUPS, seed=seed)  # those of a section are numbered one after the other
-    ranks = np.concatenate([nearest(groups, _prefix(read(i, min(i + _CHUNK, count)))) for i in range(0, count, _CHUNK)])
+    groups = two_level_centroids(
+        sample, _GROUPS, seed=seed, gpu=gpu
+    )  # those of a section are numbered one after the other
+    starts = range(0, count, _CHUNK)
+    ranks = np.concatenate([nearest(groups, _prefix(read(i, min(i + _CHUNK, count))), gpu=gpu) for i in starts])
     grouped = order[:kept]
     return np.concatenate([grouped[np.argsort(ranks[grouped], kind="stable")], order[kept:]])
 

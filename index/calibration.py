@@ -77,12 +77,14 @@ class Calibration:
         efforts: default effort of each index, as "length kind".
         queries: how many queries recall was measured on.
         seconds: that measuring took.
+        device: that searched while it was measured, "cpu" or "gpu", where the GPU can.
     """
 
     measured: tuple[Measured, ...]
     efforts: Mapping[str, int]
     queries: int
     seconds: float = 0.0
+    device: str = "cpu"
 
     def default_effort(self, spec: IndexSpec) -> int:
         """The effort of an index where none is asked for."""
@@ -148,6 +150,7 @@ class Calibration:
         return {
             "queries": self.queries,
             "seconds": self.seconds,
+            "device": self.device,
             "efforts": dict(self.efforts),
             "measured": [
                 {**asdict(m), "recall": {str(k): asdict(recall) for k, recall in m.recall.items()}}
@@ -168,7 +171,7 @@ class Calibration:
             )
             for entry in given["measured"]
         )
-        return cls(measured, given["efforts"], given["queries"], given["seconds"])
+        return cls(measured, given["efforts"], given["queries"], given["seconds"], given.get("device", "cpu"))
 
 
 def is_plain(plan: Plan) -> bool:

@@ -100,8 +100,13 @@ class Calibrator:
             self._efforts[effort_name(spec)] = next(effort for effort, mean in reached if mean >= enough)
         self._measured[spec] = [*measured, *self._plain(index)]
 
-    def result(self, sizes: Mapping[IndexSpec, int]) -> Calibration:
-        """The front over all indexes, and every plain plan; `sizes` are those of the indexes' files, in bytes."""
+    def result(self, sizes: Mapping[IndexSpec, int], *, device: str = "cpu") -> Calibration:
+        """The front over all indexes, and every plain plan.
+
+        Args:
+            sizes: of the indexes' files, in bytes.
+            device: that searched.
+        """
         everything = [
             replace(m, bytes_per_image=round(self._bytes(m.plan, size), 1))
             for spec, size in sizes.items()
@@ -112,7 +117,8 @@ class Calibrator:
         for m in everything:
             if m.plan in front or is_plain(m.plan) or m.exact:
                 kept[m.plan] = m
-        return Calibration(tuple(kept.values()), self._efforts, len(self._queries), round(self._spent_s, 1))
+        measured, seconds = tuple(kept.values()), round(self._spent_s, 1)
+        return Calibration(measured, self._efforts, len(self._queries), seconds, device)
 
     def _bytes(self, plan: Plan, size: int) -> float:
         codes = 2 * self._codes.code_length if plan.rerank_length is not None else 0
@@ -164,12 +170,14 @@ class Calibrator:
         if queries is None:
             queries = min(_TIMED_QUERIES, max(_FEWEST_TIMED, len(self._codes) // 100))
         k = min(10, index.count)
+        full = index.spec.length == self._codes.code_length
+        pruned = index.kind.prunes and full and len(self._scores) > 0
         started = time.perf_counter()
         for number in range(queries + _WARM_UP):
             place = number % len(self._timed)
             query = self._timed[place][None]
             begun = time.perf_counter()
-            if index.kind.prunes and len(self._scores):  # a quick search tells the k-th score, or nearly, in no time
+            if pruned:  # a quick search tells the k-th score, or nearly, in no time
                 index.search_above(query, k, least=self._scores[place, k - 1 : k])
             else:
                 index.run(query, plan=plan, k=k)

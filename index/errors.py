@@ -45,6 +45,10 @@ class EffortError(SearchError, ValueError):
     """An effort for an index that has none, or below 1."""
 
 
+class NoGpuError(SearchError):
+    """A GPU was asked for, and FAISS sees none."""
+
+
 class FilterError(SearchError, ValueError):
     """A filter on metadata is not understood, or is too large."""
 

@@ -19,6 +19,8 @@ from index.codes import Codes
 from index.eigenfunctions import Eigenfunctions, write_eigenfunctions
 from index.errors import CodesError, EffortError, PrefixLengthError, RerankLengthError, ResultCountError
 from index.exact import best_of_runs
+from index.gpu import Gpu, device_name
+from index.gpu_index import GpuIndex, on_gpu
 from index.kinds import IndexSpec, choose_indexes, require_kind
 from index.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, Plan
 from index.prefix_index import TRAINING_VECTORS, Builder, PrefixIndex, file_name, open_prefix_index
@@ -54,6 +56,7 @@ def build_generation(
     metadata: Iterable[Mapping[str, Any]] = (),
     queries: NDArray[np.float32] | None = None,
     removal: int = 0,
+    gpu: Gpu | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> artifact.Artifact:
     """Build, calibrate and publish the indexes of `codes` at `path`, whole or not at all.
@@ -64,6 +67,7 @@ def build_generation(
         metadata: of the images, in the order of rows, to filter by.
         queries: codes to calibrate with, (q, code_length); some of the codes, held out meanwhile, when None.
         removal: number of the last removal of images that the codes have in them.
+        gpu: for k-means, and for the searches that are measured; the CPU when None.
         on_progress: called with (indexes built, indexes in all) after each.
 
     Raises: ArtifactExistsError; CodesError, if there are no codes; IndexKindError.
@@ -71,7 +75,7 @@ def build_generation(
     if len(codes) == 0:
         raise CodesError("there are no codes to index; add images first")
     sample = codes.sample(TRAINING_VECTORS)
-    specs = choose_indexes(len(codes), lengths=lengths, kinds=kinds)
+    specs = choose_indexes(len(codes), lengths=lengths, kinds=kinds, gpu=gpu is not None)
     properties: dict[str, Any] = {
         "count": len(codes),
         "code_length": codes.code_length,
@@ -85,14 +89,14 @@ def build_generation(
         calibrator = Calibrator(codes, queries=queries)
         sizes: dict[IndexSpec, int] = {}
         for done, spec in enumerate(specs, start=1):
-            builder = Builder(codes, spec, sample=sample)
+            builder = Builder(codes, spec, sample=sample, gpu=gpu)
             builder.add(0, calibrator.held_in)
-            calibrator.measure(PrefixIndex(builder.index, spec, codes))
+            calibrator.measure(on_gpu(PrefixIndex(builder.index, spec, codes), gpu))
             builder.add(calibrator.held_in, len(codes))
             sizes[spec] = builder.write(directory)
             if on_progress is not None:
                 on_progress(done, len(specs))
-        properties["calibration"] = calibrator.result(sizes).to_json()
+        properties["calibration"] = calibrator.result(sizes, device=device_name(gpu)).to_json()
         write_attributes(directory, metadata)
         write_eigenfunctions(directory, codes, sample=sample)
     return artifact.read(path, kind=KIND, verify=False)
@@ -109,8 +113,8 @@ class Generation:
         eigenfunctions: what its coordinates look like; None in a generation of an earlier version.
     """
 
-    def __init__(self, path: Path, codes: Codes, *, verify: bool = True) -> None:
-        """Open the generation at `path` over the codes it was built from.
+    def __init__(self, path: Path, codes: Codes, *, verify: bool = True, gpu: Gpu | None = None) -> None:
+        """Open the generation at `path` over the codes it was built from, to be searched on the GPU where it can.
 
         Raises: ArtifactError, which names a missing or damaged file; CodesError, if these are other codes.
         """
@@ -122,12 +126,9 @@ class Generation:
         self.encoder_id = codes.encoder_id
         self.specs = tuple(IndexSpec(**entry) for entry in self.artifact.properties["indexes"])
         self.lengths: tuple[int, ...] = tuple(spec.length for spec in self.specs)
+        self._gpu = gpu
         self._opening = threading.Lock()
-        self._indexes = {
-            spec.length: open_prefix_index(self.artifact, spec, codes)
-            for spec in self.specs
-            if require_kind(spec.kind).mapped
-        }
+        self._indexes = {spec.length: self._open(spec) for spec in self.specs if require_kind(spec.kind).mapped}
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
         self.attributes = Attributes(path, count=len(codes))
         found = Eigenfunctions.are_in(self.artifact)
@@ -140,6 +141,11 @@ class Generation:
     def code_length(self) -> int:
         """Coordinates of a full code."""
         return self.codes.code_length
+
+    @property
+    def lengths_on_gpu(self) -> tuple[int, ...]:
+        """The prefix lengths of which the GPU has a copy."""
+        return tuple(length for length, index in self._indexes.items() if isinstance(index, GpuIndex))
 
     def warm_up(self) -> None:
         """Open what a search needs for which nothing is asked, so that the first one does not wait for it."""
@@ -228,7 +234,8 @@ class Generation:
             if plan.rerank_length is None:
                 return scores, rows
             return rerank(queries, rows, self.codes.codes, length=plan.rerank_length, k=k)
-        if index.kind.prunes and plan.rerank_length is None and not worth_a_team(queries):
+        full = plan.prefix_length == self.code_length  # of a shorter prefix the quick search knows no scores
+        if index.kind.prunes and full and plan.rerank_length is None and not worth_a_team(queries):
             return self._pruned(index, queries, k=k, selection=selection)
         return index.run(queries, plan=plan, k=k, selection=selection)
 
@@ -273,6 +280,9 @@ class Generation:
         if found is None:
             spec = self._spec(length)
             with self._opening:
-                found = self._indexes.get(length) or open_prefix_index(self.artifact, spec, self.codes)
+                found = self._indexes.get(length) or self._open(spec)
                 self._indexes[length] = found
         return found
+
+    def _open(self, spec: IndexSpec) -> PrefixIndex:
+        return on_gpu(open_prefix_index(self.artifact, spec, self.codes), self._gpu)

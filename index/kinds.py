@@ -38,6 +38,7 @@ class Kind:
         most: results that it gives at once at most; None without a limit.
         mapped: whether FAISS maps its file; one that it reads into memory is opened by the first search that needs it.
         prunes: whether it leaves out early what cannot score as high as is known to be had.
+        gpu: whether FAISS can search it on a GPU.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Kind:
     most: int | None = None
     mapped: bool = True
     prunes: bool = False
+    gpu: bool = False
 
     @property
     def exact(self) -> bool:
@@ -81,12 +83,12 @@ def _fast_scan(count: int, length: int) -> str:
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("flat", None, False, lambda count, length: "Flat"),
+        Kind("flat", None, False, lambda count, length: "Flat", gpu=True),
         Kind("panorama", None, False, _panorama, most=_PANORAMA_BATCH, mapped=False, prunes=True),
         Kind("half", None, True, None),
         Kind("sq8", None, True, lambda count, length: "SQ8"),
-        Kind("ivf", "nprobe", False, lambda count, length: f"{_lists(count)},Flat"),
-        Kind("ivf-sq8", "nprobe", True, lambda count, length: f"{_lists(count)},SQ8"),
+        Kind("ivf", "nprobe", False, lambda count, length: f"{_lists(count)},Flat", gpu=True),
+        Kind("ivf-sq8", "nprobe", True, lambda count, length: f"{_lists(count)},SQ8", gpu=True),
         Kind("ivf-pq", "nprobe", True, _fast_scan, mapped=False),
         Kind("ivf-rabitq", "nprobe", True, lambda count, length: f"{_lists(count)},RaBitQ"),
         Kind("hnsw", "efSearch", True, lambda count, length: "HNSW16,SQ8"),
@@ -110,9 +112,12 @@ class IndexSpec:
 
 
 def choose_indexes(
-    count: int, *, lengths: Sequence[int], kinds: Mapping[int, str] | None = None
+    count: int, *, lengths: Sequence[int], kinds: Mapping[int, str] | None = None, gpu: bool = False
 ) -> tuple[IndexSpec, ...]:
     """The indexes to build for `count` codes: one for each length, of the kind asked for or the one that suits.
+
+    Args:
+        gpu: whether a GPU searches them, where it can.
 
     Raises: IndexKindError, for an unknown kind, or one for a length that is not built.
     """
@@ -124,16 +129,20 @@ def choose_indexes(
             raise IndexKindError(
                 f"kind '{kind}' for length {length}, which is not built: {', '.join(map(str, lengths))}"
             )
-    return tuple(IndexSpec(n, wanted.get(n) or _suitable(count, n, full=n == max(lengths))) for n in sorted(lengths))
+    full = max(lengths)
+    return tuple(IndexSpec(n, wanted.get(n) or _suitable(count, n, full=n == full, gpu=gpu)) for n in sorted(lengths))
 
 
-def _suitable(count: int, length: int, *, full: bool) -> str:
-    """What suits: exact scans of few codes, lists of many; of full codes what finds the true nearest."""
+def _suitable(count: int, length: int, *, full: bool, gpu: bool) -> str:
+    """What suits: exact scans of few codes, lists of many; of full codes what finds the true nearest.
+
+    A GPU knows neither an index that prunes nor 4 bits a coordinate.
+    """
     if full:
-        return "half" if count > _MOST_IN_MEMORY else "panorama" if length >= 16 else "flat"
+        return "half" if count > _MOST_IN_MEMORY else "panorama" if length >= 16 and not gpu else "flat"
     if count < _WORTH_LISTS:
         return "flat"
-    return "ivf-pq" if length >= _WORTH_4_BITS else "ivf-sq8"
+    return "ivf-pq" if length >= _WORTH_4_BITS and not gpu else "ivf-sq8"
 
 
 def search_parameters(

@@ -14,6 +14,7 @@ from artifact import Artifact
 from index.clustering import two_level_centroids
 from index.codes import Codes, unit_prefix
 from index.errors import SearchError
+from index.gpu import Gpu, flat_index
 from index.kinds import IndexSpec, require_kind, search_parameters
 from index.plan import Plan
 from index.rerank import rerank
@@ -51,8 +52,10 @@ class Builder:
     Memory: the index itself and a sample of the codes to train it; the codes are read in chunks.
     """
 
-    def __init__(self, codes: Codes, spec: IndexSpec, *, sample: NDArray[np.float16], seed: int = 0) -> None:
-        """Train on a fair sample of the codes, (m, code_length)."""
+    def __init__(
+        self, codes: Codes, spec: IndexSpec, *, sample: NDArray[np.float16], seed: int = 0, gpu: Gpu | None = None
+    ) -> None:
+        """Train on a fair sample of the codes, (m, code_length); k-means runs on the GPU where there is one."""
         self._codes, self._spec, self._kind = codes, spec, require_kind(spec.kind)
         if self._kind.factory is None:
             self.index = codes.scan(0)
@@ -72,12 +75,12 @@ class Builder:
                 graph.hnsw.efConstruction = _EF_CONSTRUCTION
                 graph.hnsw.efSearch = _EF_ASSIGNMENT
                 with all_cores():
-                    graph.add(two_level_centroids(vectors, int(self.index.nlist), seed=seed))
+                    graph.add(two_level_centroids(vectors, int(self.index.nlist), seed=seed, gpu=gpu))
         if isinstance(self.index, faiss.IndexIVFPQFastScan):
             self.index.pq.cp.min_points_per_centroid = 1
         if not self.index.is_trained:
             with all_cores():
-                self.index.train(vectors)
+                _train(self.index, vectors, gpu)
 
     def add(self, start: int, stop: int) -> None:
         """Add the rows from start to stop; they come in the order of rows."""
@@ -102,6 +105,7 @@ class PrefixIndex:
 
     Attributes:
         spec: its length and kind.
+        index: FAISS's.
         max_effort: at which it looks at everything; None where its kind has no effort.
     """
 
@@ -118,7 +122,7 @@ class PrefixIndex:
             self.max_effort = self.count
             # A graph may hold nodes that no path leads to: looking at everything goes through its vectors.
             self._exhaustive = PrefixIndex(faiss.downcast_index(index.storage), IndexSpec(spec.length, "sq8"), codes)
-        self._index = index
+        self.index = index
         # Full codes in, prefixes sliced and normalised inside, a shortlist rescored from the mapped codes: one call.
         first = faiss.IndexPreTransform(index)
         first.prepend_transform(faiss.NormalizationTransform(spec.length, 2.0))
@@ -155,7 +159,7 @@ class PrefixIndex:
             queries: codes, (q, code_length); sliced and normalised here.
             effort: of an index that has one; the maximum when None. It grows as a selection leaves fewer rows.
         """
-        effort = self._raised(effort, selection)
+        effort = self.raised(effort, selection)
         if self._exhaustive is not None and effort == self.count:
             return self._exhaustive.search(queries, k, selection=selection)
         prefixes = unit_prefix(queries, self.spec.length)
@@ -163,7 +167,7 @@ class PrefixIndex:
         with all_cores(worth_a_team(queries)):
             if self._is_whole(effort):
                 return self._search_all_lists(prefixes, k, parameters)
-            scores, rows = self._index.search(prefixes, k, params=parameters)
+            scores, rows = self.index.search(prefixes, k, params=parameters)
         return scores, rows
 
     def search_above(
@@ -175,7 +179,7 @@ class PrefixIndex:
         prefixes = unit_prefix(queries, self.spec.length)
         with all_cores(False):
             for number, bound in enumerate(least.tolist()):
-                _, found, places = self._index.range_search(
+                _, found, places = self.index.range_search(
                     prefixes[number : number + 1], bound - _ROUNDING, params=parameters
                 )
                 best = np.argsort(-found, kind="stable")[:k]
@@ -196,7 +200,7 @@ class PrefixIndex:
         scores, rows = np.empty((count, k), dtype=np.float32), np.empty((count, k), dtype=np.int64)
         x, keys, distances, found, places = map(faiss.swig_ptr, (prefixes, lists, similarities, scores, rows))
         # FAISS's wrapper in Python takes no parameters.
-        self._index.search_preassigned_c(count, x, k, keys, distances, found, places, False, parameters)
+        self.index.search_preassigned_c(count, x, k, keys, distances, found, places, False, parameters)
         return scores, rows
 
     def _search_and_rescore(
@@ -213,7 +217,7 @@ class PrefixIndex:
         Args:
             queries: codes, (q, code_length).
         """
-        effort = self._raised(effort, selection)
+        effort = self.raised(effort, selection)
         if self._exhaustive is not None and effort == self.count:
             return self._exhaustive._search_and_rescore(queries, k, shortlist=shortlist, selection=selection)
         if self._is_whole(effort):
@@ -259,13 +263,25 @@ class PrefixIndex:
         selector = None if selection is None else selection.selector()
         return search_parameters(self.kind, effort=effort, selector=selector)
 
-    def _raised(self, effort: int | None, selection: Selection | None) -> int | None:
+    def raised(self, effort: int | None, selection: Selection | None) -> int | None:
+        """The effort of a search, the maximum when None: it grows as a selection leaves fewer rows."""
         if self.max_effort is None:
             return None
         wanted = self.max_effort if effort is None else effort
         if selection is not None and selection.share < 1:
             wanted = int(wanted / max(selection.share, 1 / self.count)) + 1
         return max(1, min(wanted, self.max_effort))
+
+
+def _train(index: faiss.Index, vectors: Scores, gpu: Gpu | None) -> None:
+    if not isinstance(index, faiss.IndexIVF):
+        index.train(vectors)
+        return
+    assigner = flat_index(index.d, gpu)
+    index.clustering_index = assigner
+    index.train(vectors)
+    index.clustering_index = None
+    assigner.thisown = True  # the index took it as its own, but frees it never
 
 
 def _unit(query: Scores) -> Scores:

@@ -15,6 +15,7 @@ class Selection:
     Attributes:
         mask: (n,) booleans.
         count: rows in it.
+        left_out: rows that are not.
         share: of all rows, 0 to 1.
     """
 
@@ -23,6 +24,7 @@ class Selection:
         self.mask = mask.copy()
         self._bits = np.packbits(mask, bitorder="little")
         self.count = int(np.count_nonzero(mask))
+        self.left_out = len(mask) - self.count
         self.share = self.count / max(1, len(mask))
 
     @cached_property

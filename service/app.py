@@ -16,6 +16,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from index.gpu import open_gpu
 from service import openapi, problems
 from service.access import Guard, RateLimit
 from service.batching import Batcher, Observe
@@ -122,10 +123,12 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
     started = now()
     metrics = Metrics()
     observe = observe or metrics.observe
+    gpu = open_gpu(settings.search_device)
     gallery = Gallery(settings.gallery)
     serving = gallery.serving()
     searcher = Searcher(
         gallery,
+        gpu=gpu,
         runtime=settings.runtime,
         threads=max(settings.compute_threads, processors() // settings.workers),
         streams=settings.compute_threads,
@@ -141,7 +144,7 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
         jobs=jobs,
         abandoned_ended=jobs.fail_abandoned(before=started),
         started=started,
-        runner=Runner(gallery, jobs, on_done=searcher.follow),
+        runner=Runner(gallery, jobs, on_done=searcher.follow, search_device=settings.search_device),
         keyring=Keyring(admin_key_file=settings.key_file, keys_file=settings.keys_path),
         metrics=metrics,
         compute=Compute(threads=settings.compute_threads, max_waiting=settings.max_waiting),

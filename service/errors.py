@@ -21,6 +21,10 @@ class GalleryBusyError(GalleryError):
     """Another process is writing to the gallery; only one may."""
 
 
+class NoRoomError(GalleryError):
+    """A build takes more disk or memory than there is."""
+
+
 class ImageNotFoundError(ServiceError, LookupError):
     """The gallery has no image of this id."""
 

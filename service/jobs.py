@@ -137,15 +137,17 @@ class Jobs:
 class Runner:
     """Starts jobs in processes of their own, which end with this one however it ends."""
 
-    def __init__(self, gallery: Gallery, jobs: Jobs, *, on_done: Callable[[], None]) -> None:
+    def __init__(self, gallery: Gallery, jobs: Jobs, *, on_done: Callable[[], None], search_device: str) -> None:
         self._gallery, self._jobs, self._on_done = gallery, jobs, on_done
+        self._options = ("--search-device", search_device)
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: threading.Thread | None = None
 
     def start(self, kind: str, options: Mapping[str, Any]) -> Job:
         """Start a job of a kind that `service.gallery.tasks` knows. Raises: JobRunningError."""
         job = self._jobs.create(kind, options)
-        command = [sys.executable, "-m", "service.gallery.worker", str(self._gallery.root), "--job", job.id]
+        worker = [sys.executable, "-m", "service.gallery.worker", str(self._gallery.root)]
+        command = [*worker, "--job", job.id, *self._options]
         # The worker reads its standard input: when this process ends, even by SIGKILL, the pipe closes and so does it.
         try:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)

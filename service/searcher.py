@@ -18,6 +18,7 @@ from index.delta import Delta
 from index.errors import ResultCountError
 from index.filters import Filter
 from index.generation import Generation
+from index.gpu import Gpu, device_name
 from index.plan import Plan
 from index.selection import Selection
 from model.runtime.encoder import Encoder
@@ -161,6 +162,7 @@ class Searcher:
         self,
         gallery: Gallery,
         *,
+        gpu: Gpu | None = None,
         runtime: str = "onnxruntime",
         threads: int | None = None,
         streams: int = 1,
@@ -169,9 +171,10 @@ class Searcher:
         """For a gallery, whose encoder is run as Encoder takes it.
 
         Args:
+            gpu: that searches what it can; the CPU does when None.
             max_batch: images that are to be encoded together at most; as many as make it faster, tried, when None.
         """
-        self.gallery = gallery
+        self.gallery, self._gpu = gallery, gpu
         self.max_batch = max_batch or 1
         self._open_encoder = partial(Encoder, runtime=runtime, threads=threads, streams=streams)
         self._try_batches = max_batch is None
@@ -192,7 +195,7 @@ class Searcher:
         """Open the current generation, warm its encoder up and serve it. Raises: GalleryError; ArtifactError."""
         with self._switching:
             self._followed = self.gallery.current()
-            number, generation = self.gallery.open_current()
+            number, generation = self.gallery.open_current(gpu=self._gpu)
             generation.warm_up()
             old = self._snapshot
             if old is not None and old.encoder.id == generation.encoder_id:
@@ -220,6 +223,11 @@ class Searcher:
             len(delta),
             generation.lengths,
         )
+        if self._gpu is not None:
+            log.info("the GPU searches the lengths %s", generation.lengths_on_gpu)
+        measured, searched = generation.calibration.device, device_name(self._gpu)
+        if measured != searched:
+            log.warning("its latencies were measured on the %s; a rebuild measures them on the %s", measured, searched)
 
     def follow(self) -> None:
         """Serve what other processes published, activated, added or removed; keep to what is served if that fails."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from index.gpu import Device
 from service.errors import SettingsError
 from service.logs import LogFormat
 
@@ -61,6 +62,9 @@ class Settings(BaseSettings):
     log_requests: bool = Field(False, description="whether every answered request is logged")
     runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
         "auto", description="what runs the encoder; auto: the faster of those that are installed, tried at start"
+    )
+    search_device: Device = Field(
+        "auto", description="what searches and builds indexes: cpu, gpu, or auto for a GPU where FAISS sees one"
     )
     deadline_s: PositiveFloat = Field(
         2.0, description="time in which an accepted search is answered or given up (429), in seconds"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_a_document_shows_the_records(table: tables.Table) -> None:
 
 
 def test_a_search_table_shows_each_method_at_its_targets() -> None:
-    def search(method: str, metric: str, value: float, **params: object) -> dict[str, object]:
+    def search(method: str, metric: str, value: float, **params: object) -> dict[str, Any]:
         common = {"n": 100, "recall_seen": 0.96}
         return make_record(
             bench="search", data="d", method=method, length=None, metric=metric, value=value, params=common | params

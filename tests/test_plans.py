@@ -74,7 +74,7 @@ def test_all_of_many_lists_are_visited_at_the_greatest_effort(
     monkeypatch.setattr("faiss.IO_FLAG_MMAP_IFC", 0)  # a graph that is mapped cannot be changed
     generation = generation_of(tmp_path, codes, kind, length=8)
     opened = generation._require(8)
-    graph = graph_of_lists(opened._index)
+    graph = graph_of_lists(opened.index)
     assert graph is not None
     assert graph.ntotal == generation.max_effort(8) == 64
     cut = np.full(graph.hnsw.neighbors.size(), -1, dtype=np.int32)
@@ -123,6 +123,22 @@ def test_what_a_quick_search_finds_says_what_the_exact_one_leaves_out(
             np.testing.assert_allclose(np.take_along_axis(allowed, rows, 1), scores, atol=TOLERANCE)
     assert len(asked) == 4
     assert all((bound > -1).all() for bound in asked)
+
+
+def test_an_index_of_a_prefix_that_prunes_is_not_told_scores_of_full_codes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be higher than any of the prefix's, which then leaves out too much."""
+    monkeypatch.setattr("index.generation._GOOD_GUESS", 0.0)
+    codes = random_codes(0, 400)
+    codes[:, 4:] = 100  # full codes are all alike, and prefixes are not
+    generation = generation_of(tmp_path, codes, "panorama", length=4)
+    assert generation._guess(10) is not None
+    queries = codes[200:205]
+    scores, rows = generation.search(queries, plan=Plan(4, "panorama"), k=10)
+    cosines = oracles.cosine(queries, generation.codes.codes, length=4)
+    np.testing.assert_allclose(scores, oracles.best_scores(cosines, 10), atol=TOLERANCE)
+    np.testing.assert_allclose(np.take_along_axis(cosines, rows, 1), scores, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", KINDS)

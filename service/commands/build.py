@@ -10,6 +10,7 @@ from typing import Never
 from tqdm import tqdm
 
 from index.generation import choose_lengths
+from index.gpu import open_gpu
 from index.kinds import KINDS
 from model.images.sources import open_source
 from model.runtime.encoder import Encoder
@@ -47,12 +48,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N=KIND,...",
         help=f"index kind of some lengths ({', '.join(KINDS)}); what suits the gallery's size for the others",
     )
+    parser.add_argument(
+        "--search-device",
+        choices=("auto", "cpu", "gpu"),
+        default="auto",
+        help="what builds and measures the indexes; auto: a GPU where FAISS sees one. Let it be the one that serves",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Build; progress on standard error. Raises: EigenlensError."""
     if args.encoder is None and not (args.gallery / "gallery.sqlite").exists():
         raise GalleryError(f"there is no gallery at {args.gallery} yet: give the --encoder to make one with")
+    gpu = open_gpu(args.search_device)
     encoder = Encoder(args.encoder) if args.encoder is not None else None
     source = open_source(args.images) if args.images is not None else None
     if encoder is not None:
@@ -65,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             gallery.adopt_encoder(encoder.artifact.path)
         report = add_images(gallery, encoder, source, progress) if source is not None else Report()
-        number = publish_generation(gallery, encoder, progress, lengths=args.lengths, kinds=args.kinds)
+        number = publish_generation(gallery, encoder, progress, lengths=args.lengths, kinds=args.kinds, gpu=gpu)
     _tell(report)
     print(f"generation {number} of {args.gallery}: {gallery.store.count()} images")
     print(f"next: eigenlens serve --gallery {args.gallery}", file=sys.stderr)
@@ -105,6 +113,11 @@ class ProgressBar(Progress):
         """So many more items are done."""
         if self._bar is not None:
             self._bar.update(count)
+
+    def tell(self, text: str) -> None:
+        """Something to know before the next stage."""
+        self._close()
+        print(text, file=sys.stderr)
 
     def _close(self) -> None:
         if self._bar is not None:

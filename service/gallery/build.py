@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from index.arrangement import arrange
 from index.codes import Codes, writing_codes
 from index.generation import Generation, build_generation, choose_lengths
+from index.gpu import Gpu
 from index.kinds import choose_indexes
 from model.errors import ImageError
 from model.images.decode import load_square
@@ -21,6 +22,7 @@ from model.runtime.encoder import Encoder
 from service.errors import GalleryError, ImageContentGoneError, ImageNotFoundError
 from service.gallery.intake import take_in
 from service.gallery.layout import Gallery
+from service.gallery.room import require_room
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,9 @@ class Progress:
 
     def advance(self, count: int) -> None:
         """So many more items of the stage are done."""
+
+    def tell(self, text: str) -> None:
+        """Something to know before the next stage."""
 
 
 def add_images(gallery: Gallery, encoder: Encoder, source: Source, progress: Progress) -> Report:
@@ -76,6 +81,7 @@ def publish_generation(
     *,
     lengths: Sequence[int] | None = None,
     kinds: Mapping[int, str] | None = None,
+    gpu: Gpu | None = None,
     switch: Callable[[int], None] | None = None,
 ) -> int:
     """Build the next generation from everything in the store and switch to it; the caller holds the writer's lock.
@@ -86,22 +92,26 @@ def publish_generation(
     Args:
         lengths: prefix lengths; when None those of the current generation, or the usual ones for another encoder.
         kinds: index kind of some of the lengths; what suits the gallery for the others.
+        gpu: for the indexes, and for the searches that calibration measures; the CPU when None.
         switch: called with the number of the new generation, to activate it; the gallery's own `activate` when None.
 
     Returns: the number of the new generation.
 
     Raises: CodesError, for a length that codes do not have; IndexKindError; GalleryError, if there is no image, or one
-        that has to be encoded cannot be.
+        that has to be encoded cannot be; NoRoomError.
     """
     current = _current_generation(gallery, encoder)
     if lengths is None and current is not None:
         lengths = current.lengths
     chosen = choose_lengths(encoder.code_length, lengths)
-    choose_indexes(gallery.store.count(), lengths=chosen, kinds=kinds)
+    count = gallery.store.count()
+    specs = choose_indexes(count, lengths=chosen, kinds=kinds, gpu=gpu is not None)
+    told = require_room(gallery.root, specs, count=count, code_length=encoder.code_length)
+    progress.tell(f"the generation takes {told}")
     previous = None if current is None else current.codes
     keys, removal = _encode_missing(gallery, encoder, previous, progress)
     number = gallery.next_number()
-    codes = _assemble(gallery, encoder, previous, keys, name=f"{number:06d}", progress=progress)
+    codes = _assemble(gallery, encoder, previous, keys, name=f"{number:06d}", gpu=gpu, progress=progress)
     progress.start("index", len(chosen))
     build_generation(
         gallery.generation_path(number),
@@ -110,6 +120,7 @@ def publish_generation(
         kinds=kinds,
         metadata=gallery.store.metadata_of(codes.keys),
         removal=removal,
+        gpu=gpu,
         on_progress=lambda done, total: progress.advance(1),
     )
     (switch or gallery.activate)(number)
@@ -176,6 +187,7 @@ def _assemble(
     keys: NDArray[np.int64],
     *,
     name: str,
+    gpu: Gpu | None,
     progress: Progress,
 ) -> Codes:
     """One codes artifact for all images, near ones together; the previous one itself where nothing changed."""
@@ -185,7 +197,7 @@ def _assemble(
         return previous
     progress.start("assemble", len(keys))
     path = gallery.codes / name
-    order = arrange(lambda start, stop: _codes_of(gallery, encoder, previous, keys[start:stop]), len(keys))
+    order = arrange(lambda start, stop: _codes_of(gallery, encoder, previous, keys[start:stop]), len(keys), gpu=gpu)
     with writing_codes(path, count=len(keys), code_length=encoder.code_length, encoder_id=encoder.id) as writer:
         for start in range(0, len(keys), _ASSEMBLED):
             batch = keys[order[start : start + _ASSEMBLED]]

@@ -27,6 +27,7 @@ from typing import IO
 import artifact
 from index.codes import Codes
 from index.generation import Generation
+from index.gpu import Gpu
 from service.errors import GalleryBusyError, GalleryError, GenerationInUseError, GenerationNotFoundError
 from service.gallery.store import Position, Store
 
@@ -158,12 +159,12 @@ class Gallery:
         """Directory of a generation."""
         return self.generations / f"{number:06d}"
 
-    def open_generation(self, number: int, *, verify: bool = True) -> Generation:
+    def open_generation(self, number: int, *, verify: bool = True, gpu: Gpu | None = None) -> Generation:
         """Open a generation with its codes. Raises: ArtifactError, which names a damaged file; SearchError."""
         codes = Codes(self.codes / str(self._manifest(number).properties["codes"]), verify=verify)
-        return Generation(self.generation_path(number), codes, verify=verify)
+        return Generation(self.generation_path(number), codes, verify=verify, gpu=gpu)
 
-    def open_current(self) -> tuple[int, Generation]:
+    def open_current(self, *, gpu: Gpu | None = None) -> tuple[int, Generation]:
         """The generation that CURRENT names or, where that is damaged or missing, the newest good one.
 
         Raises: GalleryError, if no generation can be opened; it names every damaged file.
@@ -174,7 +175,7 @@ class Gallery:
         problems = []
         for number in [current, *sorted((n for n in self.numbers() if n != current), reverse=True)]:
             try:
-                return number, self.open_generation(number)
+                return number, self.open_generation(number, gpu=gpu)
             except artifact.EigenlensError as error:
                 log.warning("generation %d cannot be served: %s", number, error)
                 problems.append(str(error))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from index.gpu import Gpu
 from model.images.sources import FolderSource, SourceImage
 from model.runtime.encoder import Encoder
 from service.gallery.build import Progress, add_images, publish_generation
@@ -23,6 +24,7 @@ class Task:
     """A job that runs.
 
     Attributes:
+        gpu: for indexes; the CPU when None.
         switching: held while what cannot be taken back happens and is noted in the job; no cancellation falls between.
     """
 
@@ -31,6 +33,7 @@ class Task:
     job_id: str
     options: Mapping[str, Any]
     progress: Progress
+    gpu: Gpu | None
     switching: AbstractContextManager[Any]
 
     def encoder(self) -> Encoder:
@@ -46,6 +49,7 @@ class Task:
             self.progress,
             lengths=self.options.get("lengths"),
             kinds=kinds,
+            gpu=self.gpu,
             switch=self._switch,
         )
 

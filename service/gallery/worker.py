@@ -1,6 +1,7 @@
 """The process of a job: does what it was started for and records its progress and its result in the job.
 
-Run by the service as `python -m service.gallery.worker GALLERY --job ID`; ends when its standard input closes.
+Run by the service as `python -m service.gallery.worker GALLERY --job ID --search-device DEVICE`; ends when its standard
+input closes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 from artifact import EigenlensError
+from index.gpu import open_gpu
 from service.gallery.build import Progress
 from service.gallery.layout import Gallery
 from service.gallery.tasks import TASKS, Task
@@ -43,6 +45,10 @@ class JobProgress(Progress):
         if time.monotonic() - self._recorded >= _RECORD_EVERY_S or self._done >= self._total:
             self._record()
 
+    def tell(self, text: str) -> None:
+        """Something to know before the next stage."""
+        logging.info(text)
+
     def _record(self) -> None:
         self._jobs.progress(self._job_id, stage=self._stage, done=self._done, total=self._total)
         self._recorded = time.monotonic()
@@ -53,6 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Do a job of the service, such as a rebuild.")
     parser.add_argument("gallery", type=Path)
     parser.add_argument("--job", required=True)
+    parser.add_argument("--search-device", required=True)
     args = parser.parse_args()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(_NICENESS)
@@ -66,7 +73,8 @@ def main() -> int:
     try:
         progress.start("open", 0)
         with gallery.writing(wait_s=_PATIENCE_S):
-            TASKS[job.kind](Task(gallery, jobs, job.id, job.options, progress, switching))
+            gpu = open_gpu(args.search_device)
+            TASKS[job.kind](Task(gallery, jobs, job.id, job.options, progress, gpu, switching))
     except EigenlensError as error:
         jobs.finish(job.id, error=str(error))
         return 1
