@@ -26,6 +26,8 @@ _VECTORS_PER_LIST = 64
 _KMEANS_STEPS = 8
 _EF_CONSTRUCTION = 100
 _EF_ASSIGNMENT = 32
+# FastScan visits the lists of each query by themselves, the nearest first: few queries at a time share none.
+_LIST_BY_LIST = 11
 # By which cosines of the same codes differ when they are computed in another order.
 _ROUNDING = 1e-5
 _SPARE = 4
@@ -122,6 +124,8 @@ class PrefixIndex:
             self.max_effort = self.count
             # A graph may hold nodes that no path leads to: looking at everything goes through its vectors.
             self._exhaustive = PrefixIndex(faiss.downcast_index(index.storage), IndexSpec(spec.length, "sq8"), codes)
+        if isinstance(index, faiss.IndexIVFPQFastScan):
+            index.implem = _LIST_BY_LIST
         self.index = index
         # Full codes in, prefixes sliced and normalised inside, a shortlist rescored from the mapped codes: one call.
         first = faiss.IndexPreTransform(index)
