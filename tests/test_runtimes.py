@@ -52,6 +52,23 @@ def test_streams_are_made_ready_and_compute_the_same_codes_at_the_same_time(tmp_
             np.testing.assert_allclose(codes, CODES, atol=1e-4)
 
 
+def test_a_stream_that_cannot_be_made_ready_is_told_and_none_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder(write_encoder(tmp_path / "encoder"), runtime="onnxruntime", threads=2, streams=2)
+    calls: list[int] = []
+
+    def encode(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        calls.append(len(pixels))
+        if len(calls) == 2:
+            raise EncoderError("no memory")
+        return CODES[: len(pixels)]
+
+    monkeypatch.setattr(encoder, "_session", encode)
+    with pytest.raises(EncoderError, match="no memory"):
+        encoder.warm_up(max_batch=3)
+
+
 @openvino
 def test_no_thread_is_bound_to_a_core(tmp_path: Path) -> None:
     """Where another thread runs on that core, its search would wait, whatever the other cores do."""

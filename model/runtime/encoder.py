@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, BrokenBarrierError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from model.runtime.sessions import open_session, seconds_per_image
 
 KIND = "encoder"
 ONNX_FILE = "encoder.onnx"
-_NEARLY = 1.15
+_NEARLY = 1.05
+_WARM_UP_S = 60.0
 _BATCH_TRIAL_S = 0.04
 
 
@@ -73,14 +74,19 @@ class Encoder:
         """Compute a batch of every size up to `max_batch` in every stream: the first of a size takes far longer."""
 
         def compute(ready: Barrier) -> None:
-            for batch in range(1, max_batch + 1):
-                ready.wait()  # streams are taken by calls at the same time
-                self.encode(np.zeros((batch, self.image_size, self.image_size, 3), dtype=np.uint8))
+            try:
+                for batch in range(1, max_batch + 1):
+                    ready.wait(_WARM_UP_S)  # streams are taken by calls at the same time
+                    self.encode(np.zeros((batch, self.image_size, self.image_size, 3), dtype=np.uint8))
+            except BaseException:
+                ready.abort()  # the others would wait for this one for ever
+                raise
 
         ready = Barrier(self._streams)
         with ThreadPoolExecutor(self._streams) as threads:
-            for done in [threads.submit(compute, ready) for _ in range(self._streams)]:
-                done.result()
+            failed = [done.exception() for done in [threads.submit(compute, ready) for _ in range(self._streams)]]
+        for error in sorted(filter(None, failed), key=lambda error: isinstance(error, BrokenBarrierError)):
+            raise error  # what broke the barrier, before what that led to
 
     def worthwhile_batch(self, *, most: int) -> int:
         """Of 1, 2, 4, ... up to `most` images the fewest that are encoded together as fast as any, or nearly.
