@@ -72,6 +72,7 @@ class Place:
                 "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
                 "PYTHONPATH": f"{hidden}:{self.site}" if without else str(self.site),
                 "HOME": str(self.home),
+                "MPLCONFIGDIR": str(self.root / "matplotlib"),  # which no image has
                 "OMP_NUM_THREADS": "1",  # threads that wait for a busy core make tiny steps slow
             }
         )

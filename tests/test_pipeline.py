@@ -136,4 +136,4 @@ def test_concurrent_searches_of_a_server_share_batches(gallery: Gallery) -> None
         assert [result.pop("score") for result in found] == pytest.approx([result.pop("score") for result in expected])
         assert found == expected
     sizes = [int(answer.headers["server-timing"].rpartition("desc=")[2]) for answer in answers]
-    assert max(sizes) > 4
+    assert max(sizes) > 1

@@ -62,7 +62,7 @@ def test_a_stream_that_cannot_be_made_ready_is_told_and_none_waits_for_it(
         calls.append(len(pixels))
         if len(calls) == 2:
             raise EncoderError("no memory")
-        return CODES[: len(pixels)]
+        return CODES[: len(pixels)].astype(np.float32)
 
     monkeypatch.setattr(encoder, "_session", encode)
     with pytest.raises(EncoderError, match="no memory"):
