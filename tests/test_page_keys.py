@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from service.keys import add_key, revoke_key
+from service.keys import Key, add_key, revoke_key
 from tests.pages import browser, choose, drop, in_a_browser, opened, searched
 from tests.service_builders import build_gallery, pixels_of, png, serving, settings_of, wait_for
 
@@ -25,9 +26,18 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     settings = settings_of(gallery, search_needs_key=True)
     with serving(settings) as client:
         keys = {"admin": settings.key_file.read_text().strip(), "file": str(settings.keys_path)}
+        address = str(client.base_url).rstrip("/")
         for name, scopes in (("search", ["search"]), ("write", ["search", "write"])):
-            keys[name] = add_key(settings.keys_path, name=name, scopes=scopes)[1]
-        yield str(client.base_url).rstrip("/"), keys
+            keys[name] = noticed_key(settings.keys_path, address, name=name, scopes=scopes)[1]
+        yield address, keys
+
+
+def noticed_key(path: Path, address: str, *, name: str, scopes: list[str]) -> tuple[Key, str]:
+    """A new key that the service knows already: it takes a second to notice."""
+    made, secret = add_key(path, name=name, scopes=scopes)
+    bearer = {"Authorization": f"Bearer {secret}"}
+    wait_for(lambda: httpx.get(f"{address}/v1/lengths", headers=bearer).status_code == 200)
+    return made, secret
 
 
 def sign_in(page: Page, key: str) -> None:
@@ -95,7 +105,7 @@ def test_a_key_without_admin_rights_shows_no_administration(browser: Browser, gu
 
 def test_a_key_that_is_revoked_during_a_visit_is_asked_for_again(browser: Browser, guarded: Guarded) -> None:
     address, keys = guarded
-    made, secret = add_key(Path(keys["file"]), name="visitor", scopes=["search"])
+    made, secret = noticed_key(Path(keys["file"]), address, name="visitor", scopes=["search"])
     with opened(browser, address) as (page, watch):
         watch.provoked = ("401",)
         page.locator("#unlock-key").fill(secret)
