@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+K = TypeVar("K", int, str)
 
 SEARCHED = {
     "eigenlens": "**Eigenlens**",
@@ -18,13 +20,7 @@ SEARCHED = {
 
 def search_table(records: Sequence[Mapping[str, Any]], *, count: int) -> str:
     """A Markdown table of methods over `count` codes, from the newest records; empty where there is none."""
-    found: dict[str, dict[str, Any]] = {}
-    for record in records:
-        params = record["params"]
-        if params["n"] != count or params.get("curve"):
-            continue
-        kind = "exact" if params.get("exact") else str(params.get("recall", ""))
-        found.setdefault(record["method"], {})[f"{record['metric']} {kind}".strip()] = record
+    found = _newest((record["method"], record) for record in records if record["params"]["n"] == count)
     if not found:
         return ""
     lines = [
@@ -49,12 +45,7 @@ def search_table(records: Sequence[Mapping[str, Any]], *, count: int) -> str:
 
 def growth_table(records: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table of Eigenlens by the number of codes, from the newest records; empty where there is none."""
-    found: dict[int, dict[str, Any]] = {}
-    for record in records:
-        params = record["params"]
-        if record["method"] == "eigenlens" and not params.get("curve"):
-            kind = "exact" if params.get("exact") else str(params.get("recall", ""))
-            found.setdefault(params["n"], {})[f"{record['metric']} {kind}".strip()] = record
+    found = _newest((record["params"]["n"], record) for record in records if record["method"] == "eigenlens")
     if not found:
         return ""
     lines = [
@@ -68,6 +59,17 @@ def growth_table(records: Sequence[Mapping[str, Any]]) -> str:
         cells += [f"{built['value']:,.0f} s", f"{built['params']['peak_resident_bytes'] / 1e6:,.0f} MB"]
         lines.append(f"| {count:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _newest(records: Iterable[tuple[K, Mapping[str, Any]]]) -> dict[K, dict[str, Mapping[str, Any]]]:
+    """The newest record of each row of a table, by metric and what it aims at, such as "latency_ms 0.95"."""
+    found: dict[K, dict[str, Mapping[str, Any]]] = {}
+    for row, record in records:
+        params = record["params"]
+        if not params.get("curve"):
+            aim = "exact" if params.get("exact") else str(params.get("recall", ""))
+            found.setdefault(row, {})[f"{record['metric']} {aim}".strip()] = record
+    return found
 
 
 def _milliseconds(record: Mapping[str, Any] | None, *, seen: bool = True) -> str:
