@@ -23,16 +23,18 @@ from index.kinds import IndexSpec
 from index.plan import Plan
 from index.prefix_index import PrefixIndex, Rows
 
-_SHORTLISTS = (1, 10, 14, 20, 28, 40, 56, 80, 100, 120, 160, 220, 300)
+_SHORTLISTS = (1, 10, 14, 20, 24, 28, 34, 40, 48, 56, 68, 80, 100, 120, 160, 220, 300)
 _DEEPEST = 300
 _TIMED_QUERIES = 200
 _FEWEST_TIMED = 10
 _TRIAL = 9
 _TIMED_S = 0.25
 _WARM_UP = 3
-# An index's efforts are tried upwards until recall no longer grows, or for so long.
+# Efforts grow by a seventh, five times to double.
+_STEPS_TO_DOUBLE = 5
+# They are tried upwards until recall grows by less than this when they double, or for an index's share of so long.
 _SATURATED = 2e-4
-_BUDGET_S = 8.0
+_BUDGET_S = 40.0
 # Recall below which no plan is offered.
 _USELESS = 0.5
 # The default effort of a length finds this share of what the highest measured effort finds.
@@ -46,8 +48,9 @@ class Calibrator:
         held_in: rows that the indexes hold while they are measured; the later ones are the queries.
     """
 
-    def __init__(self, codes: Codes, *, queries: NDArray[np.float32] | None = None) -> None:
-        self._codes = codes
+    def __init__(self, codes: Codes, *, indexes: int, queries: NDArray[np.float32] | None = None) -> None:
+        """Prepare to measure so many indexes, by the given queries or codes that are held out."""
+        self._codes, self._indexes = codes, indexes
         held_out = sample_size(len(codes)) if queries is None else 0
         self.held_in = len(codes) - held_out
         started = time.monotonic()
@@ -61,6 +64,7 @@ class Calibrator:
         self._measured: dict[IndexSpec, list[Measured]] = {}
         self._efforts: dict[str, int] = {}
         self._spent_s = time.monotonic() - started
+        self._searched_s = 0.0
 
     def measure(self, index: PrefixIndex) -> None:
         """Measure the plans of one index that holds the rows below `held_in`."""
@@ -75,6 +79,7 @@ class Calibrator:
             return
         full = spec.length == self._codes.code_length
         started = time.monotonic()
+        budget_s = (_BUDGET_S - self._searched_s) / max(1, self._indexes - len(self._measured))
         candidates: list[tuple[Plan, dict[int, Recall]]] = []
         reached: list[tuple[int, float]] = []
         for effort in _efforts(index):
@@ -91,9 +96,10 @@ class Calibrator:
             reached.append((effort or 0, mean))
             if full and not index.kind.lossy:
                 candidates.append((Plan(spec.length, spec.kind, effort), _plain_recalls(found, self._exact.shape[1])))
-            saturated = len(reached) > 3 and mean - reached[-4][1] < _SATURATED and mean > 0
-            if saturated or time.monotonic() - started > _BUDGET_S:
+            before = reached[-1 - _STEPS_TO_DOUBLE][1] if len(reached) > _STEPS_TO_DOUBLE else -1.0
+            if (mean - before < _SATURATED and mean > 0) or time.monotonic() - started > budget_s:
                 break
+        self._searched_s += time.monotonic() - started
         measured = self._time_front(index, candidates)
         if index.max_effort is not None:
             enough = _ENOUGH * max(mean for _, mean in reached)
@@ -214,10 +220,10 @@ def _plain_recalls(places: NDArray[np.int32], available: int) -> dict[int, Recal
 
 
 def _efforts(index: PrefixIndex) -> list[int | None]:
-    """Efforts to measure, in steps of about the cube root of two."""
+    """Efforts to measure, ascending."""
     if index.max_effort is None:
         return [None]
-    steps = {round(2 ** (i / 3)) for i in range(72)}
+    steps = {round(2 ** (i / _STEPS_TO_DOUBLE)) for i in range(24 * _STEPS_TO_DOUBLE)}
     least = 10 if index.kind.effort == "efSearch" else 1
     return [*sorted(step for step in steps if least <= step < index.max_effort), index.max_effort]
 

@@ -86,7 +86,7 @@ def build_generation(
     }
     made_from = {"codes": codes.id, "encoder": codes.encoder_id}
     with artifact.publishing(path, kind=KIND, made_from=made_from, properties=properties) as directory:
-        calibrator = Calibrator(codes, queries=queries)
+        calibrator = Calibrator(codes, indexes=len(specs), queries=queries)
         sizes: dict[IndexSpec, int] = {}
         for done, spec in enumerate(specs, start=1):
             builder = Builder(codes, spec, sample=sample, gpu=gpu)

@@ -18,6 +18,7 @@ from index.gpu import Gpu, flat_index
 from index.kinds import IndexSpec, require_kind, search_parameters
 from index.plan import Plan
 from index.rerank import rerank
+from index.second_lists import ListFiller, without_repeats
 from index.selection import Selection
 from index.threads import all_cores, worth_a_team
 
@@ -32,6 +33,8 @@ _LIST_BY_LIST = 11
 _ROUNDING = 1e-5
 _SPARE = 4
 _SAFE_NORM = 1e-12
+# One training vector in so many tells which are far from their centroid.
+_SAMPLED = 16
 
 Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -59,39 +62,47 @@ class Builder:
     ) -> None:
         """Train on a fair sample of the codes, (m, code_length); k-means runs on the GPU where there is one."""
         self._codes, self._spec, self._kind = codes, spec, require_kind(spec.kind)
+        self._filler: ListFiller | None = None
         if self._kind.factory is None:
-            self.index = codes.scan(0)
+            self._index = codes.scan(0)
             return
         factory = self._kind.factory(len(codes), spec.length)
-        self.index = faiss.index_factory(spec.length, factory, faiss.METRIC_INNER_PRODUCT)
+        self._index = faiss.index_factory(spec.length, factory, faiss.METRIC_INNER_PRODUCT)
         vectors = unit_prefix(sample, spec.length)
-        if isinstance(self.index, faiss.IndexHNSW):
-            self.index.hnsw.efConstruction = _EF_CONSTRUCTION
-        if isinstance(self.index, faiss.IndexIVF):
-            clustering = self.index.cp
+        if isinstance(self._index, faiss.IndexHNSW):
+            self._index.hnsw.efConstruction = _EF_CONSTRUCTION
+        if isinstance(self._index, faiss.IndexIVF):
+            clustering = self._index.cp
             clustering.niter, clustering.seed = _KMEANS_STEPS, seed + 1
             clustering.max_points_per_centroid = _VECTORS_PER_LIST
             clustering.min_points_per_centroid = 1  # it only warns, of galleries that are small on purpose
-            graph = graph_of_lists(self.index)
+            graph = graph_of_lists(self._index)
             if graph is not None:
                 graph.hnsw.efConstruction = _EF_CONSTRUCTION
                 graph.hnsw.efSearch = _EF_ASSIGNMENT
                 with all_cores():
-                    graph.add(two_level_centroids(vectors, int(self.index.nlist), seed=seed, gpu=gpu))
-        if isinstance(self.index, faiss.IndexIVFPQFastScan):
-            self.index.pq.cp.min_points_per_centroid = 1
-        if not self.index.is_trained:
+                    graph.add(two_level_centroids(vectors, int(self._index.nlist), seed=seed, gpu=gpu))
+        if isinstance(self._index, faiss.IndexIVFPQFastScan):
+            self._index.pq.cp.min_points_per_centroid = 1
+        if not self._index.is_trained:
             with all_cores():
-                _train(self.index, vectors, gpu)
+                _train(self._index, vectors, gpu)
+        if isinstance(self._index, faiss.IndexIVFPQFastScan):
+            self._filler = ListFiller(self._index, vectors[::_SAMPLED])
+
+    @property
+    def index(self) -> faiss.Index:
+        """FAISS's index of what was added so far; it may look into the builder, which has to be kept."""
+        return self._index if self._filler is None else self._filler.filled()
 
     def add(self, start: int, stop: int) -> None:
         """Add the rows from start to stop; they come in the order of rows."""
         if self._kind.factory is None:
-            self.index = self._codes.scan(stop)
+            self._index = self._codes.scan(stop)
             return
         for _, rows in self._codes.runs(start, stop):
             with all_cores():
-                self.index.add(unit_prefix(rows, self._spec.length))
+                (self._filler or self._index).add(unit_prefix(rows, self._spec.length))
 
     def write(self, directory: Path) -> int:
         """Write the index to its file, if its kind has one. Returns: the file's size in bytes."""
@@ -124,7 +135,8 @@ class PrefixIndex:
             self.max_effort = self.count
             # A graph may hold nodes that no path leads to: looking at everything goes through its vectors.
             self._exhaustive = PrefixIndex(faiss.downcast_index(index.storage), IndexSpec(spec.length, "sq8"), codes)
-        if isinstance(index, faiss.IndexIVFPQFastScan):
+        self._repeats = isinstance(index, faiss.IndexIVFPQFastScan)
+        if self._repeats:
             index.implem = _LIST_BY_LIST
         self.index = index
         # Full codes in, prefixes sliced and normalised inside, a shortlist rescored from the mapped codes: one call.
@@ -148,7 +160,7 @@ class PrefixIndex:
         """
         if plan.shortlist is None or plan.rerank_length is None:
             return self.search(queries, k, effort=plan.effort, selection=selection)
-        shortlist = min(max(plan.shortlist, k), self.count)
+        shortlist = min(max(plan.shortlist, self._taken(k)), self._taken(self.count))
         if plan.rerank_length == self.codes.code_length:
             return self._search_and_rescore(queries, k, shortlist=shortlist, effort=plan.effort, selection=selection)
         _, found = self.search(queries, shortlist, effort=plan.effort, selection=selection)
@@ -170,9 +182,14 @@ class PrefixIndex:
         parameters = self._parameters(effort, selection)
         with all_cores(worth_a_team(queries)):
             if self._is_whole(effort):
-                return self._search_all_lists(prefixes, k, parameters)
-            scores, rows = self.index.search(prefixes, k, params=parameters)
-        return scores, rows
+                scores, rows = self._search_all_lists(prefixes, k, parameters)
+            else:
+                scores, rows = self.index.search(prefixes, k, params=parameters)
+        return without_repeats(scores, rows) if self._repeats else (scores, rows)
+
+    def _taken(self, k: int) -> int:
+        """How many of FAISS's results hold k different rows: some are in two lists."""
+        return 2 * k if self._repeats else k
 
     def search_above(
         self, queries: Scores, k: int, *, least: Scores, selection: Selection | None = None
@@ -225,10 +242,10 @@ class PrefixIndex:
         if self._exhaustive is not None and effort == self.count:
             return self._exhaustive._search_and_rescore(queries, k, shortlist=shortlist, selection=selection)
         if self._is_whole(effort):
-            _, found = self.search(queries, shortlist, effort=effort, selection=selection)
-            return rerank(queries, found, self.codes.codes, length=self.codes.code_length, k=k)
+            _, listed = self.search(queries, shortlist, effort=effort, selection=selection)
+            return rerank(queries, listed, self.codes.codes, length=self.codes.code_length, k=k)
         # Inner products with codes whose norm is 1 only up to rounding: a few more, then the cosines decide.
-        taken = min(k + _SPARE, shortlist)
+        taken = min(self._taken(k) + _SPARE, shortlist)
         parameters = self._refining(shortlist / taken, effort, selection)
         count = len(queries)
         unit = _unit(queries) if count == 1 else unit_prefix(queries, self.codes.code_length)
@@ -238,15 +255,29 @@ class PrefixIndex:
             # FAISS's call in C++: its wrapper in Python takes as long as a tenth of the search.
             self._funnel.search_c(count, faiss.swig_ptr(unit), taken, *pointers, parameters)
         if count == 1:
-            return self._cosines_of_one(scores[0], rows[0], k)
+            found = self._cosines_of_one(scores[0], rows[0], k)
+            if found is not None:
+                return found
+        if self._repeats:
+            scores, rows = without_repeats(scores, rows)
         scores[rows < 0] = -np.inf
         scores /= self.codes.norms[rows]
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
-    def _cosines_of_one(self, products: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
-        """What is done for many queries, by fewer calls of numpy: they add up to a part of a short search."""
-        if rows[-1] < 0:
+    def _cosines_of_one(self, products: Scores, rows: Rows, k: int) -> tuple[Scores, Rows] | None:
+        """What is done for many queries, by fewer calls of numpy: they add up to a part of a short search.
+
+        Returns: None where too few rows were found for that.
+        """
+        if self._repeats:
+            first = dict(zip(rows[::-1].tolist(), range(len(rows) - 1, -1, -1), strict=True))
+            first.pop(-1, None)
+            if len(first) < k:
+                return None
+            places = np.array(list(first.values()))
+            products, rows = products[places], rows[places]
+        elif rows[-1] < 0:
             products[rows < 0] = -np.inf
         losses = products / -self.codes.norms[rows]
         best = losses.argsort(kind="stable")[:k]

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 import faiss
 
 from index.kinds import IndexSpec, require_kind
+from index.second_lists import SHARE
 
 # Of each row beside its code: key, place in the order of keys, norm.
 _BYTES_OF_ROW = 8 + 8 + 4
 _BYTES_OF_ID = 8
 _LINK = 4
+# Codes that centroids were not trained on are less like them, so more of them have a second list.
+_MORE = 1.3
 
 
 def codes_bytes(count: int, code_length: int) -> int:
@@ -31,11 +34,12 @@ def _index_bytes(spec: IndexSpec, count: int) -> int:
     index = faiss.index_factory(spec.length, factory(count, spec.length), faiss.METRIC_INNER_PRODUCT)
     if isinstance(index, faiss.IndexIVF):
         lists = int(index.nlist)
-        kept = count
+        listed = kept = count
         if isinstance(index, faiss.IndexIVFFastScan):
-            kept += lists * int(index.bbs) // 2  # the last block of each list is filled up
+            listed += round(_MORE * SHARE * count)  # in a second list
+            kept = listed + lists * int(index.bbs) // 2  # the last block of each list is filled up
         centroids = _with_graph(faiss.downcast_index(index.quantizer), lists)
-        return kept * int(index.code_size) + count * _BYTES_OF_ID + centroids
+        return kept * int(index.code_size) + listed * _BYTES_OF_ID + centroids
     return _with_graph(index, count)
 
 
