@@ -50,6 +50,7 @@ class Codes:
         codes: (n, code_length), float16, unit norm up to rounding (cosines do not depend on a code's norm).
         norms: (n,), float32: what rounding made of each norm; 1 for a code of zeros.
         keys: (n,), int64: the gallery's key of each row. Rows are in any order; see index/arrangement.py.
+        code_length: coordinates of a code.
         encoder_id: of the encoder that made them.
     """
 
@@ -67,6 +68,7 @@ class Codes:
         self._order: NDArray[np.int64] = np.asarray(self._map(_ORDER_FILE))
         if self.codes.ndim != 2 or self.keys.shape != self.codes.shape[:1]:
             raise CodesError(f"{path} holds codes {self.codes.shape} and keys {self.keys.shape}, which do not match")
+        self.code_length = int(self.codes.shape[1])
 
     def _map(self, name: str) -> np.memmap[Any, Any]:
         mapped: np.memmap[Any, Any] = np.load(self.artifact.file(name), mmap_mode="r", allow_pickle=False)
@@ -74,11 +76,6 @@ class Codes:
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    @property
-    def code_length(self) -> int:
-        """Coordinates of a code."""
-        return int(self.codes.shape[1])
 
     @property
     def last_key(self) -> int:

@@ -108,6 +108,7 @@ class Generation:
     Attributes:
         lengths: the prefix lengths that were built, ascending; the last is the full code length.
         keys: (n,), int64: the gallery's key of each row that a search returns.
+        code_length: coordinates of a full code.
         calibration: measured recall and latency of its plans.
         attributes: metadata of its rows, to filter by.
         eigenfunctions: what its coordinates look like; None in a generation of an earlier version.
@@ -123,7 +124,7 @@ class Generation:
             raise CodesError(f"{path} was built from codes {self.artifact.made_from['codes']}, not from {codes.id}")
         self.codes = codes
         self.keys = codes.keys
-        self.encoder_id = codes.encoder_id
+        self.encoder_id, self.code_length = codes.encoder_id, codes.code_length
         self.specs = tuple(IndexSpec(**entry) for entry in self.artifact.properties["indexes"])
         self.lengths: tuple[int, ...] = tuple(spec.length for spec in self.specs)
         self._gpu = gpu
@@ -136,11 +137,6 @@ class Generation:
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    @property
-    def code_length(self) -> int:
-        """Coordinates of a full code."""
-        return self.codes.code_length
 
     @property
     def lengths_on_gpu(self) -> tuple[int, ...]:

@@ -249,15 +249,18 @@ class PrefixIndex:
         parameters = self._refining(shortlist / taken, effort, selection)
         count = len(queries)
         unit = _unit(queries) if count == 1 else unit_prefix(queries, self.codes.code_length)
-        scores, rows = np.empty((count, taken), dtype=np.float32), np.empty((count, taken), dtype=np.int64)
-        pointers = faiss.swig_ptr(scores), faiss.swig_ptr(rows)
-        with all_cores(worth_a_team(queries)):
-            # FAISS's call in C++: its wrapper in Python takes as long as a tenth of the search.
-            self._funnel.search_c(count, faiss.swig_ptr(unit), taken, *pointers, parameters)
+        scores, rows = np.empty((count, taken), np.float32), np.empty((count, taken), np.int64)
+        # FAISS's call in C++: its wrapper in Python takes as long as a tenth of the search.
+        given = count, faiss.swig_ptr(unit), taken, faiss.swig_ptr(scores), faiss.swig_ptr(rows), parameters
         if count == 1:
+            faiss.omp_set_num_threads(1)
+            self._funnel.search_c(*given)
             found = self._cosines_of_one(scores[0], rows[0], k)
             if found is not None:
                 return found
+        else:
+            with all_cores(worth_a_team(queries)):
+                self._funnel.search_c(*given)
         if self._repeats:
             scores, rows = without_repeats(scores, rows)
         scores[rows < 0] = -np.inf
