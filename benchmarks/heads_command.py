@@ -46,7 +46,6 @@ def run_heads(args: argparse.Namespace) -> None:
     backbone = open_backbone(BackboneChoice(), args.work)
     judged = _judged(backbone, args)
     known = {record["method"] for record in read_records(args.results)} if args.results else set()
-    fitted: NDArray[np.float32] | None = None
     for method in (*METHODS, *([args.name] if args.encoder else [])):
         if method in known:
             print(f"{method:<14}is in {args.results} already", file=sys.stderr)
@@ -59,19 +58,19 @@ def run_heads(args: argparse.Namespace) -> None:
             params |= {"fitted_to": encoder.artifact.properties["images"], "encoder": encoder.id}
             params |= {"settings": encoder.artifact.properties["training"]}
         else:
-            if method in HEADS and fitted is None:
-                drawn = cache_features(
-                    open_source(args.train),
-                    backbone,
-                    views=_VIEWS,
-                    augmentation=AUGMENTATION,
-                    seed=0,
-                    directory=args.work,
-                )
-                fitted = power_normalise(drawn.values)
+            fitted = _fitted_to(method, judged, backbone, args) if method in HEADS else None
             code, settings = _code(method, judged, fitted)
             coded, params = judged.mapped(code), params | settings
         _measure(method, coded, params, args.results)
+
+
+def _fitted_to(method: str, judged: Judged, backbone: Encoder, args: argparse.Namespace) -> NDArray[np.float32]:
+    """What `eigenlens fit` fits such a head to: the photographs and, if positives include them, views of them."""
+    if method == "neighbours":
+        return power_normalise(judged.gallery[:, None])
+    source = open_source(args.train)
+    drawn = cache_features(source, backbone, views=_VIEWS, augmentation=AUGMENTATION, seed=0, directory=args.work)
+    return power_normalise(drawn.values)
 
 
 def _code(
@@ -89,7 +88,8 @@ def _code(
     free = argparse.Namespace(neighbours=None, ridge=None, diffusion_time=None)
     settings = settle(fitted, method, labels=None, given=free)  # type: ignore[arg-type]  # one of HEADS
     head = fit_head(fitted, settings, code_length=fitted.shape[2])
-    return lambda features: head.codes(power_normalise(features)), {"settings": asdict(settings) | {"views": _VIEWS}}
+    told = asdict(settings) | {"views": fitted.shape[1] - 1}
+    return lambda features: head.codes(power_normalise(features)), {"settings": told}
 
 
 def _judged(encoder: Encoder, args: argparse.Namespace) -> Judged:

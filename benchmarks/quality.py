@@ -16,9 +16,9 @@ from tqdm import tqdm
 from benchmarks.retrieval import probe_accuracy, retrieval_quality
 from model.config import SpectrumConfig, TrainingConfig, parse_config
 from model.errors import ConfigError
-from model.export import estimate_spectrum, set_codes
+from model.export import code_network, estimate_spectrum, set_codes
 from model.images.sources import open_source
-from model.network import CodeNetwork, EncoderNetwork, normalise_pixels
+from model.network import EncoderNetwork, normalise_pixels
 from model.spectrum import effective_rank
 from model.training.loop import train
 from model.training.pixels import cache_pixels
@@ -179,8 +179,7 @@ class Reader:
 
         Coordinates beyond the functions that there are, are zero: a longer code says no more.
         """
-        coder = CodeNetwork(self._network, basis=config.spectrum.basis, code_length=config.code_length)
-        coder = coder.to(self._device).eval()
+        coder = code_network(self._network, config).to(self._device).eval()
         spectrum = estimate_spectrum(coder, self._train.pixels, config, device=self._device)
         set_codes(coder, spectrum, diffusion_time=config.spectrum.diffusion_time)
         with torch.inference_mode():

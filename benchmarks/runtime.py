@@ -109,7 +109,10 @@ def _torch(path: Path, training: Mapping[str, Any]) -> Session:
 
     names = ("hidden_length", "hidden_layers", "code_length")
     trained = EncoderNetwork(training["backbone"], **{name: training[name] for name in names})
-    network = CodeNetwork(trained, basis=training["spectrum"]["basis"], code_length=training["code_length"])
+    spectrum = training["spectrum"]
+    # Encoders of earlier versions have no leading functions.
+    leading = spectrum.get("leading", 0)
+    network = CodeNetwork(trained, basis=spectrum["basis"], leading=leading, code_length=training["code_length"])
     network.load_state_dict(load_file(path / WEIGHTS_FILE))
     serving = ServingNetwork(network).eval()
 

@@ -112,6 +112,12 @@ class SpectrumConfig(_Table):
     basis: Literal["features", "projector"] = Field(
         "features", description="functions that are combined: the backbone's features, or the projector's outputs"
     )
+    leading: NonNegativeInt = Field(
+        6,
+        description="before those of the features come so many combinations of the projector's outputs, "
+        "found by views alone and not scaled; 0: none",
+    )
+    leading_ridge: NonNegativeFloat = Field(0.01, description="the ridge of these")
     ridge: NonNegativeFloat = Field(0.1, description="added to C, relative to each coordinate's variance")
     diffusion_time: NonNegativeFloat = Field(1.0, description="t: coordinate j is scaled by eigenvalue_j ** t")
     max_images: PositiveInt = Field(200_000, description="training images used for the estimate, at most")

@@ -23,9 +23,17 @@ import artifact
 from model.config import TrainingConfig
 from model.errors import EncoderError
 from model.neighbours import nearest_neighbours
-from model.network import CodeNetwork, normalise_pixels
+from model.network import CodeNetwork, EncoderNetwork, normalise_pixels
 from model.runtime.encoder import KIND, ONNX_FILE, Encoder
-from model.spectrum import FOLDS, PairMoments, Spectrum, rayleigh_ritz, suggest_lengths
+from model.spectrum import (
+    FOLDS,
+    PairMoments,
+    Spectrum,
+    rayleigh_ritz,
+    rayleigh_ritz_within,
+    suggest_lengths,
+    without,
+)
 from model.training.pairs import PairSampler, stream
 from model.training.run import Run
 
@@ -52,6 +60,12 @@ class ServingNetwork(nn.Module):
         return codes
 
 
+def code_network(network: EncoderNetwork, config: TrainingConfig) -> CodeNetwork:
+    """The network that a configuration's codes come from, not yet with its codes."""
+    spectrum = config.spectrum
+    return CodeNetwork(network, basis=spectrum.basis, leading=spectrum.leading, code_length=config.code_length)
+
+
 def estimate_spectrum(
     network: CodeNetwork, pixels: NDArray[np.uint8], config: TrainingConfig, *, device: torch.device
 ) -> Spectrum:
@@ -59,31 +73,66 @@ def estimate_spectrum(
 
     Views say what stays the same thing. The code that they give finds each image's neighbours, which say what is of its
     kind; the code of both finds them once more. Each of the three sets of pairs has the same weight.
+
+    Where the network has leading functions, these are the first that views alone find among the combinations of z;
+    what is found among the features comes after them and is uncorrelated with them.
     """
     settings = config.spectrum
-    pairs = PairSampler(pixels, config, device=device)
     chosen = stream(config.seed, "spectrum", 0)
     rows = torch.randperm(len(pixels), generator=chosen).numpy()[: settings.max_images]
     size = min(_BATCH, math.ceil(len(rows) / FOLDS))
     batches = [np.sort(rows[i : i + size]) for i in range(0, len(rows), size)]
-    moments: PairMoments | None = None
+    count = min(settings.neighbours, len(rows) // _IMAGES_PER_NEIGHBOUR)
     with torch.inference_mode():
-        drawn = list(enumerate(batches)) * settings.views
-        for step, (fold, batch) in enumerate(tqdm(drawn, desc="spectrum", unit="batch"), start=1):
-            views = pairs.draw(batch, generator=stream(config.seed, "spectrum", step))
-            psi_a, psi_b = (network.functions(view) for view in views)
-            moments = moments or PairMoments(psi_a.shape[1])
-            moments.update(psi_a, psi_b, fold=fold)
-        assert moments is not None
-        spectrum = rayleigh_ritz(moments, ridge=settings.ridge)
-        count = min(settings.neighbours, len(rows) // _IMAGES_PER_NEIGHBOUR)
-        if not count:
-            return spectrum
-        psi = [_functions(network, pixels[batch], config, device) for batch in tqdm(batches, "functions", unit="batch")]
-        for _ in range(_ROUNDS):
-            add_neighbours(moments, psi, spectrum, config, count=count)
-            spectrum = rayleigh_ritz(moments, ridge=settings.ridge)
-    return spectrum
+        moments = _view_moments(network, pixels, batches, config, device=device)
+        span = torch.eye(moments.length, dtype=torch.float64)
+        if network.leading:
+            of_z = rayleigh_ritz_within(moments, span[:, network.features :], ridge=settings.leading_ridge)
+            leading = of_z.first(network.leading)
+            span = torch.cat([span[:, : network.features], leading.directions], 1)
+            moments = moments.through(span)
+        combined = torch.eye(moments.length, dtype=torch.float64)
+        own, found_before = combined.split([moments.length - network.leading, network.leading], 1)
+        if count:
+            psi = [
+                _functions(network, pixels[batch], config, device) for batch in tqdm(batches, "functions", unit="batch")
+            ]
+            psi = [part @ span.float() for part in psi] if network.leading else psi
+            for _ in range(_ROUNDS):
+                spectrum = rayleigh_ritz_within(moments, own, ridge=settings.ridge)
+                add_neighbours(moments, psi, spectrum, config, count=count)
+        if not network.leading:
+            return rayleigh_ritz(moments, ridge=settings.ridge)
+        following = rayleigh_ritz_within(moments, without(moments, own, found_before), ridge=settings.ridge)
+    return Spectrum(
+        torch.cat([leading.eigenvalues, following.eigenvalues]),
+        torch.cat([leading.directions, span @ following.directions], 1),
+        # Of E[psi] only what the combined functions tell is known, and needed.
+        span @ (torch.linalg.pinv(span.T @ span, hermitian=True) @ moments.mean),
+        torch.cat([leading.margins, following.margins]),
+        network.leading,
+    )
+
+
+def _view_moments(
+    network: CodeNetwork,
+    pixels: NDArray[np.uint8],
+    batches: list[NDArray[np.int64]],
+    config: TrainingConfig,
+    *,
+    device: torch.device,
+) -> PairMoments:
+    """The moments of two views of each image, drawn as often as configured; a batch is a fold, in turn."""
+    pairs = PairSampler(pixels, config, device=device)
+    moments: PairMoments | None = None
+    drawn = list(enumerate(batches)) * config.spectrum.views
+    for step, (fold, batch) in enumerate(tqdm(drawn, desc="spectrum", unit="batch"), start=1):
+        views = pairs.draw(batch, generator=stream(config.seed, "spectrum", step))
+        psi_a, psi_b = (network.functions(view) for view in views)
+        moments = moments or PairMoments(psi_a.shape[1])
+        moments.update(psi_a, psi_b, fold=fold)
+    assert moments is not None
+    return moments
 
 
 def _functions(network: CodeNetwork, pixels: NDArray[np.uint8], config: TrainingConfig, device: torch.device) -> Tensor:
@@ -107,11 +156,12 @@ def add_neighbours(
 
 
 def set_codes(network: CodeNetwork, spectrum: Spectrum, *, diffusion_time: float) -> None:
-    """Make the network's output the ordered code; through the projector's last layer, where z was the basis."""
+    """Make the network's output the ordered code; through the projector's last layer, where z is combined."""
     weight, offset = spectrum.code_weights(diffusion_time, code_length=network.code.out_features)
     if network.last is not None:
-        offset = offset + weight @ network.last.bias.detach().cpu().double()
-        weight = weight @ network.last.weight.detach().cpu().double()
+        of_features, of_outputs = weight[:, : network.features], weight[:, network.features :]
+        offset = offset + of_outputs @ network.last.bias.detach().cpu().double()
+        weight = torch.cat([of_features, of_outputs @ network.last.weight.detach().cpu().double()], 1)
     with torch.no_grad():
         network.code.weight.copy_(weight)
         network.code.bias.copy_(offset)
@@ -148,9 +198,7 @@ def export(
         "training": config.model_dump(mode="json"),
     }
     with artifact.publishing(out, kind=KIND, made_from={"run": trained.id}, properties=properties) as directory:
-        network = (
-            CodeNetwork(trained_network, basis=config.spectrum.basis, code_length=config.code_length).to(device).eval()
-        )
+        network = code_network(trained_network, config).to(device).eval()
         spectrum = estimate_spectrum(network, pixels, config, device=device)
         set_codes(network, spectrum, diffusion_time=time)
         network.cpu()
@@ -162,7 +210,9 @@ def export(
         properties["suggested_lengths"] = suggest_lengths(eigenvalues, diffusion_time=time)
         serving = ServingNetwork(network).eval()
         save_file({k: v.contiguous() for k, v in network.state_dict().items()}, directory / WEIGHTS_FILE)
-        (directory / SPECTRUM_FILE).write_text(json.dumps(_report(spectrum, config, diffusion_time=time), indent=1))
+        (directory / SPECTRUM_FILE).write_text(
+            json.dumps(_report(spectrum, config, leading=network.leading, diffusion_time=time), indent=1)
+        )
         write_onnx(serving, directory / ONNX_FILE, image_size=config.image_size)
         artifact.seal(directory, kind=KIND, properties=properties)
         check_agreement(serving, directory, pixels, image_size=config.image_size)
@@ -170,11 +220,12 @@ def export(
     return artifact.read(out, kind=KIND, verify=False)
 
 
-def _report(spectrum: Spectrum, config: TrainingConfig, *, diffusion_time: float) -> dict[str, object]:
+def _report(spectrum: Spectrum, config: TrainingConfig, *, leading: int, diffusion_time: float) -> dict[str, object]:
     """What spectrum.json says: each coordinate's eigenvalue with its 95 % interval, and how the code is weighted."""
     return {
         "diffusion_time": diffusion_time,
         "basis": config.spectrum.basis,
+        "leading": leading,
         "eigenvalues": spectrum.told(config.code_length),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from model.backbones import build_backbone
@@ -50,29 +51,42 @@ class EncoderNetwork(nn.Module):
 
 
 class CodeNetwork(nn.Module):
-    """Normalised pixels to codes: one linear map (`code`) of a trained network's layer.
+    """Normalised pixels to codes: one linear map (`code`) of a trained network's layers.
 
     Args:
         basis: "features", the backbone's; "projector", whose z is a linear map of its last hidden layer.
-        code_length: at most; a code has no more coordinates than that layer has functions.
+        leading: how many functions of z come before those of the features; of no effect where z is the basis.
+        code_length: at most; a code has no more coordinates than there are functions.
     """
 
-    def __init__(self, network: EncoderNetwork, *, basis: str, code_length: int) -> None:
+    def __init__(self, network: EncoderNetwork, *, basis: str, code_length: int, leading: int = 0) -> None:
         super().__init__()
-        hidden = list(network.projector)[:-1] if basis == "projector" else []
-        self.backbone, self.projector = network.backbone, nn.Sequential(*hidden)
-        self.last = network.projector.last if basis == "projector" else None
-        width = int(network.backbone.feature_length) if self.last is None else self.last.in_features  # type: ignore[arg-type]
-        self.code = nn.Linear(width, min(code_length, width if self.last is None else self.last.out_features))
+        last = network.projector.last if basis == "projector" or leading else None
+        hidden = [] if last is None else list(network.projector)[:-1]
+        self.backbone, self.projector, self.last = network.backbone, nn.Sequential(*hidden), last
+        width, outputs = (0, 0) if last is None else (last.in_features, last.out_features)
+        self.features = 0 if basis == "projector" else int(network.backbone.feature_length)  # type: ignore[arg-type]
+        self.leading = min(leading, outputs) if self.features else 0
+        self.code = nn.Linear(self.features + width, min(code_length, self.features + self.leading or outputs))
 
     def functions(self, x: Tensor) -> Tensor:
-        """psi, of which codes are linear combinations: features or z, (n, functions)."""
-        psi: Tensor = self.projector(self.backbone(x))
-        return psi if self.last is None else self.last(psi)
+        """psi, of which codes are linear combinations: features, then z, as far as they are used; (n, functions)."""
+        layers = self._layers(x)
+        if self.last is None:
+            return layers
+        return torch.cat([layers[:, : self.features], self.last(layers[:, self.features :])], 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        codes: Tensor = self.code(self.projector(self.backbone(x)))
+        codes: Tensor = self.code(self._layers(x))
         return codes
+
+    def _layers(self, x: Tensor) -> Tensor:
+        """Features, then the projector's last hidden layer, as far as they are used."""
+        features: Tensor = self.backbone(x)
+        if self.last is None:
+            return features
+        hidden: Tensor = self.projector(features)
+        return torch.cat([features, hidden], 1) if self.features else hidden
 
 
 def normalise_pixels(pixels: Tensor, *, size: int | None = None) -> Tensor:

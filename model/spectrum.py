@@ -52,6 +52,18 @@ class PairMoments:
         self._second[fold] += (even + odd) * (weight / 4)
         self._cross[fold] += (even - odd) * (weight / 4)
 
+    def through(self, span: Tensor) -> PairMoments:
+        """The moments of psi @ span, (n, m).
+
+        Args:
+            span: (length, m).
+        """
+        span = span.double()
+        found = PairMoments(span.shape[1])
+        found._count, found._sum = self._count.clone(), self._sum @ span
+        found._second, found._cross = span.T @ self._second @ span, span.T @ self._cross @ span
+        return found
+
     @property
     def pairs(self) -> int:
         """How many pairs were added, by their weights."""
@@ -95,16 +107,19 @@ class Spectrum:
     """Ordered eigenfunctions as a linear map of psi: function j is `directions[:, j] . (psi - mean)`.
 
     Attributes:
-        eigenvalues: (length,), descending, in [0, 1] up to noise.
-        directions: (length, length); the functions have unit variance and are uncorrelated on the training set.
+        eigenvalues: (count,), descending, in [0, 1] up to noise; where leading functions were found apart, these
+            and the others are each in order.
+        directions: (length, count); the functions have unit variance and are uncorrelated on the training set.
         mean: (length,), E[psi]. Centring drops the constant eigenfunction, whose eigenvalue is 1.
-        margins: (length,), half the width of each eigenvalue's 95 % interval; NaN where there is one fold only.
+        margins: (count,), half the width of each eigenvalue's 95 % interval; NaN where there is one fold only.
+        leading: how many functions were found apart, before the others.
     """
 
     eigenvalues: Tensor
     directions: Tensor
     mean: Tensor
     margins: Tensor
+    leading: int = 0
 
     def told(self, count: int) -> list[dict[str, float | None]]:
         """The first eigenvalues, each with half the width of its 95 % interval, where there is one."""
@@ -114,13 +129,18 @@ class Spectrum:
             for value, margin in pairs
         ]
 
+    def first(self, count: int) -> Spectrum:
+        """The first functions alone."""
+        return Spectrum(self.eigenvalues[:count], self.directions[:, :count], self.mean, self.margins[:count])
+
     def code_weights(self, diffusion_time: float, *, code_length: int | None = None) -> tuple[Tensor, Tensor]:
         """W (code_length, length) and b with code = W psi + b, code_j = eigenvalue_j^t v_j^T (psi - mean).
 
-        Eigenvalues at or below zero are noise; their coordinates are zero for t > 0. Coordinates beyond the functions
-        that there are, are zero.
+        Leading functions are not scaled. Eigenvalues at or below zero are noise; their coordinates are zero for t > 0.
+        Coordinates beyond the functions that there are, are zero.
         """
         scale = self.eigenvalues.clamp(0, 1) ** diffusion_time
+        scale[: self.leading] = 1
         found = (self.directions * scale).T[:code_length]
         weight = torch.zeros(code_length or len(found), found.shape[1], dtype=found.dtype)
         weight[: len(found)] = found
@@ -169,6 +189,23 @@ def rayleigh_ritz(moments: PairMoments, *, ridge: float, one_scale: bool = False
     folds = len(changes)
     spread = changes.std(0) if folds > 1 else torch.full_like(eigenvalues, math.nan)
     return Spectrum(eigenvalues, directions, moments.mean, _T_QUANTILE * spread / folds**0.5)
+
+
+def rayleigh_ritz_within(moments: PairMoments, span: Tensor, *, ridge: float) -> Spectrum:
+    """Rayleigh-Ritz of the functions psi @ span alone, as a map of psi.
+
+    Args:
+        span: (length, m), of which m eigenfunctions are found.
+    """
+    found = rayleigh_ritz(moments.through(span), ridge=ridge)
+    return Spectrum(found.eigenvalues, span @ found.directions, moments.mean, found.margins)
+
+
+def without(moments: PairMoments, span: Tensor, leading: Tensor) -> Tensor:
+    """The functions psi @ span less what the functions psi @ leading tell of them by least squares: (length, m)."""
+    covariance = moments.covariance
+    inverse: Tensor = torch.linalg.pinv(leading.T @ covariance @ leading, hermitian=True)
+    return span - leading @ (inverse @ (leading.T @ covariance @ span))
 
 
 def suggest_lengths(eigenvalues: Sequence[float], *, diffusion_time: float) -> list[int]:

@@ -16,7 +16,15 @@ from safetensors.torch import load_file
 import artifact
 from model.config import TrainingConfig
 from model.errors import EncoderError
-from model.export import ServingNetwork, add_neighbours, check_agreement, estimate_spectrum, export, set_codes
+from model.export import (
+    ServingNetwork,
+    add_neighbours,
+    check_agreement,
+    code_network,
+    estimate_spectrum,
+    export,
+    set_codes,
+)
 from model.images.sources import open_source
 from model.network import CodeNetwork, EncoderNetwork, normalise_pixels
 from model.runtime.encoder import Encoder
@@ -44,31 +52,32 @@ def encoder_path(run: Run, cache: PixelCache) -> Path:
     return out
 
 
-def coder_of(network: EncoderNetwork, *, basis: str = "features") -> CodeNetwork:
-    return CodeNetwork(network, basis=basis, code_length=8).eval()
+def coder_of(network: EncoderNetwork, *, basis: str = "features", leading: int = 0) -> CodeNetwork:
+    return CodeNetwork(network, basis=basis, leading=leading, code_length=8).eval()
 
 
 def with_spectrum(config: TrainingConfig, **changes: object) -> TrainingConfig:
     return config.model_copy(update={"spectrum": config.spectrum.model_copy(update=changes)})
 
 
-@pytest.mark.parametrize("basis", ["projector", "features"])
+@pytest.mark.parametrize(("basis", "leading"), [("projector", 0), ("projector", 3), ("features", 0), ("features", 3)])
 def test_the_exported_code_is_the_rayleigh_ritz_map_of_the_trained_functions(
-    run: Run, cache: PixelCache, tmp_path: Path, basis: str
+    run: Run, cache: PixelCache, tmp_path: Path, basis: str, leading: int
 ) -> None:
-    """The functions are read off the trained network here: z or features."""
+    """The functions are read off the trained network here: z, features or both."""
     _, network = run.load_network()
     network.eval()
-    config = with_spectrum(run.config, basis=basis)
+    config = with_spectrum(run.config, basis=basis, leading=leading)
     changed = Run(run.path)
     changed.config = config
     encoder = Encoder(export(changed, cache.pixels, tmp_path / "encoder", device=CPU).path)
-    spectrum = estimate_spectrum(coder_of(network, basis=basis), cache.pixels, config, device=CPU)
+    spectrum = estimate_spectrum(coder_of(network, basis=basis, leading=leading), cache.pixels, config, device=CPU)
     weight, offset = spectrum.code_weights(config.spectrum.diffusion_time, code_length=8)
     pixels = np.array(cache.pixels)
     with torch.no_grad():
         x = normalise_pixels(torch.from_numpy(pixels))
-        psi = network(x) if basis == "projector" else network.backbone(x)
+        features, z = network.backbone(x), network(x)
+        psi = z if basis == "projector" else torch.cat([features, z], 1) if leading else features
     expected = (psi.double() @ weight.T + offset).numpy()
     np.testing.assert_allclose(encoder.encode(pixels), expected, atol=2e-4 * np.abs(expected).max())
     np.testing.assert_allclose(encoder.eigenvalues, spectrum.eigenvalues[:8].numpy(), atol=1e-5)
@@ -128,6 +137,43 @@ def test_neighbours_are_sought_again_by_the_code_of_views_and_neighbours(
         assert not torch.allclose(found.eigenvalues, earlier.eigenvalues, atol=1e-4)
 
 
+def test_leading_functions_are_those_of_z_by_views_alone(run: Run, cache: PixelCache) -> None:
+    """Neighbours of any number change nothing of them, and a code of z alone begins with them."""
+    _, network = run.load_network()
+    pixels = np.concatenate([np.array(cache.pixels)] * 3)
+    by_views = with_spectrum(run.config, neighbours=0, ridge=run.config.spectrum.leading_ridge)
+    of_z = estimate_spectrum(coder_of(network.eval(), basis="projector"), pixels, by_views, device=CPU)
+    staged = with_spectrum(run.config, neighbours=2)
+    found = estimate_spectrum(coder_of(network, leading=3), pixels, staged, device=CPU)
+    torch.testing.assert_close(found.eigenvalues[:3], of_z.eigenvalues[:3])
+    torch.testing.assert_close(found.margins[:3], of_z.margins[:3])
+    assert not found.directions[:128, :3].any(), "of the features"
+    x = normalise_pixels(torch.from_numpy(pixels))
+    with torch.no_grad():
+        features, z = network.backbone(x), network(x)
+    ours = torch.cat([features, z], 1).double() @ found.directions[:, :3]
+    theirs = z.double() @ of_z.directions[:, :3]
+    for a, b in zip(ours.T, theirs.T, strict=True):
+        assert abs(float(torch.corrcoef(torch.stack([a, b]))[0, 1])) == pytest.approx(1)
+
+
+def test_what_follows_the_leading_functions_is_uncorrelated_with_them(run: Run, cache: PixelCache) -> None:
+    """Over the views: drawn as the estimate draws them."""
+    _, network = run.load_network()
+    coder, config = coder_of(network.eval(), leading=3), with_spectrum(run.config, neighbours=0, ridge=0.0)
+    seen: list[torch.Tensor] = []
+    functions = coder.functions
+    coder.functions = lambda x: seen.append(functions(x)) or seen[-1]  # type: ignore[method-assign, func-returns-value]
+    found = estimate_spectrum(coder, cache.pixels, config, device=CPU)
+    assert found.directions.shape[1] == 3 + 128
+    codes = (torch.cat(seen).double() - found.mean) @ found.directions[:, :8]
+    torch.testing.assert_close(codes.mean(0), torch.zeros(8, dtype=torch.float64), atol=1e-3, rtol=0)
+    correlation = torch.corrcoef(codes.T)
+    assert correlation[:3, 3:].abs().max() < 1e-3
+    assert (found.eigenvalues[:3].diff() <= 0).all()
+    assert (found.eigenvalues[3:].diff() <= 0).all()
+
+
 def test_few_images_have_no_neighbours(run: Run, cache: PixelCache) -> None:
     """48 images: any two would be neighbours, of no particular kind."""
     _, network = run.load_network()
@@ -143,9 +189,9 @@ def test_a_code_is_no_longer_than_there_are_functions(
 ) -> None:
     longer = finished_run(tmp_path / "run", Path(run.images), code_length=256, steps=2)
     encoder = Encoder(export(longer, cache.pixels, tmp_path / "encoder", device=CPU).path)
-    assert encoder.encode(np.array(cache.pixels[:2])).shape == (2, 128)
-    assert encoder.code_length == len(encoder.eigenvalues) == 128
-    assert "128 coordinates, as many as there are functions" in capsys.readouterr().err
+    assert encoder.encode(np.array(cache.pixels[:2])).shape == (2, 134)
+    assert encoder.code_length == len(encoder.eigenvalues) == 134
+    assert "134 coordinates, as many as there are functions" in capsys.readouterr().err
 
 
 def test_the_spectrum_is_told_with_its_intervals(encoder_path: Path) -> None:
@@ -156,18 +202,21 @@ def test_the_spectrum_is_told_with_its_intervals(encoder_path: Path) -> None:
 
 
 def test_eigenvalues_are_ordered_and_the_leading_coordinates_repeat_between_views(encoder_path: Path) -> None:
+    """Those of the leading functions, and those of the others."""
     eigenvalues = Encoder(encoder_path).eigenvalues
-    assert (np.diff(eigenvalues) <= 1e-6).all()
+    for part in np.split(eigenvalues, [json.loads((encoder_path / "spectrum.json").read_text())["leading"]]):
+        assert (np.diff(part) <= 1e-6).all()
     assert 0.5 < eigenvalues[0] <= 1.01
 
 
 def test_export_adds_one_linear_map_and_changes_no_weight(run: Run, encoder_path: Path) -> None:
     _, trained = run.load_network()
     exported = load_file(encoder_path / "encoder.safetensors")
-    backbone = {name: value for name, value in trained.state_dict().items() if name.startswith("backbone.")}
-    for name, value in backbone.items():
-        assert torch.equal(value, exported[name]), name
-    assert len(exported) == len(backbone) + 2
+    kept = trained.state_dict()
+    last = len(trained.projector) - 1
+    for name, value in kept.items():
+        assert torch.equal(value, exported[name.replace(f"projector.{last}.", "last.")]), name
+    assert len(exported) == len(kept) + 2
 
 
 def test_any_batch_size_gives_the_same_codes(cache: PixelCache, encoder_path: Path) -> None:
@@ -182,7 +231,7 @@ def test_an_onnx_file_that_differs_from_torch_is_refused(
 ) -> None:
     _, network = run.load_network()
     network.eval()
-    coder, settings = coder_of(network), run.config.spectrum
+    coder, settings = code_network(network, run.config).eval(), run.config.spectrum
     found = estimate_spectrum(coder, cache.pixels, run.config, device=CPU)
     set_codes(coder, found, diffusion_time=settings.diffusion_time)
     changed = onnx.load(encoder_path / "encoder.onnx")

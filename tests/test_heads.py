@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 import eigenlens
 from model.config import AugmentationConfig
 from model.errors import TrainingError
+from model.heads.command import OF_KIND, settle
 from model.heads.features import ViewFeatures, cache_features, power_normalise
-from model.heads.fit import RIDGES, HeadSettings, choose_settings, fit_head
+from model.heads.fit import RIDGES, HeadSettings, choose_settings, fit_head, neighbour_graph
 from model.heads.positives import pair_moments
 from model.images.sources import SourceImage, open_source
 from model.neighbours import nearest_neighbours
@@ -120,6 +122,29 @@ def test_views_keep_the_thing_and_neighbours_its_kind() -> None:
     assert near.eigenvalues[3] < 0.6
     codes = near.codes(features[:, 0])[:, :3]
     assert same_rows(cosines(codes, codes), kind[:, None] == kind) > 0.95
+
+
+def test_alone_neighbours_are_sought_by_the_features_and_beside_views_by_their_roots() -> None:
+    raw = np.random.default_rng(0).normal(size=(60, 2, LENGTH)) ** 3
+    roots = np.sign(raw) * np.sqrt(np.abs(raw))
+    assert neighbour_graph(power_normalise(raw), SETTINGS) is None
+    nearest = []
+    for positives, vectors in (("neighbours", raw), ("both", roots)):
+        exact = cosines(vectors[:, 0], vectors[:, 0])
+        np.fill_diagonal(exact, -np.inf)
+        nearest.append(np.argsort(-exact, axis=1)[:, :5])
+        settings = replace(SETTINGS, positives=positives)  # type: ignore[arg-type]  # one of them
+        np.testing.assert_array_equal(neighbour_graph(power_normalise(raw), settings), nearest[-1])
+    assert not np.array_equal(nearest[0], nearest[1])
+
+
+def test_few_images_have_fewer_neighbours_by_default() -> None:
+    free = argparse.Namespace(neighbours=None, ridge=None, diffusion_time=None)
+    given = argparse.Namespace(neighbours=7, ridge=None, diffusion_time=None)
+    for count, neighbours in ((3000, 50), (1000, 20), (10, 1)):
+        features = np.zeros((count, 1, 2), dtype=np.float32)
+        assert settle(features, "neighbours", labels=None, given=free) == replace(OF_KIND, neighbours=neighbours)
+        assert settle(features, "neighbours", labels=None, given=given).neighbours == 7
 
 
 def test_what_every_view_changes_is_left_out_of_the_codes() -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from model.errors import ShapeError
-from model.spectrum import FOLDS, PairMoments, effective_rank, rayleigh_ritz, suggest_lengths
+from model.spectrum import (
+    FOLDS,
+    PairMoments,
+    effective_rank,
+    rayleigh_ritz,
+    rayleigh_ritz_within,
+    suggest_lengths,
+    without,
+)
 from tests.model_oracles import generalised_eigenvalues
 
 
@@ -52,6 +62,36 @@ def test_codes_are_centred_uncorrelated_and_scaled_by_their_eigenvalues() -> Non
     codes = (torch.cat([a, b]) @ weight.T + offset).numpy()
     np.testing.assert_allclose(codes.mean(0), 0, atol=1e-9)
     np.testing.assert_allclose(codes.T @ codes / len(codes), np.diag(spectrum.eigenvalues.numpy() ** 4), atol=1e-8)
+
+
+def test_rayleigh_ritz_within_a_span_is_that_of_its_functions() -> None:
+    a, b = pairs()
+    span = torch.tensor(np.random.default_rng(8).normal(size=(6, 4)))
+    within = rayleigh_ritz_within(moments_of(a, b, batch=512), span, ridge=0.1)
+    plain = rayleigh_ritz(moments_of(a @ span, b @ span, batch=512), ridge=0.1)
+    torch.testing.assert_close(within.eigenvalues, plain.eigenvalues)
+    torch.testing.assert_close(within.margins, plain.margins, rtol=1e-4, atol=1e-6)
+    ours, theirs = (a - within.mean) @ within.directions, (a @ span - plain.mean) @ plain.directions
+    torch.testing.assert_close(ours.abs(), theirs.abs(), rtol=1e-5, atol=1e-6)
+
+
+def test_functions_without_the_leading_are_what_least_squares_leave() -> None:
+    a, b = pairs()
+    both = torch.cat([a, b]).numpy()
+    leading, span = torch.eye(6, dtype=torch.float64)[:, :2], torch.eye(6, dtype=torch.float64)[:, 2:]
+    left = without(moments_of(a, b, batch=512), span, leading)
+    centred = both - both.mean(0)
+    fitted, *_ = np.linalg.lstsq(centred[:, :2], centred[:, 2:], rcond=None)
+    np.testing.assert_allclose(centred @ left.numpy(), centred[:, 2:] - centred[:, :2] @ fitted, atol=1e-6)
+
+
+def test_leading_functions_are_not_scaled() -> None:
+    a, b = pairs()
+    spectrum = rayleigh_ritz(moments_of(a, b, batch=512), ridge=0.0)
+    plain, _ = spectrum.code_weights(0.0)
+    weight, _ = replace(spectrum, leading=2).code_weights(2.0)
+    torch.testing.assert_close(weight[:2], plain[:2])
+    torch.testing.assert_close(weight[2:], plain[2:] * spectrum.eigenvalues[2:, None] ** 2)
 
 
 def test_the_offset_of_psi_does_not_matter() -> None:

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 import eigenlens
-from model.export import estimate_spectrum
+from model.export import code_network, estimate_spectrum
 from model.images.sources import open_source
-from model.network import CodeNetwork
 from model.training.pixels import cache_pixels
 from model.training.run import Run
 from model.training.summary import quality_by_length
@@ -28,7 +27,7 @@ def test_a_run_ends_with_its_spectrum_and_its_quality_by_length(tmp_path: Path) 
     told = json.loads((out / "summary.json").read_text())
     run = Run(out)
     pixels = cache_pixels(open_source(run.images), side=run.config.cached_side, directory=run.cache).pixels
-    coder = CodeNetwork(run.load_network()[1], basis=run.config.spectrum.basis, code_length=8).eval()
+    coder = code_network(run.load_network()[1], run.config).eval()
     spectrum = estimate_spectrum(coder, pixels, run.config, device=CPU)
     assert told["eigenvalues"] == spectrum.told(8)
     assert all(entry["margin_95"] > 0 for entry in told["eigenvalues"])

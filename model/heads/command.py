@@ -48,8 +48,11 @@ Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
 AUGMENTATION = AugmentationConfig(
     crop_area_min=0.3, brightness=0.3, contrast=0.3, saturation=0.2, hue=0.02, grayscale=0.0
 )
-# What clothing/validation was searched best with: neighbours, whose quality nothing but labels can tell.
-OF_KIND = HeadSettings("neighbours", neighbours=20, ridge=1.0, diffusion_time=1.0)
+# Nothing but labels can tell the quality of neighbours: what clothing's training photographs were searched best with,
+# each fifth of them by a head that was fitted to the others.
+OF_KIND = HeadSettings("neighbours", neighbours=50, ridge=1.0, diffusion_time=1.5)
+# With fewer images than this for each neighbour, neighbours would be of no particular kind.
+_IMAGES_PER_NEIGHBOUR = 50
 _CODE_LENGTH = 256
 
 
@@ -97,7 +100,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--code-length", type=_count, metavar="N", help="coordinates (default: 256, or as many as there are features)"
     )
     parser.add_argument("--views", type=_count, default=4, metavar="N", help="views of each image (default: 4)")
-    parser.add_argument("--neighbours", type=_count, metavar="N", help="near images of each (default: 20, or chosen)")
+    parser.add_argument(
+        "--neighbours",
+        type=_count,
+        metavar="N",
+        help="near images of each (default: 50, at most one in fifty; with `both` 20; or chosen)",
+    )
     parser.add_argument("--ridge", type=_number, metavar="X", help="share of the mean variance added to C (chosen)")
     parser.add_argument("--diffusion-time", type=_number, metavar="T", help="power of the eigenvalues (chosen)")
     parser.add_argument(
@@ -225,7 +233,11 @@ def settle(
     fixed = {
         name: value for name in ("neighbours", "ridge", "diffusion_time") if (value := getattr(given, name)) is not None
     }
-    base = replace(OF_KIND if positives == "neighbours" else HeadSettings(), positives=positives, **fixed)
+    base = HeadSettings(positives)
+    if positives == "neighbours":
+        enough = max(1, len(features) // _IMAGES_PER_NEIGHBOUR)
+        base = replace(OF_KIND, neighbours=min(OF_KIND.neighbours, enough))
+    base = replace(base, **fixed)
     if {"ridge", "diffusion_time"} <= fixed.keys() or (positives == "neighbours" and labels is None):
         return base
     chosen, quality = choose_settings(features, base, fixed=fixed.keys(), labels=labels, hidden=hidden(base))

@@ -74,7 +74,7 @@ def fit_head(
     """The head of the given settings: the leading eigenfunctions that are linear in the features and functions of them.
 
     Args:
-        features: (n, 1 + views, length).
+        features: (n, 1 + views, length), after `power_normalise`.
 
     Raises: TrainingError, if the features hold no such pairs.
     """
@@ -116,7 +116,7 @@ def choose_settings(
     functions = hidden.functions(fitted)
     counts = [base.neighbours]
     ridges = (base.ridge,) if "ridge" in fixed else RIDGES
-    times = (base.diffusion_time,) if "diffusion_time" in fixed else TIMES
+    times = (base.diffusion_time,) if "diffusion_time" in fixed else sorted({*TIMES, base.diffusion_time})
     if labels is not None and base.positives != "views" and "neighbours" not in fixed:
         counts = [count for count in NEIGHBOURS if count < len(kept)] or counts
     best: tuple[HeadSettings, float] | None = None
@@ -143,10 +143,17 @@ def held_out(n: int, *, seed: int = 0) -> NDArray[np.int64]:
 
 
 def neighbour_graph(features: NDArray[np.float32], settings: HeadSettings) -> NDArray[np.int64] | None:
-    """Rows of each image's nearest by its features, (n, neighbours), where positives ask for them."""
+    """Rows of each image's nearest, (n, neighbours), where positives ask for them.
+
+    Heads are fitted to square roots, which serve the very thing; what these are roots of tells the kind better. So
+    neighbours are sought by that, unless the head has views beside them.
+    """
     if settings.positives == "views":
         return None
-    return nearest_neighbours(torch.from_numpy(features[:, 0]), settings.neighbours)
+    sought = torch.from_numpy(features[:, 0])
+    if settings.positives == "neighbours":
+        sought = sought * sought.abs()
+    return nearest_neighbours(sought, settings.neighbours)
 
 
 def _finds_itself(features: NDArray[np.float32], held: NDArray[np.int64]) -> Callable[[Head], float]:

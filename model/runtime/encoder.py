@@ -30,7 +30,7 @@ class Encoder:
         id: of the artifact; galleries refuse codes of another one.
         code_length: coordinates of a code.
         image_size: side of the square input, in pixels.
-        eigenvalues: (code_length,), descending.
+        eigenvalues: (code_length,), descending, those of leading functions apart.
         precision: in which it computes; an encoder of another precision is another artifact, so codes never mix.
         runtime: the name of what runs it.
     """

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 import artifact
-from model.export import estimate_spectrum, set_codes
-from model.network import CodeNetwork, normalise_pixels
+from model.export import code_network, estimate_spectrum, set_codes
+from model.network import normalise_pixels
 from model.training.pairs import PairSampler, stream
 from model.training.run import Run
 
@@ -40,7 +40,7 @@ def summarise(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> N
     config = run.config
     spectrum_settings = config.spectrum.model_copy(update={"max_images": min(config.spectrum.max_images, _IMAGES)})
     config = config.model_copy(update={"spectrum": spectrum_settings, "neighbours": 0})
-    coder = CodeNetwork(network, basis=config.spectrum.basis, code_length=config.code_length).to(device).eval()
+    coder = code_network(network, config).to(device).eval()
     spectrum = estimate_spectrum(coder, pixels, config, device=device)
     set_codes(coder, spectrum, diffusion_time=config.spectrum.diffusion_time)
     pairs = PairSampler(pixels, config, device=device)
