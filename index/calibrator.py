@@ -8,6 +8,7 @@ shorter one is counted from the same list.
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,7 +35,9 @@ _WARM_UP = 3
 _STEPS_TO_DOUBLE = 5
 # They are tried upwards until recall grows by less than this when they double, or for an index's share of so long.
 _SATURATED = 2e-4
-_BUDGET_S = 40.0
+_BUDGET_S = 30.0
+# A latency is guessed to so much.
+_SURE = 1.15
 # Recall below which no plan is offered.
 _USELESS = 0.5
 # The default effort of a length finds this share of what the highest measured effort finds.
@@ -146,7 +149,7 @@ class Calibrator:
             return shortest[plan.effort] + (slow - shortest[plan.effort]) * _depth_of(plan) / max(1, depth)
 
         guessed = [Measured(plan, recall, {"p50": guess(plan)}) for plan, recall in candidates]
-        chosen = {m.plan: m for k in COUNTS for m in _front(guessed, k=k)}
+        chosen = {m.plan: m for k in COUNTS for m in _near_front(guessed, k=k)}
         return [
             replace(
                 m,
@@ -251,6 +254,18 @@ def _front(measured: Sequence[Measured], *, k: int) -> list[Measured]:
         if not front or m.recall[k].low > front[-1].recall[k].low:
             front.append(m)
     return front
+
+
+def _near_front(measured: Sequence[Measured], *, k: int) -> list[Measured]:
+    """Those that no other beats in recall@k while it takes less by more than a guess is sure of."""
+    front = _front(measured, k=k)
+    recalls, latencies = [m.recall[k].low for m in front], [m.latency_ms["p50"] for m in front]
+    return [
+        m
+        for m in measured
+        if m.recall[k].low >= _USELESS
+        and m.latency_ms["p50"] <= _SURE * latencies[bisect.bisect_left(recalls, m.recall[k].low)]
+    ]
 
 
 def _is_exact(index: PrefixIndex, plan: Plan) -> bool:
