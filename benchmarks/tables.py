@@ -103,7 +103,7 @@ def head_table(records: Sequence[Mapping[str, Any]], *, data: str, names: Mappin
     lengths = sorted(found[shown[0]])
     lines = ["| codes | " + " | ".join(map(str, lengths)) + " |", "|---" * (len(lengths) + 1) + "|"]
     for name in shown:
-        cells = [f"{found[name][length]:.3f}" for length in lengths]
+        cells = [_spread([found[name][length]] if length in found[name] else []) for length in lengths]
         lines.append(f"| {names[name]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -174,6 +174,7 @@ _HEADS = {
     "views": "**Eigenlens**, positives are views",
     "neighbours": "**Eigenlens**, positives are neighbours",
     "both": "**Eigenlens**, both",
+    "photos": "**Eigenlens**, views, fitted to more photographs",
 }
 
 
