@@ -27,6 +27,11 @@ def index_bytes(specs: Sequence[IndexSpec], count: int) -> Mapping[IndexSpec, in
     return {spec: _index_bytes(spec, count) for spec in specs}
 
 
+def building_bytes(specs: Sequence[IndexSpec], count: int) -> Mapping[IndexSpec, int]:
+    """Memory that each index takes while it is built: lists of 4 bits are there twice when they get their last form."""
+    return {spec: size * (2 if spec.kind == "ivf-pq" else 1) for spec, size in index_bytes(specs, count).items()}
+
+
 def _index_bytes(spec: IndexSpec, count: int) -> int:
     factory = require_kind(spec.kind).factory
     if factory is None:

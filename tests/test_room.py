@@ -13,7 +13,7 @@ from index.codes import Codes
 from index.generation import Generation, build_generation
 from index.kinds import KINDS, IndexSpec
 from index.prefix_index import file_name
-from index.sizes import codes_bytes, index_bytes
+from index.sizes import building_bytes, codes_bytes, index_bytes
 from service.errors import NoRoomError
 from service.gallery.room import require_room
 from tests.builders import random_codes, write_codes
@@ -78,6 +78,12 @@ def test_more_than_there_is_memory_is_refused(tmp_path: Path, monkeypatch: pytes
         match=r"256\.0 MB of memory are available.*128\.0 MB at once in memory.*give length 32 a smaller kind: half",
     ):
         require_room(tmp_path, specs, count=1_000_000, code_length=LENGTH)
+
+
+def test_lists_of_4_bits_take_their_size_twice_while_they_are_built() -> None:
+    specs = [IndexSpec(LENGTH, "ivf-pq"), IndexSpec(64, "flat")]
+    size, building = index_bytes(specs, 100_000), building_bytes(specs, 100_000)
+    assert building == {specs[0]: 2 * size[specs[0]], specs[1]: size[specs[1]]}
 
 
 def test_a_build_tells_before_it_begins_and_leaves_the_gallery_as_it_was(

@@ -32,9 +32,7 @@ def generation(tmp_path_factory: pytest.TempPathFactory) -> Generation:
 def rows_by_list(generation: Generation) -> list[NDArray[np.int64]]:
     index = generation._require(LENGTH).index
     lists = index.invlists
-    return [
-        faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number)).copy() for number in range(index.nlist)
-    ]
+    return [faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number)).copy() for number in range(index.nlist)]
 
 
 def plan_of(effort: int, shortlist: int = 40) -> Plan:

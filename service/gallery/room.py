@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from index.kinds import IndexSpec
-from index.sizes import codes_bytes, index_bytes
+from index.sizes import building_bytes, codes_bytes, index_bytes
 from service.errors import NoRoomError
 
 _MEGA = 1_000_000
@@ -20,8 +20,9 @@ def require_room(root: Path, specs: Sequence[IndexSpec], *, count: int, code_len
     """Tell what a generation of so many images takes, about. Raises: NoRoomError, if there is less."""
     sizes = index_bytes(specs, count)
     disk = codes_bytes(count, code_length) + sum(sizes.values())
-    largest = max(specs, key=lambda spec: sizes[spec])
-    memory = sizes[largest]
+    building = building_bytes(specs, count)
+    largest = max(specs, key=lambda spec: building[spec])
+    memory = building[largest]
     told = ", ".join(f"length {spec.length} ({spec.kind}) {size / _MEGA:,.1f} MB" for spec, size in sizes.items())
     told = (
         f"{disk / _MEGA:,.1f} MB on disk for {count} images, at most {memory / _MEGA:,.1f} MB at once in memory: {told}"
