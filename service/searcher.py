@@ -193,7 +193,7 @@ class Searcher:
 
     def load(self) -> None:
         """Open the current generation, warm its encoder up and serve it. Raises: GalleryError; ArtifactError."""
-        with self._switching:
+        with self._switching, self.gallery.choosing():
             self._followed = self.gallery.current()
             number, generation = self.gallery.open_current(gpu=self._gpu)
             generation.warm_up()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import eigenlens
+from index.generation import Generation
 from model.images.sources import FolderSource
 from model.runtime.encoder import Encoder
 from service.errors import GalleryBusyError, GalleryError, ImageContentGoneError
 from service.gallery.build import Progress, add_images, publish_generation
 from service.gallery.layout import Gallery
+from service.searcher import Searcher
 from tests.service_builders import (
     LENGTHS,
     build_gallery,
@@ -142,6 +145,47 @@ def test_old_generations_are_retired_and_the_current_one_never(tmp_path: Path) -
     gallery.retire(keep=1)
     assert gallery.numbers() == [3, 5]
     assert len(gallery.open_current()[1]) == 6
+
+
+def test_the_generation_that_was_served_outlives_the_switch_to_the_next(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=6), Encoder(tmp_path / "encoder")
+    for _ in range(2):
+        publish(gallery, encoder)
+    gallery.activate(1)
+    publish(gallery, encoder)
+    assert (gallery.current(), gallery.numbers()) == (4, [1, 2, 3, 4])
+    publish(gallery, encoder)
+    assert gallery.numbers() == [3, 4, 5]
+
+
+def test_nothing_is_removed_while_a_generation_is_opened(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=6), Encoder(tmp_path / "encoder")
+    publish(gallery, encoder)
+    removed = threading.Event()
+
+    def remove() -> None:
+        Gallery(tmp_path / "gallery").retire(keep=1)
+        removed.set()
+
+    searcher = Searcher(gallery)
+    opened = gallery.open_current
+
+    def slowly(**given: Any) -> tuple[int, Generation]:
+        found = opened(**given)
+        threading.Thread(target=remove).start()
+        assert not removed.wait(0.3)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gallery, "open_current", slowly)
+        gallery.activate(1)
+        searcher.load()
+    assert searcher.snapshot.number == 1
+    assert removed.wait(10)
+    assert gallery.numbers() == [1, 2]
+    gallery.activate(2)
+    gallery.retire(keep=1)
+    assert gallery.numbers() == [2]
 
 
 def test_only_one_process_writes(tmp_path: Path) -> None:

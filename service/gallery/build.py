@@ -123,8 +123,9 @@ def publish_generation(
         gpu=gpu,
         on_progress=lambda done, total: progress.advance(1),
     )
+    served = gallery.current()
     (switch or gallery.activate)(number)
-    gallery.retire(keep=KEPT_GENERATIONS)
+    gallery.retire(keep=KEPT_GENERATIONS, served=served)
     return number
 
 

@@ -7,7 +7,7 @@ GALLERY/
   generations/000001/     index artifacts
   CURRENT                 number of the generation that is served
   writer.lock             held by the one process that writes generations
-  switch.lock             held for the moment of a switch, of removing old generations, of a backup's copies
+  switch.lock             held, shared, while generations are switched to, opened or copied; alone, to remove old ones
   serving.lock            held, shared, by every service that answers from it
   backups/                archives that the service wrote
 """
@@ -20,7 +20,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -148,11 +148,17 @@ class Gallery:
             f"there is no generation {number}; kept are {', '.join(map(str, self.numbers()))}"
         )
 
+    def choosing(self) -> AbstractContextManager[None]:
+        """While generations are switched to, opened or copied, none is removed, nor what they need of the database."""
+        return self._locked(fcntl.LOCK_SH)
+
+    def _removing(self) -> AbstractContextManager[None]:
+        return self._locked(fcntl.LOCK_EX)
+
     @contextmanager
-    def choosing(self) -> Iterator[None]:
-        """While one process switches to generations or copies them, no other retires them or what they need."""
-        with (self.root / "switch.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    def _locked(self, how: int) -> Iterator[None]:
+        with (self.root / "switch.lock").open("a") as lock:
+            fcntl.flock(lock, how)
             yield
 
     def generation_path(self, number: int) -> Path:
@@ -200,11 +206,15 @@ class Gallery:
             artifact.copy(path, target, kind="encoder")
         return target
 
-    def retire(self, *, keep: int) -> None:
-        """Remove all but the newest `keep` generations and the current one, then what only those needed."""
-        with self.choosing():
+    def retire(self, *, keep: int, served: int | None = None) -> None:
+        """Remove all but the newest `keep` generations and the current one, then what only those needed.
+
+        Args:
+            served: one that is kept as well: services serve it until they notice that it is not the current one.
+        """
+        with self._removing():
             for number in self.numbers()[:-keep]:
-                if number != self.current():
+                if number not in (self.current(), served):
                     artifact.remove(self.generation_path(number))
             self._remove_unused_codes()
             with contextlib.suppress(artifact.ArtifactError):  # unknown what a damaged one needs: forget nothing
@@ -216,7 +226,7 @@ class Gallery:
 
         Raises: GenerationNotFoundError; GenerationInUseError.
         """
-        with self.choosing():
+        with self._removing():
             if number not in self.numbers():
                 raise self._unknown(number)
             if number == self.current():
