@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import artifact
 from index.attributes import Attributes, write_attributes
+from index.builder import TRAINING_VECTORS, Builder
 from index.calibration import Calibration
 from index.calibrator import Calibrator
 from index.codes import Codes
@@ -23,7 +24,7 @@ from index.gpu import Gpu, device_name
 from index.gpu_index import GpuIndex, on_gpu
 from index.kinds import IndexSpec, choose_indexes, require_kind
 from index.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, Plan
-from index.prefix_index import TRAINING_VECTORS, Builder, PrefixIndex, file_name, open_prefix_index
+from index.prefix_index import PrefixIndex, file_name, open_prefix_index
 from index.rerank import rerank, score_rows
 from index.selection import Selection
 from index.threads import worth_a_team

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import faiss
@@ -11,30 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact import Artifact
-from index.clustering import two_level_centroids
 from index.codes import Codes, unit_prefix
 from index.errors import SearchError
-from index.gpu import Gpu, flat_index
 from index.kinds import IndexSpec, require_kind, search_parameters
 from index.plan import Plan
 from index.rerank import rerank
-from index.second_lists import ListFiller, without_repeats
+from index.second_lists import without_repeats
 from index.selection import Selection
 from index.threads import all_cores, worth_a_team
 
-TRAINING_VECTORS = 262_144
-_VECTORS_PER_LIST = 64
-_KMEANS_STEPS = 8
-_EF_CONSTRUCTION = 100
-_EF_ASSIGNMENT = 32
 # FastScan visits the lists of each query by themselves, the nearest first: few queries at a time share none.
 _LIST_BY_LIST = 11
 # By which cosines of the same codes differ when they are computed in another order.
 _ROUNDING = 1e-5
 _SPARE = 4
 _SAFE_NORM = 1e-12
-# One training vector in so many tells which are far from their centroid.
-_SAMPLED = 16
 
 Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -49,68 +39,6 @@ def graph_of_lists(index: faiss.Index) -> Any:
     """The graph (IndexHNSW) over the centroids of an index with so many lists that it has one; None without."""
     quantizer = faiss.downcast_index(index.quantizer) if isinstance(index, faiss.IndexIVF) else None
     return quantizer if isinstance(quantizer, faiss.IndexHNSW) else None
-
-
-class Builder:
-    """Makes the index of one prefix length in memory: trained at once, filled in one or several runs of rows.
-
-    Memory: the index itself and a sample of the codes to train it; the codes are read in chunks.
-    """
-
-    def __init__(
-        self, codes: Codes, spec: IndexSpec, *, sample: NDArray[np.float16], seed: int = 0, gpu: Gpu | None = None
-    ) -> None:
-        """Train on a fair sample of the codes, (m, code_length); k-means runs on the GPU where there is one."""
-        self._codes, self._spec, self._kind = codes, spec, require_kind(spec.kind)
-        self._filler: ListFiller | None = None
-        if self._kind.factory is None:
-            self._index = codes.scan(0)
-            return
-        factory = self._kind.factory(len(codes), spec.length)
-        self._index = faiss.index_factory(spec.length, factory, faiss.METRIC_INNER_PRODUCT)
-        vectors = unit_prefix(sample, spec.length)
-        if isinstance(self._index, faiss.IndexHNSW):
-            self._index.hnsw.efConstruction = _EF_CONSTRUCTION
-        if isinstance(self._index, faiss.IndexIVF):
-            clustering = self._index.cp
-            clustering.niter, clustering.seed = _KMEANS_STEPS, seed + 1
-            clustering.max_points_per_centroid = _VECTORS_PER_LIST
-            clustering.min_points_per_centroid = 1  # it only warns, of galleries that are small on purpose
-            graph = graph_of_lists(self._index)
-            if graph is not None:
-                graph.hnsw.efConstruction = _EF_CONSTRUCTION
-                graph.hnsw.efSearch = _EF_ASSIGNMENT
-                with all_cores():
-                    graph.add(two_level_centroids(vectors, int(self._index.nlist), seed=seed, gpu=gpu))
-        if isinstance(self._index, faiss.IndexIVFPQFastScan):
-            self._index.pq.cp.min_points_per_centroid = 1
-        if not self._index.is_trained:
-            with all_cores():
-                _train(self._index, vectors, gpu)
-        if isinstance(self._index, faiss.IndexIVFPQFastScan):
-            self._filler = ListFiller(self._index, vectors[::_SAMPLED])
-
-    @property
-    def index(self) -> faiss.Index:
-        """FAISS's index of what was added so far; it may look into the builder, which has to be kept."""
-        return self._index if self._filler is None else self._filler.filled()
-
-    def add(self, start: int, stop: int) -> None:
-        """Add the rows from start to stop; they come in the order of rows."""
-        if self._kind.factory is None:
-            self._index = self._codes.scan(stop)
-            return
-        for _, rows in self._codes.runs(start, stop):
-            with all_cores():
-                (self._filler or self._index).add(unit_prefix(rows, self._spec.length))
-
-    def write(self, directory: Path) -> int:
-        """Write the index to its file, if its kind has one. Returns: the file's size in bytes."""
-        if self._kind.factory is None:
-            return 0
-        path = directory / file_name(self._spec)
-        faiss.write_index(self.index, str(path))
-        return path.stat().st_size
 
 
 class PrefixIndex:
@@ -309,17 +237,6 @@ class PrefixIndex:
         if selection is not None and selection.share < 1:
             wanted = int(wanted / max(selection.share, 1 / self.count)) + 1
         return max(1, min(wanted, self.max_effort))
-
-
-def _train(index: faiss.Index, vectors: Scores, gpu: Gpu | None) -> None:
-    if not isinstance(index, faiss.IndexIVF):
-        index.train(vectors)
-        return
-    assigner = flat_index(index.d, gpu)
-    index.clustering_index = assigner
-    index.train(vectors)
-    index.clustering_index = None
-    assigner.thisown = True  # the index took it as its own, but frees it never
 
 
 def _unit(query: Scores) -> Scores:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 import artifact
 from model.config import TrainingConfig
 from model.errors import EncoderError
-from model.neighbours import nearest_neighbours
+from model.neighbours import IMAGES_PER_NEIGHBOUR, nearest_neighbours
 from model.network import CodeNetwork, EncoderNetwork, normalise_pixels
 from model.runtime.encoder import KIND, ONNX_FILE, Encoder
 from model.spectrum import (
@@ -40,8 +40,6 @@ from model.training.run import Run
 WEIGHTS_FILE = "encoder.safetensors"
 SPECTRUM_FILE = "spectrum.json"
 _BATCH = 512
-# Fewer images than this for each neighbour, and neighbours would be of no particular kind.
-_IMAGES_PER_NEIGHBOUR = 50
 # How often neighbours are sought, by the code so far.
 _ROUNDS = 2
 # Largest difference of unit codes between torch and ONNX Runtime, both float32, that is put down to rounding.
@@ -82,7 +80,7 @@ def estimate_spectrum(
     rows = torch.randperm(len(pixels), generator=chosen).numpy()[: settings.max_images]
     size = min(_BATCH, math.ceil(len(rows) / FOLDS))
     batches = [np.sort(rows[i : i + size]) for i in range(0, len(rows), size)]
-    count = min(settings.neighbours, len(rows) // _IMAGES_PER_NEIGHBOUR)
+    count = min(settings.neighbours, len(rows) // IMAGES_PER_NEIGHBOUR)
     with torch.inference_mode():
         moments = _view_moments(network, pixels, batches, config, device=device)
         span = torch.eye(moments.length, dtype=torch.float64)

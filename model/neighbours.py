@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 from model.errors import TrainingError
 
+# Fewer images than this for each neighbour, and neighbours would be of no particular kind.
+IMAGES_PER_NEIGHBOUR = 50
 _SIDE = 16
 _COMPONENTS = 64
 _CHUNK = 1024

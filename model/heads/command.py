@@ -25,6 +25,7 @@ from model.heads.hidden import Hidden, train_hidden
 from model.heads.positives import Positives
 from model.heads.publish import publish_head
 from model.images.sources import Source, open_source
+from model.neighbours import IMAGES_PER_NEIGHBOUR
 from model.runtime.encoder import Encoder
 from model.runtime.sessions import PRECISIONS
 from model.training.command import choose_device
@@ -51,8 +52,6 @@ AUGMENTATION = AugmentationConfig(
 # Nothing but labels can tell the quality of neighbours: what clothing's training photographs were searched best with,
 # each fifth of them by a head that was fitted to the others.
 OF_KIND = HeadSettings("neighbours", neighbours=50, ridge=1.0, diffusion_time=1.5)
-# With fewer images than this for each neighbour, neighbours would be of no particular kind.
-_IMAGES_PER_NEIGHBOUR = 50
 _CODE_LENGTH = 256
 
 
@@ -235,7 +234,7 @@ def settle(
     }
     base = HeadSettings(positives)
     if positives == "neighbours":
-        enough = max(1, len(features) // _IMAGES_PER_NEIGHBOUR)
+        enough = max(1, len(features) // IMAGES_PER_NEIGHBOUR)
         base = replace(OF_KIND, neighbours=min(OF_KIND.neighbours, enough))
     base = replace(base, **fixed)
     if {"ridge", "diffusion_time"} <= fixed.keys() or (positives == "neighbours" and labels is None):
