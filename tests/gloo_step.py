@@ -13,7 +13,7 @@ from torch import nn
 from model.config import load_config
 from model.losses import build_loss
 from model.network import EncoderNetwork
-from model.training.distributed import process_group, rank, share_batch_norm, world_size
+from model.training.distributed import leave, process_group, rank, share_batch_norm, world_size
 from model.training.step import batch_loss
 
 
@@ -39,3 +39,4 @@ if __name__ == "__main__":
         result = {name: gradients(views, name, chunks=int(chunks)) for name in objectives.split(",")}
         if rank() == 0:
             torch.save(result, out)
+    leave(0)

@@ -205,8 +205,8 @@ def test_back_goes_to_what_was_searched_for_before(page: Page) -> None:
 
 
 def test_a_link_to_an_image_that_is_gone_says_so(page: Page, address: str) -> None:
+    page.goto("about:blank")
     page.goto(f"{address}/#search?id=nothing.png")
-    page.reload()
     expect(page.locator("#error")).to_contain_text("no image 'nothing.png'")
 
 

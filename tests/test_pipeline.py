@@ -122,16 +122,17 @@ def test_an_image_that_another_process_removed_is_never_answered_again(tmp_path:
 
 def test_concurrent_searches_of_a_server_share_batches(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     """An encoder that takes a while: one that takes no time leaves none for a batch to fill."""
-    finish = Pipeline.finish
+    finish, seconds = Pipeline.finish, [0.0]
 
     def take_a_while(self: Pipeline, queries: Sequence[Query]) -> list[Answer | Exception]:
-        time.sleep(0.02)
+        time.sleep(seconds[0])
         return finish(self, queries)
 
     monkeypatch.setattr(Pipeline, "finish", take_a_while)
     images = [png(pixels_of(700 + n)) for n in range(64)]
     with serving(settings_of(gallery, max_batch=16)) as client:
         alone = [client.post("/v1/search?k=3", files={"image": data}).json()["results"] for data in images]
+        seconds[0] = 0.25
 
         async def together() -> list[httpx.Response]:
             async with httpx.AsyncClient(base_url=client.base_url, timeout=30) as concurrent:

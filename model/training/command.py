@@ -12,7 +12,7 @@ import torch
 from model.config import load_config
 from model.errors import ConfigError, TrainingError
 from model.images.sources import open_source
-from model.training.distributed import barrier, process_group, rank
+from model.training.distributed import barrier, is_one_of_several, leave, process_group, rank
 from model.training.loop import train
 from model.training.pixels import PixelCache, cache_pixels
 from model.training.run import Run
@@ -50,20 +50,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; progress on standard error. Raises: EigenlensError."""
+    """Train; progress on standard error. One of several processes ends here. Raises: EigenlensError."""
+    _train(args)
+    if is_one_of_several():
+        leave(0)
+    return 0
+
+
+def _train(args: argparse.Namespace) -> None:
     with process_group(choose_device(args.device)) as device:
         if rank() > 0:
             barrier()  # the first process makes the run and decodes the images
             training_run = Run(args.out)
             if training_run.finished:
-                return 0
+                return
             train(training_run, _pixels(training_run).pixels, device=device)
-            return 0
+            return
         training_run = _open(args)
         if training_run.finished and (training_run.path / SUMMARY).exists():
             print(f"the run at {args.out} is finished already", file=sys.stderr)
             barrier()
-            return 0
+            return
         cache = _pixels(training_run)
         _tell_skipped(cache, training_run)
         barrier()
@@ -71,7 +78,6 @@ def run(args: argparse.Namespace) -> int:
             train(training_run, cache.pixels, device=device)
     summarise(training_run, cache.pixels, device=device)
     print(f"trained on {len(cache.pixels)} images; next: eigenlens export {args.out} --out ENCODER", file=sys.stderr)
-    return 0
 
 
 def _pixels(training_run: Run) -> PixelCache:

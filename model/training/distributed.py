@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def is_one_of_several() -> bool:
+    """Whether `torchrun` started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager
@@ -19,7 +25,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
 
     Yields: the device of this process: on CUDA the one of its local rank.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+    if not is_one_of_several() or dist.is_initialized():
         yield device
         return
     if device.type == "cuda":
@@ -31,6 +37,17 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         dist.barrier()  # one that leaves while others still speak may pull them down
     finally:
         dist.destroy_process_group()
+
+
+def leave(status: int) -> NoReturn:
+    """End this process, which has done its work, without the interpreter's own end.
+
+    gloo's threads outlive destroy_process_group. One that lets go of its last tensor while the interpreter ends aborts
+    the process ("terminate called without an active exception"), and torchrun then calls a finished run a failed one.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def world_size() -> int:
