@@ -235,7 +235,7 @@ def _run(setup: Setup, start: int, stop: int) -> NDArray[np.float16]:
 
 
 def _searching(generation: Generation, plan: Plan) -> Callable[[Vectors], Ids]:
-    return lambda query: generation.keys[generation.search(query, plan=plan, k=_K)[1][0]]
+    return lambda query: generation.keys.take(generation.search(query, plan=plan, k=_K)[1][0])
 
 
 def _curve(measured: Sequence[Measured]) -> Iterator[Measured]:

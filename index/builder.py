@@ -20,7 +20,7 @@ TRAINING_VECTORS = 262_144
 _VECTORS_PER_LIST = 64
 _KMEANS_STEPS = 8
 _EF_CONSTRUCTION = 100
-_EF_ASSIGNMENT = 32
+_EF_ASSIGNMENT = 24
 # One training vector in so many tells which are far from their centroid.
 _SAMPLED = 16
 

@@ -24,7 +24,7 @@ from index.kinds import IndexSpec
 from index.plan import Plan
 from index.prefix_index import PrefixIndex, Rows
 
-_SHORTLISTS = (1, 10, 14, 20, 24, 28, 34, 40, 48, 56, 68, 80, 100, 120, 160, 220, 300)
+_SHORTLISTS = (1, 10, 14, 20, 24, 28, 34, 40, 44, 48, 56, 68, 80, 100, 120, 160, 220, 300)
 _DEEPEST = 300
 _TIMED_QUERIES = 200
 _FEWEST_TIMED = 10
@@ -64,6 +64,7 @@ class Calibrator:
             codes.runs(0, self.held_in), self._queries, length=codes.code_length, k=k
         )
         self._timed = self._queries if len(self._queries) else unit_prefix(codes.read(0, 1), codes.code_length)
+        self._turn = 0
         self._measured: dict[IndexSpec, list[Measured]] = {}
         self._efforts: dict[str, int] = {}
         self._spent_s = time.monotonic() - started
@@ -88,7 +89,7 @@ class Calibrator:
         for effort in _efforts(index):
             deepest = _depth(index, effort)
             _, rows = index.search(self._queries, deepest, effort=effort)
-            found = _hits(rows, self._exact)
+            found = _hits(rows, self._exact, count=self.held_in)
             recalls = {s: _recalls(found, s, self._exact.shape[1]) for s in _shortlists(deepest)}
             candidates += [
                 (Plan(spec.length, spec.kind, effort, s, self._codes.code_length), recall)
@@ -171,7 +172,7 @@ class Calibrator:
         if full and _is_exact(index, plan):
             return [Measured(plan, {k: Recall(1.0, 1.0) for k in COUNTS}, self._latencies(index, plan), exact=True)]
         _, rows = index.run(self._queries, plan=plan, k=min(COUNTS[-1], index.count))
-        recall = _plain_recalls(_hits(rows, self._exact), self._exact.shape[1])
+        recall = _plain_recalls(_hits(rows, self._exact, count=self.held_in), self._exact.shape[1])
         return [Measured(plan, recall, self._latencies(index, plan))]
 
     def _latencies(self, index: PrefixIndex, plan: Plan, *, queries: int | None = None) -> dict[str, float]:
@@ -183,7 +184,7 @@ class Calibrator:
         pruned = index.kind.prunes and full and len(self._scores) > 0
         started = time.perf_counter()
         for number in range(queries + _WARM_UP):
-            place = number % len(self._timed)
+            place = (self._turn + number) % len(self._timed)
             query = self._timed[place][None]
             begun = time.perf_counter()
             if pruned:  # a quick search tells the k-th score, or nearly, in no time
@@ -195,17 +196,24 @@ class Calibrator:
                 times.append(1000 * (ended - begun))
             if ended - started > _TIMED_S:
                 break
+        self._turn += number + 1  # the same queries again would find their lists in the cache
         return {f"p{q}": round(float(np.percentile(times, q)), 4) for q in (50, 95, 99)}
 
 
-def _hits(rows: Rows, exact: Rows) -> NDArray[np.int32]:
-    """For each true neighbour its place in a result, (q, k); far beyond the end where it is missing."""
-    places = np.full(exact.shape, np.iinfo(np.int32).max, dtype=np.int32)
+def _hits(rows: Rows, exact: Rows, *, count: int) -> NDArray[np.int32]:
+    """For each true neighbour its place in a result, (q, k); far beyond the end where it is missing.
+
+    Args:
+        count: of rows that are searched.
+    """
+    far = np.iinfo(np.int32).max
+    place_of = np.full(count + 1, far, dtype=np.int32)  # the last is of row -1, which is none
+    places = np.empty(exact.shape, dtype=np.int32)
+    order = np.arange(rows.shape[1], dtype=np.int32)
     for query, (found, wanted) in enumerate(zip(rows, exact, strict=True)):
-        order = np.argsort(found, kind="stable")
-        at = np.minimum(np.searchsorted(found, wanted, sorter=order), len(found) - 1)
-        there = found[order[at]] == wanted
-        places[query, there] = order[at][there]
+        place_of[found] = order
+        places[query] = place_of[wanted]
+        place_of[found] = far
     return places
 
 

@@ -33,10 +33,13 @@ def write_eigenfunctions(directory: Path, codes: Codes, *, sample: Floats) -> No
     quantiles = np.quantile(few, np.linspace(0, 1, _QUANTILES), axis=0)
     median = quantiles[_QUANTILES // 2]
     best = [_Best(codes.code_length) for _ in PLACES]
+    top, middle, bottom = best
     for rows, run in codes.runs(0, len(codes)):
         values = np.ascontiguousarray(unit_prefix(run, codes.code_length).T)
-        for place, rank in zip(best, (values, -np.abs(values - median[:, None]), -values), strict=True):
-            place.add(rows, rank)
+        for coordinate, column in enumerate(values):  # one after the other: each stays in the cache
+            top.add(coordinate, rows, column)
+            middle.add(coordinate, rows, -np.abs(column - median[coordinate]))
+            bottom.add(coordinate, rows, -column)
     np.save(directory / _ROWS_FILE, np.stack([place.rows for place in best], axis=1))
     np.save(directory / _QUANTILES_FILE, np.ascontiguousarray(quantiles.T, dtype=np.float32))
 
@@ -110,16 +113,15 @@ class _Best:
         self._values = np.full((code_length, KEPT), -np.inf, dtype=np.float32)
         self.rows = np.full((code_length, KEPT), -1, dtype=np.int32)
 
-    def add(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
-        """Take in a run; values (code_length, len(rows))."""
-        for coordinate, run in enumerate(values):
-            kept, kept_rows = self._values[coordinate], self.rows[coordinate]
-            better = np.flatnonzero(run > kept[-1])  # after the first run these are few
-            if len(better) == 0:
-                continue
-            if len(better) > KEPT:
-                better = better[np.argpartition(-run[better], KEPT - 1)[:KEPT]]
-            both = np.concatenate([kept, run[better]])
-            order = np.argsort(-both, kind="stable")[:KEPT]
-            self._values[coordinate] = both[order]
-            self.rows[coordinate] = np.concatenate([kept_rows, rows[better]])[order]
+    def add(self, coordinate: int, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        """Take in a run of one coordinate: values (len(rows),)."""
+        kept, kept_rows = self._values[coordinate], self.rows[coordinate]
+        better = np.flatnonzero(values > kept[-1])  # after the first run these are few
+        if len(better) == 0:
+            return
+        if len(better) > KEPT:
+            better = better[np.argpartition(-values[better], KEPT - 1)[:KEPT]]
+        both = np.concatenate([kept, values[better]])
+        order = np.argsort(-both, kind="stable")[:KEPT]
+        self._values[coordinate] = both[order]
+        self.rows[coordinate] = np.concatenate([kept_rows, rows[better]])[order]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import faiss
@@ -24,7 +25,9 @@ _LIST_BY_LIST = 11
 # By which cosines of the same codes differ when they are computed in another order.
 _ROUNDING = 1e-5
 _SPARE = 4
-_SAFE_NORM = 1e-12
+# A norm so near 1 is 1 up to the rounding of float32.
+_ROUNDING_OF_NORM = 1e-6
+_SAFE_SQUARE = 1e-24
 
 Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -75,6 +78,7 @@ class PrefixIndex:
         scan = codes.scan(self.count)
         self._funnel = faiss.IndexRefine(first, scan)
         self._held = (first, scan)
+        self._places = _Places(codes.code_length)
         self._kept_parameters: dict[tuple[float, int | None], faiss.IndexRefineSearchParameters] = {}
 
     def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
@@ -175,20 +179,16 @@ class PrefixIndex:
         # Inner products with codes whose norm is 1 only up to rounding: a few more, then the cosines decide.
         taken = min(self._taken(k) + _SPARE, shortlist)
         parameters = self._refining(shortlist / taken, effort, selection)
-        count = len(queries)
-        unit = _unit(queries) if count == 1 else unit_prefix(queries, self.codes.code_length)
-        scores, rows = np.empty((count, taken), np.float32), np.empty((count, taken), np.int64)
-        # FAISS's call in C++: its wrapper in Python takes as long as a tenth of the search.
-        given = count, faiss.swig_ptr(unit), taken, faiss.swig_ptr(scores), faiss.swig_ptr(rows), parameters
-        if count == 1:
-            faiss.omp_set_num_threads(1)
-            self._funnel.search_c(*given)
-            found = self._cosines_of_one(scores[0], rows[0], k)
+        if len(queries) == 1:
+            found = self._best_of_one(queries, k, taken=taken, parameters=parameters)
             if found is not None:
                 return found
-        else:
-            with all_cores(worth_a_team(queries)):
-                self._funnel.search_c(*given)
+        count = len(queries)
+        unit = unit_prefix(queries, self.codes.code_length)
+        scores, rows = np.empty((count, taken), np.float32), np.empty((count, taken), np.int64)
+        with all_cores(worth_a_team(queries)):
+            x, found_scores, found_rows = map(faiss.swig_ptr, (unit, scores, rows))
+            self._funnel.search_c(count, x, taken, found_scores, found_rows, parameters)
         if self._repeats:
             scores, rows = without_repeats(scores, rows)
         scores[rows < 0] = -np.inf
@@ -196,23 +196,33 @@ class PrefixIndex:
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
-    def _cosines_of_one(self, products: Scores, rows: Rows, k: int) -> tuple[Scores, Rows] | None:
-        """What is done for many queries, by fewer calls of numpy: they add up to a part of a short search.
+    def _best_of_one(
+        self, query: Scores, k: int, *, taken: int, parameters: faiss.IndexRefineSearchParameters
+    ) -> tuple[Scores, Rows] | None:
+        """What is done for many queries, in fewer calls of numpy: they add up to a part of a short search.
 
-        Returns: None where too few rows were found for that.
+        Returns: None where it takes the long way: a row twice among the best, or a norm that is not to divide by.
         """
-        if self._repeats:
-            first = dict(zip(rows[::-1].tolist(), range(len(rows) - 1, -1, -1), strict=True))
-            first.pop(-1, None)
-            if len(first) < k:
+        place = self._places.of(taken)
+        np.copyto(place.query, query)
+        square = float(np.vdot(place.query, place.query))
+        if not abs(square - 1) < _ROUNDING_OF_NORM:
+            if not _SAFE_SQUARE < square < 1 / _SAFE_SQUARE:
                 return None
-            places = np.array(list(first.values()))
-            products, rows = products[places], rows[places]
-        elif rows[-1] < 0:
-            products[rows < 0] = -np.inf
-        losses = products / -self.codes.norms[rows]
+            np.divide(place.query, math.sqrt(square), out=place.query)
+        # FAISS's call in C++: its wrapper in Python takes as long as a tenth of the search.
+        self._funnel.search_c(1, place.query_pointer, taken, place.scores_pointer, place.rows_pointer, parameters)
+        rows = place.rows
+        if rows[-1] < 0:
+            place.scores[rows < 0] = -np.inf
+        losses = place.scores / -self.codes.norms.take(rows)
+        if self._repeats:  # a row of two lists has the same score twice, so they are neighbours
+            losses[1:][rows[1:] == rows[:-1]] = np.inf
         best = losses.argsort(kind="stable")[:k]
-        return -losses[best][None], rows[best][None]
+        chosen = rows.take(best)
+        if self._repeats and len(set(chosen.tolist())) < k:
+            return None
+        return -losses.take(best)[None], chosen[None]
 
     def _refining(
         self, factor: float, effort: int | None, selection: Selection | None
@@ -239,12 +249,30 @@ class PrefixIndex:
         return max(1, min(wanted, self.max_effort))
 
 
-def _unit(query: Scores) -> Scores:
-    """unit_prefix of one whole code (1, code_length), by fewer calls."""
-    norm = math.sqrt(np.vdot(query, query))
-    if not _SAFE_NORM < norm < 1 / _SAFE_NORM:
-        return unit_prefix(query, query.shape[1])
-    return np.divide(query, norm, dtype=np.float32)
+class _Place:
+    """Where FAISS reads one query (1, d) and writes what it finds, and their addresses: making these takes a while."""
+
+    def __init__(self, code_length: int, taken: int) -> None:
+        self.query = np.empty((1, code_length), np.float32)
+        self.scores, self.rows = np.empty(taken, np.float32), np.empty(taken, np.int64)
+        self.query_pointer, self.scores_pointer, self.rows_pointer = map(
+            faiss.swig_ptr, (self.query, self.scores, self.rows)
+        )
+
+
+class _Places(threading.local):
+    """Of each thread its own places, by how many results they take; FAISS uses one thread there."""
+
+    def __init__(self, code_length: int) -> None:
+        faiss.omp_set_num_threads(1)
+        self._code_length = code_length
+        self._kept: dict[int, _Place] = {}
+
+    def of(self, taken: int) -> _Place:
+        place = self._kept.get(taken)
+        if place is None:
+            place = self._kept[taken] = _Place(self._code_length, taken)
+        return place
 
 
 def _refining_parameters(factor: float, parameters: faiss.SearchParameters | None) -> faiss.IndexRefineSearchParameters:
