@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +31,7 @@ _FEWEST_TIMED = 10
 _TRIAL = 9
 _TIMED_S = 0.25
 _WARM_UP = 3
+_ROUNDS = 3
 # Efforts grow by a seventh, five times to double.
 _STEPS_TO_DOUBLE = 5
 # They are tried upwards until recall grows by less than this when they double, or for an index's share of so long.
@@ -110,6 +111,23 @@ class Calibrator:
             self._efforts[effort_name(spec)] = next(effort for effort, mean in reached if mean >= enough)
         self._measured[spec] = [*measured, *self._plain(index)]
 
+    def measure_again(self, open_index: Callable[[IndexSpec], PrefixIndex]) -> None:
+        """Time the plans near the front again, in turn: a machine is not as fast from one index to the next."""
+        started = time.monotonic()
+        everything = [m for measured in self._measured.values() for m in measured if m.plan.shortlist is not None]
+        chosen = list({m.plan: m for k in COUNTS for m in _near_front(everything, k=k)}.values())
+        spec_of = {m.plan: spec for spec, measured in self._measured.items() for m in measured}
+        indexes = {spec: open_index(spec) for spec in {spec_of[m.plan] for m in chosen}}
+        times: dict[Plan, list[float]] = {m.plan: [] for m in chosen}
+        for _ in range(_ROUNDS):
+            for plan, found in times.items():
+                found += self._times(indexes[spec_of[plan]], plan, queries=self._worth_timing // _ROUNDS)
+        for spec, measured in self._measured.items():
+            self._measured[spec] = [
+                replace(m, latency_ms=_percentiles(times[m.plan])) if m.plan in times else m for m in measured
+            ]
+        self._spent_s += time.monotonic() - started
+
     def result(self, sizes: Mapping[IndexSpec, int], *, device: str = "cpu") -> Calibration:
         """The front over all indexes, and every plain plan.
 
@@ -136,25 +154,18 @@ class Calibrator:
 
     def _time_front(self, index: PrefixIndex, candidates: Sequence[tuple[Plan, dict[int, Recall]]]) -> list[Measured]:
         """Latencies of the candidates that can lie on the front, judged from a short trial of each effort."""
-        shortest: dict[int | None, float] = {}
-        longest: dict[int | None, tuple[int, float]] = {}
+        ends: dict[int | None, list[Plan]] = {}
         for plan, _ in candidates:
-            if plan.effort not in shortest:
-                of_effort = [p for p, _ in candidates if p.effort == plan.effort]
-                first, last = min(of_effort, key=_depth_of), max(of_effort, key=_depth_of)
-                shortest[plan.effort] = self._latencies(index, first, queries=_TRIAL)["p50"]
-                longest[plan.effort] = (_depth_of(last), self._latencies(index, last, queries=_TRIAL)["p50"])
-
-        def guess(plan: Plan) -> float:
-            depth, slow = longest[plan.effort]
-            return shortest[plan.effort] + (slow - shortest[plan.effort]) * _depth_of(plan) / max(1, depth)
-
+            of_effort = ends.setdefault(plan.effort, [plan, plan])
+            of_effort[:] = min(of_effort[0], plan, key=_depth_of), max(of_effort[1], plan, key=_depth_of)
+        tried = [plan for of_effort in ends.values() for plan in of_effort]
+        guess = _line_through([(plan, self._latencies(index, plan, queries=_TRIAL)["p50"]) for plan in tried])
         guessed = [Measured(plan, recall, {"p50": guess(plan)}) for plan, recall in candidates]
         chosen = {m.plan: m for k in COUNTS for m in _near_front(guessed, k=k)}
         return [
             replace(
                 m,
-                latency_ms=self._latencies(index, m.plan),
+                latency_ms=self._latencies(index, m.plan, queries=self._worth_timing // _ROUNDS),
                 exact=_is_exact(index, m.plan),
                 recall={k: Recall(1.0, 1.0) for k in COUNTS} if _is_exact(index, m.plan) else m.recall,
             )
@@ -175,10 +186,17 @@ class Calibrator:
         recall = _plain_recalls(_hits(rows, self._exact, count=self.held_in), self._exact.shape[1])
         return [Measured(plan, recall, self._latencies(index, plan))]
 
+    @property
+    def _worth_timing(self) -> int:
+        """Queries that a plan is timed by."""
+        return min(_TIMED_QUERIES, max(_FEWEST_TIMED, len(self._codes) // 100))
+
     def _latencies(self, index: PrefixIndex, plan: Plan, *, queries: int | None = None) -> dict[str, float]:
+        return _percentiles(self._times(index, plan, queries=queries or self._worth_timing))
+
+    def _times(self, index: PrefixIndex, plan: Plan, *, queries: int) -> list[float]:
+        """Milliseconds of one query after the other; of at least one."""
         times = []
-        if queries is None:
-            queries = min(_TIMED_QUERIES, max(_FEWEST_TIMED, len(self._codes) // 100))
         k = min(10, index.count)
         full = index.spec.length == self._codes.code_length
         pruned = index.kind.prunes and full and len(self._scores) > 0
@@ -197,7 +215,11 @@ class Calibrator:
             if ended - started > _TIMED_S:
                 break
         self._turn += number + 1  # the same queries again would find their lists in the cache
-        return {f"p{q}": round(float(np.percentile(times, q)), 4) for q in (50, 95, 99)}
+        return times
+
+
+def _percentiles(times: Sequence[float]) -> dict[str, float]:
+    return {f"p{q}": round(float(np.percentile(times, q)), 4) for q in (50, 95, 99)}
 
 
 def _hits(rows: Rows, exact: Rows, *, count: int) -> NDArray[np.int32]:
@@ -262,6 +284,21 @@ def _front(measured: Sequence[Measured], *, k: int) -> list[Measured]:
         if not front or m.recall[k].low > front[-1].recall[k].low:
             front.append(m)
     return front
+
+
+def _line_through(tried: Sequence[tuple[Plan, float]]) -> Callable[[Plan], float]:
+    """Latency as what a call, a step of effort and a place of the shortlist take: few trials each, but many together.
+
+    Least squares of relative errors.
+    """
+    terms = np.array([_terms(plan) for plan, _ in tried])
+    latencies = np.array([latency for _, latency in tried])[:, None]
+    costs = np.linalg.lstsq(terms / latencies, np.ones(len(tried)), rcond=None)[0].clip(min=0)
+    return lambda plan: float(np.dot(_terms(plan), costs))
+
+
+def _terms(plan: Plan) -> tuple[float, float, float]:
+    return 1.0, float(plan.effort or 0), float(_depth_of(plan))
 
 
 def _near_front(measured: Sequence[Measured], *, k: int) -> list[Measured]:

@@ -24,7 +24,7 @@ from index.gpu import Gpu, device_name
 from index.gpu_index import GpuIndex, on_gpu
 from index.kinds import IndexSpec, choose_indexes, require_kind
 from index.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, Plan
-from index.prefix_index import PrefixIndex, file_name, open_prefix_index
+from index.prefix_index import PrefixIndex, file_name, open_prefix_index, read_prefix_index
 from index.rerank import rerank, score_rows
 from index.selection import Selection
 from index.threads import worth_a_team
@@ -97,6 +97,8 @@ def build_generation(
             sizes[spec] = builder.write(directory)
             if on_progress is not None:
                 on_progress(done, len(specs))
+        del builder  # its index is in memory
+        calibrator.measure_again(lambda spec: on_gpu(read_prefix_index(directory, spec, codes), gpu))
         properties["calibration"] = calibrator.result(sizes, device=device_name(gpu)).to_json()
         write_attributes(directory, metadata)
         write_eigenfunctions(directory, codes, sample=sample)

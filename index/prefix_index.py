@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -285,9 +286,16 @@ def open_prefix_index(generation: Artifact, spec: IndexSpec, codes: Codes) -> Pr
 
     Raises: ArtifactDamagedError, if its file is not listed; SearchError, if it cannot be read or holds something else.
     """
+    if require_kind(spec.kind).factory is not None:
+        generation.file(file_name(spec))
+    return read_prefix_index(generation.path, spec, codes)
+
+
+def read_prefix_index(directory: Path, spec: IndexSpec, codes: Codes) -> PrefixIndex:
+    """Open an index that was written to a directory. Raises: SearchError, if it cannot be read or is another."""
     if require_kind(spec.kind).factory is None:
         return PrefixIndex(codes.scan(len(codes)), spec, codes)
-    path = generation.file(file_name(spec))
+    path = directory / file_name(spec)
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
