@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import sys
 import time
 import zlib
@@ -116,6 +117,7 @@ def _measure_flat(setup: Setup, method: str) -> list[dict[str, Any]]:
 
 def _measure_eigenlens(setup: Setup, method: str) -> list[dict[str, Any]]:
     built = _built(setup)
+    os.sync()  # what was built is written back now, and not while searches are timed
     started = time.perf_counter()
     codes = Codes(setup.folder / "codes")
     generation = Generation(setup.folder / "generation", codes)

@@ -11,11 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from index.calibration import Calibration, Measured, Recall
+from index.calibrator import _line_through
 from index.errors import TargetError
 from index.exact import exact_search
 from index.generation import Generation, build_generation
 from index.metrics import recall_at_k
 from index.plan import Plan
+from index.prefix_index import PrefixIndex, read_prefix_index
 from index.rerank import rerank
 from tests.builders import write_codes
 
@@ -87,6 +89,37 @@ def test_the_plan_that_is_timed_is_the_one_that_runs(tmp_path: Path, monkeypatch
     assert alone.plan.rerank_length == 8
     assert alone.latency_ms["p50"] >= 5
     assert all(m.latency_ms["p50"] < 5 for m in calibration.measured if m.plan.rerank_length == CODE_LENGTH)
+
+
+def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While they are built one after the other, a machine is not as fast from one to the next."""
+    codes = write_codes(tmp_path / "codes", clustered(1, 500))
+
+    def slowed(*arguments: Any) -> PrefixIndex:
+        index = read_prefix_index(*arguments)
+        run = index.run
+
+        def late(*given: Any, **more: Any) -> Any:
+            time.sleep(0.005)
+            return run(*given, **more)
+
+        monkeypatch.setattr(index, "run", late)
+        return index
+
+    monkeypatch.setattr("index.generation.read_prefix_index", slowed)
+    build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "sq8"})
+    calibration = Generation(tmp_path / "generation", codes).calibration
+    assert any(m.latency_ms["p50"] >= 5 for m in calibration.measured if m.plan.rerank_length == CODE_LENGTH)
+
+
+def test_few_trials_of_each_effort_are_one_line() -> None:
+    """One trial that was disturbed does not make its effort look slow."""
+    plans = [Plan(8, "ivf", effort, shortlist, 32) for effort in range(1, 40) for shortlist in (10, 300)]
+    tried = [(plan, 0.02 + 0.001 * (plan.effort or 0) + 0.0001 * (plan.shortlist or 0)) for plan in plans]
+    tried[20] = (plans[20], 3 * tried[20][1])
+    guess = _line_through(tried)
+    assert guess(plans[20]) == pytest.approx(tried[20][1] / 3, rel=0.05)
+    assert guess(Plan(8, "ivf", 30, 100, 32)) == pytest.approx(0.06, rel=0.05)
 
 
 def measured(name: int, recall: float, ms: float, *, low: float | None = None, exact: bool = False) -> Measured:
