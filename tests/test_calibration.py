@@ -11,10 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from index.calibration import Calibration, Measured, Recall
-from index.calibrator import _line_through
+from index.calibrator import Calibrator, _line_through
 from index.errors import TargetError
 from index.exact import exact_search
 from index.generation import Generation, build_generation
+from index.kinds import IndexSpec
 from index.metrics import recall_at_k
 from index.plan import Plan
 from index.prefix_index import PrefixIndex
@@ -110,6 +111,18 @@ def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeyp
     build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "sq8"})
     calibration = Generation(tmp_path / "generation", codes).calibration
     assert any(m.latency_ms["p50"] < 5 for m in calibration.measured if m.plan.rerank_length == CODE_LENGTH)
+
+
+def test_each_plan_is_timed_on_other_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same ones again would find what they need in the cache."""
+    codes = write_codes(tmp_path / "codes", clustered(1, 2000))
+    index = PrefixIndex(codes.scan(1800), IndexSpec(CODE_LENGTH, "half"), codes)
+    asked: list[tuple[float, ...]] = []
+    monkeypatch.setattr(index, "run", lambda query, **_: asked.append(tuple(query[0].tolist())))
+    calibrator = Calibrator(codes, indexes=1)
+    for _ in range(2):
+        calibrator._times(index, Plan(CODE_LENGTH, "half"), queries=20)
+    assert len(asked) == len(set(asked)) >= 40
 
 
 def test_few_trials_of_each_effort_are_one_line() -> None:
