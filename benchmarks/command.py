@@ -173,17 +173,18 @@ def _search(args: argparse.Namespace) -> None:
     )
     truth(setup)
     known = read_records(args.results) if args.results else []
+    methods = []
     for method in args.methods:
         if any(r["method"] == method and r["params"]["n"] == setup.count and r["data"] == args.data for r in known):
             print(f"{method:<12}is in {args.results} already", file=sys.stderr)
-            continue
-        if (reason := missing(method)) is not None:
+        elif (reason := missing(method)) is not None:
             print(f"{method:<12}cannot be measured here: {reason}", file=sys.stderr)
-            continue
-        values = measure(setup, method)
+        else:
+            methods.append(method)
+    common = {"n": setup.count, "k": 10, "dimensions": setup.code_length, "encoder": encoder.id}
+    for method, values in measure(setup, methods).items():
         tell(method, values)
         if args.results:
-            common = {"n": setup.count, "k": 10, "dimensions": setup.code_length, "encoder": encoder.id}
             append_records(
                 args.results,
                 [

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import faiss
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 import artifact
 from benchmarks.peers import PEERS, Ids, Vectors
+from benchmarks.rounds import PASSES, Contest, Opened, Search, in_process_of_its_own, run_in_turns, time_each
 from index.arrangement import arrange
 from index.calibration import Measured
 from index.codes import Codes, unit_prefix, writing_codes
@@ -27,9 +27,6 @@ from index.exact import exact_search
 from index.generation import Generation, build_generation
 from index.kinds import require_kind
 from index.plan import Plan
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 TARGETS = (0.9, 0.95, 0.99, 0.999)
 METHODS = ("flat", "eigenlens", *PEERS)
@@ -78,14 +75,16 @@ class Setup:
         return unit_prefix(self.read(self.fresh), self.code_length)
 
 
-def measure(setup: Setup, method: str) -> list[dict[str, Any]]:
-    """Values of one method, measured in a process of its own, so that its memory and threads are its own."""
-    return _in_its_own_process(_MEASURE.get(method, _measure_peer), setup, method)
-
-
-def _in_its_own_process(measure: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure, *args, **kwargs).result()
+def measure(setup: Setup, methods: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Values of each method: its searches at the targets and its exact one are timed in turn with the others'."""
+    values, times = run_in_turns({method: _OPEN.get(method, _open_peer) for method in methods}, setup)
+    for method, timed in times.items():
+        for one in timed:
+            params = dict(one.params)
+            if params.get("exact"):
+                params["identical"] = _identical(setup, one.found)
+            values[method].append(_latency(one.milliseconds, _recall(one.found, truth(setup)), **params))
+    return values
 
 
 def truth(setup: Setup) -> Ids:
@@ -97,7 +96,7 @@ def truth(setup: Setup) -> Ids:
     return np.asarray(np.load(path, allow_pickle=False))
 
 
-def _measure_flat(setup: Setup, method: str) -> list[dict[str, Any]]:
+def _open_flat(setup: Setup, method: str) -> Opened:
     before, vectors = _anonymous_bytes(), _vectors(setup)
     started = time.perf_counter()
     index = faiss.IndexFlatIP(setup.code_length)
@@ -106,16 +105,16 @@ def _measure_flat(setup: Setup, method: str) -> list[dict[str, Any]]:
     del vectors
     memory = _anonymous_bytes() - before
     faiss.omp_set_num_threads(1)
-    queries = setup.queries[:_EXACT_QUERIES]
-    times, found = _time(lambda query: np.asarray(index.search(query, _K)[1][0]), queries, warm=False)
-    return [
-        _value("build_s", built, "s"),
-        _value("memory_bytes", memory, "B"),
-        _latency(times, _recall(found, truth(setup)), exact=True, identical=_identical(setup, queries, found)),
-    ]
+    values = [_value("build_s", built, "s"), _value("memory_bytes", memory, "B")]
+    return Opened(values, [_exact(setup, lambda query: np.asarray(index.search(query, _K)[1][0]))])
 
 
-def _measure_eigenlens(setup: Setup, method: str) -> list[dict[str, Any]]:
+def _exact(setup: Setup, search: Search, **params: Any) -> Contest:
+    """A search of everything: it takes its time, so few queries and one pass are enough."""
+    return Contest("exact", lambda: search, setup.queries[:_EXACT_QUERIES], passes=1, params={"exact": True} | params)
+
+
+def _open_eigenlens(setup: Setup, method: str) -> Opened:
     built = _built(setup)
     os.sync()  # what was built is written back now, and not while searches are timed
     started = time.perf_counter()
@@ -125,25 +124,32 @@ def _measure_eigenlens(setup: Setup, method: str) -> list[dict[str, Any]]:
         _value("build_s", built["build_s"], "s", **{k: v for k, v in built.items() if k != "build_s"}),
         _value("start_s", time.perf_counter() - started, "s"),
     ]
+    contests = []
     for target in TARGETS:
         chosen = generation.calibration.choose(k=_K, target_recall=target)
-        queries = setup.queries[: _EXACT_QUERIES if chosen.exact else None]  # a scan of everything takes its time
-        times, found = _time(_searching(generation, chosen.for_k(_K)), queries)
-        plan = asdict(chosen.plan)
-        memory = _in_its_own_process(_memory_of, setup, chosen.for_k(_K))
-        values += [
-            _latency(times, _recall(found, truth(setup)), target=target, plan=plan, memory_bytes=memory),
-            _value("memory_bytes", memory, "B", recall=target),
-        ]
+        plan, search = asdict(chosen.plan), _searching(generation, chosen.for_k(_K))
+        with in_process_of_its_own() as another:
+            memory = another.submit(_memory_of, setup, chosen.for_k(_K)).result()
+        values.append(_value("memory_bytes", memory, "B", recall=target))
+        contests.append(
+            Contest(
+                f"recall {target}",
+                partial(_same, search),
+                setup.queries[: _EXACT_QUERIES if chosen.exact else None],
+                passes=1 if chosen.exact else PASSES,
+                params={"target": target, "plan": plan, "memory_bytes": memory},
+            )
+        )
     for point in _curve(generation.calibration.measured):
         times, found = _time(_searching(generation, point.for_k(_K)), setup.queries[:500])
         values.append(_latency(times, _recall(found, truth(setup)), curve=True, plan=asdict(point.plan)))
     exact = generation.calibration.choose(k=_K, target_recall=1.0)
-    queries = setup.queries[:_EXACT_QUERIES]
-    times, found = _time(_searching(generation, exact.for_k(_K)), queries, warm=False)
-    same = _identical(setup, queries, found)
-    values.append(_latency(times, _recall(found, truth(setup)), exact=True, identical=same, plan=asdict(exact.plan)))
-    return values
+    contests.append(_exact(setup, _searching(generation, exact.for_k(_K)), plan=asdict(exact.plan)))
+    return Opened(values, contests)
+
+
+def _same(search: Search) -> Search:
+    return search
 
 
 def _memory_of(setup: Setup, plan: Plan) -> int:
@@ -158,7 +164,7 @@ def _memory_of(setup: Setup, plan: Plan) -> int:
     return _anonymous_bytes() - before + mapped + codes
 
 
-def _measure_peer(setup: Setup, method: str) -> list[dict[str, Any]]:
+def _open_peer(setup: Setup, method: str) -> Opened:
     peer = PEERS[method]()
     before, vectors = _anonymous_bytes(), _vectors(setup)
     started = time.perf_counter()
@@ -167,26 +173,25 @@ def _measure_peer(setup: Setup, method: str) -> list[dict[str, Any]]:
     del vectors
     memory = _anonymous_bytes() - before
     values = [_value("build_s", built, "s", **peer.settings), _value("memory_bytes", memory, "B")]
-    reached: list[tuple[float, list[float], int]] = []
+    reached: list[tuple[float, float, int]] = []
     for effort in peer.efforts:
         times, found = _time(peer.prepare(effort), setup.queries)
-        recall = _recall(found, truth(setup))
-        reached.append((recall, times, effort))
+        recall, median = _recall(found, truth(setup)), float(np.median(times))
+        reached.append((recall, median, effort))
         values.append(_latency(times, recall, curve=True, effort=effort))
-        if recall >= max(TARGETS) or float(np.median(times)) > _SLOWEST_MS:
+        if recall >= max(TARGETS) or median > _SLOWEST_MS:
             break
+    contests = []
     for target in TARGETS:
-        meeting = [entry for entry in reached if entry[0] >= target]
+        meeting = [(median, effort) for recall, median, effort in reached if recall >= target]
         if meeting:
-            recall, times, effort = min(meeting, key=lambda entry: float(np.median(entry[1])))
-            values.append(_latency(times, recall, target=target, effort=effort))
-    return values
+            _, effort = min(meeting)
+            params = {"target": target, "effort": effort}
+            contests.append(Contest(f"recall {target}", partial(peer.prepare, effort), setup.queries, params=params))
+    return Opened(values, contests)
 
 
-_MEASURE: dict[str, Callable[[Setup, str], list[dict[str, Any]]]] = {
-    "flat": _measure_flat,
-    "eigenlens": _measure_eigenlens,
-}
+_OPEN: dict[str, Callable[[Setup, str], Opened]] = {"flat": _open_flat, "eigenlens": _open_eigenlens}
 
 
 def _built(setup: Setup) -> dict[str, float]:
@@ -236,7 +241,7 @@ def _run(setup: Setup, start: int, stop: int) -> NDArray[np.float16]:
     return found.reshape(-1, width)
 
 
-def _searching(generation: Generation, plan: Plan) -> Callable[[Vectors], Ids]:
+def _searching(generation: Generation, plan: Plan) -> Search:
     return lambda query: generation.keys.take(generation.search(query, plan=plan, k=_K)[1][0])
 
 
@@ -258,27 +263,19 @@ def _vectors(setup: Setup) -> Vectors:
     )
 
 
-def _time(search: Callable[[Vectors], Ids], queries: Vectors, *, warm: bool = True) -> tuple[list[float], list[Ids]]:
+def _time(search: Search, queries: Vectors) -> tuple[list[float], list[Ids]]:
     """Milliseconds and results of every query, one after the other; a first pass over them all is not timed."""
-    if warm:
-        for number in range(len(queries)):
-            search(queries[number : number + 1])
-    times, found = [], []
-    for number in range(len(queries)):
-        query = queries[number : number + 1]
-        begun = time.perf_counter()
-        rows = search(query)
-        times.append(1000 * (time.perf_counter() - begun))
-        found.append(rows)
-    return times, found
+    time_each(search, queries)
+    return time_each(search, queries)
 
 
 def _recall(found: Sequence[Ids], exact: Ids) -> float:
     return float(np.mean([np.isin(exact[i], rows).mean() for i, rows in enumerate(found)]))
 
 
-def _identical(setup: Setup, queries: Vectors, found: Sequence[Ids]) -> bool:
+def _identical(setup: Setup, found: Sequence[Ids]) -> bool:
     """Whether the results' scores are the exact ones: ids may differ where scores tie."""
+    queries = setup.queries
     for number, rows in enumerate(found):
         exact = unit_prefix(setup.gallery[truth(setup)[number]], setup.code_length) @ queries[number]
         scores = unit_prefix(setup.gallery[np.asarray(rows)], setup.code_length) @ queries[number]

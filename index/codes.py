@@ -21,6 +21,11 @@ _KEYS_FILE = "keys.npy"
 _ORDER_FILE = "order.npy"
 _NORMS_FILE = "norms.npy"
 _RUN = 65_536
+# A norm so near 1 is 1 up to the rounding of float32.
+ROUNDING_OF_NORM = 5e-7
+# Times that a coordinate of a code is rounded to the next number, at most; three do for most codes.
+_NUDGES = 24
+_ENOUGH_TO_NUDGE, _LEADING = 64, 16
 # Norms outside of these may have lost squares to the bounds of float32.
 _SMALL, _LARGE = 1e-15, 1e15
 
@@ -43,12 +48,46 @@ def unit_prefix(codes: Floats, length: int) -> NDArray[np.float32]:
     return prefix
 
 
+def round_to_unit_norm(codes: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Unit codes (n, d) in half precision, a few coordinates of each rounded the other way so that its norm is 1 again.
+
+    To the rounding of float32: inner products are then cosines, without a division by norms. Not so codes of fewer than
+    64 coordinates, which have too few to choose from, and those that are all but one coordinate.
+    """
+    rounded = codes.astype(np.float16)
+    if codes.shape[1] < _ENOUGH_TO_NUDGE:
+        return rounded
+    missing = 1 - _squares(rounded)
+    # The leading ones are the largest, of which one is enough; the others do what is left.
+    columns = np.concatenate([np.arange(_LEADING), np.arange(_LEADING, codes.shape[1], 8)])
+    wrong = np.flatnonzero(np.abs(missing) < 0.5)  # not a code of zeros
+    for _ in range(_NUDGES):
+        wrong = wrong[np.abs(missing[wrong]) > ROUNDING_OF_NORM]
+        if not len(wrong):
+            break
+        present = rounded[wrong[:, None], columns]
+        # The next number away from zero has the next higher bits.
+        moved = (present.view(np.int16) + np.sign(missing[wrong]).astype(np.int16)[:, None]).view(np.float16)
+        gains = moved.astype(np.float64) ** 2 - present.astype(np.float64) ** 2
+        gains[present == 0] = 0
+        best = np.abs(missing[wrong, None] - gains).argmin(1)
+        at = np.arange(len(wrong))
+        rounded[wrong, columns[best]] = np.where(gains[at, best] != 0, moved[at, best], present[at, best])
+        missing[wrong] -= gains[at, best]
+    return rounded
+
+
+def _squares(codes: Floats) -> NDArray[np.float64]:
+    return np.asarray(np.einsum("ij,ij->i", codes, codes, dtype=np.float64))
+
+
 class Codes:
     """An opened codes artifact, memory-mapped.
 
     Attributes:
         codes: (n, code_length), float16, unit norm up to rounding (cosines do not depend on a code's norm).
         norms: (n,), float32: what rounding made of each norm; 1 for a code of zeros.
+        uneven: rows whose norm is not 1 up to the rounding of float32; with all others, inner products are cosines.
         keys: (n,), int64: the gallery's key of each row. Rows are in any order; see index/arrangement.py.
         code_length: coordinates of a code.
         encoder_id: of the encoder that made them.
@@ -65,6 +104,7 @@ class Codes:
         self.codes: NDArray[np.float16] = np.asarray(codes)
         self.norms: NDArray[np.float32] = np.asarray(self._map(_NORMS_FILE))
         self.keys: NDArray[np.int64] = np.asarray(self._map(_KEYS_FILE))
+        self.uneven: NDArray[np.int64] = np.flatnonzero(np.abs(self.norms - 1) > ROUNDING_OF_NORM)
         self._order: NDArray[np.int64] = np.asarray(self._map(_ORDER_FILE))
         if self.codes.ndim != 2 or self.keys.shape != self.codes.shape[:1]:
             raise CodesError(f"{path} holds codes {self.codes.shape} and keys {self.keys.shape}, which do not match")
@@ -142,9 +182,9 @@ class CodesWriter:
         end = self.written + len(keys)
         if end > len(self._keys):
             raise CodesError(f"{end} codes where {len(self._keys)} were announced")
-        rounded = unit_prefix(codes, codes.shape[1]).astype(np.float16)
+        rounded = round_to_unit_norm(unit_prefix(codes, codes.shape[1]))
         self._file.write(rounded.astype("<f2", copy=False).tobytes())
-        norms = np.linalg.norm(rounded.astype(np.float32), axis=1)
+        norms = np.sqrt(_squares(rounded))
         self._norms[self.written : end] = np.where(norms > 0, norms, 1)
         self._keys[self.written : end] = keys
         self.written = end

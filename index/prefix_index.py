@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact import Artifact
-from index.codes import Codes, unit_prefix
+from index.codes import ROUNDING_OF_NORM, Codes, unit_prefix
 from index.errors import SearchError
 from index.kinds import IndexSpec, require_kind, search_parameters
 from index.plan import Plan
@@ -26,8 +26,8 @@ _LIST_BY_LIST = 11
 # By which cosines of the same codes differ when they are computed in another order.
 _ROUNDING = 1e-5
 _SPARE = 4
-# A norm so near 1 is 1 up to the rounding of float32.
-_ROUNDING_OF_NORM = 1e-6
+# Where more codes have a norm that is not 1, it is not asked which.
+_FEW_UNEVEN = 0.01
 _SAFE_SQUARE = 1e-24
 
 Scores = NDArray[np.float32]
@@ -80,6 +80,7 @@ class PrefixIndex:
         self._funnel = faiss.IndexRefine(first, scan)
         self._held = (first, scan)
         self._places = _Places(codes.code_length)
+        self._uneven = frozenset(codes.uneven.tolist()) if len(codes.uneven) <= _FEW_UNEVEN * len(codes) else None
         self._kept_parameters: dict[tuple[float, int | None], faiss.IndexRefineSearchParameters] = {}
 
     def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
@@ -202,28 +203,32 @@ class PrefixIndex:
     ) -> tuple[Scores, Rows] | None:
         """What is done for many queries, in fewer calls of numpy: they add up to a part of a short search.
 
-        Returns: None where it takes the long way: a row twice among the best, or a norm that is not to divide by.
+        Returns: None where it takes the long way: a norm that is not to divide by, too few rows, or one that is twice
+            among the best with another of the same score between.
         """
         place = self._places.of(taken)
         np.copyto(place.query, query)
         square = float(np.vdot(place.query, place.query))
-        if not abs(square - 1) < _ROUNDING_OF_NORM:
+        if not abs(square - 1) < 2 * ROUNDING_OF_NORM:
             if not _SAFE_SQUARE < square < 1 / _SAFE_SQUARE:
                 return None
             np.divide(place.query, math.sqrt(square), out=place.query)
         # FAISS's call in C++: its wrapper in Python takes as long as a tenth of the search.
         self._funnel.search_c(1, place.query_pointer, taken, place.scores_pointer, place.rows_pointer, parameters)
-        rows = place.rows
-        if rows[-1] < 0:
-            place.scores[rows < 0] = -np.inf
-        losses = place.scores / -self.codes.norms.take(rows)
         if self._repeats:  # a row of two lists has the same score twice, so they are neighbours
-            losses[1:][rows[1:] == rows[:-1]] = np.inf
-        best = losses.argsort(kind="stable")[:k]
-        chosen = rows.take(best)
-        if self._repeats and len(set(chosen.tolist())) < k:
+            np.not_equal(place.later_rows, place.earlier_rows, out=place.differ)
+            scores, rows = place.scores[place.chosen], place.rows[place.chosen]
+        else:
+            scores, rows = place.scores.copy(), place.rows.copy()
+        if self._uneven is None or (self._uneven and not self._uneven.isdisjoint(rows.tolist())):
+            losses = scores / -self.codes.norms.take(rows)
+            order = losses.argsort(kind="stable")
+            scores, rows = -losses.take(order), rows.take(order)
+        scores, rows = scores[:k], rows[:k]
+        found = rows.tolist()
+        if len(set(found)) < k or found[-1] < 0:
             return None
-        return -losses.take(best)[None], chosen[None]
+        return scores[None], rows[None]
 
     def _refining(
         self, factor: float, effort: int | None, selection: Selection | None
@@ -256,6 +261,9 @@ class _Place:
     def __init__(self, code_length: int, taken: int) -> None:
         self.query = np.empty((1, code_length), np.float32)
         self.scores, self.rows = np.empty(taken, np.float32), np.empty(taken, np.int64)
+        self.earlier_rows, self.later_rows = self.rows[:-1], self.rows[1:]
+        self.chosen = np.ones(taken, bool)  # those that differ from the one before
+        self.differ = self.chosen[1:]
         self.query_pointer, self.scores_pointer, self.rows_pointer = map(
             faiss.swig_ptr, (self.query, self.scores, self.rows)
         )

@@ -55,6 +55,28 @@ def test_codes_are_read_back_at_unit_norm_with_their_keys(tmp_path: Path) -> Non
     np.testing.assert_allclose(opened.codes.astype(float), oracles.unit_prefix(codes, CODE_LENGTH), rtol=2**-11 + 1e-6)
 
 
+def test_long_codes_are_rounded_so_that_inner_products_are_cosines(tmp_path: Path) -> None:
+    codes = random_codes(0, 500, 256)
+    codes[7] = 0
+    codes[8] *= 1e-4  # nearly all of it in one coordinate, whose rounding is the coarsest
+    codes[8, 3] = 1
+    opened = write_codes(tmp_path / "codes", codes)
+    norms = np.linalg.norm(opened.codes.astype(np.float64), axis=1)
+    assert norms[7] == 0
+    np.testing.assert_allclose(np.delete(norms, [7, 8]), 1, atol=5e-7)
+    assert opened.uneven.tolist() == [8]  # and keeps its direction
+    # The directions are nearly as near as plain rounding leaves them.
+    unit = oracles.unit_prefix(codes, 256)
+    plain = np.linalg.norm(unit.astype(np.float16) - unit, axis=1)
+    assert np.linalg.norm(opened.codes - unit, axis=1).mean() < 1.3 * plain.mean()
+
+
+def test_short_codes_have_the_norms_that_rounding_leaves(tmp_path: Path) -> None:
+    opened = write_codes(tmp_path / "codes", random_codes(0, 50, 16))
+    assert len(opened.uneven) > 25
+    np.testing.assert_allclose(opened.norms, np.linalg.norm(opened.codes.astype(np.float64), axis=1), atol=1e-7)
+
+
 def test_the_size_of_the_batches_does_not_matter(tmp_path: Path) -> None:
     codes, keys = random_codes(0, 11), np.arange(11)
     whole = write_codes(tmp_path / "whole", codes, keys=range(11))

@@ -90,16 +90,6 @@ def test_no_row_is_returned_twice(
         assert (np.diff(scores, axis=1) <= 0).all()
 
 
-@pytest.mark.parametrize("scale", [1, 3, 1e-7, 1e-25, 1e19])
-def test_one_query_finds_what_many_do_whatever_its_norm(generation: Generation, scale: float) -> None:
-    queries = (scale * random_codes(2, 6)).astype(np.float32)
-    scores, rows = generation.search(queries, plan=plan_of(20, 60), k=10)
-    for number in range(len(queries)):
-        score, row = generation.search(queries[number : number + 1], plan=plan_of(20, 60), k=10)
-        assert row[0].tolist() == rows[number].tolist()
-        np.testing.assert_allclose(score[0], scores[number], atol=1e-6)
-
-
 @pytest.mark.parametrize("queries", [1, 5])
 def test_where_fewer_are_found_the_places_left_are_empty(generation: Generation, queries: int) -> None:
     k = 3000
