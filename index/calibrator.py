@@ -24,8 +24,9 @@ from index.kinds import IndexSpec
 from index.plan import Plan
 from index.prefix_index import PrefixIndex, Rows
 
-_SHORTLISTS = (1, 10, 14, 20, 24, 28, 34, 40, 44, 48, 56, 68, 80, 100, 120, 160, 220, 300)
 _DEEPEST = 300
+# Shortlists grow by a fourteenth.
+_SHORTLISTS = sorted({1, *(round(10 * 2 ** (i / 10)) for i in range(50)), _DEEPEST})
 _TIMED_QUERIES = 200
 _FEWEST_TIMED = 10
 _TRIAL = 9
@@ -37,8 +38,10 @@ _STEPS_TO_DOUBLE = 5
 # They are tried upwards until recall grows by less than this when they double, or for an index's share of so long.
 _SATURATED = 2e-4
 _BUDGET_S = 30.0
-# A latency is guessed to so much.
-_SURE = 1.15
+# A latency is guessed to so much, beside one of another index and beside one of the same.
+_SURE, _SURE_WITHIN = 1.1, 1.01
+# A line through the times of so many plans says more than the times.
+_WORTH_A_LINE = 8
 # Recall below which no plan is offered.
 _USELESS = 0.5
 # The default effort of a length finds this share of what the highest measured effort finds.
@@ -112,10 +115,14 @@ class Calibrator:
         self._measured[spec] = [*measured, *self._plain(index)]
 
     def measure_again(self, open_index: Callable[[IndexSpec], PrefixIndex]) -> None:
-        """Time the plans near the front again, in turn: a machine is not as fast from one index to the next."""
+        """Time the plans near the front again, in turn: a machine is not as fast from one index to the next.
+
+        What is kept of the times of an index's plans is one line through them: plans that are next to each other differ
+        by less than the times of either from one trial to the next.
+        """
         started = time.monotonic()
         everything = [m for measured in self._measured.values() for m in measured if m.plan.shortlist is not None]
-        chosen = list({m.plan: m for k in COUNTS for m in _near_front(everything, k=k)}.values())
+        chosen = list({m.plan: m for k in COUNTS for m in _near_front(everything, k=k, sure=_SURE)}.values())
         spec_of = {m.plan: spec for spec, measured in self._measured.items() for m in measured}
         indexes = {spec: open_index(spec) for spec in {spec_of[m.plan] for m in chosen}}
         times: dict[Plan, list[float]] = {m.plan: [] for m in chosen}
@@ -123,9 +130,8 @@ class Calibrator:
             for plan, found in times.items():
                 found += self._times(indexes[spec_of[plan]], plan, queries=self._worth_timing // _ROUNDS)
         for spec, measured in self._measured.items():
-            self._measured[spec] = [
-                replace(m, latency_ms=_percentiles(times[m.plan])) if m.plan in times else m for m in measured
-            ]
+            told = _smoothed({m.plan: _percentiles(times[m.plan]) for m in measured if m.plan in times})
+            self._measured[spec] = [replace(m, latency_ms=told.get(m.plan, m.latency_ms)) for m in measured]
         self._spent_s += time.monotonic() - started
 
     def result(self, sizes: Mapping[IndexSpec, int], *, device: str = "cpu") -> Calibration:
@@ -161,7 +167,7 @@ class Calibrator:
         tried = [plan for of_effort in ends.values() for plan in of_effort]
         guess = _line_through([(plan, self._latencies(index, plan, queries=_TRIAL)["p50"]) for plan in tried])
         guessed = [Measured(plan, recall, {"p50": guess(plan)}) for plan, recall in candidates]
-        chosen = {m.plan: m for k in COUNTS for m in _near_front(guessed, k=k)}
+        chosen = {m.plan: m for k in COUNTS for m in _near_front(guessed, k=k, sure=_SURE_WITHIN)}
         return [
             replace(
                 m,
@@ -220,6 +226,17 @@ class Calibrator:
 
 def _percentiles(times: Sequence[float]) -> dict[str, float]:
     return {f"p{q}": round(float(np.percentile(times, q)), 4) for q in (50, 95, 99)}
+
+
+def _smoothed(measured: Mapping[Plan, dict[str, float]]) -> dict[Plan, dict[str, float]]:
+    """Latencies of plans of one index, medians on one line, the other percentiles as far from them as measured."""
+    if len(measured) < _WORTH_A_LINE:
+        return dict(measured)
+    guess = _line_through([(plan, latencies["p50"]) for plan, latencies in measured.items()])
+    return {
+        plan: {q: round(ms * guess(plan) / latencies["p50"], 4) for q, ms in latencies.items()}
+        for plan, latencies in measured.items()
+    }
 
 
 def _hits(rows: Rows, exact: Rows, *, count: int) -> NDArray[np.int32]:
@@ -301,7 +318,7 @@ def _terms(plan: Plan) -> tuple[float, float, float]:
     return 1.0, float(plan.effort or 0), float(_depth_of(plan))
 
 
-def _near_front(measured: Sequence[Measured], *, k: int) -> list[Measured]:
+def _near_front(measured: Sequence[Measured], *, k: int, sure: float) -> list[Measured]:
     """Those that no other beats in recall@k while it takes less by more than a guess is sure of."""
     front = _front(measured, k=k)
     recalls, latencies = [m.recall[k].low for m in front], [m.latency_ms["p50"] for m in front]
@@ -309,7 +326,7 @@ def _near_front(measured: Sequence[Measured], *, k: int) -> list[Measured]:
         m
         for m in measured
         if m.recall[k].low >= _USELESS
-        and m.latency_ms["p50"] <= _SURE * latencies[bisect.bisect_left(recalls, m.recall[k].low)]
+        and m.latency_ms["p50"] <= sure * latencies[bisect.bisect_left(recalls, m.recall[k].low)]
     ]
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from artifact import Artifact
 from index.codes import ROUNDING_OF_NORM, Codes, unit_prefix
 from index.errors import SearchError
+from index.huge_pages import use_huge_pages
 from index.kinds import IndexSpec, require_kind, search_parameters
 from index.plan import Plan
 from index.rerank import rerank
@@ -215,6 +216,8 @@ class PrefixIndex:
             np.divide(place.query, math.sqrt(square), out=place.query)
         # FAISS's call in C++: its wrapper in Python takes as long as a tenth of the search.
         self._funnel.search_c(1, place.query_pointer, taken, place.scores_pointer, place.rows_pointer, parameters)
+        if place.rows[-1] < 0:
+            return None
         if self._repeats:  # a row of two lists has the same score twice, so they are neighbours
             np.not_equal(place.later_rows, place.earlier_rows, out=place.differ)
             scores, rows = place.scores[place.chosen], place.rows[place.chosen]
@@ -226,7 +229,7 @@ class PrefixIndex:
             scores, rows = -losses.take(order), rows.take(order)
         scores, rows = scores[:k], rows[:k]
         found = rows.tolist()
-        if len(set(found)) < k or found[-1] < 0:
+        if len(set(found)) < k:
             return None
         return scores[None], rows[None]
 
@@ -312,4 +315,6 @@ def read_prefix_index(directory: Path, spec: IndexSpec, codes: Codes) -> PrefixI
         raise SearchError(
             f"{path} holds {index.ntotal} vectors of {index.d} coordinates, not {len(codes)} of {spec.length}"
         )
+    if isinstance(index, faiss.IndexIVF) and not require_kind(spec.kind).mapped:
+        use_huge_pages(faiss.downcast_InvertedLists(index.invlists))
     return PrefixIndex(index, spec, codes)
