@@ -25,6 +25,9 @@ Observe = Callable[[str, float], None]
 
 _MAX_WINDOW_S = 0.01
 _SWEEP_S = 0.05
+# So many requests are done together whatever is gained by it in the work itself: threads that take requests one by one
+# wait for the interpreter, and for each other, longer than the first of so many waits for the last.
+TOGETHER = 4
 _SMOOTHING = 0.1
 
 
@@ -159,8 +162,8 @@ class Batcher(Generic[Q, A]):
             self._finish_all(batch)
 
     def _most(self, taken: int) -> int:
-        """Requests of a batch at most: a thread's share of those that wait, as the others want to work too."""
-        return min(self._max_batch(), -(-(taken + self._waiting.qsize()) // len(self._threads)))
+        """Requests of a batch at most: few, or a thread's share of those that wait, as the others want to work too."""
+        return min(self._max_batch(), max(TOGETHER, -(-(taken + self._waiting.qsize()) // len(self._threads))))
 
     def _next_at_once(self) -> _Job[Q, A] | None:
         try:

@@ -22,6 +22,7 @@ from index.gpu import Gpu, device_name
 from index.plan import Plan
 from index.selection import Selection
 from model.runtime.encoder import Encoder
+from service.batching import TOGETHER
 from service.errors import GalleryError, NotReadyError
 from service.gallery.build import Progress, encode_images
 from service.gallery.layout import Gallery
@@ -172,7 +173,8 @@ class Searcher:
 
         Args:
             gpu: that searches what it can; the CPU does when None.
-            max_batch: images that are to be encoded together at most; as many as make it faster, tried, when None.
+            max_batch: images that are to be encoded together at most; as many as make it faster, tried, and a few in
+                any case, when None.
         """
         self.gallery, self._gpu = gallery, gpu
         self.max_batch = max_batch or 1
@@ -209,7 +211,7 @@ class Searcher:
                     )
                 encoder.warm_up(max_batch=_MAX_BATCH if self._try_batches else self.max_batch)
                 if self._try_batches:
-                    self.max_batch = encoder.worthwhile_batch(most=_MAX_BATCH)
+                    self.max_batch = max(TOGETHER, encoder.worthwhile_batch(most=_MAX_BATCH))
                 runs = encoder.runtime, encoder.precision, self.max_batch
                 log.info("the encoder runs on %s, %s, in batches of up to %d", *runs)
             delta = Delta(generation.code_length, generation.lengths)

@@ -50,13 +50,13 @@ class Settings(BaseSettings):
     max_k: PositiveInt = Field(1000, description="most results of one search")
     max_waiting: PositiveInt = Field(64, description="searches in progress at most; more are answered 429 at once")
     compute_threads: PositiveInt = Field(
-        default_factory=lambda given: max(1, processors() // given.get("workers", 1)),
-        description="searches that compute at the same time, in each worker",
+        default_factory=lambda given: max(1, processors() // given.get("workers", 1)) + 1,
+        description="searches that compute at the same time, in each worker; one waits for the interpreter, as a rule",
     )
     max_batch: PositiveInt | None = Field(
         None,
         description="photographs that are encoded together at most; as many as make the encoder faster, tried at "
-        "start, when absent",
+        "start, and at least 4, when absent",
     )
     log_format: LogFormat = Field("text", description="of log lines: text, or json with an object on each line")
     log_requests: bool = Field(False, description="whether every answered request is logged")

@@ -89,22 +89,41 @@ def test_concurrent_requests_are_finished_together_and_each_gets_its_own_answer(
 
 
 def test_a_thread_leaves_the_others_their_share_of_what_waits(run: Run) -> None:
-    """Of two threads one is held up; eight requests wait when the other is free, and it takes half of them."""
-    squares = Squares(finish_s=0.3)
+    """Of two threads one is held up; twelve requests wait when the other is free, and it takes half of them."""
+    squares = Squares(finish_s=0.3, max_batch=12)
     squares.held = {2}
     squares.gate.clear()
 
     async def body(batcher: Batcher[int, int]) -> None:
         tasks = [asyncio.create_task(batcher.run(number)) for number in (1, 2)]
         await asyncio.to_thread(wait_for, lambda: squares.batches == [[1]])
-        tasks += [asyncio.create_task(batcher.run(number)) for number in range(3, 11)]
+        tasks += [asyncio.create_task(batcher.run(number)) for number in range(3, 15)]
         await asyncio.to_thread(wait_for, lambda: len(squares.batches) > 1)
         squares.gate.set()
         await asyncio.gather(*tasks)
 
     run(squares, body)
-    assert squares.batches[1] == [3, 4, 5, 6]
-    assert sorted(number for batch in squares.batches for number in batch) == list(range(1, 11))
+    assert squares.batches[1] == list(range(3, 9))
+    assert sorted(number for batch in squares.batches for number in batch) == list(range(1, 15))
+
+
+@pytest.mark.parametrize(("max_batch", "taken"), [(8, 4), (3, 3)])
+def test_a_few_are_taken_together_whatever_the_share(run: Run, max_batch: int, taken: int) -> None:
+    """Of four threads three are held up; five requests wait when the last is free."""
+    squares = Squares(finish_s=0.3, threads=4, max_batch=max_batch)
+    squares.held = {2, 3, 4}
+    squares.gate.clear()
+
+    async def body(batcher: Batcher[int, int]) -> None:
+        tasks = [asyncio.create_task(batcher.run(number)) for number in (1, 2, 3, 4)]
+        await asyncio.to_thread(wait_for, lambda: squares.batches == [[1]])
+        tasks += [asyncio.create_task(batcher.run(number)) for number in range(5, 10)]
+        await asyncio.to_thread(wait_for, lambda: len(squares.batches) > 1)
+        squares.gate.set()
+        await asyncio.gather(*tasks)
+
+    run(squares, body)
+    assert squares.batches[1] == list(range(5, 5 + taken))
 
 
 def test_a_request_that_is_alone_waits_for_no_company(run: Run) -> None:
