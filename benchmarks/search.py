@@ -134,7 +134,7 @@ def _open_eigenlens(setup: Setup, method: str) -> Opened:
         contests.append(
             Contest(
                 f"recall {target}",
-                partial(_same, search),
+                lambda search=search: search,  # type: ignore[misc]
                 setup.queries[: _EXACT_QUERIES if chosen.exact else None],
                 passes=1 if chosen.exact else PASSES,
                 params={"target": target, "plan": plan, "memory_bytes": memory},
@@ -146,10 +146,6 @@ def _open_eigenlens(setup: Setup, method: str) -> Opened:
     exact = generation.calibration.choose(k=_K, target_recall=1.0)
     contests.append(_exact(setup, _searching(generation, exact.for_k(_K)), plan=asdict(exact.plan)))
     return Opened(values, contests)
-
-
-def _same(search: Search) -> Search:
-    return search
 
 
 def _memory_of(setup: Setup, plan: Plan) -> int:

@@ -25,7 +25,7 @@ _RUN = 65_536
 ROUNDING_OF_NORM = 5e-7
 # Times that a coordinate of a code is rounded to the next number, at most; three do for most codes.
 _NUDGES = 24
-_ENOUGH_TO_NUDGE, _LEADING = 64, 16
+_FEW_NUDGES, _ENOUGH_TO_NUDGE, _LEADING = 4, 64, 16
 # Norms outside of these may have lost squares to the bounds of float32.
 _SMALL, _LARGE = 1e-15, 1e15
 
@@ -59,17 +59,21 @@ def round_to_unit_norm(codes: NDArray[np.float32]) -> NDArray[np.float16]:
         return rounded
     missing = 1 - _squares(rounded)
     # The leading ones are the largest, of which one is enough; the others do what is left.
-    columns = np.concatenate([np.arange(_LEADING), np.arange(_LEADING, codes.shape[1], 8)])
+    some = np.concatenate([np.arange(_LEADING), np.arange(_LEADING, codes.shape[1], 8)])
     wrong = np.flatnonzero(np.abs(missing) < 0.5)  # not a code of zeros
-    for _ in range(_NUDGES):
+    for attempt in range(_NUDGES):
         wrong = wrong[np.abs(missing[wrong]) > ROUNDING_OF_NORM]
         if not len(wrong):
             break
+        columns = some if attempt < _FEW_NUDGES else np.arange(codes.shape[1])
         present = rounded[wrong[:, None], columns]
         # The next number away from zero has the next higher bits.
         moved = (present.view(np.int16) + np.sign(missing[wrong]).astype(np.int16)[:, None]).view(np.float16)
         gains = moved.astype(np.float64) ** 2 - present.astype(np.float64) ** 2
         gains[present == 0] = 0
+        if attempt < _NUDGES // 2:  # towards the code, as long as that is enough
+            short = np.abs(codes[wrong[:, None], columns]) > np.abs(present)
+            gains[short != (missing[wrong] > 0)[:, None]] = 0
         best = np.abs(missing[wrong, None] - gains).argmin(1)
         at = np.arange(len(wrong))
         rounded[wrong, columns[best]] = np.where(gains[at, best] != 0, moved[at, best], present[at, best])

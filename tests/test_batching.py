@@ -88,42 +88,34 @@ def test_concurrent_requests_are_finished_together_and_each_gets_its_own_answer(
     assert sum(name == "queue" for name, _ in squares.observed) == 60
 
 
-def test_a_thread_leaves_the_others_their_share_of_what_waits(run: Run) -> None:
-    """Of two threads one is held up; twelve requests wait when the other is free, and it takes half of them."""
-    squares = Squares(finish_s=0.3, max_batch=12)
-    squares.held = {2}
+@pytest.mark.parametrize(
+    ("threads", "max_batch", "waiting", "taken"),
+    [
+        pytest.param(2, 12, 12, 6, id="its share of many"),
+        pytest.param(4, 8, 5, 4, id="a few whatever its share"),
+        pytest.param(4, 3, 5, 3, id="no more than are to be together"),
+    ],
+)
+def test_what_a_thread_takes_of_those_that_wait(
+    run: Run, threads: int, max_batch: int, waiting: int, taken: int
+) -> None:
+    """All threads but one are held up; so many requests wait when that one is free."""
+    squares = Squares(finish_s=0.3, threads=threads, max_batch=max_batch)
+    squares.held = set(range(2, threads + 1))
     squares.gate.clear()
 
     async def body(batcher: Batcher[int, int]) -> None:
-        tasks = [asyncio.create_task(batcher.run(number)) for number in (1, 2)]
+        batcher._window_s = 1.0  # a slow machine has time to prepare them
+        tasks = [asyncio.create_task(batcher.run(number)) for number in range(1, threads + 1)]
         await asyncio.to_thread(wait_for, lambda: squares.batches == [[1]])
-        tasks += [asyncio.create_task(batcher.run(number)) for number in range(3, 15)]
+        tasks += [asyncio.create_task(batcher.run(threads + 1 + number)) for number in range(waiting)]
         await asyncio.to_thread(wait_for, lambda: len(squares.batches) > 1)
         squares.gate.set()
         await asyncio.gather(*tasks)
 
     run(squares, body)
-    assert squares.batches[1] == list(range(3, 9))
-    assert sorted(number for batch in squares.batches for number in batch) == list(range(1, 15))
-
-
-@pytest.mark.parametrize(("max_batch", "taken"), [(8, 4), (3, 3)])
-def test_a_few_are_taken_together_whatever_the_share(run: Run, max_batch: int, taken: int) -> None:
-    """Of four threads three are held up; five requests wait when the last is free."""
-    squares = Squares(finish_s=0.3, threads=4, max_batch=max_batch)
-    squares.held = {2, 3, 4}
-    squares.gate.clear()
-
-    async def body(batcher: Batcher[int, int]) -> None:
-        tasks = [asyncio.create_task(batcher.run(number)) for number in (1, 2, 3, 4)]
-        await asyncio.to_thread(wait_for, lambda: squares.batches == [[1]])
-        tasks += [asyncio.create_task(batcher.run(number)) for number in range(5, 10)]
-        await asyncio.to_thread(wait_for, lambda: len(squares.batches) > 1)
-        squares.gate.set()
-        await asyncio.gather(*tasks)
-
-    run(squares, body)
-    assert squares.batches[1] == list(range(5, 5 + taken))
+    assert squares.batches[1] == list(range(threads + 1, threads + 1 + taken))
+    assert sorted(number for batch in squares.batches for number in batch) == list(range(1, threads + 1 + waiting))
 
 
 def test_a_request_that_is_alone_waits_for_no_company(run: Run) -> None:

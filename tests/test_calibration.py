@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from index.calibration import Calibration, Measured, Recall
-from index.calibrator import Calibrator, _line_through
+from index.calibrator import Calibrator, _line_through, _smoothed
 from index.errors import TargetError
 from index.exact import exact_search
 from index.generation import Generation, build_generation
@@ -133,6 +133,18 @@ def test_few_trials_of_each_effort_are_one_line() -> None:
     guess = _line_through(tried)
     assert guess(plans[20]) == pytest.approx(tried[20][1] / 3, rel=0.05)
     assert guess(Plan(8, "ivf", 30, 100, 32)) == pytest.approx(0.06, rel=0.05)
+
+
+def test_the_plan_that_was_lucky_is_not_told_to_be_quicker() -> None:
+    plans = [Plan(8, "ivf", effort, shortlist, 32) for effort in range(1, 40) for shortlist in (10, 300)]
+    told = {plan: {"p50": 0.02 + 0.001 * (plan.effort or 0) + 0.0001 * (plan.shortlist or 0)} for plan in plans}
+    told = {plan: latencies | {"p99": 2 * latencies["p50"]} for plan, latencies in told.items()}
+    lucky = {plans[20]: {q: ms / 2 for q, ms in told[plans[20]].items()}}
+    found = _smoothed(told | lucky)
+    for less, more in zip(plans, plans[2:], strict=False):  # the next effort, of the same shortlist
+        assert found[less]["p50"] < found[more]["p50"]
+    assert all(latencies["p99"] == pytest.approx(2 * latencies["p50"], abs=2e-4) for latencies in found.values())
+    assert _smoothed(lucky) == lucky  # of so few no line is drawn
 
 
 def measured(name: int, recall: float, ms: float, *, low: float | None = None, exact: bool = False) -> Measured:

@@ -147,3 +147,13 @@ def test_concurrent_searches_of_a_server_share_batches(gallery: Gallery, monkeyp
         assert found == expected
     sizes = [int(answer.headers["server-timing"].rpartition("desc=")[2]) for answer in answers]
     assert max(sizes) > 4
+
+
+@pytest.mark.parametrize(("asked", "worthwhile", "together"), [(None, 1, 4), (None, 8, 8), (2, 8, 2)])
+def test_a_few_are_encoded_together_even_if_nothing_is_gained(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch, asked: int | None, worthwhile: int, together: int
+) -> None:
+    monkeypatch.setattr("model.runtime.encoder.Encoder.worthwhile_batch", lambda *_, **__: worthwhile)
+    searcher = Searcher(gallery, max_batch=asked)
+    searcher.load()
+    assert searcher.max_batch == together
