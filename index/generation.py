@@ -213,6 +213,10 @@ class Generation:
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """
         index = self._require(plan.prefix_length)
+        if selection is None:
+            found = index.run_prepared(queries, plan, k)
+            if found is not None:
+                return found
         if k < 1:
             raise ResultCountError(f"k is {k}; ask for 1 result or more")
         if queries.ndim != 2 or queries.shape[1] != self.code_length:

@@ -49,6 +49,10 @@ class GpuIndex(PrefixIndex):
             return super().run(queries, plan=plan, k=k, selection=selection)
         return found if selection is None else _only(selection, *found, k=k)
 
+    def run_prepared(self, query: Scores, plan: Plan, k: int) -> tuple[Scores, Rows] | None:
+        """None: the GPU's searches are not prepared."""
+        return None
+
     def search(
         self, queries: Scores, k: int, *, effort: int | None = None, selection: Selection | None = None
     ) -> tuple[Scores, Rows]:
@@ -82,18 +86,18 @@ def on_gpu(index: PrefixIndex, gpu: Gpu | None) -> PrefixIndex:
 
 
 def _without_graph(index: faiss.Index) -> faiss.Index:
-    """The same lists, found by a scan of their centroids where they are found by a graph; nothing is copied."""
+    """The same lists, found by a scan of their centroids where they are found by a graph; only these are copied."""
     graph = graph_of_lists(index)
     if graph is None:
         return index
+    centroids = faiss.IndexFlatIP(index.d)
+    centroids.add(graph.reconstruct_n(0, graph.ntotal))
     lists = index.d, index.nlist
     if isinstance(index, faiss.IndexIVFScalarQuantizer):
-        same = faiss.IndexIVFScalarQuantizer(
-            graph.storage, *lists, index.sq.qtype, index.metric_type, index.by_residual
-        )
+        same = faiss.IndexIVFScalarQuantizer(centroids, *lists, index.sq.qtype, index.metric_type, index.by_residual)
         same.sq = index.sq
     else:
-        same = faiss.IndexIVFFlat(graph.storage, *lists, index.metric_type)
+        same = faiss.IndexIVFFlat(centroids, *lists, index.metric_type)
     same.replace_invlists(index.invlists, False)
     same.ntotal, same.is_trained = index.ntotal, True
     return same

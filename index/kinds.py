@@ -66,7 +66,8 @@ def list_count(count: int) -> int:
 
 def _lists(count: int) -> str:
     lists = list_count(count)
-    return f"IVF{lists}_HNSW16" if lists > _MOST_SCANNED_LISTS else f"IVF{lists}"
+    # Centroids in half precision stay in the cache between searches, and quantise as well.
+    return f"IVF{lists}(HNSW16,SQfp16)" if lists > _MOST_SCANNED_LISTS else f"IVF{lists}"
 
 
 def _panorama(_: int, length: int) -> str:

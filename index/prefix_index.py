@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact import Artifact
-from index.codes import ROUNDING_OF_NORM, Codes, unit_prefix
+from index.codes import Codes, unit_prefix
 from index.errors import SearchError
 from index.huge_pages import use_huge_pages
 from index.kinds import IndexSpec, require_kind, search_parameters
+from index.one_query import OneQuery
 from index.plan import Plan
 from index.rerank import rerank
 from index.second_lists import without_repeats
@@ -29,7 +28,8 @@ _ROUNDING = 1e-5
 _SPARE = 4
 # Where more codes have a norm that is not 1, it is not asked which.
 _FEW_UNEVEN = 0.01
-_SAFE_SQUARE = 1e-24
+# Plans that are kept prepared for one query.
+_MOST_PREPARED = 256
 
 Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -78,11 +78,13 @@ class PrefixIndex:
         if spec.length < codes.code_length:
             first.prepend_transform(faiss.RemapDimensionsTransform(codes.code_length, spec.length, False))
         scan = codes.scan(self.count)
-        self._funnel = faiss.IndexRefine(first, scan)
-        self._held = (first, scan)
-        self._places = _Places(codes.code_length)
+        second = faiss.IndexRefine(first, scan)
+        self._funnel = faiss.IndexPreTransform(second)
+        self._funnel.prepend_transform(faiss.NormalizationTransform(codes.code_length, 2.0))
+        self._held = (first, scan, second)
         self._uneven = frozenset(codes.uneven.tolist()) if len(codes.uneven) <= _FEW_UNEVEN * len(codes) else None
-        self._kept_parameters: dict[tuple[float, int | None], faiss.IndexRefineSearchParameters] = {}
+        self._prepared: dict[tuple[Plan, int], OneQuery] = {}
+        self._shape_of_one = (1, codes.code_length)
 
     def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
         """The results of a plan for this index: scores (cosines) and rows, each (q, at most k), best first.
@@ -95,11 +97,38 @@ class PrefixIndex:
         """
         if plan.shortlist is None or plan.rerank_length is None:
             return self.search(queries, k, effort=plan.effort, selection=selection)
-        shortlist = min(max(plan.shortlist, self._taken(k)), self._taken(self.count))
+        if selection is None and len(queries) == 1:
+            self._prepare(plan, k)
+            found_by_one = self.run_prepared(queries, plan, k)
+            if found_by_one is not None:
+                return found_by_one
+        shortlist = self._shortlist(plan.shortlist, k)
         if plan.rerank_length == self.codes.code_length:
             return self._search_and_rescore(queries, k, shortlist=shortlist, effort=plan.effort, selection=selection)
         _, found = self.search(queries, shortlist, effort=plan.effort, selection=selection)
         return rerank(queries, found, self.codes.codes, length=plan.rerank_length, k=k)
+
+    def run_prepared(self, query: Scores, plan: Plan, k: int) -> tuple[Scores, Rows] | None:
+        """As run, of one query by a plan that was run before: None where it was not, or the query is not like others.
+
+        It takes what run does before FAISS's search, and after it, in the fewest steps.
+        """
+        prepared = self._prepared.get((plan, k))
+        return None if prepared is None or query.shape != self._shape_of_one else prepared.search(query)
+
+    def _prepare(self, plan: Plan, k: int) -> None:
+        """Prepare a plan, unless it is, or looks at everything, or rescores by less than full codes."""
+        if (plan, k) in self._prepared or plan.rerank_length != self.codes.code_length or plan.shortlist is None:
+            return
+        effort = self.raised(plan.effort, None)
+        if self._is_whole(effort) or (self._exhaustive is not None and effort == self.count):
+            return
+        taken, parameters = self._refining(k, self._shortlist(plan.shortlist, k), effort, None)
+        if len(self._prepared) >= _MOST_PREPARED:
+            self._prepared.clear()
+        self._prepared[plan, k] = OneQuery(
+            self._funnel, parameters, k=k, taken=taken, norms=self.codes.norms, uneven=self._uneven
+        )
 
     def search(
         self, queries: Scores, k: int, *, effort: int | None = None, selection: Selection | None = None
@@ -125,6 +154,9 @@ class PrefixIndex:
     def _taken(self, k: int) -> int:
         """How many of FAISS's results hold k different rows: some are in two lists."""
         return 2 * k if self._repeats else k
+
+    def _shortlist(self, wanted: int, k: int) -> int:
+        return min(max(wanted, self._taken(k)), self._taken(self.count))
 
     def search_above(
         self, queries: Scores, k: int, *, least: Scores, selection: Selection | None = None
@@ -179,13 +211,7 @@ class PrefixIndex:
         if self._is_whole(effort):
             _, listed = self.search(queries, shortlist, effort=effort, selection=selection)
             return rerank(queries, listed, self.codes.codes, length=self.codes.code_length, k=k)
-        # Inner products with codes whose norm is 1 only up to rounding: a few more, then the cosines decide.
-        taken = min(self._taken(k) + _SPARE, shortlist)
-        parameters = self._refining(shortlist / taken, effort, selection)
-        if len(queries) == 1:
-            found = self._best_of_one(queries, k, taken=taken, parameters=parameters)
-            if found is not None:
-                return found
+        taken, parameters = self._refining(k, shortlist, effort, selection)
         count = len(queries)
         unit = unit_prefix(queries, self.codes.code_length)
         scores, rows = np.empty((count, taken), np.float32), np.empty((count, taken), np.int64)
@@ -199,50 +225,18 @@ class PrefixIndex:
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
-    def _best_of_one(
-        self, query: Scores, k: int, *, taken: int, parameters: faiss.IndexRefineSearchParameters
-    ) -> tuple[Scores, Rows] | None:
-        """What is done for many queries, in fewer calls of numpy: they add up to a part of a short search.
-
-        Returns: None where it takes the long way: a norm that is not to divide by, too few rows, or one that is twice
-            among the best with another of the same score between.
-        """
-        place = self._places.of(taken)
-        np.copyto(place.query, query)
-        square = float(np.vdot(place.query, place.query))
-        if not abs(square - 1) < 2 * ROUNDING_OF_NORM:
-            if not _SAFE_SQUARE < square < 1 / _SAFE_SQUARE:
-                return None
-            np.divide(place.query, math.sqrt(square), out=place.query)
-        # FAISS's call in C++: its wrapper in Python takes as long as a tenth of the search.
-        self._funnel.search_c(1, place.query_pointer, taken, place.scores_pointer, place.rows_pointer, parameters)
-        if place.rows[-1] < 0:
-            return None
-        if self._repeats:  # a row of two lists has the same score twice, so they are neighbours
-            np.not_equal(place.later_rows, place.earlier_rows, out=place.differ)
-            scores, rows = place.scores[place.chosen], place.rows[place.chosen]
-        else:
-            scores, rows = place.scores.copy(), place.rows.copy()
-        if self._uneven is None or (self._uneven and not self._uneven.isdisjoint(rows.tolist())):
-            losses = scores / -self.codes.norms.take(rows)
-            order = losses.argsort(kind="stable")
-            scores, rows = -losses.take(order), rows.take(order)
-        scores, rows = scores[:k], rows[:k]
-        found = rows.tolist()
-        if len(set(found)) < k:
-            return None
-        return scores[None], rows[None]
-
     def _refining(
-        self, factor: float, effort: int | None, selection: Selection | None
-    ) -> faiss.IndexRefineSearchParameters:
-        if selection is not None:
-            return _refining_parameters(factor, self._parameters(effort, selection))
-        kept = self._kept_parameters.get((factor, effort))
-        if kept is None:  # what is read only may be shared; making it takes longer than a search in a small index
-            kept = _refining_parameters(factor, self._parameters(effort, None))
-            self._kept_parameters[factor, effort] = kept
-        return kept
+        self, k: int, shortlist: int, effort: int | None, selection: Selection | None
+    ) -> tuple[int, faiss.SearchParameters]:
+        """How many results to take of the shortlist for k of them, and FAISS's parameters of that."""
+        # Inner products with codes whose norm is 1 only up to rounding: a few more, then the cosines decide.
+        taken = min(self._taken(k) + _SPARE, shortlist)
+        refining = faiss.IndexRefineSearchParameters(
+            # FAISS takes int(taken * factor): a little more keeps rounding from taking one off.
+            k_factor=shortlist / taken + 1e-6,
+            base_index_params=self._parameters(effort, selection),
+        )
+        return taken, faiss.SearchParametersPreTransform(index_params=refining)
 
     def _parameters(self, effort: int | None, selection: Selection | None) -> faiss.SearchParameters | None:
         selector = None if selection is None else selection.selector()
@@ -256,40 +250,6 @@ class PrefixIndex:
         if selection is not None and selection.share < 1:
             wanted = int(wanted / max(selection.share, 1 / self.count)) + 1
         return max(1, min(wanted, self.max_effort))
-
-
-class _Place:
-    """Where FAISS reads one query (1, d) and writes what it finds, and their addresses: making these takes a while."""
-
-    def __init__(self, code_length: int, taken: int) -> None:
-        self.query = np.empty((1, code_length), np.float32)
-        self.scores, self.rows = np.empty(taken, np.float32), np.empty(taken, np.int64)
-        self.earlier_rows, self.later_rows = self.rows[:-1], self.rows[1:]
-        self.chosen = np.ones(taken, bool)  # those that differ from the one before
-        self.differ = self.chosen[1:]
-        self.query_pointer, self.scores_pointer, self.rows_pointer = map(
-            faiss.swig_ptr, (self.query, self.scores, self.rows)
-        )
-
-
-class _Places(threading.local):
-    """Of each thread its own places, by how many results they take; FAISS uses one thread there."""
-
-    def __init__(self, code_length: int) -> None:
-        faiss.omp_set_num_threads(1)
-        self._code_length = code_length
-        self._kept: dict[int, _Place] = {}
-
-    def of(self, taken: int) -> _Place:
-        place = self._kept.get(taken)
-        if place is None:
-            place = self._kept[taken] = _Place(self._code_length, taken)
-        return place
-
-
-def _refining_parameters(factor: float, parameters: faiss.SearchParameters | None) -> faiss.IndexRefineSearchParameters:
-    # FAISS takes int(k * factor): a little more keeps rounding from taking one off
-    return faiss.IndexRefineSearchParameters(k_factor=factor + 1e-6, base_index_params=parameters)
 
 
 def open_prefix_index(generation: Artifact, spec: IndexSpec, codes: Codes) -> PrefixIndex:

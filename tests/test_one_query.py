@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from index.errors import CodesError
 from index.generation import Generation, build_generation
 from index.plan import Plan
 from tests.builders import random_codes, write_codes
@@ -68,3 +69,54 @@ def test_what_it_found_stays_when_the_next_searches(generation: Generation) -> N
     generation.search(queries[1:], plan=plan_of(generation, 60), k=10)
     np.testing.assert_array_equal(scores, kept[0])
     np.testing.assert_array_equal(rows, kept[1])
+
+
+@pytest.mark.parametrize("place", [0, 3, CODE_LENGTH - 1])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused_when_the_plan_is_prepared_too(
+    generation: Generation, place: int, value: float
+) -> None:
+    plan, query = plan_of(generation, 60), random_codes(4, 1, CODE_LENGTH)
+    generation.search(query, plan=plan, k=10)
+    query[0, place] = value
+    with pytest.raises(CodesError, match="finite"):
+        generation.search(query, plan=plan, k=10)
+
+
+def test_a_query_of_another_shape_is_refused_when_the_plan_is_prepared_too(generation: Generation) -> None:
+    plan, query = plan_of(generation, 60), random_codes(4, 1, CODE_LENGTH)
+    generation.search(query, plan=plan, k=10)
+    for wrong in (query[:, :-1], query[0], query[None]):
+        with pytest.raises(CodesError, match="shape"):
+            generation.search(wrong, plan=plan, k=10)
+
+
+def test_a_query_of_which_only_later_coordinates_are_not_zero_finds_its_neighbours(generation: Generation) -> None:
+    plan, query = plan_of(generation, 60), random_codes(4, 1, CODE_LENGTH)
+    generation.search(query, plan=plan, k=10)
+    query[0, 0] = 0
+    scores, rows = generation.search(np.repeat(query, 2, axis=0), plan=plan, k=10)
+    score, row = generation.search(query, plan=plan, k=10)
+    assert row[0].tolist() == rows[0].tolist()
+    np.testing.assert_allclose(score[0], scores[0], atol=2e-6)
+
+
+def test_a_query_that_nothing_is_like_finds_what_many_find(generation: Generation) -> None:
+    plan, query = plan_of(generation, 60), random_codes(4, 1, CODE_LENGTH)
+    generation.search(query, plan=plan, k=10)
+    opposite = -generation.codes.codes.astype(np.float32).mean(0, keepdims=True)
+    for wanted in (opposite, np.zeros_like(query)):
+        scores, _ = generation.search(np.repeat(wanted, 2, axis=0), plan=plan, k=10)
+        score, _ = generation.search(wanted, plan=plan, k=10)
+        np.testing.assert_allclose(score[0], scores[0], atol=2e-6)
+
+
+def test_as_many_plans_as_are_asked_for_find_what_they_should(generation: Generation) -> None:
+    query = random_codes(4, 1, CODE_LENGTH)
+    plan = plan_of(generation, 60)
+    for k in range(1, 300):
+        expected, _ = generation.search(np.repeat(query, 2, axis=0), plan=plan, k=k)
+        scores, _ = generation.search(query, plan=plan, k=k)
+        assert scores.shape == (1, k)
+        np.testing.assert_allclose(scores[0], expected[0], atol=2e-6)
+    assert len(generation._require(LENGTH)._prepared) <= 256
