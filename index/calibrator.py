@@ -27,7 +27,7 @@ from index.prefix_index import PrefixIndex, Rows
 _DEEPEST = 300
 # Shortlists grow by a fourteenth.
 _SHORTLISTS = sorted({1, *(round(10 * 2 ** (i / 10)) for i in range(50)), _DEEPEST})
-_TIMED_QUERIES = 200
+_TIMED_QUERIES = 150
 _FEWEST_TIMED = 10
 _TRIAL = 9
 _TIMED_S = 0.25
@@ -37,7 +37,7 @@ _ROUNDS = 3
 _STEPS_TO_DOUBLE = 5
 # They are tried upwards until recall grows by less than this when they double, or for an index's share of so long.
 _SATURATED = 2e-4
-_BUDGET_S = 30.0
+_BUDGET_S = 26.0
 # A latency is guessed to so much, beside one of another index and beside one of the same.
 _SURE, _SURE_WITHIN = 1.1, 1.01
 # A line through the times of so many plans says more than the times.
@@ -126,9 +126,12 @@ class Calibrator:
         spec_of = {m.plan: spec for spec, measured in self._measured.items() for m in measured}
         indexes = {spec: open_index(spec) for spec in {spec_of[m.plan] for m in chosen}}
         times: dict[Plan, list[float]] = {m.plan: [] for m in chosen}
+        order = np.random.default_rng(0)  # what disturbs the machine for a while meets plans of all indexes
         for _ in range(_ROUNDS):
-            for plan, found in times.items():
-                found += self._times(indexes[spec_of[plan]], plan, queries=self._worth_timing // _ROUNDS)
+            for number in order.permutation(len(chosen)):
+                plan = chosen[number].plan
+                queries = self._worth_timing // _ROUNDS
+                times[plan] += self._times(indexes[spec_of[plan]], plan, queries=queries)
         for spec, measured in self._measured.items():
             told = _smoothed({m.plan: _percentiles(times[m.plan]) for m in measured if m.plan in times})
             self._measured[spec] = [replace(m, latency_ms=told.get(m.plan, m.latency_ms)) for m in measured]
@@ -168,10 +171,13 @@ class Calibrator:
         guess = _line_through([(plan, self._latencies(index, plan, queries=_TRIAL)["p50"]) for plan in tried])
         guessed = [Measured(plan, recall, {"p50": guess(plan)}) for plan, recall in candidates]
         chosen = {m.plan: m for k in COUNTS for m in _near_front(guessed, k=k, sure=_SURE_WITHIN)}
+        # Enough to tell which are worth timing again.
+        queries = max(_FEWEST_TIMED, self._worth_timing // (2 * _ROUNDS))
+        times = _smoothed({plan: self._latencies(index, plan, queries=queries) for plan in chosen})
         return [
             replace(
                 m,
-                latency_ms=self._latencies(index, m.plan, queries=self._worth_timing // _ROUNDS),
+                latency_ms=times[m.plan],
                 exact=_is_exact(index, m.plan),
                 recall={k: Recall(1.0, 1.0) for k in COUNTS} if _is_exact(index, m.plan) else m.recall,
             )
