@@ -169,19 +169,19 @@ def _open_peer(setup: Setup, method: str) -> Opened:
     del vectors
     memory = _anonymous_bytes() - before
     values = [_value("build_s", built, "s", **peer.settings), _value("memory_bytes", memory, "B")]
-    reached: list[tuple[float, float, int]] = []
+    reached: list[tuple[float, int]] = []
     for effort in peer.efforts:
         times, found = _time(peer.prepare(effort), setup.queries)
         recall, median = _recall(found, truth(setup)), float(np.median(times))
-        reached.append((recall, median, effort))
+        reached.append((recall, effort))
         values.append(_latency(times, recall, curve=True, effort=effort))
         if recall >= max(TARGETS) or median > _SLOWEST_MS:
             break
     contests = []
     for target in TARGETS:
-        meeting = [(median, effort) for recall, median, effort in reached if recall >= target]
-        if meeting:
-            _, effort = min(meeting)
+        # Efforts ascend: the first is the quickest, whatever disturbed the machine while the curve was timed.
+        effort = next((effort for recall, effort in reached if recall >= target), None)
+        if effort is not None:
             params = {"target": target, "effort": effort}
             contests.append(Contest(f"recall {target}", partial(peer.prepare, effort), setup.queries, params=params))
     return Opened(values, contests)
