@@ -180,10 +180,10 @@ def _open_peer(setup: Setup, method: str) -> Opened:
     contests = []
     for target in TARGETS:
         # Efforts ascend: the first is the quickest, whatever disturbed the machine while the curve was timed.
-        effort = next((effort for recall, effort in reached if recall >= target), None)
-        if effort is not None:
-            params = {"target": target, "effort": effort}
-            contests.append(Contest(f"recall {target}", partial(peer.prepare, effort), setup.queries, params=params))
+        least = next((effort for recall, effort in reached if recall >= target), None)
+        if least is not None:
+            params = {"target": target, "effort": least}
+            contests.append(Contest(f"recall {target}", partial(peer.prepare, least), setup.queries, params=params))
     return Opened(values, contests)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import artifact
 from index.attributes import Attributes, write_attributes
 from index.builder import TRAINING_VECTORS, Builder
-from index.calibration import Calibration
+from index.calibration import COUNTS, Calibration, Measured
 from index.calibrator import Calibrator
 from index.codes import Codes
 from index.eigenfunctions import Eigenfunctions, write_eigenfunctions
@@ -134,6 +134,7 @@ class Generation:
         self._opening = threading.Lock()
         self._indexes = {spec.length: self._open(spec) for spec in self.specs if require_kind(spec.kind).mapped}
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
+        self._guesses: dict[int, Measured | None] = {}
         self.attributes = Attributes(path, count=len(codes))
         found = Eigenfunctions.are_in(self.artifact)
         self.eigenfunctions = Eigenfunctions(self.artifact) if found else None
@@ -256,12 +257,16 @@ class Generation:
 
     def _guess(self, k: int) -> Plan | None:
         """The quickest plan that finds most of the k best, with their scores by full codes."""
-        good = [
-            m
-            for m in self.calibration.measured
-            if m.plan.rerank_length == self.code_length and m.recall_for(k).low >= _GOOD_GUESS
-        ]
-        return min(good, key=lambda m: m.latency_ms["p50"]).for_k(k) if good else None
+        measured_at = min(k, COUNTS[-1])
+        if measured_at not in self._guesses:
+            good = [
+                m
+                for m in self.calibration.measured
+                if m.plan.rerank_length == self.code_length and m.recall_for(k).low >= _GOOD_GUESS
+            ]
+            self._guesses[measured_at] = min(good, key=lambda m: m.latency_ms["p50"]) if good else None
+        found = self._guesses[measured_at]
+        return None if found is None else found.for_k(k)
 
     def _scan(
         self, queries: NDArray[np.float32], *, length: int, k: int, selection: Selection | None

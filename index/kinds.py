@@ -21,8 +21,11 @@ _MOST_IN_MEMORY = 3_000_000
 _MOST_SCANNED_LISTS = 1024
 # From so many coordinates 4 bits of each are enough to find a shortlist.
 _WORTH_4_BITS = 32
-# Panorama keeps vectors, and at most so many results, in batches of this size.
-_PANORAMA_BATCH = 1024
+# Panorama keeps vectors, and at most so many results, in batches of this size, or of a larger one where there are many
+# vectors: a batch costs as much as some hundreds of them.
+_PANORAMA_BATCH, _LARGEST_BATCH = 1024, 65_536
+# There are so many at least: the last is filled up, and the first is scored whole where no bound is known.
+_BATCHES = 32
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,12 @@ def _lists(count: int) -> str:
     return f"IVF{lists}(HNSW16,SQfp16)" if lists > _MOST_SCANNED_LISTS else f"IVF{lists}"
 
 
-def _panorama(_: int, length: int) -> str:
+def _panorama(count: int, length: int) -> str:
+    batch = _PANORAMA_BATCH
+    while batch < _LARGEST_BATCH and 2 * batch * _BATCHES <= count:
+        batch *= 2
     levels = next(levels for levels in (16, 8, 4, 2, 1) if length % levels == 0)
-    return f"FlatIPPanorama{levels}_{_PANORAMA_BATCH}"
+    return f"FlatIPPanorama{levels}_{batch}"
 
 
 def _fast_scan(count: int, length: int) -> str:
