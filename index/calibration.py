@@ -128,7 +128,7 @@ class Calibration:
                 )
             return max(fitting, key=lambda m: (m.recall_for(k).low, -m.latency_ms["p50"]))
         meeting = [m for m in plans if m.recall_for(k).low >= target_recall]
-        both = [m for m in meeting if max_latency_ms is None or m.latency_ms["p95"] <= max_latency_ms]
+        both = [m for m in fitting if m.recall_for(k).low >= target_recall]
         if both:
             return min(both, key=lambda m: (m.latency_ms["p50"], m.plan))
         best = max(plans, key=lambda m: m.recall_for(k).low)
