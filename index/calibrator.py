@@ -23,25 +23,24 @@ from index.exact import best_of_runs
 from index.kinds import IndexSpec
 from index.plan import Plan
 from index.prefix_index import PrefixIndex, Rows
+from index.timing import Timer, line_through, percentiles, smoothed
 
 _DEEPEST = 300
 # Shortlists grow by a fourteenth.
 _SHORTLISTS = sorted({1, *(round(10 * 2 ** (i / 10)) for i in range(50)), _DEEPEST})
-_TIMED_QUERIES = 150
-_FEWEST_TIMED = 10
 _TRIAL = 9
-_TIMED_S = 0.25
-_WARM_UP = 3
+_FEWEST_TIMED = 10
 _ROUNDS = 3
 # Efforts grow by a seventh, five times to double.
 _STEPS_TO_DOUBLE = 5
 # They are tried upwards until recall grows by less than this when they double, or for an index's share of so long.
 _SATURATED = 2e-4
-_BUDGET_S = 26.0
+# For so many codes or fewer, and longer by more.
+_BUDGET_S, _BUDGET_CODES = 26.0, 1_000_000
 # A latency is guessed to so much, beside one of another index and beside one of the same.
 _SURE, _SURE_WITHIN = 1.1, 1.01
-# A line through the times of so many plans says more than the times.
-_WORTH_A_LINE = 8
+# Queries that are rescored at once.
+_RUN = 64
 # Recall below which no plan is offered.
 _USELESS = 0.5
 # The default effort of a length finds this share of what the highest measured effort finds.
@@ -67,8 +66,8 @@ class Calibrator:
         self._scores, self._exact = best_of_runs(
             codes.runs(0, self.held_in), self._queries, length=codes.code_length, k=k
         )
-        self._timed = self._queries if len(self._queries) else unit_prefix(codes.read(0, 1), codes.code_length)
-        self._turn = 0
+        timed = self._queries if len(self._queries) else unit_prefix(codes.read(0, 1), codes.code_length)
+        self._timer = Timer(codes, timed, self._scores)
         self._measured: dict[IndexSpec, list[Measured]] = {}
         self._efforts: dict[str, int] = {}
         self._spent_s = time.monotonic() - started
@@ -87,7 +86,8 @@ class Calibrator:
             return
         full = spec.length == self._codes.code_length
         started = time.monotonic()
-        budget_s = (_BUDGET_S - self._searched_s) / max(1, self._indexes - len(self._measured))
+        budget_s = _BUDGET_S * max(1.0, len(self._codes) / _BUDGET_CODES) - self._searched_s
+        budget_s /= max(1, self._indexes - len(self._measured))
         candidates: list[tuple[Plan, dict[int, Recall]]] = []
         reached: list[tuple[int, float]] = []
         for effort in _efforts(index):
@@ -130,10 +130,10 @@ class Calibrator:
         for _ in range(_ROUNDS):
             for number in order.permutation(len(chosen)):
                 plan = chosen[number].plan
-                queries = self._worth_timing // _ROUNDS
-                times[plan] += self._times(indexes[spec_of[plan]], plan, queries=queries)
+                queries = self._timer.queries // _ROUNDS
+                times[plan] += self._timer.times(indexes[spec_of[plan]], plan, queries=queries)
         for spec, measured in self._measured.items():
-            told = _smoothed({m.plan: _percentiles(times[m.plan]) for m in measured if m.plan in times})
+            told = smoothed({m.plan: percentiles(times[m.plan]) for m in measured if m.plan in times})
             self._measured[spec] = [replace(m, latency_ms=told.get(m.plan, m.latency_ms)) for m in measured]
         self._spent_s += time.monotonic() - started
 
@@ -168,12 +168,12 @@ class Calibrator:
             of_effort = ends.setdefault(plan.effort, [plan, plan])
             of_effort[:] = min(of_effort[0], plan, key=_depth_of), max(of_effort[1], plan, key=_depth_of)
         tried = [plan for of_effort in ends.values() for plan in of_effort]
-        guess = _line_through([(plan, self._latencies(index, plan, queries=_TRIAL)["p50"]) for plan in tried])
+        guess = line_through([(plan, self._timer.latencies(index, plan, queries=_TRIAL)["p50"]) for plan in tried])
         guessed = [Measured(plan, recall, {"p50": guess(plan)}) for plan, recall in candidates]
         chosen = {m.plan: m for k in COUNTS for m in _near_front(guessed, k=k, sure=_SURE_WITHIN)}
         # Enough to tell which are worth timing again.
-        queries = max(_FEWEST_TIMED, self._worth_timing // (2 * _ROUNDS))
-        times = _smoothed({plan: self._latencies(index, plan, queries=queries) for plan in chosen})
+        queries = max(_FEWEST_TIMED, self._timer.queries // (2 * _ROUNDS))
+        times = smoothed({plan: self._timer.latencies(index, plan, queries=queries) for plan in chosen})
         return [
             replace(
                 m,
@@ -193,56 +193,21 @@ class Calibrator:
         if index.kind.lossy:
             plan = replace(plan, shortlist=COUNTS[-1], rerank_length=spec.length)
         if full and _is_exact(index, plan):
-            return [Measured(plan, {k: Recall(1.0, 1.0) for k in COUNTS}, self._latencies(index, plan), exact=True)]
-        _, rows = index.run(self._queries, plan=plan, k=min(COUNTS[-1], index.count))
+            return [
+                Measured(plan, {k: Recall(1.0, 1.0) for k in COUNTS}, self._timer.latencies(index, plan), exact=True)
+            ]
+        rows = self._found(index, plan)
         recall = _plain_recalls(_hits(rows, self._exact, count=self.held_in), self._exact.shape[1])
-        return [Measured(plan, recall, self._latencies(index, plan))]
+        return [Measured(plan, recall, self._timer.latencies(index, plan))]
 
-    @property
-    def _worth_timing(self) -> int:
-        """Queries that a plan is timed by."""
-        return min(_TIMED_QUERIES, max(_FEWEST_TIMED, len(self._codes) // 100))
-
-    def _latencies(self, index: PrefixIndex, plan: Plan, *, queries: int | None = None) -> dict[str, float]:
-        return _percentiles(self._times(index, plan, queries=queries or self._worth_timing))
-
-    def _times(self, index: PrefixIndex, plan: Plan, *, queries: int) -> list[float]:
-        """Milliseconds of one query after the other; of at least one."""
-        times = []
-        k = min(10, index.count)
-        full = index.spec.length == self._codes.code_length
-        pruned = index.kind.prunes and full and len(self._scores) > 0
-        started = time.perf_counter()
-        for number in range(queries + _WARM_UP):
-            place = (self._turn + number) % len(self._timed)
-            query = self._timed[place][None]
-            begun = time.perf_counter()
-            if pruned:  # a quick search tells the k-th score, or nearly, in no time
-                index.search_above(query, k, least=self._scores[place, k - 1 : k])
-            else:
-                index.run(query, plan=plan, k=k)
-            ended = time.perf_counter()
-            if number >= _WARM_UP or ended - started > _TIMED_S:
-                times.append(1000 * (ended - begun))
-            if ended - started > _TIMED_S:
-                break
-        self._turn += number + 1  # the same queries again would find their lists in the cache
-        return times
-
-
-def _percentiles(times: Sequence[float]) -> dict[str, float]:
-    return {f"p{q}": round(float(np.percentile(times, q)), 4) for q in (50, 95, 99)}
-
-
-def _smoothed(measured: Mapping[Plan, dict[str, float]]) -> dict[Plan, dict[str, float]]:
-    """Latencies of plans of one index, medians on one line, the other percentiles as far from them as measured."""
-    if len(measured) < _WORTH_A_LINE:
-        return dict(measured)
-    guess = _line_through([(plan, latencies["p50"]) for plan, latencies in measured.items()])
-    return {
-        plan: {q: round(ms * guess(plan) / latencies["p50"], 4) for q, ms in latencies.items()}
-        for plan, latencies in measured.items()
-    }
+    def _found(self, index: PrefixIndex, plan: Plan) -> Rows:
+        """Rows that a plan finds for each query, (q, at most 100)."""
+        found = []
+        for start in range(0, max(1, len(self._queries)), _RUN):
+            queries = self._queries[start : start + _RUN]
+            found.append(index.run(queries, plan=plan, k=min(COUNTS[-1], index.count))[1])
+            self._codes.let_go()
+        return np.concatenate(found)
 
 
 def _hits(rows: Rows, exact: Rows, *, count: int) -> NDArray[np.int32]:
@@ -307,21 +272,6 @@ def _front(measured: Sequence[Measured], *, k: int) -> list[Measured]:
         if not front or m.recall[k].low > front[-1].recall[k].low:
             front.append(m)
     return front
-
-
-def _line_through(tried: Sequence[tuple[Plan, float]]) -> Callable[[Plan], float]:
-    """Latency as what a call, a step of effort and a place of the shortlist take: few trials each, but many together.
-
-    Least squares of relative errors.
-    """
-    terms = np.array([_terms(plan) for plan, _ in tried])
-    latencies = np.array([latency for _, latency in tried])[:, None]
-    costs = np.linalg.lstsq(terms / latencies, np.ones(len(tried)), rcond=None)[0].clip(min=0)
-    return lambda plan: float(np.dot(_terms(plan), costs))
-
-
-def _terms(plan: Plan) -> tuple[float, float, float]:
-    return 1.0, float(plan.effort or 0), float(_depth_of(plan))
 
 
 def _near_front(measured: Sequence[Measured], *, k: int, sure: float) -> list[Measured]:

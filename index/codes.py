@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,10 @@ _KEYS_FILE = "keys.npy"
 _ORDER_FILE = "order.npy"
 _NORMS_FILE = "norms.npy"
 _RUN = 65_536
+# So much of a mapping may be in memory while a generation is built.
+_MOST_MAPPED = 1 << 30
+# Rows that are read at once from anywhere; of each, the system maps the pages around it.
+_TAKEN = 8192
 # A norm so near 1 is 1 up to the rounding of float32.
 ROUNDING_OF_NORM = 5e-7
 # Times that a coordinate of a code is rounded to the next number, at most; three do for most codes.
@@ -103,6 +108,7 @@ class Codes:
         self.id = self.artifact.id
         self.encoder_id = self.artifact.made_from["encoder"]
         codes = self._map(_CODES_FILE)
+        self._mapping: mmap.mmap = codes._mmap  # type: ignore[attr-defined]
         self._offset = codes.offset
         # Plain arrays over the mappings: indexing a numpy.memmap takes microseconds longer.
         self.codes: NDArray[np.float16] = np.asarray(codes)
@@ -152,14 +158,35 @@ class Codes:
         step = max(1, -(-len(self) // count))
         return np.concatenate([codes[rows % step == 0] for rows, codes in self.runs(0, len(self))])
 
-    def scan(self, count: int) -> faiss.Index:
-        """The first `count` mapped codes as FAISS's flat index of half-precision vectors.
+    @property
+    def are_large(self) -> bool:
+        """Whether they are more than may be in memory at once while a generation is built."""
+        return self.codes.nbytes > _MOST_MAPPED
+
+    def let_go(self) -> None:
+        """Give back the memory of the mapped codes that were read, if they are large; whoever reads on maps them anew.
+
+        The system could take it back as well, but counts it as this process's.
+        """
+        if self.are_large:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """The codes of rows from anywhere, (m, code_length), in bounded memory."""
+        taken = np.empty((len(rows), self.code_length), dtype=np.float16)
+        for start in range(0, len(rows), _TAKEN):
+            taken[start : start + _TAKEN] = self.codes[rows[start : start + _TAKEN]]
+            self.let_go()
+        return taken
+
+    def scan(self, stop: int, *, start: int = 0) -> faiss.Index:
+        """The mapped codes from start to stop as FAISS's flat index of half-precision vectors.
 
         Nothing is copied: the index is good for as long as these codes are kept.
         """
         index = faiss.IndexScalarQuantizer(self.code_length, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-        set_view(index.codes, self.codes[:count].reshape(-1).view(np.uint8))
-        index.ntotal = count
+        set_view(index.codes, self.codes[start:stop].reshape(-1).view(np.uint8))
+        index.ntotal = stop - start
         return index
 
 

@@ -47,6 +47,12 @@ def write_generation(folder: Path, codes: NDArray[np.float32], *, lengths: Seque
     return Generation(folder / "generation", opened)
 
 
+def mapped_bytes() -> int:
+    """Memory of this process that is pages of files."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssFile"))
+
+
 def flip_byte(path: Path, position: int, mask: int = 0x01) -> None:
     """Change bits of one byte of a file; negative positions count from its end."""
     data = bytearray(path.read_bytes())

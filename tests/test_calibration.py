@@ -11,11 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from index.calibration import Calibration, Measured, Recall
-from index.calibrator import Calibrator, _line_through, _smoothed
 from index.errors import TargetError
 from index.exact import exact_search
 from index.generation import Generation, build_generation
-from index.kinds import IndexSpec
 from index.metrics import recall_at_k
 from index.plan import Plan
 from index.prefix_index import PrefixIndex
@@ -111,40 +109,6 @@ def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeyp
     build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "sq8"})
     calibration = Generation(tmp_path / "generation", codes).calibration
     assert any(m.latency_ms["p50"] < 5 for m in calibration.measured if m.plan.rerank_length == CODE_LENGTH)
-
-
-def test_each_plan_is_timed_on_other_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same ones again would find what they need in the cache."""
-    codes = write_codes(tmp_path / "codes", clustered(1, 2000))
-    index = PrefixIndex(codes.scan(1800), IndexSpec(CODE_LENGTH, "half"), codes)
-    asked: list[tuple[float, ...]] = []
-    monkeypatch.setattr(index, "run", lambda query, **_: asked.append(tuple(query[0].tolist())))
-    calibrator = Calibrator(codes, indexes=1)
-    for _ in range(2):
-        calibrator._times(index, Plan(CODE_LENGTH, "half"), queries=20)
-    assert len(asked) == len(set(asked)) >= 40
-
-
-def test_few_trials_of_each_effort_are_one_line() -> None:
-    """One trial that was disturbed does not make its effort look slow."""
-    plans = [Plan(8, "ivf", effort, shortlist, 32) for effort in range(1, 40) for shortlist in (10, 300)]
-    tried = [(plan, 0.02 + 0.001 * (plan.effort or 0) + 0.0001 * (plan.shortlist or 0)) for plan in plans]
-    tried[20] = (plans[20], 3 * tried[20][1])
-    guess = _line_through(tried)
-    assert guess(plans[20]) == pytest.approx(tried[20][1] / 3, rel=0.05)
-    assert guess(Plan(8, "ivf", 30, 100, 32)) == pytest.approx(0.06, rel=0.05)
-
-
-def test_the_plan_that_was_lucky_is_not_told_to_be_quicker() -> None:
-    plans = [Plan(8, "ivf", effort, shortlist, 32) for effort in range(1, 40) for shortlist in (10, 300)]
-    told = {plan: {"p50": 0.02 + 0.001 * (plan.effort or 0) + 0.0001 * (plan.shortlist or 0)} for plan in plans}
-    told = {plan: latencies | {"p99": 2 * latencies["p50"]} for plan, latencies in told.items()}
-    lucky = {plans[20]: {q: ms / 2 for q, ms in told[plans[20]].items()}}
-    found = _smoothed(told | lucky)
-    for less, more in zip(plans, plans[2:], strict=False):  # the next effort, of the same shortlist
-        assert found[less]["p50"] < found[more]["p50"]
-    assert all(latencies["p99"] == pytest.approx(2 * latencies["p50"], abs=2e-4) for latencies in found.values())
-    assert _smoothed(lucky) == lucky  # of so few no line is drawn
 
 
 def measured(name: int, recall: float, ms: float, *, low: float | None = None, exact: bool = False) -> Measured:

@@ -14,7 +14,7 @@ import artifact
 from index.codes import Codes, unit_prefix, writing_codes
 from index.errors import CodesError
 from tests import oracles
-from tests.builders import CODE_LENGTH, ENCODER_ID, flip_byte, random_codes, repeatable, write_codes
+from tests.builders import CODE_LENGTH, ENCODER_ID, flip_byte, mapped_bytes, random_codes, repeatable, write_codes
 
 
 @repeatable
@@ -165,3 +165,17 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 def test_codes_whose_squares_leave_float32_still_become_unit_codes(scale: float) -> None:
     codes = random_codes(0, 5).astype(np.float32)
     np.testing.assert_allclose(unit_prefix(codes * np.float32(scale), 8), oracles.unit_prefix(codes, 8), atol=2e-6)
+
+
+def test_large_codes_that_were_read_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = random_codes(1, 100_000, 64)
+    codes = write_codes(tmp_path / "codes", given)
+    rows = np.random.default_rng(0).integers(0, len(given), 20_000)
+    expected = np.array(codes.codes[rows])
+    before = mapped_bytes()
+    codes.let_go()  # not of these: they are few
+    assert mapped_bytes() == pytest.approx(before, abs=1 << 20)
+    monkeypatch.setattr("index.codes._MOST_MAPPED", codes.codes.nbytes - 1)
+    assert np.array_equal(codes.take(rows), expected)
+    assert mapped_bytes() < before - codes.codes.nbytes / 2
+    assert np.array_equal(codes.codes[rows], expected)

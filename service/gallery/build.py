@@ -216,7 +216,7 @@ def _codes_of(
     if previous is not None:
         rows = previous.rows_of(keys)
         held = rows >= 0
-        codes[held] = previous.codes[rows[held]]
+        codes[held] = previous.take(rows[held])
     for place in np.flatnonzero(~held):
         code = gallery.store.code_of(int(keys[place]), encoder_id=encoder.id)
         if code is not None:

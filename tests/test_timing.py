@@ -1,0 +1,95 @@
+"""Timing of plans: on other queries each time, in one line, and of large codes in bounded memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from index.codes import Codes, unit_prefix
+from index.kinds import IndexSpec
+from index.plan import Plan
+from index.prefix_index import PrefixIndex
+from index.timing import Timer, line_through, smoothed
+from tests.builders import mapped_bytes, random_codes, write_codes
+
+CODE_LENGTH = 32
+NO_SCORES = np.empty((0, 10), dtype=np.float32)
+
+
+def test_each_plan_is_timed_on_other_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same ones again would find what they need in the cache."""
+    codes = write_codes(tmp_path / "codes", random_codes(1, 2000, CODE_LENGTH))
+    index = PrefixIndex(codes.scan(1800), IndexSpec(CODE_LENGTH, "half"), codes)
+    asked: list[tuple[float, ...]] = []
+    monkeypatch.setattr(index, "run", lambda query, **_: asked.append(tuple(query[0].tolist())))
+    timer = Timer(codes, unit_prefix(codes.codes[1800:], CODE_LENGTH), np.empty((0, 10), dtype=np.float32))
+    for _ in range(2):
+        timer.times(index, Plan(CODE_LENGTH, "half"), queries=20)
+    assert len(asked) == len(set(asked)) >= 40
+
+
+def test_few_trials_of_each_effort_are_one_line() -> None:
+    """One trial that was disturbed does not make its effort look slow."""
+    plans = [Plan(8, "ivf", effort, shortlist, 32) for effort in range(1, 40) for shortlist in (10, 300)]
+    tried = [(plan, 0.02 + 0.001 * (plan.effort or 0) + 0.0001 * (plan.shortlist or 0)) for plan in plans]
+    tried[20] = (plans[20], 3 * tried[20][1])
+    guess = line_through(tried)
+    assert guess(plans[20]) == pytest.approx(tried[20][1] / 3, rel=0.05)
+    assert guess(Plan(8, "ivf", 30, 100, 32)) == pytest.approx(0.06, rel=0.05)
+
+
+def test_the_plan_that_was_lucky_is_not_told_to_be_quicker() -> None:
+    plans = [Plan(8, "ivf", effort, shortlist, 32) for effort in range(1, 40) for shortlist in (10, 300)]
+    told = {plan: {"p50": 0.02 + 0.001 * (plan.effort or 0) + 0.0001 * (plan.shortlist or 0)} for plan in plans}
+    told = {plan: latencies | {"p99": 2 * latencies["p50"]} for plan, latencies in told.items()}
+    lucky = {plans[20]: {q: ms / 2 for q, ms in told[plans[20]].items()}}
+    found = smoothed(told | lucky)
+    for less, more in zip(plans, plans[2:], strict=False):  # the next effort, of the same shortlist
+        assert found[less]["p50"] < found[more]["p50"]
+    assert all(latencies["p99"] == pytest.approx(2 * latencies["p50"], abs=2e-4) for latencies in found.values())
+    assert smoothed(lucky) == lucky  # of so few no line is drawn
+
+
+@pytest.mark.parametrize("kind", ["half", "ivf"])
+def test_large_codes_do_not_stay_in_memory(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pages that timed searches read are given back, and none of them is read for the first time while timed."""
+    codes = write_codes(tmp_path / "codes", random_codes(1, 200_000, 64))
+    monkeypatch.setattr("index.codes._MOST_MAPPED", codes.codes.nbytes // 2)
+    monkeypatch.setattr("index.timing._SCANNED_ROWS", 20_000)
+    codes.let_go()
+    held: list[int] = []
+    before, let_go = mapped_bytes(), Codes.let_go
+
+    def noting(given: Codes) -> None:
+        held.append(mapped_bytes() - before)
+        let_go(given)
+
+    monkeypatch.setattr(Codes, "let_go", noting)
+    timer = Timer(codes, unit_prefix(codes.read(0, 500), 64), NO_SCORES)
+    if kind == "half":
+        index = PrefixIndex(codes.scan(len(codes)), IndexSpec(64, kind), codes)
+        times = timer.times(index, Plan(64, kind), queries=20)
+        assert len(held) == 10
+        assert max(held) < codes.codes.nbytes / 2
+    else:
+        faiss_index = faiss.index_factory(8, "IVF100,Flat", faiss.METRIC_INNER_PRODUCT)
+        faiss_index.train(unit_prefix(codes.read(0, 10_000), 8))
+        faiss_index.add(unit_prefix(codes.read(0, len(codes)), 8))
+        index = PrefixIndex(faiss_index, IndexSpec(8, kind), codes)
+        times = [timer.times(index, Plan(8, kind, 4, 20, 64), queries=1000) for _ in range(2)][1]
+        assert len(times) <= 64
+        assert held[1] > 0
+    assert all(ms > 0 for ms in times)
+
+
+def test_a_scan_in_parts_takes_what_one_of_all_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = write_codes(tmp_path / "codes", random_codes(1, 200_000, 64))
+    timer = Timer(codes, unit_prefix(codes.read(0, 50), 64), NO_SCORES)
+    index = PrefixIndex(codes.scan(len(codes)), IndexSpec(64, "half"), codes)
+    whole = np.median(timer.times(index, Plan(64, "half"), queries=20))
+    monkeypatch.setattr("index.codes._MOST_MAPPED", 0)
+    monkeypatch.setattr("index.timing._SCANNED_ROWS", 30_000)
+    assert np.median(timer.times(index, Plan(64, "half"), queries=20)) == pytest.approx(whole, rel=1)
