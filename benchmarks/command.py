@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import runtime, service_command
 from benchmarks.adds import measure_adds, summary
 from benchmarks.arguments import positive
@@ -47,6 +49,8 @@ EPILOG = """examples:
 `quality` trains every objective alike and compares their codes by length. `encoder` prints precision@100 by class of
 Fashion-MNIST's 10,000 test images (never trained on) against its 60,000 training images, beside PCA of the raw pixels
 at the same lengths. `training` tells how long a run took. `tables` draws the documentation's tables from records."""
+
+_QUERIES = 2000
 
 Quality = Mapping[int, Mapping[str, float]]
 
@@ -154,12 +158,19 @@ def _search(args: argparse.Namespace) -> None:
     encoder = Encoder(args.encoder, runtime="auto")
     views = AugmentationConfig()
     view_codes(encoder, args.images, count=args.count, seed=0, directory=args.work / "gallery", augmentation=views)
-    # Views 7,500 to 9,500 of the one seed are of other photographs than the first 2,000 of the other.
-    for name, seed, start in (("calibration", 1, 0), ("fresh", 2, 7500)):
+    # Other photographs to choose plans by than to measure with, of all kinds: an archive may be sorted by class.
+    photographs = np.random.default_rng(0).permutation(len(open_source(args.query_images)))
+    each = min(_QUERIES, len(photographs) // 2)
+    for name, seed, chosen in (("calibration", 1, photographs[:each]), ("fresh", 2, photographs[each : 2 * each])):
         queries = view_codes(
-            encoder, args.query_images, count=10_000, seed=seed, directory=args.work / name, augmentation=views
+            encoder,
+            args.query_images,
+            count=len(photographs),
+            seed=seed,
+            directory=args.work / name,
+            augmentation=views,
         )
-        (args.work / f"{name}.f16").write_bytes(queries[start : start + 2000].tobytes())
+        (args.work / f"{name}.f16").write_bytes(queries[chosen].tobytes())
     setup = Setup(
         work=args.work,
         codes=args.work / "gallery" / "codes.f16",
