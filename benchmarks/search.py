@@ -22,7 +22,7 @@ from benchmarks.peers import PEERS, Ids, Vectors
 from benchmarks.rounds import PASSES, Contest, Opened, Search, in_process_of_its_own, run_in_turns, time_each
 from index.arrangement import arrange
 from index.calibration import Measured
-from index.codes import Codes, unit_prefix, writing_codes
+from index.codes import Codes, read_rows, unit_prefix, writing_codes
 from index.exact import exact_search
 from index.generation import Generation, build_generation
 from index.kinds import require_kind
@@ -32,8 +32,6 @@ TARGETS = (0.9, 0.95, 0.99, 0.999)
 METHODS = ("flat", "eigenlens", *PEERS)
 _K = 10
 _CHUNK = 50_000
-# Rows from anywhere: of each, the system maps the pages around it.
-_TAKEN = 8192
 _EXACT_QUERIES = 100
 _SLOWEST_MS = 25.0
 
@@ -228,9 +226,9 @@ def _write_codes(setup: Setup) -> None:
     arranged = time.perf_counter() - started
     artifact.write_atomic(setup.folder / "arranged.json", json.dumps({"arrange_s": arranged}).encode())
     with writing_codes(path, count=setup.count, code_length=setup.code_length, encoder_id=setup.encoder) as writer:
-        for start in range(0, setup.count, _TAKEN):
-            rows = order[start : start + _TAKEN]
-            writer.append(rows, setup.gallery[rows])  # mapped anew: what one chunk touched does not stay in memory
+        for start in range(0, setup.count, _CHUNK):
+            rows = order[start : start + _CHUNK]
+            writer.append(rows, read_rows(setup.codes, rows, code_length=setup.code_length))
 
 
 def _run(setup: Setup, start: int, stop: int) -> NDArray[np.float16]:

@@ -29,13 +29,17 @@ class Builder:
     """Makes the index of one prefix length in memory: trained at once, filled in one or several runs of rows.
 
     Memory: the index itself and a sample of the codes to train it; the codes are read in chunks.
+
+    Attributes:
+        codes: that it reads.
+        spec: what it builds.
     """
 
     def __init__(
         self, codes: Codes, spec: IndexSpec, *, sample: NDArray[np.float16], seed: int = 0, gpu: Gpu | None = None
     ) -> None:
         """Train on a fair sample of the codes, (m, code_length); k-means runs on the GPU where there is one."""
-        self._codes, self._spec, self._kind = codes, spec, require_kind(spec.kind)
+        self.codes, self.spec, self._kind = codes, spec, require_kind(spec.kind)
         self._filler: ListFiller | None = None
         if self._kind.factory is None:
             self._index = codes.scan(0)
@@ -72,17 +76,17 @@ class Builder:
     def add(self, start: int, stop: int) -> None:
         """Add the rows from start to stop; they come in the order of rows."""
         if self._kind.factory is None:
-            self._index = self._codes.scan(stop)
+            self._index = self.codes.scan(stop)
             return
-        for _, rows in self._codes.runs(start, stop):
+        for _, rows in self.codes.runs(start, stop):
             with all_cores():
-                (self._filler or self._index).add(unit_prefix(rows, self._spec.length))
+                (self._filler or self._index).add(unit_prefix(rows, self.spec.length))
 
     def write(self, directory: Path) -> int:
         """Write the index to its file, if its kind has one. Returns: the file's size in bytes."""
         if self._kind.factory is None:
             return 0
-        path = directory / file_name(self._spec)
+        path = directory / file_name(self.spec)
         faiss.write_index(self.index, str(path))
         return path.stat().st_size
 

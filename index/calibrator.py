@@ -39,8 +39,8 @@ _SATURATED = 2e-4
 _BUDGET_S, _BUDGET_CODES = 26.0, 1_000_000
 # A latency is guessed to so much, beside one of another index and beside one of the same.
 _SURE, _SURE_WITHIN = 1.1, 1.01
-# Queries that are rescored at once.
-_RUN = 64
+# Queries that are rescored at once, of large codes.
+_RESCORED_AT_ONCE = 10
 # Recall below which no plan is offered.
 _USELESS = 0.5
 # The default effort of a length finds this share of what the highest measured effort finds.
@@ -203,8 +203,9 @@ class Calibrator:
     def _found(self, index: PrefixIndex, plan: Plan) -> Rows:
         """Rows that a plan finds for each query, (q, at most 100)."""
         found = []
-        for start in range(0, max(1, len(self._queries)), _RUN):
-            queries = self._queries[start : start + _RUN]
+        step = _RESCORED_AT_ONCE if self._codes.are_large else max(1, len(self._queries))
+        for start in range(0, max(1, len(self._queries)), step):
+            queries = self._queries[start : start + step]
             found.append(index.run(queries, plan=plan, k=min(COUNTS[-1], index.count))[1])
             self._codes.let_go()
         return np.concatenate(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +25,6 @@ _NORMS_FILE = "norms.npy"
 _RUN = 65_536
 # So much of a mapping may be in memory while a generation is built.
 _MOST_MAPPED = 1 << 30
-# Rows that are read at once from anywhere; of each, the system maps the pages around it.
-_TAKEN = 8192
 # A norm so near 1 is 1 up to the rounding of float32.
 ROUNDING_OF_NORM = 5e-7
 # Times that a coordinate of a code is rounded to the next number, at most; three do for most codes.
@@ -172,12 +171,10 @@ class Codes:
             self._mapping.madvise(mmap.MADV_DONTNEED)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
-        """The codes of rows from anywhere, (m, code_length), in bounded memory."""
-        taken = np.empty((len(rows), self.code_length), dtype=np.float16)
-        for start in range(0, len(rows), _TAKEN):
-            taken[start : start + _TAKEN] = self.codes[rows[start : start + _TAKEN]]
-            self.let_go()
-        return taken
+        """The codes of rows from anywhere, (m, code_length); of large codes none stays mapped."""
+        if not self.are_large:
+            return self.codes[rows]
+        return read_rows(self.artifact.file(_CODES_FILE), rows, code_length=self.code_length, offset=self._offset)
 
     def scan(self, stop: int, *, start: int = 0) -> faiss.Index:
         """The mapped codes from start to stop as FAISS's flat index of half-precision vectors.
@@ -188,6 +185,17 @@ class Codes:
         set_view(index.codes, self.codes[start:stop].reshape(-1).view(np.uint8))
         index.ntotal = stop - start
         return index
+
+
+def read_rows(path: Path, rows: NDArray[np.int64], *, code_length: int, offset: int = 0) -> NDArray[np.float16]:
+    """Rows from anywhere in a file of half-precision codes, (m, code_length), not through a mapping.
+
+    To map the pages around a row takes ten times as long, and they would stay in memory.
+    """
+    width = 2 * code_length
+    with path.open("rb", buffering=0) as file:
+        read = [os.pread(file.fileno(), width, offset + width * row) for row in rows.tolist()]
+    return np.frombuffer(b"".join(read), dtype=np.float16).reshape(-1, code_length)
 
 
 class CodesWriter:

@@ -23,6 +23,7 @@ from index.exact import best_of_runs
 from index.gpu import Gpu, device_name
 from index.gpu_index import GpuIndex, on_gpu
 from index.kinds import IndexSpec, choose_indexes, require_kind
+from index.memory import return_freed_memory
 from index.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, Plan
 from index.prefix_index import PrefixIndex, file_name, open_prefix_index, read_prefix_index
 from index.rerank import rerank, score_rows
@@ -90,19 +91,24 @@ def build_generation(
         calibrator = Calibrator(codes, indexes=len(specs), queries=queries)
         sizes: dict[IndexSpec, int] = {}
         for done, spec in enumerate(specs, start=1):
-            builder = Builder(codes, spec, sample=sample, gpu=gpu)
-            builder.add(0, calibrator.held_in)
-            calibrator.measure(on_gpu(PrefixIndex(builder.index, spec, codes), gpu))
-            builder.add(calibrator.held_in, len(codes))
-            sizes[spec] = builder.write(directory)
+            sizes[spec] = _build_index(directory, Builder(codes, spec, sample=sample, gpu=gpu), calibrator, gpu=gpu)
+            return_freed_memory()
             if on_progress is not None:
                 on_progress(done, len(specs))
-        del builder  # its index is in memory
         calibrator.measure_again(lambda spec: on_gpu(read_prefix_index(directory, spec, codes), gpu))
         properties["calibration"] = calibrator.result(sizes, device=device_name(gpu)).to_json()
         write_attributes(directory, metadata)
         write_eigenfunctions(directory, codes, sample=sample)
     return artifact.read(path, kind=KIND, verify=False)
+
+
+def _build_index(directory: Path, builder: Builder, calibrator: Calibrator, *, gpu: Gpu | None) -> int:
+    """Fill, measure and write one index. Returns: its file's size in bytes."""
+    codes, spec = builder.codes, builder.spec
+    builder.add(0, calibrator.held_in)
+    calibrator.measure(on_gpu(PrefixIndex(builder.index, spec, codes), gpu))
+    builder.add(calibrator.held_in, len(codes))
+    return builder.write(directory)
 
 
 class Generation:

@@ -80,7 +80,7 @@ def test_large_codes_do_not_stay_in_memory(kind: str, tmp_path: Path, monkeypatc
         faiss_index.add(unit_prefix(codes.read(0, len(codes)), 8))
         index = PrefixIndex(faiss_index, IndexSpec(8, kind), codes)
         times = [timer.times(index, Plan(8, kind, 4, 20, 64), queries=1000) for _ in range(2)][1]
-        assert len(times) <= 64
+        assert len(times) < 2048 / 20
         assert held[1] > 0
     assert all(ms > 0 for ms in times)
 
