@@ -50,7 +50,7 @@ EPILOG = """examples:
 Fashion-MNIST's 10,000 test images (never trained on) against its 60,000 training images, beside PCA of the raw pixels
 at the same lengths. `training` tells how long a run took. `tables` draws the documentation's tables from records."""
 
-_QUERIES = 2000
+_QUERIES, _FEWEST_PHOTOGRAPHS = 2000, 2
 
 Quality = Mapping[int, Mapping[str, float]]
 
@@ -158,18 +158,19 @@ def _search(args: argparse.Namespace) -> None:
     encoder = Encoder(args.encoder, runtime="auto")
     views = AugmentationConfig()
     view_codes(encoder, args.images, count=args.count, seed=0, directory=args.work / "gallery", augmentation=views)
+    photographs = len(open_source(args.query_images))
+    if photographs < _FEWEST_PHOTOGRAPHS:
+        raise ConfigError(f"{args.query_images} has {photographs} photographs to search with; give at least 2")
     # Other photographs to choose plans by than to measure with, of all kinds: an archive may be sorted by class.
-    photographs = np.random.default_rng(0).permutation(len(open_source(args.query_images)))
-    each = min(_QUERIES, len(photographs) // 2)
-    for name, seed, chosen in (("calibration", 1, photographs[:each]), ("fresh", 2, photographs[each : 2 * each])):
+    rng = np.random.default_rng(0)
+    halves = np.array_split(rng.permutation(photographs), 2)
+    count = max(photographs, 5 * _QUERIES)
+    for name, seed, half in (("calibration", 1, halves[0]), ("fresh", 2, halves[1])):
         queries = view_codes(
-            encoder,
-            args.query_images,
-            count=len(photographs),
-            seed=seed,
-            directory=args.work / name,
-            augmentation=views,
+            encoder, args.query_images, count=count, seed=seed, directory=args.work / name, augmentation=views
         )
+        of_half = np.flatnonzero(np.isin(np.arange(count) % photographs, half))
+        chosen = rng.permutation(of_half)[:_QUERIES]
         (args.work / f"{name}.f16").write_bytes(queries[chosen].tobytes())
     setup = Setup(
         work=args.work,
