@@ -268,7 +268,8 @@ def read_prefix_index(directory: Path, spec: IndexSpec, codes: Codes) -> PrefixI
         return PrefixIndex(codes.scan(len(codes)), spec, codes)
     path = directory / file_name(spec)
     try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        # A file that is copied into memory is not mapped beside: its pages would count as this process's memory too.
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if require_kind(spec.kind).mapped else 0)
     except RuntimeError as error:
         raise SearchError(f"FAISS cannot read {path}: {error}") from error
     if index.d != spec.length or index.ntotal != len(codes):
