@@ -162,3 +162,17 @@ def test_lengths_ascend_and_end_with_the_full_one(
 def test_a_length_that_no_code_has_is_refused(length: int) -> None:
     with pytest.raises(CodesError, match=f"prefix length {length} cannot be built: codes have 16"):
         choose_lengths(16, [4, length])
+
+
+@pytest.mark.parametrize(("kind", "is_mapped"), [("ivf-pq", False), ("panorama", False), ("ivf-sq8", True)])
+def test_what_is_copied_into_memory_is_not_mapped_as_well(kind: str, is_mapped: bool, tmp_path: Path) -> None:
+    codes = write_codes(tmp_path / "codes", random_codes(1, 500))
+    path = tmp_path / "generation"
+    build_generation(path, codes, lengths=(4, CODE_LENGTH), kinds={4 if kind == "ivf-sq8" else CODE_LENGTH: kind})
+    generation = Generation(path, codes)
+    for length in generation.lengths:
+        generation.search(codes.codes[:1].astype(np.float32), plan=generation.make_plan(k=1, length=length), k=1)
+    mapped = {
+        Path(line.split()[-1]).name for line in Path("/proc/self/maps").read_text().splitlines() if "faiss" in line
+    }
+    assert any(name.endswith(f"-{kind}.faiss") for name in mapped) == is_mapped
