@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import faiss
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from index.codes import Codes, unit_prefix
-from index.kinds import IndexSpec
+from index.kinds import IndexSpec, require_kind
 from index.plan import Plan
 from index.prefix_index import PrefixIndex
 from index.timing import Timer, line_through, smoothed
@@ -93,3 +94,25 @@ def test_a_scan_in_parts_takes_what_one_of_all_takes(tmp_path: Path, monkeypatch
     monkeypatch.setattr("index.codes._MOST_MAPPED", 0)
     monkeypatch.setattr("index.timing._SCANNED_ROWS", 30_000)
     assert np.median(timer.times(index, Plan(64, "half"), queries=20)) == pytest.approx(whole, rel=1)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_a_slow_plan_of_large_codes_is_timed_at_least_once(
+    seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first search, which maps what it reads, may take all the time that there is, and the second much less."""
+    codes = write_codes(tmp_path / "codes", random_codes(1, 500, 8))
+    index = PrefixIndex(codes.scan(500), IndexSpec(8, "half"), codes)
+    asked: list[float] = []
+
+    def run(*_: object, **__: object) -> None:
+        asked.append(seconds)
+        if len(asked) == 1:
+            time.sleep(seconds)
+
+    monkeypatch.setattr("index.codes._MOST_MAPPED", 0)
+    monkeypatch.setattr(index, "kind", require_kind("ivf"))
+    monkeypatch.setattr(index, "run", run)
+    timer = Timer(codes, unit_prefix(codes.read(0, 50), 8), NO_SCORES)
+    times = timer.times(index, Plan(8, "half"), queries=5)
+    assert len(times) == (1 if seconds else 5)
