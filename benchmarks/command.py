@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import runtime, service_command
 from benchmarks.adds import measure_adds, summary
 from benchmarks.arguments import positive
@@ -22,7 +20,7 @@ from benchmarks.search import METHODS, Setup, measure, missing, tell, truth
 from benchmarks.steps import configure_steps, run_steps
 from benchmarks.tables import update_documents
 from benchmarks.training import training_time
-from benchmarks.view_codes import view_codes
+from benchmarks.view_codes import view_codes, views_of_halves
 from index.generation import choose_lengths
 from model.config import AugmentationConfig
 from model.errors import ConfigError
@@ -161,16 +159,12 @@ def _search(args: argparse.Namespace) -> None:
     photographs = len(open_source(args.query_images))
     if photographs < _FEWEST_PHOTOGRAPHS:
         raise ConfigError(f"{args.query_images} has {photographs} photographs to search with; give at least 2")
-    # Other photographs to choose plans by than to measure with, of all kinds: an archive may be sorted by class.
-    rng = np.random.default_rng(0)
-    halves = np.array_split(rng.permutation(photographs), 2)
     count = max(photographs, 5 * _QUERIES)
-    for name, seed, half in (("calibration", 1, halves[0]), ("fresh", 2, halves[1])):
+    rows = views_of_halves(photographs, views=count, count=_QUERIES, seed=0)
+    for name, seed, chosen in zip(("calibration", "fresh"), (1, 2), rows, strict=True):
         queries = view_codes(
             encoder, args.query_images, count=count, seed=seed, directory=args.work / name, augmentation=views
         )
-        of_half = np.flatnonzero(np.isin(np.arange(count) % photographs, half))
-        chosen = rng.permutation(of_half)[:_QUERIES]
         (args.work / f"{name}.f16").write_bytes(queries[chosen].tobytes())
     setup = Setup(
         work=args.work,

@@ -50,6 +50,20 @@ def view_codes(
     return np.memmap(path, dtype=np.float16, mode="r", shape=(count, encoder.code_length))
 
 
+def views_of_halves(
+    photographs: int, *, views: int, count: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of at most `count` views of one half of the photographs, and of the other: no photograph is in both.
+
+    Halves and views are drawn at random: photographs may be sorted by class.
+    """
+    rng = np.random.default_rng(seed)
+    photograph_of = np.arange(views) % photographs
+    halves = np.array_split(rng.permutation(photographs), 2)
+    one, other = (rng.permutation(np.flatnonzero(np.isin(photograph_of, half)))[:count] for half in halves)
+    return one, other
+
+
 def _chunk(
     encoder: Encoder,
     pixels: NDArray[np.uint8],

@@ -23,13 +23,12 @@ from index.exact import best_of_runs
 from index.kinds import IndexSpec
 from index.plan import Plan
 from index.prefix_index import PrefixIndex, Rows
-from index.timing import Timer, line_through, percentiles, smoothed
+from index.timing import FEWEST_TIMED, Timer, line_through, percentiles, smoothed
 
 _DEEPEST = 300
 # Shortlists grow by a fourteenth.
 _SHORTLISTS = sorted({1, *(round(10 * 2 ** (i / 10)) for i in range(50)), _DEEPEST})
 _TRIAL = 9
-_FEWEST_TIMED = 10
 _ROUNDS = 3
 # Efforts grow by a seventh, five times to double.
 _STEPS_TO_DOUBLE = 5
@@ -172,7 +171,7 @@ class Calibrator:
         guessed = [Measured(plan, recall, {"p50": guess(plan)}) for plan, recall in candidates]
         chosen = {m.plan: m for k in COUNTS for m in _near_front(guessed, k=k, sure=_SURE_WITHIN)}
         # Enough to tell which are worth timing again.
-        queries = max(_FEWEST_TIMED, self._timer.queries // (2 * _ROUNDS))
+        queries = max(FEWEST_TIMED, self._timer.queries // (2 * _ROUNDS))
         times = smoothed({plan: self._timer.latencies(index, plan, queries=queries) for plan in chosen})
         return [
             replace(

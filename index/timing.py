@@ -21,7 +21,7 @@ from index.threads import all_cores
 Latencies = dict[str, float]
 
 _TIMED_QUERIES = 150
-_FEWEST_TIMED = 10
+FEWEST_TIMED = 10
 _TIMED_S = 0.25
 _WARM_UP = 3
 # A line through the times of so many plans says more than the times.
@@ -46,7 +46,7 @@ class Timer:
         """Time by queries, (q, code_length), of which the exact scores are known, (q, k), best first; (0, k) if not."""
         self._codes, self._asked, self._scores = codes, queries, scores
         self._turn = 0
-        self.queries = min(_TIMED_QUERIES, max(_FEWEST_TIMED, len(codes) // 100))
+        self.queries = min(_TIMED_QUERIES, max(FEWEST_TIMED, len(codes) // 100))
 
     def latencies(self, index: PrefixIndex, plan: Plan, *, queries: int | None = None) -> Latencies:
         """Percentiles of the milliseconds of one plan."""

@@ -14,6 +14,7 @@ from benchmarks import tables
 from benchmarks.fashion import LabelledImages, pca_of_pixels
 from benchmarks.records import append_records, make_record, read_records
 from benchmarks.search_tables import growth_table, search_table
+from benchmarks.view_codes import views_of_halves
 from model.config import load_config
 from model.training.run import Run
 from tests import service_builders
@@ -161,3 +162,15 @@ def test_searches_are_timed_while_images_arrive(tmp_path: Path, capsys: pytest.C
     assert {(entry["method"], entry["metric"]) for entry in read_records(results)} == {
         (name, f"p{q}_ms") for name in ("idle", "busy") for q in (50, 95, 99)
     }
+
+
+@pytest.mark.parametrize(("photographs", "views"), [(10_000, 10_000), (60, 10_000), (3, 10_000)])
+def test_plans_are_measured_by_other_photographs_than_chose_them_of_all_classes(photographs: int, views: int) -> None:
+    """An archive may be sorted by class."""
+    chosen = [rows % photographs for rows in views_of_halves(photographs, views=views, count=2000, seed=0)]
+    assert [len(half) for half in chosen] == [2000, 2000]
+    assert not set(chosen[0]) & set(chosen[1])
+    if photographs >= 60:
+        for half in chosen:
+            tenths = np.bincount(half * 10 // photographs, minlength=10) / len(half)
+            assert tenths.min() > 0.02

@@ -111,6 +111,26 @@ def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeyp
     assert any(m.latency_ms["p50"] < 5 for m in calibration.measured if m.plan.rerank_length == CODE_LENGTH)
 
 
+@pytest.mark.parametrize(("codes_in_budget", "many"), [(1_000_000, False), (1, True)])
+def test_more_codes_are_calibrated_for_longer(
+    codes_in_budget: int, many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.calibrator._BUDGET_S", 0.0002)
+    monkeypatch.setattr("index.calibrator._BUDGET_CODES", codes_in_budget)
+    monkeypatch.setattr("index.calibrator._SATURATED", -1.0)
+    codes = write_codes(tmp_path / "codes", clustered(1, 5000))
+    searched: set[int | None] = set()
+    search = PrefixIndex.search
+
+    def noting(index: PrefixIndex, *arguments: Any, effort: int | None = None, **more: Any) -> Any:
+        searched.add(effort)
+        return search(index, *arguments, effort=effort, **more)
+
+    monkeypatch.setattr(PrefixIndex, "search", noting)
+    build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "ivf"})
+    assert (len(searched - {None}) > 10) == many
+
+
 def measured(name: int, recall: float, ms: float, *, low: float | None = None, exact: bool = False) -> Measured:
     return Measured(
         Plan(name),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import weakref
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -10,9 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 import artifact
+from index.builder import Builder
 from index.codes import Codes
 from index.errors import CodesError, SearchError
 from index.generation import Generation, build_generation, choose_lengths
+from index.memory import return_freed_memory
 from index.plan import Plan
 from tests.builders import CODE_LENGTH, LENGTHS, flip_byte, random_codes, write_codes, write_generation
 
@@ -176,3 +181,39 @@ def test_what_is_copied_into_memory_is_not_mapped_as_well(kind: str, is_mapped: 
         Path(line.split()[-1]).name for line in Path("/proc/self/maps").read_text().splitlines() if "faiss" in line
     }
     assert any(name.endswith(f"-{kind}.faiss") for name in mapped) == is_mapped
+
+
+def test_an_index_is_freed_and_returned_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = write_codes(tmp_path / "codes", random_codes(1, 500))
+    builders: list[weakref.ref[Builder]] = []
+    alive: list[int] = []
+
+    def noting(*arguments: Any, **more: Any) -> Builder:
+        builder = Builder(*arguments, **more)
+        builders.append(weakref.ref(builder))
+        return builder
+
+    monkeypatch.setattr("index.generation.Builder", noting)
+    monkeypatch.setattr(
+        "index.generation.return_freed_memory", lambda: alive.append(sum(ref() is not None for ref in builders))
+    )
+    build_generation(tmp_path / "generation", codes, lengths=(4, 8, CODE_LENGTH), kinds={4: "ivf-pq", 8: "ivf"})
+    assert len(builders) == 3
+    assert alive == [0, 0, 0]
+
+
+def test_memory_that_was_freed_goes_back_to_the_system() -> None:
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc can be told to")
+    lists = [np.ones(5000, dtype=np.uint8) for _ in range(20_000)]
+    kept = lists[::500]
+    del lists
+    before = _own_bytes()
+    return_freed_memory()
+    assert _own_bytes() < before - 50_000_000
+    assert len(kept) == 40
+
+
+def _own_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))

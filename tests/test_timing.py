@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -54,46 +55,73 @@ def test_the_plan_that_was_lucky_is_not_told_to_be_quicker() -> None:
     assert smoothed(lucky) == lucky  # of so few no line is drawn
 
 
-@pytest.mark.parametrize("kind", ["half", "ivf"])
-def test_large_codes_do_not_stay_in_memory(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pages that timed searches read are given back, and none of them is read for the first time while timed."""
-    codes = write_codes(tmp_path / "codes", random_codes(1, 200_000, 64))
+def large(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Codes:
+    """Codes that count as more than may stay mapped, none of them mapped."""
+    codes = write_codes(folder / "codes", random_codes(1, 200_000, 64))
     monkeypatch.setattr("index.codes._MOST_MAPPED", codes.codes.nbytes // 2)
-    monkeypatch.setattr("index.timing._SCANNED_ROWS", 20_000)
     codes.let_go()
-    held: list[int] = []
-    before, let_go = mapped_bytes(), Codes.let_go
+    return codes
 
-    def noting(given: Codes) -> None:
+
+def test_what_a_search_of_large_codes_reads_is_mapped_before_it_is_timed_and_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = large(tmp_path, monkeypatch)
+    first = faiss.index_factory(8, "IVF100,Flat", faiss.METRIC_INNER_PRODUCT)
+    first.train(unit_prefix(codes.read(0, 10_000), 8))
+    first.add(unit_prefix(codes.read(0, len(codes)), 8))
+    index = PrefixIndex(first, IndexSpec(8, "ivf"), codes)
+    run, asked, mapped = index.run, list[bytes](), list[int]()
+
+    def noting(query: np.ndarray, **more: Any) -> Any:
+        found = run(query, **more)
+        asked.append(query.tobytes())
+        mapped.append(mapped_bytes())
+        return found
+
+    monkeypatch.setattr(index, "run", noting)
+    timer = Timer(codes, unit_prefix(codes.read(0, 500), 64), NO_SCORES)
+    before = mapped_bytes()
+    plan = Plan(8, "ivf", 4, 200, 64)
+    times = timer.times(index, plan, queries=1000)
+    half = len(asked) // 2
+    assert asked[:half] == asked[half:]
+    assert half < 2048 / 200 + 1
+    assert len(times) == half - 3
+    assert mapped[half - 1] > before + codes.codes.nbytes / 4
+    assert mapped[-1] == pytest.approx(mapped[half - 1], abs=1 << 20)
+    assert mapped_bytes() < before + codes.codes.nbytes / 4
+    timer.times(index, plan, queries=1000)
+    assert asked[2 * half] != asked[0]
+
+
+def test_a_scan_of_large_codes_is_timed_part_by_part_and_has_no_more_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = large(tmp_path, monkeypatch)
+    index = PrefixIndex(codes.scan(190_000), IndexSpec(64, "half"), codes)
+    monkeypatch.setattr("index.timing._SCANNED_ROWS", 20_000)
+    monkeypatch.setattr("index.timing.time.perf_counter", iter(range(1000)).__next__)
+    parts, held, before = list[tuple[int, int]](), list[int](), mapped_bytes()
+    scan, let_go = Codes.scan, Codes.let_go
+
+    def noting_scan(given: Codes, stop: int, *, start: int = 0) -> faiss.Index:
+        parts.append((start, stop))
+        return scan(given, stop, start=start)
+
+    def noting_let_go(given: Codes) -> None:
         held.append(mapped_bytes() - before)
         let_go(given)
 
-    monkeypatch.setattr(Codes, "let_go", noting)
-    timer = Timer(codes, unit_prefix(codes.read(0, 500), 64), NO_SCORES)
-    if kind == "half":
-        index = PrefixIndex(codes.scan(len(codes)), IndexSpec(64, kind), codes)
-        times = timer.times(index, Plan(64, kind), queries=20)
-        assert len(held) == 10
-        assert max(held) < codes.codes.nbytes / 2
-    else:
-        faiss_index = faiss.index_factory(8, "IVF100,Flat", faiss.METRIC_INNER_PRODUCT)
-        faiss_index.train(unit_prefix(codes.read(0, 10_000), 8))
-        faiss_index.add(unit_prefix(codes.read(0, len(codes)), 8))
-        index = PrefixIndex(faiss_index, IndexSpec(8, kind), codes)
-        times = [timer.times(index, Plan(8, kind, 4, 20, 64), queries=1000) for _ in range(2)][1]
-        assert len(times) < 2048 / 20
-        assert held[1] > 0
-    assert all(ms > 0 for ms in times)
-
-
-def test_a_scan_in_parts_takes_what_one_of_all_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    codes = write_codes(tmp_path / "codes", random_codes(1, 200_000, 64))
-    timer = Timer(codes, unit_prefix(codes.read(0, 50), 64), NO_SCORES)
-    index = PrefixIndex(codes.scan(len(codes)), IndexSpec(64, "half"), codes)
-    whole = np.median(timer.times(index, Plan(64, "half"), queries=20))
-    monkeypatch.setattr("index.codes._MOST_MAPPED", 0)
-    monkeypatch.setattr("index.timing._SCANNED_ROWS", 30_000)
-    assert np.median(timer.times(index, Plan(64, "half"), queries=20)) == pytest.approx(whole, rel=1)
+    monkeypatch.setattr(Codes, "scan", noting_scan)
+    monkeypatch.setattr(Codes, "let_go", noting_let_go)
+    times = Timer(codes, unit_prefix(codes.read(0, 50), 64), NO_SCORES).times(index, Plan(64, "half"), queries=20)
+    assert [row for start, stop in parts for row in (start, stop - 1)] == [
+        row for start in range(0, 190_000, 20_000) for row in (start, min(start + 20_000, 190_000) - 1)
+    ]
+    assert times == [1000.0 * len(parts)] * 3  # each part of each scan took a second
+    assert len(held) == len(parts)
+    assert max(held) < codes.codes.nbytes / 2
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.3])
