@@ -12,9 +12,9 @@ from artifact import EigenlensError
 
 # Command: module with HELP, configure(parser) and run(args). Only the called one is imported.
 COMMANDS = {
-    "train": ("model.training.command", "train an encoder on images, without labels"),
-    "fit": ("model.heads.command", "fit codes to images on a frozen pretrained backbone, in minutes"),
-    "export": ("model.export_command", "turn a finished training run into an encoder with ordered codes"),
+    "train": ("model.commands.train", "train an encoder on images, without labels"),
+    "fit": ("model.commands.fit", "fit codes to images on a frozen pretrained backbone, in minutes"),
+    "export": ("model.commands.export", "turn a finished training run into an encoder with ordered codes"),
     "build": ("service.commands.build", "build or rebuild a gallery: images, codes, prefix indexes"),
     "serve": ("service.commands.serve", "answer searches over HTTP, with a web page"),
     "keys": ("service.commands.keys", "make, list and revoke keys of a gallery's service"),

@@ -9,9 +9,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from index.gpu import Device
+from index.faiss_engine.gpu import Device
 from service.errors import SettingsError
-from service.logs import LogFormat
+from service.telemetry.logs import LogFormat
 
 _PREFIX = "EIGENLENS_"
 # Of the commands that ask a service.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.keys import add_key
-from tests.service_builders import build_gallery, pixels_of, png, serving, settings_of
+from tests.support.service import build_gallery, pixels_of, png, serving, settings_of
 
 _CONFIG = Path(__file__).parent / "schemathesis.toml"
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import httpx
 
 import artifact
-from benchmarks.service_process import start_service
+from benchmarks.common.service_process import start_service
 from service.gallery.layout import Gallery
-from tests.service_builders import admin_headers, build_gallery, pixels_of, png
+from tests.support.service import admin_headers, build_gallery, pixels_of, png
 
 COUNT = 60
 _STEP_S = 10.0

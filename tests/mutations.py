@@ -26,9 +26,9 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from benchmarks.service_process import start_service
-from tests.builders import encoded, handmade_png
-from tests.service_builders import admin_headers, build_gallery
+from benchmarks.common.service_process import start_service
+from tests.support.codes import encoded, handmade_png
+from tests.support.service import admin_headers, build_gallery
 
 ALLOWED = {200, 201, 400, 413, 415, 422}
 # One bit a pixel, so that it is small in memory too until it is made RGB: just under the limit of 64 million.

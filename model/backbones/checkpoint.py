@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from model.backbones import BACKBONES, build_backbone, pretrained_backbone
+from model.backbones.registry import BACKBONES, build_backbone, pretrained_backbone
 from model.errors import ConfigError
 
 PRETRAINED = "pretrained"

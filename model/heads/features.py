@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import artifact
-from model.augmentation import augment
 from model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
 from model.config import AugmentationConfig
 from model.errors import ImageError, SourceError
 from model.images.sources import Source, SourceImage, batches
+from model.pairs.sampler import stream
+from model.pairs.views import augment
 from model.runtime.encoder import Encoder
-from model.training.pairs import stream
 
 _BATCH = 32
 # Views are cut from squares of this side, in pixels, so that a crop of half the area loses little.

@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 
 import artifact
-from model.backbones import build_backbone
 from model.backbones.checkpoint import PRETRAINED
 from model.backbones.efficientnet import EFFICIENTNET
+from model.backbones.registry import build_backbone
 from model.backbones.timm_models import PREFIX
 from model.config import AugmentationConfig, TrainingConfig
 from model.errors import ConfigError
 from model.heads.frozen import BackboneChoice, publish_backbone
+from model.images.pixel_cache import cache_pixels
 from model.images.sources import Source, SourceImage
 from model.runtime.encoder import Encoder
 from model.training.loop import train
-from model.training.pixels import cache_pixels
 from model.training.run import Run
 
 # Small enough that what the backbone knows is bent to the images and not forgotten.

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from model.errors import TrainingError
 from model.heads.hidden import Hidden
 from model.heads.positives import Positives, pair_moments
-from model.neighbours import nearest_neighbours
-from model.spectrum import rayleigh_ritz
+from model.pairs.neighbours import nearest_neighbours
+from model.spectrum.rayleigh_ritz import rayleigh_ritz
 
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
 TIMES = (0.0, 0.5, 1.0, 2.0)

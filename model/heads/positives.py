@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.errors import TrainingError
-from model.spectrum import PairMoments
+from model.spectrum.rayleigh_ritz import PairMoments
 
 Positives = Literal["views", "neighbours", "both"]
 # Products of features with themselves are summed over this many images at a time.

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
 import artifact
-from model.export import SPECTRUM_FILE, require_agreement
-from model.heads.extractor import OUTPUT
+from model.export.export import SPECTRUM_FILE, require_agreement
+from model.export.feature_extractor import OUTPUT
 from model.heads.features import power_normalise
 from model.heads.fit import Head
 from model.runtime.encoder import KIND, ONNX_FILE, Encoder

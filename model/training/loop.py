@@ -16,10 +16,10 @@ from model.config import TrainingConfig
 from model.errors import TrainingError
 from model.losses import Loss, build_loss
 from model.network import EncoderNetwork
-from model.spectrum import effective_rank
+from model.pairs.sampler import PairSampler, stream
+from model.spectrum.rayleigh_ritz import effective_rank
 from model.training.distributed import barrier, rank, share_batch_norm, world_size
 from model.training.optimizers import build_optimizer
-from model.training.pairs import PairSampler, stream
 from model.training.run import Run
 from model.training.step import batch_loss
 

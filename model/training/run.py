@@ -25,8 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import artifact
-from model.backbones import require_backbone
 from model.backbones.checkpoint import first_weights
+from model.backbones.registry import require_backbone
 from model.config import TrainingConfig, parse_config
 from model.errors import TrainingError
 from model.network import EncoderNetwork

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from service.client_uploads import merged
+from service.client.uploads import merged
 from service.commands.connection import DONE_IN_PART, configure_connection, connect, plain, print_json
 from service.errors import ServiceError
 

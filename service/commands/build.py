@@ -9,15 +9,15 @@ from typing import Never
 
 from tqdm import tqdm
 
-from index.generation import choose_lengths
-from index.gpu import open_gpu
-from index.kinds import KINDS
+from index.faiss_engine.generation import choose_lengths
+from index.faiss_engine.gpu import open_gpu
+from index.faiss_engine.kinds import KINDS
 from model.images.sources import open_source
 from model.runtime.encoder import Encoder
+from service.commands.options import parse_kinds, parse_lengths
 from service.errors import GalleryError
 from service.gallery.build import Progress, Report, add_images, publish_generation
 from service.gallery.layout import Gallery
-from service.options import parse_kinds, parse_lengths
 
 EPILOG = """examples:
   eigenlens build --encoder encoders/fashion --images fashion-mnist --gallery galleries/fashion

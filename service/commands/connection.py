@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.client import Client
-from service.client_calls import URL
-from service.client_types import Job
+from service.client.calls import URL
+from service.client.sync_client import Client
+from service.client.types import Job
 from service.errors import ServiceError
 
 DONE_IN_PART = 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from service.commands.connection import configure_connection, connect, follow, print_json
-from service.options import parse_kinds, parse_lengths
+from service.commands.options import parse_kinds, parse_lengths
 
 EPILOG = """examples:
   eigenlens rebuild --key-file GALLERY/admin.key

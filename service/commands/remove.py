@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from service.client import ApiError
+from service.client.sync_client import ApiError
 from service.commands.connection import DONE_IN_PART, configure_connection, connect, plain, print_json
 
 EPILOG = """examples:

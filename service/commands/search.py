@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from service.client_calls import Call, search
-from service.client_types import SearchAnswer, SearchOptions
+from service.client.calls import Call, search
+from service.client.types import SearchAnswer, SearchOptions
 from service.commands.connection import configure_connection, connect, plain, print_json
 from service.errors import ServiceError
 

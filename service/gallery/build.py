@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from index.arrangement import arrange
-from index.codes import Codes, writing_codes
-from index.generation import Generation, build_generation, choose_lengths
-from index.gpu import Gpu
-from index.kinds import choose_indexes
+from index.building.row_order import arrange
+from index.codes.artifact import Codes, writing_codes
+from index.faiss_engine.generation import Generation, build_generation, choose_lengths
+from index.faiss_engine.gpu import Gpu
+from index.faiss_engine.kinds import choose_indexes
 from model.errors import ImageError
 from model.images.decode import load_square
 from model.images.sources import Source, batches
 from model.runtime.encoder import Encoder
 from service.errors import GalleryError, ImageContentGoneError, ImageNotFoundError
-from service.gallery.intake import take_in
+from service.gallery.disk_space import require_room
+from service.gallery.ingest import take_in
 from service.gallery.layout import Gallery
-from service.gallery.room import require_room
 
 log = logging.getLogger(__name__)
 

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import IO
 
 import artifact
-from index.codes import Codes
-from index.generation import Generation
-from index.gpu import Gpu
+from index.codes.artifact import Codes
+from index.faiss_engine.generation import Generation
+from index.faiss_engine.gpu import Gpu
 from service.errors import GalleryBusyError, GalleryError, GenerationInUseError, GenerationNotFoundError
 from service.gallery.store import Position, Store
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 import artifact
-from index.generation import Generation
+from index.faiss_engine.generation import Generation
 from service.errors import BackupError, GalleryBusyError, GalleryError
 from service.gallery.backup import DATABASE, KIND
 from service.gallery.build import Progress

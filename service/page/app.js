@@ -6,10 +6,10 @@ import { plural } from "./format.js";
 import { lock } from "./pictures.js";
 import { loadSamples, searchFrom, startQuery } from "./query.js";
 import { change, listen, recall, state } from "./state.js";
-import { startCompare } from "./view_compare.js";
-import { startEigenfunctions } from "./view_eigenfunctions.js";
-import { startGallery } from "./view_gallery.js";
-import { startSearch } from "./view_search.js";
+import { startCompare } from "./views/compare.js";
+import { startEigenfunctions } from "./views/eigenfunctions.js";
+import { startGallery } from "./views/gallery.js";
+import { startSearch } from "./views/search.js";
 
 const TITLES = { search: "Search", compare: "Compare two lengths", eigenfunctions: "Eigenfunctions", gallery: "Gallery" };
 

@@ -1,7 +1,7 @@
 // A plan in words, with what it was measured to find.
 
 import { bytes, count, milliseconds, percent, plural } from "./format.js";
-import { same } from "./chart_plans.js";
+import { same } from "./charts/plans.js";
 
 const WALKS = { hnsw: "walked a graph of them", "hnsw-sq8": "walked a graph of them" };
 

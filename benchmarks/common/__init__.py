@@ -1,0 +1,1 @@
+"""What several benchmarks share: records, arguments, measures of retrieval, a running service."""

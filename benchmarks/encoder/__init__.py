@@ -1,0 +1,1 @@
+"""Quality of one encoder on the sample, by class."""

@@ -1,0 +1,1 @@
+"""Heads on frozen features, against PCA and the raw features."""

@@ -1,0 +1,120 @@
+"""`eigenlens bench heads`: fit what is not on record, measure, print a line for each method."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common.records import append_records, make_record, read_records
+from benchmarks.heads.evaluate import LENGTHS, Judged, is_query, principal_components
+from model.commands.fit import AUGMENTATION, settle
+from model.config import AugmentationConfig
+from model.heads.features import cache_features, power_normalise
+from model.heads.fit import fit_head
+from model.heads.frozen import BackboneChoice, open_backbone
+from model.images.sources import open_source
+from model.runtime.encoder import Encoder
+
+_VIEWS = 4
+_PLAIN = AugmentationConfig()
+HEADS = ("views", "neighbours", "both")
+METHODS = ("raw", "pca", "pca-of-roots", *HEADS)
+
+
+def configure_heads(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--train", metavar="SOURCE", required=True, help="photographs in class folders, to fit to")
+    parser.add_argument("--test", metavar="SOURCE", required=True, help="photographs in class folders, to search with")
+    parser.add_argument("--scenes", metavar="SOURCE", required=True, help="Holidays: scene/number.jpg, ..00 the query")
+    parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where features are kept")
+    parser.add_argument("--encoder", metavar="ENCODER", type=Path, help="measure this encoder as well")
+    parser.add_argument("--name", default="photos", help="of that encoder in the records (default: %(default)s)")
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="add the records to FILE; what is there is skipped"
+    )
+
+
+def run_heads(args: argparse.Namespace) -> None:
+    """Fit and measure. Raises: EigenlensError."""
+    backbone = open_backbone(BackboneChoice(), args.work)
+    judged = _judged(backbone, args)
+    known = {record["method"] for record in read_records(args.results)} if args.results else set()
+    for method in (*METHODS, *([args.name] if args.encoder else [])):
+        if method in known:
+            print(f"{method:<14}is in {args.results} already", file=sys.stderr)
+            continue
+        params: dict[str, Any] = {"fitted_to": args.train, "gallery": len(judged.gallery)}
+        params |= {"queries": len(judged.queries), "scenes": int(judged.asks.sum())}
+        if method == args.name:
+            encoder = Encoder(args.encoder)
+            coded = _judged(encoder, args)
+            params |= {"fitted_to": encoder.artifact.properties["images"], "encoder": encoder.id}
+            params |= {"settings": encoder.artifact.properties["training"]}
+        else:
+            fitted = _fitted_to(method, judged, backbone, args) if method in HEADS else None
+            code, settings = _code(method, judged, fitted)
+            coded, params = judged.mapped(code), params | settings
+        _measure(method, coded, params, args.results)
+
+
+def _fitted_to(method: str, judged: Judged, backbone: Encoder, args: argparse.Namespace) -> NDArray[np.float32]:
+    """What `eigenlens fit` fits such a head to: the photographs and, if positives include them, views of them."""
+    if method == "neighbours":
+        return power_normalise(judged.gallery[:, None])
+    source = open_source(args.train)
+    drawn = cache_features(source, backbone, views=_VIEWS, augmentation=AUGMENTATION, seed=0, directory=args.work)
+    return power_normalise(drawn.values)
+
+
+def _code(
+    method: str, judged: Judged, fitted: NDArray[np.float32] | None
+) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], dict[str, Any]]:
+    """What turns features into the method's codes, and the settings behind it."""
+    if method == "raw":
+        return lambda features: features, {}
+    if method == "pca":
+        return principal_components(judged.gallery), {}
+    if method == "pca-of-roots":
+        components = principal_components(power_normalise(judged.gallery))
+        return lambda features: components(power_normalise(features)), {}
+    assert fitted is not None
+    free = argparse.Namespace(neighbours=None, ridge=None, diffusion_time=None)
+    settings = settle(fitted, method, labels=None, given=free)  # type: ignore[arg-type]  # one of HEADS
+    head = fit_head(fitted, settings, code_length=fitted.shape[2])
+    told = asdict(settings) | {"views": fitted.shape[1] - 1}
+    return lambda features: head.codes(power_normalise(features)), {"settings": told}
+
+
+def _judged(encoder: Encoder, args: argparse.Namespace) -> Judged:
+    """Codes of all photographs that are judged; computed once for each encoder."""
+    values, labels, ids = [], [], []
+    for spec in (args.train, args.test, args.scenes):
+        source = open_source(spec)
+        found = cache_features(source, encoder, views=0, augmentation=_PLAIN, seed=0, directory=args.work)
+        skipped = {id for id, _ in found.skipped}
+        values.append(found.values[:, 0].astype(np.float32))
+        labels.append(np.array(found.labels))
+        ids.append([image.id for image in source if image.id not in skipped])
+    asks = np.array([is_query(id) for id in ids[2]])
+    return Judged(values[0], labels[0], values[1], labels[1], values[2], labels[2], asks)
+
+
+def _measure(method: str, coded: Judged, params: dict[str, Any], results: Path | None) -> None:
+    full = coded.gallery.shape[1]
+    rows = [
+        make_record(bench="heads", data=data, method=method, length=length, metric=metric, value=value, params=params)
+        for length in (*(length for length in LENGTHS if length < full), full)
+        for (data, metric), value in coded.quality(length).items()
+    ]
+    for data in ("clothing", "holidays-half"):
+        values = [(row["length"], row["value"]) for row in rows if row["data"] == data]
+        print(f"{method:<14}{data:<14}  " + "  ".join(f"{length}: {value:.3f}" for length, value in values), flush=True)
+    if results:
+        append_records(results, [row | {"value": round(row["value"], 6)} for row in rows])

@@ -1,0 +1,1 @@
+"""The web page: its weight and speed, and pictures of it."""

@@ -1,0 +1,43 @@
+"""A service over a gallery and a browser that looks at its page."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from artifact import EigenlensError
+from benchmarks.common.service_process import start_service
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+class BrowserError(EigenlensError):
+    """There is no browser to look at the page with."""
+
+
+@contextmanager
+def looking_at(gallery: Path) -> Iterator[tuple[Browser, str]]:
+    """Debian's chromium and the address of a service over the gallery. Raises: BrowserError; RuntimeError."""
+    chromium = shutil.which("chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise BrowserError("playwright is not installed: pip install '.[dev]'") from None
+    if chromium is None:
+        raise BrowserError("chromium is not installed: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as folder:
+        process, address = start_service(gallery, Path(folder) / "service.log")
+        try:
+            with sync_playwright() as playwright:
+                arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+                browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+                yield browser, address
+                browser.close()
+        finally:
+            process.terminate()
+            process.wait(timeout=30)

@@ -1,0 +1,116 @@
+"""Pictures of the page: every view on a phone and on a desktop, light and dark; and the one in the README.
+
+python -m benchmarks.pictures --gallery .demo/fashion-mnist/gallery --out pictures
+python -m benchmarks.pictures --gallery .demo/fashion-mnist/gallery --readme docs/page.webp
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from artifact import EigenlensError
+from benchmarks.page.browser import looking_at
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+_DEVICES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 900}}
+_SCHEMES = ("light", "dark")
+_VIEWS = {
+    "search": "#search?length=16",
+    "auto": "#search?length=auto",
+    "compare": "#compare?a=32&b=128",
+    "eigenfunctions": "#eigenfunctions?coordinate=3&length=16",
+    "gallery": "#gallery",
+}
+_QUALITY = 88
+_WIDE = 1200
+
+
+def take_pictures(
+    browser: Browser,
+    address: str,
+    out: Path,
+    *,
+    key: str,
+    devices: Sequence[str] = tuple(_DEVICES),
+    schemes: Sequence[str] = _SCHEMES,
+    views: Sequence[str] = tuple(_VIEWS),
+) -> list[Path]:
+    """A picture of each view for each device and scheme, in `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    taken = []
+    for device in devices:
+        for scheme in schemes:
+            context = browser.new_context(viewport=_DEVICES[device], color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+            for view in views:
+                page = context.new_page()
+                _open(page, address, _VIEWS[view])
+                if view == "gallery":
+                    page.locator("#key").fill(key)
+                    page.locator("#key").press("Enter")
+                    page.locator("#generations tbody tr").first.wait_for()
+                    page.wait_for_load_state("networkidle")
+                taken.append(out / f"{view}-{device}-{scheme}.png")
+                page.screenshot(path=taken[-1], full_page=view != "search")
+                page.close()
+            context.close()
+    return taken
+
+
+def draw_readme(browser: Browser, address: str, path: Path) -> None:
+    """The search and, below it, an eigenfunction, as one small picture."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, device_scale_factor=1.5)
+    pictures = []
+    for view in ("search", "eigenfunctions"):
+        _open(page, address, _VIEWS[view])
+        pictures.append(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
+    page.close()
+    whole = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)))
+    top = 0
+    for picture in pictures:
+        whole.paste(picture, (0, top))
+        top += picture.height
+    whole.thumbnail((_WIDE, 10 * _WIDE))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole.save(path, quality=_QUALITY, method=6)
+
+
+def _open(page: Page, address: str, path: str) -> None:
+    page.goto("about:blank")
+    page.goto(f"{address}/{path}")
+    page.locator("#facts", has_text="images").wait_for()
+    page.wait_for_load_state("networkidle")
+
+
+def main() -> int:
+    """Take them."""
+    parser = argparse.ArgumentParser(description="Take pictures of the page over a gallery.")
+    parser.add_argument("--gallery", metavar="GALLERY", type=Path, required=True)
+    parser.add_argument("--out", metavar="DIR", type=Path, help="every view, device and scheme")
+    parser.add_argument("--readme", metavar="FILE", type=Path, help="the picture in the README")
+    args = parser.parse_args()
+    try:
+        with looking_at(args.gallery) as (browser, address):
+            if args.out is not None:
+                key = (args.gallery / "admin.key").read_text().strip()
+                for path in take_pictures(browser, address, args.out, key=key):
+                    print(path)
+            if args.readme is not None:
+                draw_readme(browser, address, args.readme)
+                print(f"{args.readme}: {args.readme.stat().st_size:,} bytes")
+    except EigenlensError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

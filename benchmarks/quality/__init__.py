@@ -1,0 +1,1 @@
+"""Objectives compared with each other by the quality of their codes at each length."""

@@ -1,0 +1,238 @@
+"""Methods side by side: the same network, images, views and steps; only what is minimised and read off differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.common.retrieval import probe_accuracy, retrieval_quality
+from model.config import SpectrumConfig, TrainingConfig, parse_config
+from model.errors import ConfigError
+from model.export.export import code_network, estimate_spectrum, set_codes
+from model.images.pixel_cache import cache_pixels
+from model.images.sources import open_source
+from model.network import EncoderNetwork, normalise_pixels
+from model.spectrum.rayleigh_ritz import effective_rank
+from model.training.loop import train
+from model.training.run import Run
+
+LENGTHS = (4, 8, 16, 32, 64, 128, 256)
+MAP_AT, PRECISION_AT = 1000, 100
+_RANDOM_DRAWS = 5
+_RANDOM_LENGTH = 16
+_HELD_OUT = 5000
+_BATCH = 500
+
+Codes = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the comparison.
+
+    Attributes:
+        objective: its table in the training configuration; None for the default of `eigenlens train`.
+        codes: "trained": the projector's outputs; "pca": their principal components; "rr": the Rayleigh-Ritz step over
+            them; "features+pca": principal components of the backbone's features; "default": as `eigenlens export`.
+    """
+
+    objective: Mapping[str, Any] | None
+    codes: str
+
+
+def _methods() -> dict[str, Method]:
+    methods = {"eigenlens": Method(None, "default")}
+    for name in ("neural-eigenmap", "scl", "barlow-twins", "simclr", "vicreg", "nested"):
+        for suffix, codes in (("", "trained"), ("+pca", "pca"), ("+rr", "rr"), ("-features+pca", "features+pca")):
+            methods[name + suffix] = Method({"name": name}, codes)
+    return methods
+
+
+METHODS = _methods()
+
+# What is alike for all methods. The batch, the views and the projector are the defaults of `eigenlens train`.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "cifar10": {"image_size": 32, "backbone": "tiny-conv", "code_length": 256, "steps": 600},
+    "tiny-imagenet-120": {
+        "image_size": 32,
+        "cache_size": 64,
+        "backbone": "tiny-conv",
+        "code_length": 256,
+        "steps": 600,
+    },
+}
+
+
+# The closed-form step over z and views alone, for "rr".
+_OVER_OUTPUTS = SpectrumConfig(neighbours=0, basis="projector", ridge=1e-2, diffusion_time=4.0)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pixels (n, side, side, 3), uint8, with labels (n,)."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def part(self, rows: NDArray[np.int64]) -> Labelled:
+        """Some of them, in order."""
+        rows = np.sort(rows)
+        return Labelled(self.pixels[rows], self.labels[rows])
+
+
+def load_labelled(source: str, *, side: int, directory: Path) -> Labelled:
+    """The images of a source whose folders are classes, as squares, kept in `directory`. Raises: SourceError."""
+    opened = open_source(source)
+    cache = cache_pixels(opened, side=side, directory=directory)
+    left_out = {id for id, _ in cache.skipped}
+    kinds = [image.id.rpartition("/")[0] for image in opened if image.id not in left_out]
+    _, labels = np.unique(kinds, return_inverse=True)
+    return Labelled(cache.pixels, labels.astype(np.int64))
+
+
+def hold_out(images: Labelled) -> tuple[Labelled, Labelled]:
+    """Training images as a gallery and, in place of test images, as queries to make choices by."""
+    order = np.random.default_rng(0).permutation(len(images.labels))
+    return images.part(order[_HELD_OUT:]), images.part(order[:_HELD_OUT])
+
+
+def config_of(data: str, method: Method, *, seed: int, changes: Mapping[str, Any]) -> TrainingConfig:
+    """The training of a method. Raises: ConfigError."""
+    if data not in SETTINGS:
+        raise ConfigError(f"there are no settings for '{data}'; available: {', '.join(SETTINGS)}")
+    table = {**SETTINGS[data], **changes, "seed": seed}
+    if method.objective is not None:
+        table["objective"] = dict(method.objective)
+    return parse_config(table)
+
+
+def closed_form(method: Method, config: TrainingConfig) -> SpectrumConfig | None:
+    """The closed-form step that gives a method's codes; None for codes that are read off otherwise."""
+    return {"default": config.spectrum, "rr": _OVER_OUTPUTS}.get(method.codes)
+
+
+def told(method: Method, config: TrainingConfig) -> dict[str, Any]:
+    """What a record says: the objective, the closed-form step where there is one, and what is not set by default."""
+    found = config.model_dump(mode="json", exclude_defaults=True, exclude={"spectrum"})
+    found["objective"] = config.objective.model_dump(mode="json")
+    if (step := closed_form(method, config)) is not None:
+        found["spectrum"] = step.model_dump(mode="json")
+    return found
+
+
+def trained_network(config: TrainingConfig, images: str, *, runs: Path, device: torch.device) -> EncoderNetwork:
+    """The network of a configuration; methods that differ only in how codes are read off share one training.
+
+    Carries on where it stopped; a finished run is not run again.
+    """
+    path = runs / f"{config.objective.name}-{config.seed}"
+    run = Run(path) if (path / "run.json").exists() else Run.start(path, images=images, config=config)
+    if run.config.model_copy(update={"spectrum": config.spectrum}) != config or run.images != images:
+        raise ConfigError(f"{path} holds a run of another configuration: choose another --work, or remove it")
+    if not run.finished:
+        cache = cache_pixels(open_source(images), side=config.cached_side, directory=runs / "train")
+        train(run, cache.pixels, device=device)
+    _, network = run.load_network()
+    return network.to(device).eval()
+
+
+class Reader:
+    """Codes of one trained network by any method; every layer is read off the images once.
+
+    Args:
+        train_images: what is fitted to: principal components, the spectrum.
+        parts: what codes are wanted of.
+    """
+
+    def __init__(
+        self, network: EncoderNetwork, train_images: Labelled, parts: Sequence[Labelled], *, device: torch.device
+    ) -> None:
+        self._network, self._device = network, device
+        self._train, self._parts = train_images, parts
+        self._read: dict[tuple[int, int], tuple[Codes, Codes]] = {}
+
+    def codes(self, method: Method, config: TrainingConfig) -> list[Codes]:
+        """Codes of each part, (n, length)."""
+        if (step := closed_form(method, config)) is not None:
+            return self._ordered(config.model_copy(update={"spectrum": step}))
+        layer = 0 if method.codes.startswith("features") else 1
+        codes = [self._outputs(part, config)[layer] for part in self._parts]
+        if not method.codes.endswith("pca"):
+            return codes
+        fitted = self._outputs(self._train, config)[layer]
+        mean = fitted.mean(0)
+        centred = (fitted - mean).astype(np.float64)
+        _, axes = np.linalg.eigh(centred.T @ centred)
+        turn = axes[:, ::-1].astype(np.float32)
+        return [np.ascontiguousarray((part - mean) @ turn) for part in codes]
+
+    def _ordered(self, config: TrainingConfig) -> list[Codes]:
+        """The closed-form step, as `eigenlens export` takes it.
+
+        Coordinates beyond the functions that there are, are zero: a longer code says no more.
+        """
+        coder = code_network(self._network, config).to(self._device).eval()
+        spectrum = estimate_spectrum(coder, self._train.pixels, config, device=self._device)
+        set_codes(coder, spectrum, diffusion_time=config.spectrum.diffusion_time)
+        with torch.inference_mode():
+            found = [torch.cat([coder(x) for x in self._batches(part, config)]) for part in self._parts]
+        missing = config.code_length - coder.code.out_features
+        return [np.pad(codes.cpu().numpy(), ((0, 0), (0, missing))) for codes in found]
+
+    def _outputs(self, part: Labelled, config: TrainingConfig) -> tuple[Codes, Codes]:
+        """Features and z."""
+        key = (id(part), config.image_size)
+        if key not in self._read:
+            with torch.inference_mode():
+                features = [self._network.backbone(x) for x in self._batches(part, config)]
+                z = [self._network.projector(f) for f in features]
+            self._read[key] = torch.cat(features).cpu().numpy(), torch.cat(z).cpu().numpy()
+        return self._read[key]
+
+    def _batches(self, part: Labelled, config: TrainingConfig) -> Iterator[Tensor]:
+        for start in tqdm(range(0, len(part.labels), _BATCH), desc="encode", unit="batch"):
+            pixels = torch.from_numpy(np.array(part.pixels[start : start + _BATCH])).to(self._device)
+            yield normalise_pixels(pixels, size=config.image_size).contiguous(memory_format=torch.channels_last)
+
+
+def measure_codes(gallery: Codes, queries: Codes, found: Labelled, asked: Labelled) -> list[dict[str, Any]]:
+    """All figures of one method, as parts of records: length, metric, value.
+
+    Random coordinates are drawn from those that say something at all.
+    """
+    labels = found.labels, asked.labels
+    lengths = [length for length in LENGTHS if length <= gallery.shape[1]]
+    measured = retrieval_quality(gallery, queries, *labels, lengths=lengths, precision_at=PRECISION_AT, map_at=MAP_AT)
+    rows = [
+        {"length": length, "metric": metric, "value": value}
+        for length, values in measured.items()
+        for metric, value in values.items()
+    ]
+    for length in lengths:
+        probe = probe_accuracy(gallery, queries, *labels, length=length)
+        rows.append({"length": length, "metric": "linear probe accuracy", "value": probe})
+    rows.append(
+        {"length": gallery.shape[1], "metric": "effective rank", "value": effective_rank(torch.from_numpy(gallery))}
+    )
+    rng = np.random.default_rng(0)
+    used = np.flatnonzero(gallery.any(0))
+    drawn = []
+    for _ in range(_RANDOM_DRAWS):
+        columns = rng.choice(used, min(_RANDOM_LENGTH, len(used)), replace=False)
+        part = [np.ascontiguousarray(codes[:, columns]) for codes in (gallery, queries)]
+        values = retrieval_quality(
+            part[0], part[1], *labels, lengths=[_RANDOM_LENGTH], precision_at=PRECISION_AT, map_at=MAP_AT
+        )
+        drawn.append(values[_RANDOM_LENGTH][f"mAP@{MAP_AT}"])
+    rows.append(
+        {"length": _RANDOM_LENGTH, "metric": f"mAP@{MAP_AT} of random coordinates", "value": float(np.mean(drawn))}
+    )
+    return rows

@@ -1,0 +1,1 @@
+"""Inference runtimes: images a second and agreement of codes."""

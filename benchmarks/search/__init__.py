@@ -1,0 +1,1 @@
+"""Search: recall, latency, memory and build time, against other libraries."""

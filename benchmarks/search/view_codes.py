@@ -1,0 +1,87 @@
+"""As many real codes as wanted: an encoder over augmented views of photographs, kept on disk, resumable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Never
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import artifact
+from model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
+from model.config import AugmentationConfig
+from model.images.pixel_cache import cache_pixels
+from model.images.sources import open_source
+from model.pairs.views import augment
+from model.runtime.encoder import Encoder
+
+_BATCH = 500
+_CHUNK = 50_000
+
+
+def view_codes(
+    encoder: Encoder, images: str, *, count: int, seed: int, directory: Path, augmentation: AugmentationConfig
+) -> NDArray[np.float16]:
+    """Codes of augmented views, (count, code_length), unit norm, memory-mapped; view i is of photograph i mod n.
+
+    A longer array begins with the shorter one. What was computed before an interruption is not computed again.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    pixels = cache_pixels(open_source(images), side=encoder.image_size, directory=directory / "pixels").pixels
+    path, state = directory / "codes.f16", directory / "codes.json"
+    wanted = {"encoder": encoder.id, "images": images, "seed": seed, "augmentation": augmentation.model_dump()}
+    found = json.loads(state.read_text()) if state.exists() else {}
+    done = int(found["done"]) if {key: found.get(key) for key in wanted} == wanted else 0
+    row_bytes = 2 * encoder.code_length
+    with (
+        path.open("r+b" if done else "w+b") as f,
+        tqdm(total=count, initial=min(done, count), desc="views", unit="view", unit_scale=True) as bar,
+    ):
+        while done < count:
+            f.seek(done * row_bytes)
+            f.write(_chunk(encoder, pixels, start=done, seed=seed, augmentation=augmentation, bar=bar).tobytes())
+            f.flush()
+            done += _CHUNK
+            artifact.write_atomic(state, json.dumps(wanted | {"done": done}).encode())
+    return np.memmap(path, dtype=np.float16, mode="r", shape=(count, encoder.code_length))
+
+
+def views_of_halves(
+    photographs: int, *, views: int, count: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of at most `count` views of one half of the photographs, and of the other: no photograph is in both.
+
+    Halves and views are drawn at random: photographs may be sorted by class.
+    """
+    rng = np.random.default_rng(seed)
+    photograph_of = np.arange(views) % photographs
+    halves = np.array_split(rng.permutation(photographs), 2)
+    one, other = (rng.permutation(np.flatnonzero(np.isin(photograph_of, half)))[:count] for half in halves)
+    return one, other
+
+
+def _chunk(
+    encoder: Encoder,
+    pixels: NDArray[np.uint8],
+    *,
+    start: int,
+    seed: int,
+    augmentation: AugmentationConfig,
+    bar: tqdm[Never],
+) -> NDArray[np.float16]:
+    codes = np.empty((_CHUNK, encoder.code_length), dtype=np.float16)
+    words = np.random.SeedSequence([seed, start]).generate_state(2, np.uint32)
+    generator = torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
+    for offset in range(0, _CHUNK, _BATCH):
+        rows = np.arange(start + offset, start + offset + _BATCH) % len(pixels)
+        images = torch.from_numpy(pixels[rows])
+        views = augment(images, augmentation, size=encoder.image_size, generator=generator)
+        shown = ((views * PIXEL_STD + PIXEL_MEAN) * 255).round().clamp(0, 255).to(torch.uint8)
+        batch = encoder.encode(np.ascontiguousarray(shown.permute(0, 2, 3, 1).numpy()))
+        codes[offset : offset + _BATCH] = batch / np.linalg.norm(batch, axis=1, keepdims=True)
+        bar.update(_BATCH)
+    return codes

@@ -1,0 +1,186 @@
+"""`eigenlens bench service`: closed and open loops of photographs of three sizes, then five times too much."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.arguments import positive
+from benchmarks.common.records import append_records, make_record, read_records
+from benchmarks.service.measure import (
+    PHOTOS,
+    Cell,
+    Measured,
+    Server,
+    merged,
+    run_in_process,
+    run_load,
+    servers,
+    write_photos,
+)
+from model.errors import ConfigError
+from model.images.sources import open_source
+from service.gallery.layout import Gallery
+
+BENCH = "service"
+_METHODS = ("in-process", "eigenlens", "plain-fastapi")
+_WARM_S = 1.0
+_BUSY = 32
+_SHARE = 0.7
+_OVERLOAD = 5
+_OVERLOAD_CONNECTIONS = 256
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--gallery", metavar="GALLERY", type=Path, required=True, help="a gallery to search")
+    parser.add_argument("--photos", metavar="SOURCE", required=True, help="photographs to search with, in three sizes")
+    parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where photographs and logs are kept")
+    parser.add_argument("--data", default="cifar10", help="name of the gallery in the records (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each round (default: %(default)s)")
+    parser.add_argument("--rounds", type=positive, default=3, help="of each closed loop (default: %(default)s)")
+    parser.add_argument("--overload-s", type=float, default=60.0, help="of five times too much (default: %(default)s)")
+    parser.add_argument(
+        "--sizes",
+        type=lambda text: text.split(","),
+        default=list(PHOTOS),
+        metavar="NAME,...",
+        help=f"of {','.join(PHOTOS)}, the first one with every concurrency (default: all)",
+    )
+    parser.add_argument(
+        "--concurrency",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=[1, 4, 16, _BUSY, 64],
+        metavar="N,...",
+        help="clients (default: 1,4,16,32,64)",
+    )
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="add the records to FILE; what is there is skipped"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure what has no record yet. Raises: EigenlensError."""
+    unknown = [size for size in args.sizes if size not in PHOTOS]
+    if unknown:
+        raise ConfigError(f"there is no size '{unknown[0]}'; available: {', '.join(PHOTOS)}")
+    gallery = Gallery(args.gallery)
+    number, generation = gallery.open_current()
+    params = {"encoder": generation.encoder_id, "images": len(generation), "generation": number}
+    args.work.mkdir(parents=True, exist_ok=True)
+    photos = args.work / "photos"
+    write_photos(open_source(args.photos), photos, sizes=args.sizes)
+    records = _Records(args, params)
+    with servers(args.gallery, args.work) as started:
+        for photo in args.sizes:
+            counts = args.concurrency if photo == args.sizes[0] else [n for n in (1, _BUSY) if n in args.concurrency]
+            for concurrency in counts:
+                _closed(args, records, started, photos, Cell(photo, "closed", concurrency, seconds=args.seconds))
+            _open(args, records, started["eigenlens"], photos, photo)
+        if args.overload_s:
+            _overload(args, records, started["eigenlens"], photos, args.sizes[0])
+
+
+def _closed(
+    args: argparse.Namespace, records: _Records, started: Mapping[str, Server], photos: Path, cell: Cell
+) -> None:
+    """All methods, one after the other in every round, so that a disturbance meets all of them."""
+    methods = [
+        method
+        for method in _METHODS
+        if not records.known(method, cell) and (method != "in-process" or cell.concurrency == _BUSY)
+    ]
+    rounds: dict[str, list[Measured]] = {method: [] for method in methods}
+    for seed in range(args.rounds):
+        for method in methods:
+            if method == "in-process":
+                rounds[method].append(run_in_process(cell, args.gallery, photos, warm_s=_WARM_S))
+            else:
+                rounds[method].append(run_load(cell, method, started[method], photos, warm_s=_WARM_S, seed=seed))
+    for method, measured in rounds.items():
+        records.add(method, cell, merged(measured))
+
+
+def _open(args: argparse.Namespace, records: _Records, server: Server, photos: Path, photo: str) -> None:
+    """At 70 % of what the service was seen to answer."""
+    capacity = records.throughput(photo)
+    if capacity is None:
+        return
+    cell = Cell(photo, "open", 2 * _BUSY, rate=round(_SHARE * capacity, 1), seconds=args.seconds)
+    if not records.known("eigenlens", cell):
+        rounds = [run_load(cell, "eigenlens", server, photos, warm_s=_WARM_S, seed=seed) for seed in range(args.rounds)]
+        records.add("eigenlens", cell, merged(rounds), share=_SHARE)
+
+
+def _overload(args: argparse.Namespace, records: _Records, server: Server, photos: Path, photo: str) -> None:
+    """At five times what the service was seen to answer."""
+    capacity = records.throughput(photo)
+    if capacity is None:
+        return
+    rate = round(_OVERLOAD * capacity, 1)
+    cell = Cell(photo, "overload", _OVERLOAD_CONNECTIONS, rate=rate, seconds=args.overload_s)
+    if not records.known("eigenlens", cell):
+        measured = run_load(cell, "eigenlens", server, photos, warm_s=_WARM_S, seed=0)
+        records.add("eigenlens", cell, measured, share=_OVERLOAD)
+
+
+class _Records:
+    """What was measured, here and, where a file is given, before."""
+
+    def __init__(self, args: argparse.Namespace, params: Mapping[str, Any]) -> None:
+        self._args, self._params = args, params
+        found = read_records(args.results) if args.results else []
+        self._records: list[dict[str, Any]] = [
+            record for record in found if record["data"] == args.data and params.items() <= record["params"].items()
+        ]
+
+    def known(self, method: str, cell: Cell) -> bool:
+        """Whether a cell was measured before."""
+        return any(
+            (r["method"], r["params"]["photo"], r["params"]["load"], r["params"]["concurrency"])
+            == (method, cell.photo, cell.load, cell.concurrency)
+            for r in self._records
+        )
+
+    def throughput(self, photo: str) -> float | None:
+        """Of the service with 32 clients."""
+        return next(
+            (
+                float(r["value"])
+                for r in self._records
+                if (r["method"], r["metric"], r["params"]["photo"]) == ("eigenlens", "throughput_rps", photo)
+                and (r["params"]["load"], r["params"]["concurrency"]) == ("closed", _BUSY)
+            ),
+            None,
+        )
+
+    def add(self, method: str, cell: Cell, measured: Measured, **more: Any) -> None:
+        """Keep what a cell came to, and tell it."""
+        params = {"photo": cell.photo, "load": cell.load, "concurrency": cell.concurrency, "seconds": cell.seconds}
+        params |= {"rounds": len(measured.throughputs)}
+        params |= {"statuses": dict(measured.statuses), "lost": measured.lost, **self._params, **more}
+        if cell.rate is not None:
+            params["rate"] = cell.rate
+        metrics = list(measured.metrics())
+        records = [
+            make_record(
+                bench=BENCH,
+                data=self._args.data,
+                method=method,
+                length=None,
+                metric=metric,
+                value=value,
+                unit=unit,
+                params=params,
+            )
+            for metric, value, unit in metrics
+        ]
+        self._records += records
+        if self._args.results:
+            append_records(self._args.results, records)
+        told = "  ".join(f"{metric} {value:g}" for metric, value, _ in metrics)
+        print(f"{cell.photo:<6}{cell.load:<9}{cell.concurrency:>4}  {method:<14}{told}  {dict(measured.statuses)}")
+        sys.stdout.flush()

@@ -1,0 +1,212 @@
+"""Throughput and latency of the service under load, beside the limit of its cores and a plain endpoint."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from benchmarks.common.service_process import start_service
+from benchmarks.service.plain_endpoint import GALLERY_VARIABLE, INDEX_VARIABLE, write_index
+from model.images.decode import decode
+from model.images.sources import Source
+from service.commands.serve import listen
+from service.gallery.layout import Gallery
+
+# Longest side in pixels, or pixels in all; how many photographs.
+PHOTOS = {"200px": (200, None, 64), "1mp": (None, 1e6, 16), "12mp": (None, 12e6, 4)}
+PATHS = {"eigenlens": "/v1/search?k=10", "plain-fastapi": "/search?k=10"}
+_QUALITY = 90
+_READY_S = 60.0
+_BATCH = 16
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def write_photos(source: Source, folder: Path, *, sizes: Iterable[str]) -> None:
+    """JPEG photographs of these sizes, made from the source's, below `folder`; what is there is left as it is."""
+    for name in sizes:
+        side, pixels, count = PHOTOS[name]
+        target = folder / name
+        if target.is_dir() and len(list(target.iterdir())) == count:
+            continue
+        target.mkdir(parents=True, exist_ok=True)
+        for number, image in zip(range(count), source, strict=False):
+            photo = decode(image.data)
+            scale = side / max(photo.size) if side else (float(pixels or 0) / (photo.width * photo.height)) ** 0.5
+            size = round(photo.width * scale), round(photo.height * scale)
+            buffer = io.BytesIO()
+            photo.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=_QUALITY)
+            (target / f"{number:03d}.jpg").write_bytes(buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement: so many clients (closed loop) or requests a second (open loop) of photographs of one size."""
+
+    photo: str
+    load: str
+    concurrency: int
+    rate: float | None = None
+    seconds: float = 4.0
+
+
+@dataclass
+class Measured:
+    """What the rounds of one method in one cell came to."""
+
+    throughputs: list[float] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    batches: Counter[int] = field(default_factory=Counter)
+    lost: int = 0
+    more: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, found: Mapping[str, Any]) -> None:
+        """Count one round of a load generator."""
+        self.throughputs.append(len(found["latencies_ms"]) / found["seconds"])
+        self.latencies_ms += found["latencies_ms"]
+        self.statuses.update(found["statuses"])
+        self.batches.update({int(size): count for size, count in found["batches"].items()})
+        self.lost += found["lost"]
+
+    def metrics(self) -> Iterator[tuple[str, float, str]]:
+        """Name, value and unit of what is recorded: medians over rounds, percentiles over all requests."""
+        yield "throughput_rps", round(float(np.median(self.throughputs)), 1), "1/s"
+        for q in (50, 95, 99) if self.latencies_ms else ():
+            yield f"p{q}_ms", round(float(np.percentile(self.latencies_ms, q)), 2), "ms"
+        if self.batches:
+            mean = sum(size * count for size, count in self.batches.items()) / self.batches.total()
+            yield "batch_mean", round(mean, 2), ""
+        for name, values in self.more.items():
+            yield name, round(float(np.median(values)), 3), "ms" if name.endswith("_ms") else "MB"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: its process and its port on 127.0.0.1."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def memory_mb(self) -> float:
+        """Resident memory."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * _PAGE / 1e6
+
+
+@contextmanager
+def servers(gallery: Path, work: Path) -> Iterator[dict[str, Server]]:
+    """The service and the plain endpoint over one gallery, both warm."""
+    index = work / "plain.faiss"
+    if not index.exists():
+        write_index(Gallery(gallery), index.with_suffix(".tmp"))
+        index.with_suffix(".tmp").rename(index)
+    process, address = start_service(gallery, work / "service.log")
+    started = {"eigenlens": Server(process, int(address.rpartition(":")[2]))}
+    try:
+        started["plain-fastapi"] = _start_plain(gallery, index, work / "plain.log")
+        yield started
+    finally:
+        for server in started.values():
+            server.process.terminate()
+        for server in started.values():
+            server.process.wait(timeout=30)
+
+
+def _start_plain(gallery: Path, index: Path, log: Path) -> Server:
+    with listen("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "benchmarks.service.plain_endpoint:create_app"]
+    command += ["--port", str(port), "--no-access-log"]
+    environment = os.environ | {GALLERY_VARIABLE: str(gallery), INDEX_VARIABLE: str(index)}
+    with log.open("wb") as f:
+        process = subprocess.Popen(command, stderr=f, env=environment)
+    deadline = time.monotonic() + _READY_S
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/openapi.json", timeout=1).status_code == 200:
+                return Server(process, port)
+        except httpx.TransportError:
+            time.sleep(0.05)
+    process.kill()
+    raise RuntimeError(f"the plain endpoint did not start: {log.read_text()}")
+
+
+def run_load(cell: Cell, method: str, server: Server, photos: Path, *, warm_s: float, seed: int) -> Measured:
+    """One round against a server, by a load generator in a process of its own."""
+    spec = {
+        "photos": str(photos / cell.photo),
+        "path": PATHS[method],
+        "form": True,
+        "port": server.port,
+        "load": cell.load,
+        "concurrency": cell.concurrency,
+        "rate": cell.rate,
+        "seconds": cell.seconds,
+        "warm_s": warm_s,
+        "seed": seed,
+    }
+    measured = Measured()
+    with _memory(server, measured, after_s=warm_s + cell.seconds / 4):
+        measured.add(_in_process_of_its_own("benchmarks.service.load", spec))
+    return measured
+
+
+def run_in_process(cell: Cell, gallery: Path, photos: Path, *, warm_s: float) -> Measured:
+    """One round of the limit."""
+    times = {"warm_s": warm_s, "seconds": cell.seconds}
+    spec = {"gallery": str(gallery), "photos": str(photos / cell.photo), "batch": _BATCH, **times}
+    found = _in_process_of_its_own("benchmarks.service.in_process", spec)
+    measured = Measured(throughputs=[found.pop("throughput_rps")])
+    measured.more = {name: [value] for name, value in found.items()}
+    return measured
+
+
+def merged(rounds: Iterable[Measured]) -> Measured:
+    """Several rounds of one cell as one."""
+    total = Measured()
+    for one in rounds:
+        total.throughputs += one.throughputs
+        total.latencies_ms += one.latencies_ms
+        total.statuses.update(one.statuses)
+        total.batches.update(one.batches)
+        total.lost += one.lost
+        for name, values in one.more.items():
+            total.more.setdefault(name, []).extend(values)
+    return total
+
+
+@contextmanager
+def _memory(server: Server, measured: Measured, *, after_s: float) -> Iterator[None]:
+    """Note the server's memory once it is warm, and how much it has grown by the end."""
+    seen: list[float] = []
+    timer = threading.Timer(after_s, lambda: seen.append(server.memory_mb()))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    if seen:
+        measured.more = {"memory_mb": [seen[0]], "memory_growth_mb": [server.memory_mb() - seen[0]]}
+
+
+def _in_process_of_its_own(module: str, spec: Mapping[str, Any]) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", module], input=json.dumps(spec).encode(), capture_output=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{module} failed: {done.stderr.decode()}")
+    return json.loads(done.stdout)

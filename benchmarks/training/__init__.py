@@ -1,0 +1,1 @@
+"""Training: seconds a step and a run."""

@@ -1,0 +1,1 @@
+"""Builds of generations: filling, ordering, timing and calibrating prefix indexes."""

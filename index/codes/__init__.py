@@ -1,0 +1,1 @@
+"""Codes on disk, their prefixes, and exact search over them."""

@@ -1,0 +1,255 @@
+"""Codes on disk and their prefixes: sliced, then normalised."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+import artifact
+from index.codes.views import set_view
+from index.errors import CodesError
+
+KIND = "codes"
+_CODES_FILE = "codes.npy"
+_KEYS_FILE = "keys.npy"
+_ORDER_FILE = "order.npy"
+_NORMS_FILE = "norms.npy"
+_RUN = 65_536
+# So much of a mapping may be in memory while a generation is built.
+_MOST_MAPPED = 1 << 30
+# A norm so near 1 is 1 up to the rounding of float32.
+ROUNDING_OF_NORM = 5e-7
+# Times that a coordinate of a code is rounded to the next number, at most; three do for most codes.
+_NUDGES = 24
+_FEW_NUDGES, _ENOUGH_TO_NUDGE, _LEADING = 4, 64, 16
+# Norms outside of these may have lost squares to the bounds of float32.
+_SMALL, _LARGE = 1e-15, 1e15
+
+Floats = NDArray[np.floating]
+
+
+def unit_prefix(codes: Floats, length: int) -> NDArray[np.float32]:
+    """The first `length` coordinates of each code, scaled to unit norm afterwards: (n, length), float32.
+
+    A prefix of zeros stays zero: its cosine with everything is 0.
+    """
+    prefix = np.array(codes[:, :length], dtype=np.float32, order="C")
+    norms = np.sqrt(np.einsum("ij,ij->i", prefix, prefix))
+    if len(norms) and not (norms.min() > _SMALL and norms.max() < _LARGE):
+        peaks = np.abs(prefix).max(axis=1, initial=0)
+        prefix /= np.where(peaks > 0, peaks, 1)[:, None]
+        norms = np.sqrt(np.einsum("ij,ij->i", prefix, prefix))
+        norms[norms == 0] = 1
+    prefix /= norms[:, None]
+    return prefix
+
+
+def round_to_unit_norm(codes: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Unit codes (n, d) in half precision, a few coordinates of each rounded the other way so that its norm is 1 again.
+
+    To the rounding of float32: inner products are then cosines, without a division by norms. Not so codes of fewer than
+    64 coordinates, which have too few to choose from, and those that are all but one coordinate.
+    """
+    rounded = codes.astype(np.float16)
+    if codes.shape[1] < _ENOUGH_TO_NUDGE:
+        return rounded
+    missing = 1 - _squares(rounded)
+    # The leading ones are the largest, of which one is enough; the others do what is left.
+    some = np.concatenate([np.arange(_LEADING), np.arange(_LEADING, codes.shape[1], 8)])
+    wrong = np.flatnonzero(np.abs(missing) < 0.5)  # not a code of zeros
+    for attempt in range(_NUDGES):
+        wrong = wrong[np.abs(missing[wrong]) > ROUNDING_OF_NORM]
+        if not len(wrong):
+            break
+        columns = some if attempt < _FEW_NUDGES else np.arange(codes.shape[1])
+        present = rounded[wrong[:, None], columns]
+        # The next number away from zero has the next higher bits.
+        moved = (present.view(np.int16) + np.sign(missing[wrong]).astype(np.int16)[:, None]).view(np.float16)
+        gains = moved.astype(np.float64) ** 2 - present.astype(np.float64) ** 2
+        gains[present == 0] = 0
+        if attempt < _NUDGES // 2:  # towards the code, as long as that is enough
+            short = np.abs(codes[wrong[:, None], columns]) > np.abs(present)
+            gains[short != (missing[wrong] > 0)[:, None]] = 0
+        best = np.abs(missing[wrong, None] - gains).argmin(1)
+        at = np.arange(len(wrong))
+        rounded[wrong, columns[best]] = np.where(gains[at, best] != 0, moved[at, best], present[at, best])
+        missing[wrong] -= gains[at, best]
+    return rounded
+
+
+def _squares(codes: Floats) -> NDArray[np.float64]:
+    return np.asarray(np.einsum("ij,ij->i", codes, codes, dtype=np.float64))
+
+
+class Codes:
+    """An opened codes artifact, memory-mapped.
+
+    Attributes:
+        codes: (n, code_length), float16, unit norm up to rounding (cosines do not depend on a code's norm).
+        norms: (n,), float32: what rounding made of each norm; 1 for a code of zeros.
+        uneven: rows whose norm is not 1 up to the rounding of float32; with all others, inner products are cosines.
+        keys: (n,), int64: the gallery's key of each row. Rows are in any order; see index/arrangement.py.
+        code_length: coordinates of a code.
+        encoder_id: of the encoder that made them.
+    """
+
+    def __init__(self, path: Path, *, verify: bool = True) -> None:
+        """Open the artifact at `path`. Raises: ArtifactError; CodesError."""
+        self.artifact = artifact.read(path, kind=KIND, verify=verify)
+        self.id = self.artifact.id
+        self.encoder_id = self.artifact.made_from["encoder"]
+        codes = self._map(_CODES_FILE)
+        self._mapping: mmap.mmap = codes._mmap  # type: ignore[attr-defined]
+        self._offset = codes.offset
+        # Plain arrays over the mappings: indexing a numpy.memmap takes microseconds longer.
+        self.codes: NDArray[np.float16] = np.asarray(codes)
+        self.norms: NDArray[np.float32] = np.asarray(self._map(_NORMS_FILE))
+        self.keys: NDArray[np.int64] = np.asarray(self._map(_KEYS_FILE))
+        self.uneven: NDArray[np.int64] = np.flatnonzero(np.abs(self.norms - 1) > ROUNDING_OF_NORM)
+        self._order: NDArray[np.int64] = np.asarray(self._map(_ORDER_FILE))
+        if self.codes.ndim != 2 or self.keys.shape != self.codes.shape[:1]:
+            raise CodesError(f"{path} holds codes {self.codes.shape} and keys {self.keys.shape}, which do not match")
+        self.code_length = int(self.codes.shape[1])
+
+    def _map(self, name: str) -> np.memmap[Any, Any]:
+        mapped: np.memmap[Any, Any] = np.load(self.artifact.file(name), mmap_mode="r", allow_pickle=False)
+        return mapped
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def last_key(self) -> int:
+        """The largest key; 0 where there are none."""
+        return int(self.keys[self._order[-1]]) if len(self) else 0
+
+    def rows_of(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row of each key, (m,); -1 for a key that is not here."""
+        if len(self) == 0:
+            return np.full(len(keys), -1, dtype=np.int64)
+        places = np.minimum(np.searchsorted(self.keys, keys, sorter=self._order), len(self) - 1)
+        rows = np.asarray(self._order[places])
+        return np.where(self.keys[rows] == keys, rows, -1)
+
+    def read(self, start: int, stop: int) -> NDArray[np.float16]:
+        """A run of rows, read from the file and not through its mapping: a scan does not stay in memory."""
+        width = self.code_length
+        offset = self._offset + 2 * width * start
+        path = self.artifact.file(_CODES_FILE)
+        return np.fromfile(path, dtype=np.float16, count=(stop - start) * width, offset=offset).reshape(-1, width)
+
+    def runs(self, start: int, stop: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """The rows from start to stop and their codes, run by run in the order of the file."""
+        for begin in range(start, stop, _RUN):
+            end = min(begin + _RUN, stop)
+            yield np.arange(begin, end), self.read(begin, end)
+
+    def sample(self, count: int) -> NDArray[np.float16]:
+        """At most `count` rows at equal distances, (m, code_length), in one pass over the file."""
+        step = max(1, -(-len(self) // count))
+        return np.concatenate([codes[rows % step == 0] for rows, codes in self.runs(0, len(self))])
+
+    @property
+    def are_large(self) -> bool:
+        """Whether they are more than may be in memory at once while a generation is built."""
+        return self.codes.nbytes > _MOST_MAPPED
+
+    def let_go(self) -> None:
+        """Give back the memory of the mapped codes that were read, if they are large; whoever reads on maps them anew.
+
+        The system could take it back as well, but counts it as this process's.
+        """
+        if self.are_large:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """The codes of rows from anywhere, (m, code_length); of large codes none stays mapped."""
+        if not self.are_large:
+            return self.codes[rows]
+        return read_rows(self.artifact.file(_CODES_FILE), rows, code_length=self.code_length, offset=self._offset)
+
+    def scan(self, stop: int, *, start: int = 0) -> faiss.Index:
+        """The mapped codes from start to stop as FAISS's flat index of half-precision vectors.
+
+        Nothing is copied: the index is good for as long as these codes are kept.
+        """
+        index = faiss.IndexScalarQuantizer(self.code_length, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        set_view(index.codes, self.codes[start:stop].reshape(-1).view(np.uint8))
+        index.ntotal = stop - start
+        return index
+
+
+def read_rows(path: Path, rows: NDArray[np.int64], *, code_length: int, offset: int = 0) -> NDArray[np.float16]:
+    """Rows from anywhere in a file of half-precision codes, (m, code_length), not through a mapping.
+
+    To map the pages around a row takes ten times as long, and they would stay in memory.
+    """
+    width = 2 * code_length
+    with path.open("rb", buffering=0) as file:
+        read = [os.pread(file.fileno(), width, offset + width * row) for row in rows.tolist()]
+    return np.frombuffer(b"".join(read), dtype=np.float16).reshape(-1, code_length)
+
+
+class CodesWriter:
+    """Fills a codes artifact batch by batch."""
+
+    def __init__(self, directory: Path, *, count: int, code_length: int) -> None:
+        # Written as a file and not through a mapping, whose pages would count as this process's memory.
+        self._file = (directory / _CODES_FILE).open("wb")
+        header = {"descr": "<f2", "fortran_order": False, "shape": (count, code_length)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._code_length = code_length
+        self._keys = np.empty(count, dtype=np.int64)
+        self._norms = np.empty(count, dtype=np.float32)
+        self._directory = directory
+        self.written = 0
+
+    def append(self, keys: NDArray[np.int64], codes: Floats) -> None:
+        """Add rows. Raises: CodesError, for a wrong shape, values that are not finite, or too many rows."""
+        if codes.ndim != 2 or codes.shape != (len(keys), self._code_length):
+            raise CodesError(f"expected codes ({len(keys)}, {self._code_length}), not {codes.shape}")
+        if not np.isfinite(codes).all():
+            raise CodesError("codes hold values that are not finite; the encoder is broken, or its export is")
+        end = self.written + len(keys)
+        if end > len(self._keys):
+            raise CodesError(f"{end} codes where {len(self._keys)} were announced")
+        rounded = round_to_unit_norm(unit_prefix(codes, codes.shape[1]))
+        self._file.write(rounded.astype("<f2", copy=False).tobytes())
+        norms = np.sqrt(_squares(rounded))
+        self._norms[self.written : end] = np.where(norms > 0, norms, 1)
+        self._keys[self.written : end] = keys
+        self.written = end
+
+    def __enter__(self) -> CodesWriter:
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        self._file.close()
+        if error is None:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.written != len(self._keys):
+            raise CodesError(f"{self.written} codes where {len(self._keys)} were announced")
+        np.save(self._directory / _KEYS_FILE, self._keys)
+        np.save(self._directory / _NORMS_FILE, self._norms)
+        np.save(self._directory / _ORDER_FILE, np.argsort(self._keys, kind="stable"))
+
+
+@contextmanager
+def writing_codes(path: Path, *, count: int, code_length: int, encoder_id: str) -> Iterator[CodesWriter]:
+    """Publish a codes artifact at `path`, whole or not at all. Raises: ArtifactExistsError; CodesError."""
+    properties = {"count": count, "code_length": code_length, "dtype": "float16"}
+    with (
+        artifact.publishing(path, kind=KIND, made_from={"encoder": encoder_id}, properties=properties) as directory,
+        CodesWriter(directory, count=count, code_length=code_length) as writer,
+    ):
+        yield writer

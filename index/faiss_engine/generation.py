@@ -1,0 +1,302 @@
+"""A generation: one immutable build of all prefix indexes of a gallery, over one codes artifact."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import artifact
+from index.building.calibrator import Calibrator
+from index.building.index_builder import TRAINING_VECTORS, Builder
+from index.building.process_memory import return_freed_memory
+from index.codes.artifact import Codes
+from index.codes.eigenfunctions import Eigenfunctions, write_eigenfunctions
+from index.codes.exact import best_of_runs
+from index.codes.rerank import rerank, score_rows
+from index.errors import CodesError, EffortError, PrefixLengthError, RerankLengthError, ResultCountError
+from index.faiss_engine.gpu import Gpu, device_name
+from index.faiss_engine.gpu_index import GpuIndex, on_gpu
+from index.faiss_engine.kinds import IndexSpec, choose_indexes, require_kind
+from index.faiss_engine.prefix_index import PrefixIndex, file_name, open_prefix_index, read_prefix_index
+from index.filters.columns import Attributes, write_attributes
+from index.filters.selection import Selection
+from index.plans.calibration import COUNTS, Calibration, Measured
+from index.plans.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, Plan
+from index.threads import worth_a_team
+
+KIND = "generation"
+# A selection of at most this many rows is scored row by row, exactly.
+_FEW_ROWS = 2000
+# Recall of the plan whose results tell an index that prunes how much has to be scored.
+_GOOD_GUESS = 0.9
+
+
+def choose_lengths(code_length: int, wanted: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The prefix lengths to build, ascending; the full length is always one of them.
+
+    Powers of two from 4 when none are wanted. Raises: CodesError, for a length below 1 or above the code's.
+    """
+    lengths = wanted if wanted is not None else [2**i for i in range(2, 20) if 2**i < code_length]
+    for length in lengths:
+        if not 1 <= length <= code_length:
+            raise CodesError(f"prefix length {length} cannot be built: codes have {code_length} coordinates")
+    return tuple(sorted({*lengths, code_length}))
+
+
+def build_generation(
+    path: Path,
+    codes: Codes,
+    *,
+    lengths: Sequence[int],
+    kinds: Mapping[int, str] | None = None,
+    metadata: Iterable[Mapping[str, Any]] = (),
+    queries: NDArray[np.float32] | None = None,
+    removal: int = 0,
+    gpu: Gpu | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> artifact.Artifact:
+    """Build, calibrate and publish the indexes of `codes` at `path`, whole or not at all.
+
+    Args:
+        lengths: prefix lengths, as from choose_lengths.
+        kinds: index kind of some of the lengths; what suits the number of codes for the others.
+        metadata: of the images, in the order of rows, to filter by.
+        queries: codes to calibrate with, (q, code_length); some of the codes, held out meanwhile, when None.
+        removal: number of the last removal of images that the codes have in them.
+        gpu: for k-means, and for the searches that are measured; the CPU when None.
+        on_progress: called with (indexes built, indexes in all) after each.
+
+    Raises: ArtifactExistsError; CodesError, if there are no codes; IndexKindError.
+    """
+    if len(codes) == 0:
+        raise CodesError("there are no codes to index; add images first")
+    sample = codes.sample(TRAINING_VECTORS)
+    specs = choose_indexes(len(codes), lengths=lengths, kinds=kinds, gpu=gpu is not None)
+    properties: dict[str, Any] = {
+        "count": len(codes),
+        "code_length": codes.code_length,
+        "last_key": codes.last_key,
+        "removal": removal,
+        "indexes": [{"length": spec.length, "kind": spec.kind} for spec in specs],
+        "codes": codes.artifact.path.name,
+    }
+    made_from = {"codes": codes.id, "encoder": codes.encoder_id}
+    with artifact.publishing(path, kind=KIND, made_from=made_from, properties=properties) as directory:
+        calibrator = Calibrator(codes, indexes=len(specs), queries=queries)
+        sizes: dict[IndexSpec, int] = {}
+        for done, spec in enumerate(specs, start=1):
+            sizes[spec] = _build_index(directory, Builder(codes, spec, sample=sample, gpu=gpu), calibrator, gpu=gpu)
+            return_freed_memory()
+            if on_progress is not None:
+                on_progress(done, len(specs))
+        calibrator.measure_again(lambda spec: on_gpu(read_prefix_index(directory, spec, codes), gpu))
+        properties["calibration"] = calibrator.result(sizes, device=device_name(gpu)).to_json()
+        write_attributes(directory, metadata)
+        write_eigenfunctions(directory, codes, sample=sample)
+    return artifact.read(path, kind=KIND, verify=False)
+
+
+def _build_index(directory: Path, builder: Builder, calibrator: Calibrator, *, gpu: Gpu | None) -> int:
+    """Fill, measure and write one index. Returns: its file's size in bytes."""
+    codes, spec = builder.codes, builder.spec
+    builder.add(0, calibrator.held_in)
+    calibrator.measure(on_gpu(PrefixIndex(builder.index, spec, codes), gpu))
+    builder.add(calibrator.held_in, len(codes))
+    return builder.write(directory)
+
+
+class Generation:
+    """An opened generation; searches may run in several threads at once.
+
+    Attributes:
+        lengths: the prefix lengths that were built, ascending; the last is the full code length.
+        keys: (n,), int64: the gallery's key of each row that a search returns.
+        code_length: coordinates of a full code.
+        calibration: measured recall and latency of its plans.
+        attributes: metadata of its rows, to filter by.
+        eigenfunctions: what its coordinates look like; None in a generation of an earlier version.
+    """
+
+    def __init__(self, path: Path, codes: Codes, *, verify: bool = True, gpu: Gpu | None = None) -> None:
+        """Open the generation at `path` over the codes it was built from, to be searched on the GPU where it can.
+
+        Raises: ArtifactError, which names a missing or damaged file; CodesError, if these are other codes.
+        """
+        self.artifact = artifact.read(path, kind=KIND, verify=verify)
+        if self.artifact.made_from["codes"] != codes.id:
+            raise CodesError(f"{path} was built from codes {self.artifact.made_from['codes']}, not from {codes.id}")
+        self.codes = codes
+        self.keys = codes.keys
+        self.encoder_id, self.code_length = codes.encoder_id, codes.code_length
+        self.specs = tuple(IndexSpec(**entry) for entry in self.artifact.properties["indexes"])
+        self.lengths: tuple[int, ...] = tuple(spec.length for spec in self.specs)
+        self._gpu = gpu
+        self._opening = threading.Lock()
+        self._indexes = {spec.length: self._open(spec) for spec in self.specs if require_kind(spec.kind).mapped}
+        self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
+        self._guesses: dict[int, Measured | None] = {}
+        self.attributes = Attributes(path, count=len(codes))
+        found = Eigenfunctions.are_in(self.artifact)
+        self.eigenfunctions = Eigenfunctions(self.artifact) if found else None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def lengths_on_gpu(self) -> tuple[int, ...]:
+        """The prefix lengths of which the GPU has a copy."""
+        return tuple(length for length, index in self._indexes.items() if isinstance(index, GpuIndex))
+
+    def warm_up(self) -> None:
+        """Open what a search needs for which nothing is asked, so that the first one does not wait for it."""
+        self.search(self.codes.codes[:1].astype(np.float32), plan=self.calibration.choose(k=1).for_k(1), k=1)
+
+    def bytes_of(self, length: int) -> int:
+        """Size on disk of the index of a prefix length; 0 where it is the codes. Raises: PrefixLengthError."""
+        return int(self.artifact.files.get(file_name(self._spec(length)), {"bytes": 0})["bytes"])
+
+    def max_effort(self, length: int) -> int | None:
+        """The effort at which the index of a length looks at everything; None if it has none.
+
+        Raises: PrefixLengthError.
+        """
+        return self._require(length).max_effort if require_kind(self._spec(length).kind).effort else None
+
+    def make_plan(
+        self,
+        *,
+        k: int,
+        length: int | None = None,
+        rerank_length: int | None = None,
+        shortlist: int | None = None,
+        effort: int | None = None,
+    ) -> Plan:
+        """A plan for k results by a prefix of `length`, the full code when None, with what was not asked for chosen.
+
+        Raises: PrefixLengthError; RerankLengthError; ResultCountError; EffortError.
+        """
+        index = self._require(self.code_length if length is None else length)
+        spec = index.spec
+        if effort is not None and (index.max_effort is None or effort < 1):
+            raise EffortError(
+                f"effort {effort} is not possible: give 1 to {index.max_effort}"
+                if index.max_effort is not None
+                else f"the index of length {spec.length} is of kind '{spec.kind}', which has no effort; leave it out"
+            )
+        if index.max_effort is not None:
+            effort = min(effort or self.calibration.default_effort(spec), index.max_effort)
+        if rerank_length is None and index.kind.lossy:
+            rerank_length = spec.length
+        if rerank_length is None:
+            if shortlist is not None:
+                raise ResultCountError("a shortlist needs a rerank; give the rerank's length too")
+            return Plan(spec.length, spec.kind, effort)
+        if (
+            not (spec.length < rerank_length or index.kind.lossy)
+            or not spec.length <= rerank_length <= self.code_length
+        ):
+            raise RerankLengthError(rerank_length, prefix_length=spec.length, code_length=self.code_length)
+        if shortlist is not None and shortlist < k:
+            raise ResultCountError(f"a shortlist of {shortlist} cannot give {k} results; give {k} or more")
+        return Plan(
+            spec.length, spec.kind, effort, shortlist or max(MIN_SHORTLIST, SHORTLIST_FACTOR * k), rerank_length
+        )
+
+    def search(
+        self, queries: NDArray[np.float32], *, plan: Plan, k: int, selection: Selection | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores (cosines) and rows of the k best, each (q, min(k, n)), best first; row -1 where fewer were found.
+
+        Args:
+            queries: codes, (q, code_length).
+            selection: rows that may be returned; all when None. Few rows are scored one by one, exactly.
+
+        Raises: PrefixLengthError; ResultCountError; CodesError.
+        """
+        index = self._require(plan.prefix_length)
+        if selection is None:
+            found = index.run_prepared(queries, plan, k)
+            if found is not None:
+                return found
+        if k < 1:
+            raise ResultCountError(f"k is {k}; ask for 1 result or more")
+        if queries.ndim != 2 or queries.shape[1] != self.code_length:
+            raise CodesError(f"queries have shape {queries.shape}; codes here have {self.code_length} coordinates")
+        # A finite square says it at once; one that is not may come of large numbers.
+        if not math.isfinite(np.vdot(queries, queries)) and not np.isfinite(queries).all():
+            raise CodesError("queries hold values that are not finite; they have no nearest codes")
+        k = min(k, len(self))
+        last = plan.rerank_length or plan.prefix_length
+        if selection is not None and selection.count <= max(_FEW_ROWS, k):
+            return score_rows(queries, selection.rows, self.codes.codes, length=last, k=k)
+        if plan.shortlist is not None and max(plan.shortlist, k) >= len(self):
+            return self._scan(queries, length=last, k=k, selection=selection)  # everything is rescored: no first pass
+        most = index.kind.most
+        if most is not None and max(plan.shortlist or 0, k) > most:
+            wanted = max(plan.shortlist or 0, k)
+            scores, rows = self._scan(queries, length=plan.prefix_length, k=wanted, selection=selection)
+            if plan.rerank_length is None:
+                return scores, rows
+            return rerank(queries, rows, self.codes.codes, length=plan.rerank_length, k=k)
+        full = plan.prefix_length == self.code_length  # of a shorter prefix the quick search knows no scores
+        if index.kind.prunes and full and plan.rerank_length is None and not worth_a_team(queries):
+            return self._pruned(index, queries, k=k, selection=selection)
+        return index.run(queries, plan=plan, k=k, selection=selection)
+
+    def _pruned(
+        self, index: PrefixIndex, queries: NDArray[np.float32], *, k: int, selection: Selection | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The exact k best, by an index that leaves out early what scores less than a quick search finds."""
+        guess = self._guess(k)
+        if guess is None:
+            return index.search(queries, k, selection=selection)
+        found, rows = self._require(guess.prefix_length).run(queries, plan=guess, k=k, selection=selection)
+        if found.shape[1] < k or (rows[:, -1] < 0).any():
+            return index.search(queries, k, selection=selection)
+        return index.search_above(queries, k, least=found[:, -1], selection=selection)
+
+    def _guess(self, k: int) -> Plan | None:
+        """The quickest plan that finds most of the k best, with their scores by full codes."""
+        measured_at = min(k, COUNTS[-1])
+        if measured_at not in self._guesses:
+            good = [
+                m
+                for m in self.calibration.measured
+                if m.plan.rerank_length == self.code_length and m.recall_for(k).low >= _GOOD_GUESS
+            ]
+            self._guesses[measured_at] = min(good, key=lambda m: m.latency_ms["p50"]) if good else None
+        found = self._guesses[measured_at]
+        return None if found is None else found.for_k(k)
+
+    def _scan(
+        self, queries: NDArray[np.float32], *, length: int, k: int, selection: Selection | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The k best by the first `length` coordinates, exactly, from the codes."""
+        runs = self.codes.runs(0, len(self))
+        if selection is not None:
+            mask = selection.mask
+            runs = ((rows[mask[rows]], codes[mask[rows]]) for rows, codes in runs)
+        return best_of_runs(runs, queries, length=length, k=k)
+
+    def _spec(self, length: int) -> IndexSpec:
+        if length not in self.lengths:
+            raise PrefixLengthError(length, self.lengths)
+        return self.specs[self.lengths.index(length)]
+
+    def _require(self, length: int) -> PrefixIndex:
+        found = self._indexes.get(length)
+        if found is None:
+            spec = self._spec(length)
+            with self._opening:
+                found = self._indexes.get(length) or self._open(spec)
+                self._indexes[length] = found
+        return found
+
+    def _open(self, spec: IndexSpec) -> PrefixIndex:
+        return on_gpu(open_prefix_index(self.artifact, spec, self.codes), self._gpu)

@@ -1,0 +1,1 @@
+"""Filters on metadata: parsed, evaluated over columns, and as sets of rows."""

@@ -1,0 +1,176 @@
+"""Metadata of a generation as columns on disk, so that a filter becomes a mask over all rows in milliseconds."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.filters.parse import Compare, Every, Filter, Negation, Some, kind_of, scalars_of
+
+_COLUMNS_FILE = "attributes.json"
+MAX_FIELDS = 200
+
+Mask = NDArray[np.bool_]
+
+
+def write_attributes(directory: Path, metadata: Iterable[Mapping[str, Any]]) -> None:
+    """Write the columns of `metadata`, which comes in the order of rows, into `directory`.
+
+    A column is one field's values of one kind (text, numbers, booleans): the rows that have one, ascending, and the
+    values. A list gives a row several values. Text is kept once, sorted, and referred to by its rank. Fields beyond
+    the first 200 cannot be filtered by.
+    """
+    columns: dict[tuple[str, str], _Column] = {}
+    fields: set[str] = set()
+    for row, values in enumerate(metadata):
+        for field, value in values.items():
+            if field not in fields and len(fields) == MAX_FIELDS:
+                continue
+            fields.add(field)
+            for scalar in scalars_of(value):
+                kind = kind_of(scalar)
+                columns.setdefault((field, kind), _Column(kind)).add(row, scalar)
+    written = []
+    for number, (field, of_kind) in enumerate(sorted(columns)):
+        name = f"attribute-{number:04d}"
+        columns[field, of_kind].write(directory, name)
+        written.append({"field": field, "kind": of_kind, "name": name})
+    (directory / _COLUMNS_FILE).write_text(json.dumps(written))
+
+
+class Attributes:
+    """Opened columns, memory-mapped."""
+
+    def __init__(self, directory: Path, *, count: int) -> None:
+        self._count = count
+        described = json.loads((directory / _COLUMNS_FILE).read_text())
+        self._columns: dict[tuple[str, str], _Opened] = {
+            (entry["field"], entry["kind"]): _Opened(directory, entry["name"], entry["kind"]) for entry in described
+        }
+
+    @property
+    def fields(self) -> dict[str, list[str]]:
+        """Fields that can be filtered by, and the kinds of their values."""
+        found: dict[str, list[str]] = {}
+        for field, kind in self._columns:
+            found.setdefault(field, []).append(kind)
+        return found
+
+    def mask(self, condition: Filter) -> Mask:
+        """Whether each row satisfies the filter: (n,)."""
+        match condition:
+            case Every(parts):
+                return np.asarray(np.logical_and.reduce([self.mask(part) for part in parts]))
+            case Some(parts):
+                return np.asarray(np.logical_or.reduce([self.mask(part) for part in parts]))
+            case Negation(part):
+                return ~self.mask(part)
+            case Compare():
+                found = np.zeros(self._count, dtype=bool)
+                for rows in self._matching(condition):
+                    found[rows] = True
+                return found
+
+    def _matching(self, condition: Compare) -> Iterable[NDArray[np.int32]]:
+        if condition.operator == "$exists":
+            return [column.rows for (field, _), column in self._columns.items() if field == condition.field]
+        return [
+            self._columns[condition.field, kind].select(
+                condition.operator, [value for of_kind, value in condition.values if of_kind == kind]
+            )
+            for kind in {kind for kind, _ in condition.values}
+            if (condition.field, kind) in self._columns
+        ]
+
+
+class _Column:
+    """Collects one column in compact arrays: a build's memory grows by some bytes a value."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._rows = array("i")
+        self._values = array("d")
+        self._ranks: dict[bytes, int] = {}
+
+    def add(self, row: int, value: Any) -> None:
+        if self._kind == "text":
+            text = value.encode("utf-8", "surrogatepass")
+            value = self._ranks.setdefault(text, len(self._ranks))
+        self._rows.append(row)
+        self._values.append(float(value))
+
+    def write(self, directory: Path, name: str) -> None:
+        values = np.asarray(self._values, dtype=np.float64)
+        if self._kind == "text":
+            texts = sorted(self._ranks)
+            ranks = np.empty(len(texts), dtype=np.int32)
+            for rank, text in enumerate(texts):
+                ranks[self._ranks[text]] = rank
+            values = ranks[values.astype(np.int32)].astype(np.float64)
+            ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+            np.save(directory / f"{name}-ends.npy", ends)
+            (directory / f"{name}-texts.bin").write_bytes(b"".join(texts))
+        np.save(directory / f"{name}-rows.npy", np.asarray(self._rows, dtype=np.int32))
+        np.save(directory / f"{name}-values.npy", values)
+
+
+class _Texts(Sequence[bytes]):
+    """The sorted texts of a column, read where they lie."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._ends = np.load(directory / f"{name}-ends.npy", mmap_mode="r", allow_pickle=False)
+        path = directory / f"{name}-texts.bin"
+        self._bytes = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, rank: Any) -> Any:
+        start = self._ends[rank - 1] if rank else 0
+        return self._bytes[start : self._ends[rank]].tobytes()
+
+
+class _Opened:
+    def __init__(self, directory: Path, name: str, kind: str) -> None:
+        self.rows: NDArray[np.int32] = np.load(directory / f"{name}-rows.npy", mmap_mode="r", allow_pickle=False)
+        self._values = np.load(directory / f"{name}-values.npy", mmap_mode="r", allow_pickle=False)
+        self._texts = _Texts(directory, name) if kind == "text" else None
+
+    def select(self, operator: str, values: Sequence[Any]) -> NDArray[np.int32]:
+        """Rows with a value that satisfies the comparison."""
+        low, high = -np.inf, np.inf
+        if operator == "$in":
+            wanted = [rank for value in values for rank in self._equal(value)]
+            return np.asarray(self.rows[np.isin(self._values, wanted)])
+        bound = values[0]
+        if self._texts is not None:
+            # Ranks: texts below the bound are those before its place, from the left or from the right of equals.
+            text = bound.encode("utf-8", "surrogatepass")
+            place = (bisect_right if operator in ("$gt", "$lte") else bisect_left)(self._texts, text)
+            if operator in ("$gt", "$gte"):
+                low = place
+            else:
+                high = place - 1
+        elif operator == "$gt":
+            low = np.nextafter(float(bound), np.inf)
+        elif operator == "$gte":
+            low = float(bound)
+        elif operator == "$lt":
+            high = np.nextafter(float(bound), -np.inf)
+        else:
+            high = float(bound)
+        return np.asarray(self.rows[(self._values >= low) & (self._values <= high)])
+
+    def _equal(self, value: Any) -> list[float]:
+        if self._texts is None:
+            return [float(value)]
+        text = value.encode("utf-8", "surrogatepass")
+        rank = bisect_left(self._texts, text)
+        return [float(rank)] if rank < len(self._texts) and self._texts[rank] == text else []

@@ -1,0 +1,51 @@
+"""Names of backbones and what builds them, with fresh weights or published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0
+from model.backbones.resnet import resnet18, resnet34, resnet50
+from model.backbones.small_conv import small_conv, tiny_conv
+from model.backbones.timm_models import PREFIX, TimmBackbone, require_timm_model
+from model.errors import ConfigError
+
+BACKBONES: dict[str, Callable[[], nn.Module]] = {
+    "tiny-conv": tiny_conv,
+    "small-conv": small_conv,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    EFFICIENTNET: EfficientNetLite0,
+}
+
+
+def build_backbone(name: str) -> nn.Module:
+    """A backbone with fresh weights: (n, 3, size, size) normalised pixels to (n, `.feature_length`).
+
+    Raises: ConfigError, which lists the names there are; ModuleNotFoundError, where its extra is not installed.
+    """
+    require_backbone(name)
+    return TimmBackbone(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else BACKBONES[name]()
+
+
+def pretrained_backbone(name: str) -> nn.Module:
+    """A backbone with the weights that it is published with; it has an `image_size`, the side that it was trained on.
+
+    Raises: ConfigError, if none are; ModuleNotFoundError, where its extra is not installed.
+    """
+    if name.startswith(PREFIX):
+        return TimmBackbone(name.removeprefix(PREFIX), pretrained=True)
+    if name == EFFICIENTNET:
+        return EfficientNetLite0(pretrained=True)
+    raise ConfigError(f"backbone '{name}' does not come with weights; {EFFICIENTNET} and {PREFIX}NAME do")
+
+
+def require_backbone(name: str) -> None:
+    """Raises: ConfigError, which lists the names there are, for another one."""
+    if name.startswith(PREFIX):
+        require_timm_model(name.removeprefix(PREFIX))
+    elif name not in BACKBONES:
+        raise ConfigError(f"there is no backbone '{name}'; available: {', '.join(BACKBONES)}, {PREFIX}NAME")

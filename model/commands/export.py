@@ -1,0 +1,66 @@
+"""`eigenlens export`: a finished training run to an encoder artifact."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from model.commands.train import choose_device
+from model.export.export import export
+from model.images.pixel_cache import cache_pixels
+from model.images.sources import open_source
+from model.runtime.sessions import PRECISIONS
+from model.training.run import Run
+
+EPILOG = """example:
+  eigenlens export runs/fashion --out encoders/fashion
+
+Estimates the spectrum on the training images, orders the coordinates by eigenvalue (Rayleigh-Ritz) and writes
+safetensors and ONNX. Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EPILOG
+    parser.add_argument("run_directory", metavar="RUN", type=Path, help="directory of a finished run")
+    parser.add_argument("--out", metavar="ENCODER", type=Path, required=True, help="directory to publish")
+    parser.add_argument(
+        "--diffusion-time",
+        type=_time,
+        metavar="T",
+        help="scale coordinate j by its eigenvalue to the power of T: the larger, the more the leading ones count "
+        "(default: the run's own)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="in which it is run; bfloat16 needs OpenVINO: see what it costs by `eigenlens bench runtime` first",
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export; progress on standard error. Raises: EigenlensError."""
+    finished = Run(args.run_directory)
+    source = open_source(finished.images)
+    cache = cache_pixels(source, side=finished.config.cached_side, directory=finished.cache)
+    device = choose_device(args.device)
+    published = export(
+        finished, cache.pixels, args.out, device=device, diffusion_time=args.diffusion_time, precision=args.precision
+    )
+    top = ", ".join(f"{x:.3f}" for x in published.properties["eigenvalues"][:8])
+    print(f"encoder {published.id}: {published.properties['code_length']} coordinates, eigenvalues {top}, ...")
+    print(f"next: eigenlens build --encoder {args.out} --images SOURCE --gallery GALLERY", file=sys.stderr)
+    return 0
+
+
+def _time(text: str) -> float:
+    try:
+        time = float(text)
+    except ValueError:
+        time = -1.0
+    if not 0 <= time <= 100:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 100")
+    return time

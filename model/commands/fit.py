@@ -1,0 +1,293 @@
+"""`eigenlens fit`: images to an encoder, a frozen pretrained backbone with a head in closed form."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import artifact
+from model.backbones.efficientnet import EFFICIENTNET
+from model.commands.train import choose_device
+from model.config import AugmentationConfig
+from model.errors import ConfigError, ImageError
+from model.export.feature_extractor import PIXELS, Pixels
+from model.heads.features import Sampled, ViewFeatures, cache_features, power_normalise
+from model.heads.fine_tune import fine_tuned_backbone
+from model.heads.fit import Head, HeadSettings, choose_settings, fit_head, held_out, neighbour_graph
+from model.heads.frozen import BackboneChoice, open_backbone, told_of
+from model.heads.hidden import Hidden, train_hidden
+from model.heads.positives import Positives
+from model.heads.publish import publish_head
+from model.images.sources import Source, open_source
+from model.pairs.neighbours import IMAGES_PER_NEIGHBOUR
+from model.runtime.encoder import Encoder
+from model.runtime.sessions import PRECISIONS
+
+EPILOG = """examples:
+  eigenlens fit --images ~/Pictures --out encoders/mine
+  eigenlens fit --images shop.tar.gz --positives neighbours --out encoders/shop
+  eigenlens fit --images shop.tar.gz --positives neighbours --labels --out encoders/shop
+  eigenlens fit --images ~/Pictures --backbone timm:convnext_tiny.fb_in22k --out encoders/mine
+  eigenlens fit --images ~/Pictures --fine-tune 500 --out encoders/mine
+  eigenlens fit --images ~/Pictures --backbone dino.onnx --backbone-pixels imagenet --out encoders/mine
+
+The backbone is EfficientNet-Lite0 (extra `pretrained`), a timm model by its name (extra `timm`), or an ONNX file whose
+only input is an image. Its features of the images and of views of them are computed once, in --work; a fit is then a
+matter of seconds, and an interrupted call carries on when it is repeated. Positives say what the codes keep:
+views the very thing, neighbours its kind, both some of each. Ridge and diffusion time are chosen on photographs that
+are held out, by how well a view finds its photograph or, with --labels, by the names of the class folders.
+Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
+
+# "The same thing" keeps its colours: a view shifts the light, but not the hue.
+AUGMENTATION = AugmentationConfig(
+    crop_area_min=0.3, brightness=0.3, contrast=0.3, saturation=0.2, hue=0.02, grayscale=0.0
+)
+# Nothing but labels can tell the quality of neighbours: what clothing's training photographs were searched best with,
+# each fifth of them by a head that was fitted to the others.
+OF_KIND = HeadSettings("neighbours", neighbours=50, ridge=1.0, diffusion_time=1.5)
+_CODE_LENGTH = 256
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "--images", metavar="SOURCE", action="append", required=True, help="images to fit to; may be given repeatedly"
+    )
+    parser.add_argument("--out", metavar="ENCODER", type=Path, required=True, help="directory to publish")
+    parser.add_argument(
+        "--positives",
+        choices=("views", "neighbours", "both"),
+        default="views",
+        help="what belongs together: views of an image (the same thing), near images (the same kind) or both "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--backbone",
+        metavar="NAME",
+        default=EFFICIENTNET,
+        help=f"{EFFICIENTNET}, timm:NAME or FILE.onnx (default: %(default)s)",
+    )
+    onnx = parser.add_argument_group("of a backbone FILE.onnx, where it does not say so itself")
+    onnx.add_argument(
+        "--backbone-pixels",
+        type=_pixels,
+        metavar="SCALE",
+        help="how it wants its pixels: imagenet (mean and deviation of ImageNet, the default), unit (0..1), signed "
+        "(-1..1), raw (0..255), or MEAN/STD of red, green and blue in 0..1, as .48,.46,.41/.27,.26,.28",
+    )
+    onnx.add_argument("--backbone-size", type=_count, metavar="N", help="side of its input in pixels (default: 224)")
+    onnx.add_argument("--backbone-output", metavar="TENSOR", help="what holds the features (default: its only output)")
+    parser.add_argument(
+        "--work", metavar="DIR", type=Path, help="where features are kept (default: ENCODER.work beside the encoder)"
+    )
+    parser.add_argument(
+        "--max-images",
+        type=_count,
+        default=10_000,
+        metavar="N",
+        help="images taken of each source, evenly, at most (default: 10000)",
+    )
+    parser.add_argument(
+        "--code-length", type=_count, metavar="N", help="coordinates (default: 256, or as many as there are features)"
+    )
+    parser.add_argument("--views", type=_count, default=4, metavar="N", help="views of each image (default: 4)")
+    parser.add_argument(
+        "--neighbours",
+        type=_count,
+        metavar="N",
+        help="near images of each (default: 50, at most one in fifty; with `both` 20; or chosen)",
+    )
+    parser.add_argument("--ridge", type=_number, metavar="X", help="share of the mean variance added to C (chosen)")
+    parser.add_argument("--diffusion-time", type=_number, metavar="T", help="power of the eigenvalues (chosen)")
+    parser.add_argument(
+        "--fine-tune",
+        type=_count,
+        metavar="STEPS",
+        help="train the whole backbone on views of the images first, 64 images a step (default: it stays frozen)",
+    )
+    parser.add_argument("--device", default="auto", help="of --fine-tune: cpu, cuda, ... (default: cuda if any)")
+    parser.add_argument(
+        "--head",
+        choices=("linear", "mlp"),
+        default="linear",
+        help="linear in the features, in closed form; mlp: a hidden layer beside them too, trained with the objective "
+        "before the same step, no better where images are few (default: %(default)s)",
+    )
+    parser.add_argument("--hidden-length", type=_count, default=512, metavar="N", help="of that layer (default: 512)")
+    parser.add_argument("--head-steps", type=_count, default=200, metavar="N", help="of its training (default: 200)")
+    parser.add_argument(
+        "--labels", action="store_true", help="choose the settings by the class folders; codes are fitted without them"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="in which it is run; bfloat16 needs OpenVINO: see what it costs by `eigenlens bench runtime` first",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the views (default: 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit; progress on standard error. Raises: EigenlensError."""
+    if args.out.exists():
+        raise artifact.ArtifactExistsError(f"{args.out} already exists and is not overwritten: choose another --out")
+    sources = [Sampled(open_source(spec), args.max_images) for spec in args.images]
+    work = args.work or args.out.with_name(f"{args.out.name}.work")
+    choice = BackboneChoice(args.backbone, args.backbone_pixels, args.backbone_size, args.backbone_output)
+    backbone = _backbone(choice, sources, args, work)
+    print(f"backbone {args.backbone}: {told_of(backbone)}", file=sys.stderr)
+    code_length = args.code_length or min(_CODE_LENGTH, backbone.code_length)
+    if code_length > backbone.code_length:
+        raise ConfigError(f"--code-length is at most {backbone.code_length}, the number of features")
+    views = 0 if args.positives == "neighbours" else args.views
+    found = [
+        cache_features(source, backbone, views=views, augmentation=AUGMENTATION, seed=args.seed, directory=work)
+        for source in sources
+    ]
+    _tell_skipped(found)
+    features = power_normalise(np.concatenate([one.values for one in found]))
+    labels = [label for one in found for label in one.labels] if args.labels else None
+    settings, head = _fit(features, labels, args, code_length=code_length)
+    published = publish_head(
+        head,
+        args.out,
+        backbone=backbone,
+        properties={
+            "diffusion_time": settings.diffusion_time,
+            "precision": args.precision,
+            "images": ", ".join(args.images),
+            "training_images": len(features),
+            "training": asdict(settings)
+            | {"head": args.head, "views": views, "augmentation": AUGMENTATION.model_dump(mode="json")}
+            | ({"hidden_length": args.hidden_length, "head_steps": args.head_steps} if args.head == "mlp" else {}),
+        },
+        pixels=_some_squares(sources[0], backbone),
+    )
+    top = ", ".join(f"{x:.3f}" for x in head.eigenvalues[:8].tolist())
+    print(f"encoder {published.id}: {code_length} coordinates from {len(features)} images, eigenvalues {top}, ...")
+    print(f"next: eigenlens build --encoder {args.out} --images SOURCE --gallery GALLERY", file=sys.stderr)
+    return 0
+
+
+def _backbone(choice: BackboneChoice, sources: Sequence[Source], args: argparse.Namespace, work: Path) -> Encoder:
+    if not args.fine_tune:
+        return open_backbone(choice, work)
+    return fine_tuned_backbone(
+        choice,
+        sources,
+        steps=args.fine_tune,
+        augmentation=AUGMENTATION,
+        seed=args.seed,
+        device=choose_device(args.device),
+        work=work,
+    )
+
+
+def _fit(
+    features: NDArray[np.float32], labels: list[str] | None, args: argparse.Namespace, *, code_length: int
+) -> tuple[HeadSettings, Head]:
+    if args.head == "linear":
+        settings = settle(features, args.positives, labels=labels, given=args)
+        return settings, fit_head(features, settings, code_length=code_length)
+
+    def trained(part: NDArray[np.float32], settings: HeadSettings) -> Hidden:
+        graph = neighbour_graph(part, settings)
+        return train_hidden(
+            part,
+            positives=settings.positives,
+            graph=graph,
+            width=args.hidden_length,
+            steps=args.head_steps,
+            seed=args.seed,
+        )
+
+    def without_held_out(settings: HeadSettings) -> Hidden:
+        return trained(np.delete(features, held_out(len(features)), axis=0), settings)
+
+    settings = settle(features, args.positives, labels=labels, given=args, hidden=without_held_out)
+    return settings, fit_head(features, settings, code_length=code_length, hidden=trained(features, settings))
+
+
+def settle(
+    features: NDArray[np.float32],
+    positives: Positives,
+    *,
+    labels: list[str] | None,
+    given: argparse.Namespace,
+    hidden: Callable[[HeadSettings], Hidden] = lambda _: Hidden(),
+) -> HeadSettings:
+    """The settings: what was given, and for the rest what held-out photographs are found best with.
+
+    Args:
+        hidden: trains a head's layers without those photographs, if there is anything to choose.
+    """
+    fixed = {
+        name: value for name in ("neighbours", "ridge", "diffusion_time") if (value := getattr(given, name)) is not None
+    }
+    base = HeadSettings(positives)
+    if positives == "neighbours":
+        enough = max(1, len(features) // IMAGES_PER_NEIGHBOUR)
+        base = replace(OF_KIND, neighbours=min(OF_KIND.neighbours, enough))
+    base = replace(base, **fixed)
+    if {"ridge", "diffusion_time"} <= fixed.keys() or (positives == "neighbours" and labels is None):
+        return base
+    chosen, quality = choose_settings(features, base, fixed=fixed.keys(), labels=labels, hidden=hidden(base))
+    print(
+        f"chosen: ridge {chosen.ridge:g}, diffusion time {chosen.diffusion_time:g}, "
+        f"{'' if positives == 'views' else f'{chosen.neighbours} neighbours, '}quality {quality:.3f}",
+        file=sys.stderr,
+    )
+    return chosen
+
+
+def _some_squares(source: Source, backbone: Encoder) -> NDArray[np.uint8]:
+    loaded = (image.load(backbone.image_size) for image in source)
+    return np.stack(list(islice((square for square in loaded if not isinstance(square, ImageError)), 4)))
+
+
+def _tell_skipped(found: list[ViewFeatures]) -> None:
+    skipped = [item for one in found for item in one.skipped]
+    if skipped:
+        print(f"{len(skipped)} images cannot be used and are skipped:", file=sys.stderr)
+        for id, reason in skipped[:20]:
+            print(f"  {id}: {reason}", file=sys.stderr)
+        if len(skipped) > 20:
+            print(f"  ... and {len(skipped) - 20} more", file=sys.stderr)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65536:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to 65536")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1e6:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1000000")
+    return number
+
+
+def _pixels(text: str) -> Pixels:
+    if text in PIXELS:
+        return PIXELS[text]
+    try:
+        mean, std = (tuple(float(x) for x in part.split(",")) for part in text.split("/"))
+    except ValueError:
+        mean = std = ()
+    if not len(mean) == len(std) == 3 or min(std) <= 0:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is none of {', '.join(PIXELS)} and no MEAN/STD as .5,.5,.5/.2,.2,.2"
+        )
+    return Pixels((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))

@@ -1,0 +1,121 @@
+"""`eigenlens train`: images to a training run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from model.config import load_config
+from model.errors import ConfigError, TrainingError
+from model.export.summary import SUMMARY, summarise
+from model.images.pixel_cache import PixelCache, cache_pixels
+from model.images.sources import open_source
+from model.training.distributed import barrier, is_one_of_several, leave, process_group, rank
+from model.training.loop import train
+from model.training.run import Run
+
+EPILOG = """examples:
+  eigenlens train --images fashion-mnist:train --config fashion-demo --out runs/fashion
+  eigenlens train --images ~/Pictures --out runs/mine --set steps=4000 --set image_size=96
+  eigenlens train --images ~/Pictures --out runs/mine --set objective.name=neural-eigenmap
+  eigenlens train --images ~/Pictures --out runs/mine --set backbone=resnet50 --init resnet50.pth --set image_size=224
+  eigenlens train --out runs/mine --resume
+  torchrun --nproc-per-node 4 -m eigenlens train --images ~/Pictures --out runs/mine
+
+SOURCE is a folder of images, a tar or tar.gz of one, or fashion-mnist. Next: eigenlens export RUN --out ENCODER"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EPILOG
+    parser.add_argument("--images", metavar="SOURCE", help="images to train on (needed unless --resume)")
+    parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="directory of the run")
+    parser.add_argument("--config", metavar="FILE", help="a TOML file or the name of a preset; defaults otherwise")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting of the configuration"
+    )
+    parser.add_argument(
+        "--init",
+        metavar="FILE",
+        help="start the backbone from a checkpoint, .pth or .safetensors (torchvision's and timm's ResNets fit "
+        "backbone=resnet18, 34 or 50; an earlier run's network.safetensors its own backbone), or from `pretrained`, "
+        "the weights that efficientnet-lite0 and timm:NAME come with",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; progress on standard error. One of several processes ends here. Raises: EigenlensError."""
+    _train(args)
+    if is_one_of_several():
+        leave(0)
+    return 0
+
+
+def _train(args: argparse.Namespace) -> None:
+    with process_group(choose_device(args.device)) as device:
+        if rank() > 0:
+            barrier()  # the first process makes the run and decodes the images
+            training_run = Run(args.out)
+            if training_run.finished:
+                return
+            train(training_run, _pixels(training_run).pixels, device=device)
+            return
+        training_run = _open(args)
+        if training_run.finished and (training_run.path / SUMMARY).exists():
+            print(f"the run at {args.out} is finished already", file=sys.stderr)
+            barrier()
+            return
+        cache = _pixels(training_run)
+        _tell_skipped(cache, training_run)
+        barrier()
+        if not training_run.finished:
+            train(training_run, cache.pixels, device=device)
+    summarise(training_run, cache.pixels, device=device)
+    print(f"trained on {len(cache.pixels)} images; next: eigenlens export {args.out} --out ENCODER", file=sys.stderr)
+
+
+def _pixels(training_run: Run) -> PixelCache:
+    source = open_source(training_run.images)
+    return cache_pixels(source, side=training_run.config.cached_side, directory=training_run.cache)
+
+
+def _tell_skipped(cache: PixelCache, training_run: Run) -> None:
+    total = len(cache.pixels) + len(cache.skipped)
+    if cache.skipped:
+        print(f"{len(cache.skipped)} of {total} images cannot be used and are skipped:", file=sys.stderr)
+        for id, reason in cache.skipped[:20]:
+            print(f"  {id}: {reason}", file=sys.stderr)
+        if len(cache.skipped) > 20:
+            print(f"  ... all are listed in {training_run.cache / 'pixels.json'}", file=sys.stderr)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device to compute on. Raises: ConfigError, if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"there is no device '{name}' here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _open(args: argparse.Namespace) -> Run:
+    if args.resume:
+        if args.config or args.set or args.init:
+            raise TrainingError(
+                "--resume continues with the run's own configuration and weights; leave --config, --set and --init out"
+            )
+        return Run(args.out)
+    if args.images is None:
+        raise TrainingError("give the images to train on with --images SOURCE, or --resume a run")
+    source = open_source(args.images)
+    overrides = [*args.set, f"init={json.dumps(args.init)}"] if args.init else args.set
+    return Run.start(args.out, images=source.name, config=load_config(args.config, overrides))

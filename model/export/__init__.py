@@ -1,0 +1,1 @@
+"""From a finished training run to an encoder that is served."""

@@ -1,0 +1,114 @@
+"""What a finished run found: its spectrum with intervals, and how well a view finds its image by length of the code.
+
+RUN/
+  summary.json  the numbers
+  summary.png   their picture, where matplotlib is installed
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+import artifact
+from model.export.export import code_network, estimate_spectrum, set_codes
+from model.network import normalise_pixels
+from model.pairs.sampler import PairSampler, stream
+from model.training.run import Run
+
+SUMMARY, PICTURE = "summary.json", "summary.png"
+# Enough for a picture; export takes all images.
+_IMAGES = 4096
+_SEARCHED = 1024
+_BATCH = 256
+
+
+def summarise(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> None:
+    """Write the numbers and the picture of a finished run beside its metrics, from a sample of its images.
+
+    Codes are those that export would publish, estimated on the sample: after the Rayleigh-Ritz step.
+    """
+    _, network = run.load_network()
+    config = run.config
+    spectrum_settings = config.spectrum.model_copy(update={"max_images": min(config.spectrum.max_images, _IMAGES)})
+    config = config.model_copy(update={"spectrum": spectrum_settings, "neighbours": 0})
+    coder = code_network(network, config).to(device).eval()
+    spectrum = estimate_spectrum(coder, pixels, config, device=device)
+    set_codes(coder, spectrum, diffusion_time=config.spectrum.diffusion_time)
+    pairs = PairSampler(pixels, config, device=device)
+    rows = np.random.default_rng(config.seed).permutation(len(pixels))[:_SEARCHED]
+    images, views = [], []
+    with torch.inference_mode():
+        for number, start in enumerate(range(0, len(rows), _BATCH)):
+            batch = np.sort(rows[start : start + _BATCH])
+            whole = torch.from_numpy(np.array(pixels[batch])).to(device)
+            images.append(coder(normalise_pixels(whole, size=config.image_size)).cpu())
+            view, _ = pairs.draw(batch, generator=stream(config.seed, "summary", number))
+            views.append(coder(view).cpu())
+    told = {
+        "eigenvalues": spectrum.told(coder.code.out_features),
+        "a_view_finds_its_image": quality_by_length(torch.cat(images), torch.cat(views)),
+        "images": min(len(pixels), _IMAGES),
+        "searched": len(rows),
+    }
+    artifact.write_atomic(run.path / SUMMARY, json.dumps(told, indent=1).encode())
+    try:
+        artifact.write_atomic(run.path / PICTURE, draw(told))
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("matplotlib"):
+            raise
+        print(f"{run.path / SUMMARY} has the numbers; a picture needs pip install 'eigenlens[bench]'", file=sys.stderr)
+
+
+def quality_by_length(images: torch.Tensor, views: torch.Tensor) -> list[dict[str, float]]:
+    """How often the code of a view has that of its image as its nearest, and the mean of one over its rank.
+
+    Args:
+        images, views: codes, (n, code_length); view i is of image i.
+    """
+    found, length = [], 2
+    while True:
+        length = min(length, images.shape[1])
+        cosines = F.normalize(views[:, :length], dim=1) @ F.normalize(images[:, :length], dim=1).T
+        ranks = (cosines > cosines.diagonal()[:, None]).sum(1) + 1
+        first, reciprocal = ((ranks == 1).double().mean(), ranks.double().reciprocal().mean())
+        found.append({"length": length, "first": round(float(first), 4), "mrr": round(float(reciprocal), 4)})
+        if length == images.shape[1]:
+            return found
+        length *= 2
+
+
+def draw(told: Mapping[str, Any]) -> bytes:
+    """The picture as PNG. Raises: ModuleNotFoundError, where matplotlib is not installed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    values = np.array([entry["value"] for entry in told["eigenvalues"]])
+    margins = np.array([entry["margin_95"] or 0.0 for entry in told["eigenvalues"]])
+    coordinates = np.arange(1, len(values) + 1)
+    left.fill_between(coordinates, values - margins, values + margins, alpha=0.3, linewidth=0)
+    left.plot(coordinates, values)
+    left.set(title="spectrum", xlabel="coordinate", ylabel="eigenvalue and its 95 % interval", ylim=(None, 1.02))
+    quality: Sequence[Mapping[str, float]] = told["a_view_finds_its_image"]
+    lengths = [entry["length"] for entry in quality]
+    for key, label, marker in (("first", "found first", "o"), ("mrr", "mean reciprocal rank", "s")):
+        right.plot(lengths, [entry[key] for entry in quality], marker=marker, label=label)
+    right.set_xscale("log", base=2)
+    right.set_xticks(lengths, labels=[str(length) for length in lengths])
+    title = f"a view finds its image among {told['searched']}"
+    right.set(title=title, xlabel="coordinates searched with", ylabel="share of views", ylim=(0, 1.02))
+    right.legend()
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110, metadata={"Software": None})
+    return picture.getvalue()

@@ -1,0 +1,1 @@
+"""The closed-form Rayleigh-Ritz step: moments, eigenvalues, lengths."""

@@ -1,0 +1,158 @@
+"""The shapes of requests and answers about images, as the OpenAPI document tells them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from service.gallery.ingest import Outcome
+from service.gallery.store import ImageRecord
+
+
+def _check_id(id: str) -> str:
+    if not id or len(id) > 1024 or re.search(r"[\x00-\x1f\x7f]", id):
+        raise ValueError("an id has 1 to 1024 characters and no control characters")
+    if id.endswith(("/content", "/thumbnail")) or any(part in ("", ".", "..") for part in id.split("/")):
+        raise ValueError(
+            "an id is a path without empty parts, `.` and `..` that does not end in /content or /thumbnail"
+        )
+    try:
+        id.encode()
+    except UnicodeEncodeError:
+        raise ValueError("an id is text that UTF-8 can hold") from None
+    return id
+
+
+_MAX_METADATA_BYTES = 64 * 1024
+_MAX_FIELDS = 100
+_MAX_DEPTH = 16
+
+
+def _check_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, RecursionError):  # they would be stored, and then fail every answer that tells them
+        raise ValueError("metadata are JSON of finite numbers and text that UTF-8 can hold") from None
+    if _depth(metadata) > _MAX_DEPTH:
+        raise ValueError(f"metadata are nested at most {_MAX_DEPTH} deep")
+    if len(metadata) > _MAX_FIELDS or size > _MAX_METADATA_BYTES:
+        raise ValueError(f"metadata have at most {_MAX_FIELDS} fields and {_MAX_METADATA_BYTES} bytes")
+    return metadata
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
+
+
+ImageId = Annotated[str, AfterValidator(_check_id)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
+
+
+class ImageReference(BaseModel):
+    """An image of the gallery, and where to look at it."""
+
+    id: str
+    media_type: str
+    width: int
+    height: int
+    sha256: str
+    content: str = Field(description="address of its bytes")
+    thumbnail: str = Field(description="address of a picture of at most 192 pixels a side")
+
+    @classmethod
+    def of(cls, record: ImageRecord) -> ImageReference:
+        """From a record. The addresses name the content, so they may be cached for ever."""
+        base, version = f"/v1/images/{quote(record.id)}", f"?v={record.sha256[:16]}"
+        return ImageReference(
+            id=record.id,
+            media_type=record.media_type,
+            width=record.width,
+            height=record.height,
+            sha256=record.sha256,
+            content=f"{base}/content{version}",
+            thumbnail=f"{base}/thumbnail{version}",
+        )
+
+
+class ImageAnswer(ImageReference):
+    """One image of the gallery."""
+
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(cls, record: ImageRecord) -> ImageAnswer:
+        """From a record."""
+        return cls(**ImageReference.of(record).model_dump(), metadata=record.metadata)
+
+
+class AddItem(BaseModel):
+    """One image to add."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: ImageId
+    image: str = Field(description="the image, base64")
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class AddBody(BaseModel):
+    """Images to add."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    images: list[AddItem] = Field(min_length=1, max_length=1000)
+
+
+class AddedAnswer(BaseModel):
+    """What became of one image that is in the gallery now."""
+
+    id: str
+    status: Literal["added", "replaced", "unchanged"]
+
+
+class FailedAnswer(BaseModel):
+    """An image that could not be used."""
+
+    id: str = Field(description="that it would have had")
+    reason: str
+
+
+class AddAnswer(BaseModel):
+    """What became of images that were sent: those that are in the gallery now and those that failed, in their order."""
+
+    images: list[AddedAnswer]
+    failed: list[FailedAnswer]
+    added: int
+    replaced: int
+    unchanged: int
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome]) -> AddAnswer:
+        """From outcomes."""
+        return cls(
+            images=[AddedAnswer(id=o.id, status=o.status) for o in outcomes if o.status != "failed"],
+            failed=[FailedAnswer(id=o.id, reason=o.reason or "") for o in outcomes if o.status == "failed"],
+            added=sum(o.status == "added" for o in outcomes),
+            replaced=sum(o.status == "replaced" for o in outcomes),
+            unchanged=sum(o.status == "unchanged" for o in outcomes),
+        )
+
+
+class MetadataBody(BaseModel):
+    """A change of metadata."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    metadata: Metadata
+
+
+def merged(present: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Metadata after a change: what is given is set, what is null is removed. Raises: ValueError, if too large."""
+    result = {**present, **change}
+    return _check_metadata({name: value for name, value in result.items() if value is not None})

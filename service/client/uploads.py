@@ -1,0 +1,85 @@
+"""Folders of image files as calls that add them: what id each file gets, and how many go into one request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.client.calls import ApiError, Call, add, read
+from service.client.types import Added
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+_BATCH_FILES = 32
+_BATCH_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image file of a folder, with the id and the metadata that it gets."""
+
+    path: Path
+    id: str
+    metadata: Mapping[str, Any]
+
+
+def uploads_of(folder: Path, *, prefix: str = "", metadata: Mapping[str, Any] | None = None) -> list[Upload]:
+    """The image files below a folder, or one file, in the order of their paths; hidden ones are left out.
+
+    An id is the path below the folder after `prefix`; the top folder below it is the label, as in `eigenlens build`.
+    """
+    if not folder.is_dir():
+        return [Upload(folder, prefix + folder.name, metadata or {})]
+    found = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.suffix.lower() in EXTENSIONS and not any(part.startswith(".") for part in parts) and path.is_file():
+            label = {"label": parts[0]} if len(parts) > 1 else {}
+            found.append(Upload(path, prefix + "/".join(parts), {**label, **(metadata or {})}))
+    return found
+
+
+def batches_of(uploads: Sequence[Upload]) -> Iterator[list[Upload]]:
+    """Uploads that go into one request each."""
+    batch: list[Upload] = []
+    size = 0
+    for upload in uploads:
+        bytes_ = upload.path.stat().st_size if upload.path.exists() else 0
+        if batch and (len(batch) >= _BATCH_FILES or size + bytes_ > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(upload)
+        size += bytes_
+    if batch:
+        yield batch
+
+
+def add_uploads(uploads: Sequence[Upload]) -> Call:
+    """The call that adds these. Raises: ServiceError, if a file cannot be read."""
+    return add({upload.id: read(upload.path) for upload in uploads}, [upload.metadata for upload in uploads])
+
+
+def smaller(uploads: list[Upload], error: ApiError) -> list[list[Upload]] | None:
+    """What to send instead of too large a request, or the one upload that is too large alone; None for other errors."""
+    if error.status != 413:
+        return None
+    middle = (len(uploads) + 1) // 2
+    return [half for half in (uploads[:middle], uploads[middle:]) if half]
+
+
+def failed(upload: Upload, error: ApiError) -> Added:
+    """What became of an upload that was refused alone."""
+    reason = str(error.problem.get("detail", error))
+    return merged([]) | {"failed": [{"id": upload.id, "reason": reason}]}
+
+
+def merged(answers: Sequence[Added]) -> Added:
+    """What became of the images of several requests."""
+    return {
+        "images": [image for answer in answers for image in answer["images"]],
+        "failed": [image for answer in answers for image in answer["failed"]],
+        "added": sum(answer["added"] for answer in answers),
+        "replaced": sum(answer["replaced"] for answer in answers),
+        "unchanged": sum(answer["unchanged"] for answer in answers),
+    }

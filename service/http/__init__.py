@@ -1,0 +1,1 @@
+"""The HTTP application: routes, middleware, bodies, problems, the API document."""

@@ -1,0 +1,1 @@
+"""ASGI middleware: access, limits, request ids."""

@@ -1,0 +1,125 @@
+"""The OpenAPI document: what routes cannot say themselves about bodies, problems, keys and examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute, APIRouter
+from pydantic.json_schema import models_json_schema
+
+from service.api.embeddings import OpenAIError
+from service.api.examples import ANSWERS, BODIES
+from service.api.images import AddBody
+from service.api.problems import Problem
+from service.api.search import BatchBody, SearchBody
+from service.http import openai
+from service.http.middleware.access import scope_of
+from service.http.problems import TABLE
+
+_REF = "#/components/schemas/{model}"
+# Named in documents that routes write by hand.
+_MODELS = (Problem, OpenAIError, SearchBody, BatchBody, AddBody)
+_KEYS = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
+}
+_OPEN = ("/healthz", "/readyz")
+_EVERYWHERE = (429, 500, 503)
+_WITH_BODY = (400, 408, 413, 415, 422)
+_RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer"}}}
+
+
+def documented(*names: str) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: the problems of its own, by their names in the table."""
+    statuses: dict[int | str, list[str]] = {}
+    for _, status, name in TABLE:
+        if name in names:
+            statuses.setdefault(status, []).append(name)
+    return {status: _problem(int(status), found) for status, found in statuses.items()}
+
+
+def install(app: FastAPI, routers: Sequence[APIRouter], *, search_needs_key: bool) -> None:
+    """Make `app.openapi()` the whole document of these routers."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app, routers, search_needs_key=search_needs_key)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI, routers: Sequence[APIRouter], *, search_needs_key: bool) -> dict[str, Any]:
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    _, extra = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REF)
+    schemas.update(extra["$defs"])
+    components["securitySchemes"] = _KEYS
+    for path, method, operation in _operations(routers, document):
+        needed = scope_of(method, path)
+        keyed = needed is not None and (search_needs_key or needed != "search")
+        _complete(path, method, operation, keyed=keyed)
+    return document
+
+
+def _operations(routers: Sequence[APIRouter], document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for route in (route for router in routers for route in router.routes):
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                yield route.path_format, method, document["paths"][route.path_format][method.lower()]
+
+
+def _complete(path: str, method: str, operation: dict[str, Any], *, keyed: bool) -> None:
+    """Add the problems that any such call can meet, the keys that it takes, and its examples."""
+    responses = operation["responses"]
+    statuses = [] if path == "/healthz" else [503, 500] if path in _OPEN else list(_EVERYWHERE)
+    if "requestBody" in operation:
+        statuses += _WITH_BODY
+    elif operation.get("parameters"):
+        statuses.append(422)
+    if keyed:
+        statuses += (401, 403)
+        operation["security"] = [{name: []} for name in _KEYS]
+    for status in statuses:
+        if str(status) not in responses or (status == 422 and "HTTPValidationError" in str(responses["422"])):
+            responses[str(status)] = _problem(status, [])
+    if openai.speaks(path):
+        operation["responses"] = {
+            str(openai.status_of(int(status))): _openai_error(int(status)) if int(status) >= 400 else found
+            for status, found in responses.items()
+        }
+    _exemplify(method, path, operation)
+
+
+def _exemplify(method: str, path: str, operation: dict[str, Any]) -> None:
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if body is not None:
+        body["example"] = BODIES[method, path]
+    for status, found in operation["responses"].items():
+        answer = found.get("content", {}).get("application/json")
+        if int(status) < 300 and answer is not None:
+            answer["example"] = ANSWERS[method, path]
+
+
+def _problem(status: int, names: list[str]) -> dict[str, Any]:
+    said = ", ".join(names) or ", ".join(name for _, found, name in TABLE if found == status)
+    described = f"{HTTPStatus(status).phrase}: {said}" if said else HTTPStatus(status).phrase
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return _response(status, described, content)
+
+
+def _openai_error(status: int) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
+    return _response(status, HTTPStatus(openai.status_of(status)).phrase, content)
+
+
+def _response(status: int, description: str, content: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"description": description, "content": content}
+    return found | ({"headers": _RETRY_AFTER} if status in (429, 503) else {})

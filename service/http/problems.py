@@ -1,0 +1,160 @@
+"""Errors as RFC 9457 problems: one table from error types to statuses, and nothing leaves as anything else."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from artifact import ArtifactError, EigenlensError
+from index import errors as index_errors
+from model import errors as model_errors
+from service import errors
+from service.http import openai
+
+# Error type, status, name of the problem. The nearest class in an error's ancestry counts.
+TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
+    (index_errors.PrefixLengthError, 422, "prefix-length-not-built"),
+    (index_errors.RerankLengthError, 422, "rerank-length"),
+    (index_errors.ResultCountError, 422, "result-count"),
+    (index_errors.CodesError, 422, "code-shape"),
+    (index_errors.IndexKindError, 422, "index-kind"),
+    (index_errors.EffortError, 422, "effort"),
+    (index_errors.FilterError, 422, "filter"),
+    (index_errors.TargetError, 422, "target"),
+    (index_errors.SearchError, 500, "search-failed"),
+    (model_errors.NotAnImageError, 415, "not-an-image"),
+    (model_errors.ImageTooLargeError, 413, "too-many-pixels"),
+    (model_errors.ImageError, 422, "damaged-image"),
+    (model_errors.ModelError, 500, "encoder-failed"),
+    (errors.ContentTypeError, 415, "content-type"),
+    (errors.BodyTooLargeError, 413, "too-many-bytes"),
+    (errors.UploadTimeoutError, 408, "upload-timeout"),
+    (errors.InputError, 422, "input"),
+    (errors.RequestError, 422, "request"),
+    (errors.ModelNotFoundError, 404, "model-not-found"),
+    (errors.ImageNotFoundError, 404, "image-not-found"),
+    (errors.ImageContentGoneError, 410, "image-content-gone"),
+    (errors.JobNotFoundError, 404, "job-not-found"),
+    (errors.JobRunningError, 409, "job-running"),
+    (errors.JobEndedError, 409, "job-ended"),
+    (errors.GenerationNotFoundError, 404, "generation-not-found"),
+    (errors.EigenfunctionNotFoundError, 404, "eigenfunction-not-found"),
+    (errors.GenerationInUseError, 409, "generation-in-use"),
+    (errors.EncoderNotFoundError, 404, "encoder-not-found"),
+    (errors.FolderError, 422, "folder"),
+    (errors.BackupNotFoundError, 404, "backup-not-found"),
+    (errors.BackupExistsError, 409, "backup-exists"),
+    (errors.BackupError, 422, "backup-damaged"),
+    (errors.ImageChangedError, 409, "image-changed"),
+    (errors.GalleryBusyError, 409, "gallery-busy"),
+    (errors.KeyMissingError, 401, "key-missing"),
+    (errors.KeyScopeError, 403, "key-scope"),
+    (errors.OverloadedError, 429, "overloaded"),
+    (errors.RateLimitError, 429, "rate-limited"),
+    (errors.DeadlineError, 429, "deadline"),
+    (errors.NotReadyError, 503, "not-ready"),
+    (errors.ServiceError, 500, "service-failed"),
+    (ArtifactError, 500, "artifact-damaged"),
+)
+_BY_TYPE = {error: (status, name) for error, status, name in TABLE}
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}}
+
+FORESEEN = (EigenlensError, ValidationError, HTTPException, ClientDisconnect)
+
+
+class ProblemResponse(JSONResponse):
+    """An application/problem+json answer."""
+
+    media_type = "application/problem+json"
+
+    def render(self, content: Any) -> bytes:
+        """In ASCII: what a client sent may be repeated in it, and not all of that is text that UTF-8 can hold."""
+        return json.dumps(content).encode()
+
+
+def status_of(error: EigenlensError) -> tuple[int, str]:
+    """Status and problem name of an error."""
+    return next((_BY_TYPE[cls] for cls in type(error).__mro__ if cls in _BY_TYPE), (500, "unforeseen"))
+
+
+def explain(error: EigenlensError | ValidationError, *, request: Request) -> dict[str, Any]:
+    """The body of the problem that an error is, for this request or for one part of it."""
+    if isinstance(error, ValidationError):
+        return _invalid(request, error.errors())
+    status, name = status_of(error)
+    more: dict[str, Any] = {}
+    if isinstance(error, index_errors.PrefixLengthError):
+        more = {"available": error.available}
+    if isinstance(error, errors.InputError):
+        more = {"parameters": [{"name": error.parameter, "reason": str(error)}]}
+    return problem(status, name, str(error), request=request, **more)
+
+
+def problem(status: int, name: str, detail: str, *, request: Request, **more: Any) -> dict[str, Any]:
+    """The body of a problem; `more` are members of its own, such as the lengths that there are."""
+    return {
+        "type": f"/problems/{name}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+        "request_id": request.scope.get("request_id"),
+        **more,
+    }
+
+
+def answer(found: dict[str, Any]) -> JSONResponse:
+    """The answer to a request that is a problem: in OpenAI's shape where clients of that interface ask."""
+    status = found["status"]
+    headers = _HEADERS.get(status)
+    if openai.speaks(found["instance"]):
+        return openai.ErrorResponse(openai.error(found), status_code=openai.status_of(status), headers=headers)
+    return ProblemResponse(found, status_code=status, headers=headers)
+
+
+def response_to(error: Exception, request: Request) -> JSONResponse:
+    """The answer to a request that ended in an error."""
+    if isinstance(error, EigenlensError | ValidationError):
+        explained = answer(explain(error, request=request))
+        if isinstance(error, errors.RateLimitError):
+            explained.headers["Retry-After"] = str(error.retry_after_s)
+        return explained
+    if isinstance(error, RequestValidationError):
+        return answer(_invalid(request, error.errors()))
+    if isinstance(error, HTTPException):
+        name = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        found = answer(problem(error.status_code, name, str(error.detail), request=request))
+        found.headers.update(error.headers or {})
+        return found
+    if isinstance(error, ClientDisconnect):
+        return answer(problem(400, "client-gone", "the client left before its request was complete", request=request))
+    return answer(problem(500, "unforeseen", "the service failed; its log has the reason", request=request))
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application as a problem."""
+
+    async def respond(request: Request, error: Exception) -> JSONResponse:
+        return response_to(error, request)
+
+    for kind in (*FORESEEN, RequestValidationError, Exception):
+        app.add_exception_handler(kind, respond)
+
+
+def _invalid(request: Request, found: Any) -> dict[str, Any]:
+    parameters = [{"name": _name(e["loc"]), "reason": str(e["msg"])} for e in found]
+    detail = "; ".join(f"{p['name']}: {p['reason']}" for p in parameters)
+    return problem(422, "parameters", detail, request=request, parameters=parameters)
+
+
+def _name(location: tuple[Any, ...]) -> str:
+    named = [str(part) for part in location if part not in ("query", "body", "path", "header")]
+    return ".".join(named) or "body"

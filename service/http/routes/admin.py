@@ -1,0 +1,102 @@
+"""Administration: rebuilds, folders to take in, generations and the switch between them. All need the admin key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter, Response
+
+from index.faiss_engine.generation import choose_lengths
+from index.faiss_engine.kinds import choose_indexes
+from service.api.admin import GenerationAnswer, ImportBody, RebuildBody, StatsAnswer
+from service.errors import EncoderNotFoundError, FolderError, GenerationInUseError
+from service.http.openapi import documented
+from service.http.state import CurrentState, State
+from service.http.stats import stats_of
+from service.jobs.store import Job
+
+router = APIRouter(prefix="/v1/admin", tags=["admin"])
+
+
+@router.post("/rebuild", status_code=202, responses=documented("job-running", "encoder-not-found"))
+def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = None) -> Job:
+    """Build the next generation in the background; searches are answered from the present one until the switch."""
+    asked = body or RebuildBody()
+    present = state.searcher.snapshot.generation
+    if asked.encoder is None:  # what cannot be built is refused now and not in the job
+        lengths = choose_lengths(present.code_length, asked.lengths or present.lengths)
+        kinds = {int(length): kind for length, kind in asked.kinds.items()}
+        choose_indexes(len(present), lengths=lengths, kinds=kinds)
+    elif not (state.gallery.encoder_path(asked.encoder) / "manifest.json").is_file():
+        known = ", ".join(sorted(path.name for path in state.gallery.encoders.iterdir()))
+        raise EncoderNotFoundError(f"the gallery has no encoder '{asked.encoder}'; it has {known}")
+    return started(state, response, "rebuild", asked.model_dump())
+
+
+@router.post("/import", status_code=202, responses=documented("job-running"))
+def import_folder(state: CurrentState, response: Response, body: ImportBody) -> Job:
+    """Take in the images of a folder of the server, below its `import_root`. They are found as they come.
+
+    The files stay where they are; ids are their paths below the folder. What cannot be used is told in the job's
+    `result`. Images that are there with the same content are left as they are, so it can be said again.
+    """
+    root = state.settings.import_root
+    if root is None:
+        raise FolderError("no folder of this server may be taken in; its setting import_root names none")
+    folder = _below(root, body.folder)
+    options = {"folder": str(folder), "root": str(root.resolve()), "rebuild": body.rebuild}
+    return started(state, response, "import", options)
+
+
+@router.get("/generations")
+def list_generations(state: CurrentState) -> list[GenerationAnswer]:
+    """The generations that are kept, newest first."""
+    served = state.searcher.snapshot.number
+    return [
+        GenerationAnswer.of(number, found, served=number == served)
+        for number, found in reversed(list(state.gallery.manifests()))
+    ]
+
+
+@router.post("/generations/{number}/activate", responses=documented("generation-not-found"))
+def activate_generation(number: int, state: CurrentState) -> GenerationAnswer:
+    """Serve a generation that is kept. Images that were added or removed since it was built stay so."""
+    state.gallery.switch(number)
+    state.searcher.load()
+    snapshot = state.searcher.snapshot
+    return GenerationAnswer.of(snapshot.number, snapshot.generation.artifact, served=True)
+
+
+@router.delete(
+    "/generations/{number}", status_code=204, responses=documented("generation-not-found", "generation-in-use")
+)
+def delete_generation(number: int, state: CurrentState) -> None:
+    """Remove a generation that is not served, and the codes that only it needed."""
+    if number == state.searcher.snapshot.number:
+        raise GenerationInUseError(f"generation {number} is served; activate another one first")
+    state.gallery.remove_generation(number)
+
+
+@router.get("/stats")
+def stats(state: CurrentState) -> StatsAnswer:
+    """How large the gallery is, in images and in bytes, and what is going on."""
+    return stats_of(state)
+
+
+def started(state: State, response: Response, kind: str, options: dict[str, object]) -> Job:
+    """Start a job and say where to follow it."""
+    job = state.runner.start(kind, options)
+    response.headers["Location"] = f"/v1/admin/jobs/{job.id}"
+    return job
+
+
+def _below(root: Path, folder: str) -> Path:
+    """A folder below the root, wherever `..` and symbolic links lead. Raises: FolderError."""
+    try:
+        path = (root / folder).resolve()
+        found = path.is_relative_to(root.resolve()) and path.is_dir()
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte, links in a circle
+        found = False
+    if not found:
+        raise FolderError(f"there is no folder {folder!r} below the server's import_root")
+    return path

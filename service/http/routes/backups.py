@@ -1,0 +1,123 @@
+"""Backups of the gallery while it is served: sent to the client, or kept beside it, and restored."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from anyio import CancelScope, to_thread
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from service.api.admin import BackupAnswer, BackupBody, BackupName, RestoreBody
+from service.errors import BackupExistsError, BackupNotFoundError
+from service.gallery.backup import Archive, snapshot, write_archive
+from service.gallery.layout import Gallery
+from service.http.openapi import documented
+from service.http.routes.admin import started
+from service.http.state import CurrentState
+from service.jobs.store import Job
+
+router = APIRouter(prefix="/v1/admin", tags=["admin"])
+
+_TAR: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "a tar archive",
+        "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+class ArchiveResponse(StreamingResponse):
+    """Sends an archive; what it is made from is removed at the end, also when the client leaves."""
+
+    def __init__(self, archive: Archive, stack: ExitStack, *, name: str) -> None:
+        headers = {"Content-Length": str(len(archive)), "Content-Disposition": f'attachment; filename="{name}"'}
+        super().__init__(_pieces(archive), media_type="application/x-tar", headers=headers)
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(self._stack.close)
+
+
+@router.get("/backup", response_class=StreamingResponse, responses=_TAR | documented("gallery-busy"))
+async def backup(
+    state: CurrentState,
+    files: Annotated[bool, Query(description="take the bytes of images that lie in folders along")] = False,
+) -> ArchiveResponse:
+    """One archive of the gallery as it is at this moment, while searches and changes go on.
+
+    It holds the images and what is known of them, and the served generation with its codes and its encoder; no keys.
+    """
+    stack = ExitStack()
+    found = await to_thread.run_sync(lambda: stack.enter_context(snapshot(state.gallery, files=files)))
+    return ArchiveResponse(Archive(found), stack, name=_new_name())
+
+
+@router.get("/backups")
+def list_backups(state: CurrentState) -> list[BackupAnswer]:
+    """The archives that lie beside the gallery, newest first."""
+    found = [BackupAnswer.of(path) for path in _folder(state.gallery).glob("[!.]*.tar")]
+    return sorted(found, key=lambda answer: (answer.created, answer.name), reverse=True)
+
+
+@router.post("/backups", status_code=201, responses=documented("gallery-busy", "backup-exists"))
+def create_backup(state: CurrentState, response: Response, body: BackupBody | None = None) -> BackupAnswer:
+    """Write an archive beside the gallery, in its folder `backups`, whole or not at all."""
+    asked = body or BackupBody()
+    name = asked.name or _new_name()
+    path = _folder(state.gallery) / name
+    with snapshot(state.gallery, files=asked.files) as found:
+        try:
+            write_archive(Archive(found), path)
+        except FileExistsError:
+            raise BackupExistsError(f"there is a backup '{name}' already; choose another name") from None
+    response.headers["Location"] = "/v1/admin/backups"
+    return BackupAnswer.of(path)
+
+
+@router.delete("/backups/{name}", status_code=204, responses=documented("backup-not-found"))
+def delete_backup(name: BackupName, state: CurrentState) -> None:
+    """Remove an archive that lies beside the gallery."""
+    _existing(state.gallery, name).unlink(missing_ok=True)
+
+
+@router.post("/restore", status_code=202, responses=documented("job-running", "backup-not-found"))
+def restore(state: CurrentState, response: Response, body: RestoreBody) -> Job:
+    """Make the gallery's images those of a backup that lies beside it, in one step, while searches go on.
+
+    What is the same stays as it is. The backup has to be made with the encoder that is served.
+    """
+    path = _existing(state.gallery, body.backup)
+    return started(state, response, "restore", {"backup": str(path), "rebuild": body.rebuild})
+
+
+async def _pieces(archive: Archive) -> AsyncIterator[bytes]:
+    pieces = iter(archive)
+    while (piece := await to_thread.run_sync(next, pieces, None)) is not None:
+        yield piece
+
+
+def _folder(gallery: Gallery) -> Path:
+    folder = gallery.root / "backups"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _existing(gallery: Gallery, name: str) -> Path:
+    path = _folder(gallery) / name
+    if not path.is_file():
+        raise BackupNotFoundError(f"there is no backup '{name}'; see GET /v1/admin/backups")
+    return path
+
+
+def _new_name() -> str:
+    return f"gallery-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.tar"

@@ -1,0 +1,88 @@
+"""Several searches in one request; each has its own answer or its own problem."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+
+from artifact import EigenlensError
+from service.api.search import MAX_SEARCHES, BatchAnswer, BatchBody, SearchParameters
+from service.errors import ContentTypeError
+from service.http import problems
+from service.http.bodies import FILE, body_of, files_of, media_type_of, parameters_of, read_json
+from service.http.parameters import documented_in_form, documented_in_query, from_json, from_text, given_by, named
+from service.http.routes.search import answer_search, query_of
+from service.http.state import CurrentState, State, Timing
+from service.search.pipeline import Query
+
+router = APIRouter(prefix="/v1", tags=["search"])
+
+# Of one request at a time; the others keep their share of the queue.
+_AT_ONCE = 8
+_MAX_FIELDS = 40
+_FILES = {"type": "array", "items": FILE, "minItems": 1, "maxItems": MAX_SEARCHES}
+_BODY = body_of(
+    {"application/json": {"$ref": "#/components/schemas/BatchBody"}}, **documented_in_form() | {"image": _FILES}
+) | {"parameters": parameters_of(documented_in_query())}
+
+
+@router.post("/search/batch", response_model=BatchAnswer, openapi_extra=_BODY)
+async def search_batch(request: Request, state: CurrentState) -> Response:
+    """Several searches. Parameters of the query string, of the form or beside `searches` hold for all of them.
+
+    What cannot be answered fails alone: `answers` has, in their order, an answer or a problem for each search.
+    """
+    timing = Timing()
+    with timing.stage("total"):
+        shared, searches = await _read(request)
+        free = asyncio.Semaphore(_AT_ONCE)
+
+        async def answer(given: Mapping[str, Any] | bytes) -> tuple[bool, bytes]:
+            async with free:
+                return await _answer(request, state, shared, given)
+
+        answers = await asyncio.gather(*map(answer, searches))
+    failed = sum(not good for good, _ in answers)
+    told = json.dumps({"failed": failed, "timing_ms": timing.stages}).encode()
+    body = b'{"answers":[' + b",".join(item for _, item in answers) + b"]," + told[1:]
+    return Response(body, media_type="application/json", headers={"Server-Timing": timing.header})
+
+
+async def _read(request: Request) -> tuple[dict[str, Any], Sequence[Mapping[str, Any] | bytes]]:
+    """Parameters for all and, for each search, its own or its image. Raises: RequestError; ValidationError."""
+    media_type = media_type_of(request)
+    shared = given_by(from_text(request.query_params.multi_items()))
+    if media_type == "multipart/form-data":
+        async with request.form(max_files=MAX_SEARCHES, max_fields=_MAX_FIELDS) as form:
+            images = [await file.read() for file in files_of(form)]
+            fields = from_text((name, value) for name, value in form.multi_items() if name != "image")
+        return {**shared, **given_by(fields)}, images
+    if media_type == "application/json":
+        given = named(await read_json(request))
+        searches = BatchBody.model_validate(given, strict=True).searches
+        return {**shared, **{name: value for name, value in given.items() if name != "searches"}}, searches
+    raise ContentTypeError(
+        "searches are taken as multipart/form-data with files `image`, or application/json with `searches`, "
+        f"not '{media_type or 'nothing'}'"
+    )
+
+
+async def _answer(
+    request: Request, state: State, shared: Mapping[str, Any], given: Mapping[str, Any] | bytes
+) -> tuple[bool, bytes]:
+    """Whether it could be answered, and a BatchItemAnswer as JSON."""
+    try:
+        if isinstance(given, bytes):
+            query = Query(SearchParameters.model_validate(shared), image=given)
+        else:
+            query = query_of(from_json(given, shared))
+        answer = await answer_search(state, query, receive=request.receive)
+    except (EigenlensError, ValidationError) as error:
+        problem = problems.explain(error, request=request)
+        return False, json.dumps({"status": problem["status"], "problem": problem}).encode()
+    return True, b'{"status":200,"answer":' + answer.body + b"}"

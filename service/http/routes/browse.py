@@ -1,0 +1,56 @@
+"""Looking around in a gallery: its images page by page, or a few picked at random."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from service.api.images import ImageAnswer
+from service.gallery.store import ImageRecord
+from service.http.state import CurrentState, State
+
+router = APIRouter(prefix="/v1/images", tags=["images"])
+
+_MOST = 200
+
+
+class ImagesAnswer(BaseModel):
+    """Some images of the gallery."""
+
+    images: list[ImageAnswer]
+    next: str | None = Field(None, description="what to give as `after` for the next page; none on the last")
+
+
+@router.get("")
+def browse(
+    state: CurrentState,
+    limit: Annotated[int, Query(ge=1, le=_MOST, description="images to answer at most")] = 50,
+    after: Annotated[str | None, Query(max_length=1024, description="id after which to go on")] = None,
+    prefix: Annotated[str, Query(max_length=1024, description="only ids that begin so")] = "",
+    sample: Annotated[
+        int | None, Query(ge=0, le=2**31, description="a few at random instead of a page; which ones, by this number")
+    ] = None,
+) -> ImagesAnswer:
+    """The images of the gallery in the order of their ids, or a sample of them."""
+    if sample is not None:
+        return ImagesAnswer(images=[ImageAnswer.of(record) for record in _sample(state, limit, sample)])
+    records = state.gallery.store.page(limit + 1, after=after, prefix=prefix)
+    more = len(records) > limit
+    return ImagesAnswer(
+        images=[ImageAnswer.of(record) for record in records[:limit]], next=records[limit - 1].id if more else None
+    )
+
+
+def _sample(state: State, count: int, seed: int) -> list[ImageRecord]:
+    """Images of the generation that is served, one of each of `count` stretches of it: neighbours are alike."""
+    keys = state.searcher.snapshot.generation.keys
+    count = min(count, len(keys))
+    edges = np.linspace(0, len(keys), count + 1).astype(np.int64)
+    random = np.random.default_rng(seed)
+    rows = random.permutation(random.integers(edges[:-1], edges[1:]))
+    chosen = keys[rows].tolist()
+    records = state.gallery.store.records(chosen)
+    return [records[key] for key in chosen if key in records]

@@ -1,0 +1,125 @@
+"""Eigenfunctions: what each coordinate of a code looks like in the gallery, and where a query falls."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from index.codes.artifact import unit_prefix
+from index.codes.eigenfunctions import Eigenfunctions
+from service.api.images import ImageAnswer
+from service.errors import EigenfunctionNotFoundError
+from service.http.openapi import documented
+from service.http.state import CurrentState, State
+from service.search.manager import Snapshot
+
+router = APIRouter(prefix="/v1/eigenfunctions", tags=["eigenfunctions"])
+
+_BINS = 48
+_SHOWN = 8
+
+
+class SpectrumAnswer(BaseModel):
+    """All coordinates at a glance. Values are those of codes scaled to unit norm."""
+
+    generation: int
+    eigenvalues: list[float]
+    low: list[float] = Field(description="by coordinate: the value below which 5 % of the images lie")
+    median: list[float]
+    high: list[float] = Field(description="by coordinate: the value below which 95 % of the images lie")
+
+
+class PlacedAnswer(ImageAnswer):
+    """An image and its value."""
+
+    value: float
+
+
+class HistogramAnswer(BaseModel):
+    """How a coordinate's values are spread over the gallery."""
+
+    low: float = Field(description="the smallest value")
+    high: float = Field(description="the largest value")
+    shares: list[float] = Field(description="share of the images in equal intervals from low to high")
+
+
+class WhereAnswer(BaseModel):
+    """Where a query falls."""
+
+    value: float
+    share_below: float = Field(description="share of the images with a smaller value, 0 to 1")
+
+
+class EigenfunctionAnswer(BaseModel):
+    """One coordinate."""
+
+    coordinate: int = Field(description="counted from 1")
+    eigenvalue: float
+    generation: int
+    top: list[PlacedAnswer] = Field(description="images with the largest values, the largest first")
+    middle: list[PlacedAnswer] = Field(description="images nearest to the median")
+    bottom: list[PlacedAnswer] = Field(description="images with the smallest values, the smallest first")
+    histogram: HistogramAnswer
+    query: WhereAnswer | None = Field(None, description="where the value that was sent falls")
+
+
+@router.get("")
+def spectrum(state: CurrentState) -> SpectrumAnswer:
+    """The eigenvalue of every coordinate, and between which values the images of the gallery lie."""
+    snapshot = state.searcher.snapshot
+    low, median, high = _of(snapshot).shares(0.05, 0.5, 0.95).T.tolist()
+    eigenvalues = [float(value) for value in snapshot.encoder.eigenvalues]
+    return SpectrumAnswer(generation=snapshot.number, eigenvalues=eigenvalues, low=low, median=median, high=high)
+
+
+@router.get("/{coordinate}", response_model_exclude_none=True, responses=documented("eigenfunction-not-found"))
+def eigenfunction(
+    coordinate: int,
+    state: CurrentState,
+    value: Annotated[
+        float | None, Query(allow_inf_nan=False, description="of a query's code, scaled to unit norm, here")
+    ] = None,
+) -> EigenfunctionAnswer:
+    """One coordinate, counted from 1: its eigenvalue, the images at its ends and its middle, where a query falls."""
+    snapshot = state.searcher.snapshot
+    functions = _of(snapshot)
+    if not 1 <= coordinate <= len(functions):
+        raise EigenfunctionNotFoundError(f"there is no coordinate {coordinate}; there are 1 to {len(functions)}")
+    found = functions[coordinate - 1]
+    images = {place: _images(state, snapshot, rows, coordinate) for place, rows in found.rows.items()}
+    return EigenfunctionAnswer(
+        coordinate=coordinate,
+        eigenvalue=float(snapshot.encoder.eigenvalues[coordinate - 1]),
+        generation=snapshot.number,
+        histogram=HistogramAnswer(
+            low=float(found.quantiles[0]),
+            high=float(found.quantiles[-1]),
+            shares=[round(float(share), 6) for share in found.histogram(_BINS)],
+        ),
+        query=None if value is None else WhereAnswer(value=value, share_below=found.share_below(value)),
+        **images,
+    )
+
+
+def _of(snapshot: Snapshot) -> Eigenfunctions:
+    found = snapshot.generation.eigenfunctions
+    if found is None:
+        raise EigenfunctionNotFoundError(
+            f"generation {snapshot.number} was built before eigenfunctions were kept; rebuild the gallery to see them"
+        )
+    return found
+
+
+def _images(
+    state: State, snapshot: Snapshot, rows: np.ndarray[tuple[int], np.dtype[np.int64]], coordinate: int
+) -> list[PlacedAnswer]:
+    """The first few of these rows whose image is still there, with their values."""
+    codes = snapshot.generation.codes
+    keys = codes.keys[rows].tolist()
+    records = state.gallery.store.records(keys)
+    values = unit_prefix(codes.codes[rows], codes.code_length)[:, coordinate - 1]
+    there = [(records[key], float(value)) for key, value in zip(keys, values, strict=True) if key in records]
+    return [PlacedAnswer(**ImageAnswer.of(record).model_dump(), value=value) for record, value in there[:_SHOWN]]

@@ -1,0 +1,99 @@
+"""OpenAI's embeddings interface: images in as data URIs, codes or prefixes of them out."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+import numpy as np
+from fastapi import APIRouter, Request
+from numpy.typing import NDArray
+
+from index.codes.artifact import unit_prefix
+from model.errors import ImageError
+from service.api.embeddings import (
+    MODEL,
+    EmbeddingAnswer,
+    EmbeddingsAnswer,
+    EmbeddingsBody,
+    ModelAnswer,
+    ModelsAnswer,
+)
+from service.errors import BodyTooLargeError, InputError, ModelNotFoundError, NotReadyError
+from service.http.bodies import decode_base64
+from service.http.openapi import documented
+from service.http.state import CurrentState
+from service.search.manager import Snapshot
+from service.search.pipeline import Query
+
+router = APIRouter(tags=["embeddings"])
+
+# Of one request at a time; the others keep their share of the queue.
+_AT_ONCE = 16
+
+
+@router.post("/v1/embeddings", responses=documented("model-not-found"))
+@router.post("/embeddings", include_in_schema=False)
+async def embeddings(request: Request, body: EmbeddingsBody, state: CurrentState) -> EmbeddingsAnswer:
+    """Codes of images, or prefixes of them, of unit length. Works with OpenAI's client libraries."""
+    snapshot = state.searcher.snapshot
+    _require(snapshot, body.model)
+    length = body.dimensions or snapshot.encoder.code_length
+    if length > snapshot.encoder.code_length:
+        raise InputError(f"dimensions is {length}; a code has {snapshot.encoder.code_length}", parameter="dimensions")
+    given = [body.input] if isinstance(body.input, str) else body.input
+    limit = state.settings.max_image_bytes
+    images = [decode_base64(uri, name="input") for uri in given]
+    for place, image in enumerate(images):
+        if len(image) > limit:
+            raise BodyTooLargeError(f"input {place} has {len(image)} bytes; at most {limit} are taken")
+    free = asyncio.Semaphore(_AT_ONCE)
+
+    async def encode(place: int, image: bytes) -> NDArray[np.float32]:
+        async with free:
+            try:
+                return (await state.batcher.run(Query(None, image=image), receive=request.receive)).code
+            except ImageError as error:
+                raise InputError(f"input {place}: {error}", parameter="input") from error
+
+    codes = await asyncio.gather(*(encode(place, image) for place, image in enumerate(images)))
+    if state.searcher.snapshot.encoder is not snapshot.encoder:
+        raise NotReadyError("another encoder is served since a moment ago; try again")
+    return EmbeddingsAnswer(
+        data=[
+            EmbeddingAnswer.of(place, code, encoding_format=body.encoding_format)
+            for place, code in enumerate(unit_prefix(np.stack(codes), length))
+        ],
+        model=body.model,
+    )
+
+
+@router.get("/v1/models")
+async def list_models(state: CurrentState) -> ModelsAnswer:
+    """The encoder that is served, with the prefix lengths of its codes that can be searched."""
+    return ModelsAnswer(data=[_model(state.searcher.snapshot, MODEL)])
+
+
+@router.get("/v1/models/{model}", responses=documented("model-not-found"))
+async def get_model(model: str, state: CurrentState) -> ModelAnswer:
+    """One model."""
+    snapshot = state.searcher.snapshot
+    _require(snapshot, model)
+    return _model(snapshot, model)
+
+
+def _require(snapshot: Snapshot, model: str) -> None:
+    known = (MODEL, snapshot.encoder.id)
+    if model not in known:
+        raise ModelNotFoundError(f"there is no model '{model}'; there are {', '.join(known)}")
+
+
+def _model(snapshot: Snapshot, id: str) -> ModelAnswer:
+    encoder = snapshot.encoder
+    return ModelAnswer(
+        id=id,
+        created=int(datetime.fromisoformat(encoder.artifact.created).timestamp()),
+        encoder=encoder.id,
+        dimensions=encoder.code_length,
+        matryoshka_dimensions=list(snapshot.generation.lengths),
+    )

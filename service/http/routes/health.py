@@ -1,0 +1,44 @@
+"""Probes and metrics: is the process alive, can it answer searches, what has it done. They need no key."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service.http.state import CurrentState, State, state_of
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+@router.get("/livez", include_in_schema=False)
+async def healthz() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> dict[str, str | int]:
+    """The encoder is warm and a generation is loaded; also during a rebuild. 503 otherwise."""
+    snapshot = state_of(request).searcher.snapshot
+    return {"status": "ready", "generation": snapshot.number}
+
+
+@router.get("/metrics", include_in_schema=False)
+def metrics(state: CurrentState) -> Response:
+    """Metrics, as Prometheus reads them."""
+    state.metrics.depth.set(state.batcher.depth)
+    return Response(state.metrics.text(_figures(state)), media_type=CONTENT_TYPE_LATEST)
+
+
+def _figures(state: State) -> dict[str, float]:
+    snapshot = state.searcher.snapshot
+    running = [job for job in state.jobs.list() if job.finished is None]
+    return {
+        "eigenlens_generation": snapshot.number,
+        "eigenlens_gallery_images": snapshot.count,
+        "eigenlens_delta_images": len(snapshot.delta),
+        "eigenlens_removed_images": snapshot.rows.removed,
+        "eigenlens_jobs_running": len(running),
+        "eigenlens_job_progress_ratio": running[0].done / running[0].total if running and running[0].total else 0.0,
+    }

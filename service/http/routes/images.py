@@ -1,0 +1,173 @@
+"""Images of the gallery: what is known of one, its bytes, its thumbnail; adding, replacing and removing them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.convertors import PathConvertor, register_url_convertor
+
+from model.images.sources import SourceImage
+from service.api.images import AddAnswer, ImageAnswer, MetadataBody, merged
+from service.errors import BodyTooLargeError, ImageChangedError, RequestError
+from service.gallery.ingest import Outcome, take_in
+from service.gallery.store import ImageRecord
+from service.gallery.thumbnails import Thumbnail
+from service.http.bodies import ADD_BODY, FILE, PUT_BODY, read_images, read_one
+from service.http.openapi import documented
+from service.http.state import CurrentState, State
+
+router = APIRouter(prefix="/v1/images", tags=["images"])
+_BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the picture", "content": {"image/*": {"schema": FILE}}},
+    304: {"description": "the picture that the client has is still right"},
+}
+_ADDED: dict[int | str, dict[str, Any]] = {201: {"model": ImageAnswer, "description": "there was none of this id"}}
+_GONE = ("image-content-gone",)
+_DAMAGED = ("not-an-image", "too-many-pixels", "damaged-image")
+
+
+class _ImageId(PathConvertor):
+    """`{id:image}` in a route: a path that is not that of an image's picture, which is only read."""
+
+    regex = PathConvertor.regex + "(?<!/content)(?<!/thumbnail)"
+
+
+register_url_convertor("image", _ImageId())
+
+
+@router.post("", openapi_extra=ADD_BODY)
+async def add_images(
+    request: Request,
+    state: CurrentState,
+    keep_metadata: Annotated[
+        bool, Query(description="leave images that are there with the same content as they are, other metadata or not")
+    ] = False,
+) -> AddAnswer:
+    """Add images, or replace those of the same id. They are durable and found by the next search when this answers.
+
+    An image that cannot be used fails alone: `failed` tells why. `images` are those that are in the gallery now.
+    """
+    given = await read_images(request)
+    outcomes = await state.intake.run(_take_in, state, given, keep_metadata=keep_metadata)
+    return AddAnswer.of(outcomes)
+
+
+@router.get("/{id:path}/content", response_class=Response, responses=_BYTES | documented("image-not-found", *_GONE))
+async def image_content(id: str, request: Request, state: CurrentState) -> Response:
+    """The bytes of an image, as they were given."""
+    record = await state.compute.run(state.gallery.store.record, id)
+    headers = _caching(record, request)
+    if _is_known(headers, request):
+        return Response(status_code=304, headers=headers)
+    data = await state.compute.run(state.gallery.store.content, record.key)
+    return Response(data, media_type=record.media_type, headers=headers)
+
+
+@router.get(
+    "/{id:path}/thumbnail", response_class=Response, responses=_BYTES | documented("image-not-found", *_GONE, *_DAMAGED)
+)
+async def image_thumbnail(id: str, request: Request, state: CurrentState) -> Response:
+    """A picture of at most 192 pixels a side."""
+    record = await state.compute.run(state.gallery.store.record, id)
+    headers = _caching(record, request)
+    if _is_known(headers, request):
+        return Response(status_code=304, headers=headers)
+    found = state.thumbnails.get(record.sha256)
+    if found is None:
+        found = await state.compute.run(_make, state, record)
+    return Response(found.data, media_type=found.media_type, headers=headers)
+
+
+@router.get("/{id:image}", responses=documented("image-not-found"))
+def get_image(id: str, state: CurrentState) -> ImageAnswer:
+    """What the gallery knows of an image."""
+    return ImageAnswer.of(state.gallery.store.record(id))
+
+
+@router.put(
+    "/{id:image}",
+    openapi_extra=PUT_BODY,
+    responses=_ADDED | documented("image-not-found"),
+)
+async def put_image(id: str, request: Request, response: Response, state: CurrentState) -> ImageAnswer:
+    """Add or replace one image, sent as the body itself or as a form's file. 201 where there was none of this id."""
+    given = await read_one(request, id)
+    limit = state.settings.max_image_bytes
+    if len(given.data) > limit:
+        raise BodyTooLargeError(f"the image has {len(given.data)} bytes; at most {limit} are taken")
+    outcome = (await state.intake.run(_take_in, state, [given]))[0]
+    if outcome.status == "failed":
+        await state.compute.run(_refuse, state, given)
+    response.status_code = 201 if outcome.status == "added" else 200
+    return ImageAnswer.of(await state.compute.run(state.gallery.store.record, id))
+
+
+@router.patch("/{id:image}", responses=documented("image-not-found", "image-changed"))
+def change_metadata(id: str, body: MetadataBody, state: CurrentState) -> ImageAnswer:
+    """Change metadata: fields that are given are set, fields that are null are removed (RFC 7396)."""
+    store, snapshot = state.gallery.store, state.searcher.snapshot
+    record = store.record(id)
+    code = state.searcher.code_of(snapshot, record.key)
+    try:
+        metadata = merged(record.metadata, body.metadata)
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    changed = store.replace_metadata(id, metadata, key=record.key, code=code, encoder_id=snapshot.encoder.id)
+    if not changed:
+        raise ImageChangedError(f"image '{id}' was changed at the same time; look at it and try again")
+    state.searcher.sync()
+    return ImageAnswer.of(store.record(id))
+
+
+@router.delete("/{id:image}", status_code=204, responses=documented("image-not-found"))
+def delete_image(id: str, state: CurrentState) -> None:
+    """Remove an image. No search that begins after the answer returns it."""
+    record = state.gallery.store.record(id)
+    state.gallery.store.remove([record.id])
+    state.searcher.sync()
+
+
+def _take_in(state: State, images: list[SourceImage], *, keep_metadata: bool = False) -> list[Outcome]:
+    limit = state.settings.max_image_bytes
+    bounded = [
+        image
+        if len(image.data) <= limit
+        else replace(image, data=b"", problem=f"the image has {len(image.data)} bytes; at most {limit} are taken")
+        for image in images
+    ]
+    encoder = state.searcher.snapshot.encoder
+    outcomes = take_in(
+        state.gallery.store,
+        encoder,
+        bounded,
+        state.decoders,
+        max_pixels=state.settings.max_pixels,
+        keep_metadata=keep_metadata,
+    )
+    state.searcher.sync()
+    return outcomes
+
+
+def _refuse(state: State, image: SourceImage) -> None:
+    """Raise what is wrong with the image as a search would."""
+    found = image.load(state.searcher.snapshot.encoder.image_size, max_pixels=state.settings.max_pixels)
+    raise found if isinstance(found, Exception) else RequestError("the image cannot be used")
+
+
+def _make(state: State, record: ImageRecord) -> Thumbnail:
+    content = state.gallery.store.content(record.key)
+    return state.thumbnails.make(record.sha256, content, max_pixels=state.settings.max_pixels)
+
+
+def _caching(record: ImageRecord, request: Request) -> dict[str, str]:
+    """An address that names its content (?v=) may be kept for ever; any other is checked again by its ETag."""
+    named = request.query_params.get("v") == record.sha256[:16]
+    lifetime = "private, max-age=31536000, immutable" if named else "private, no-cache"
+    return {"ETag": f'"{record.sha256[:32]}"', "Cache-Control": lifetime}
+
+
+def _is_known(headers: dict[str, str], request: Request) -> bool:
+    known = (tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(","))
+    return headers["ETag"] in known

@@ -1,0 +1,79 @@
+"""Jobs: how far they are, as a list, one by one or as a stream of events, and their cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+
+from service.http.openapi import documented
+from service.http.state import CurrentState, State
+from service.jobs.store import Job
+
+router = APIRouter(prefix="/v1/admin/jobs", tags=["admin"])
+
+_LOOK_EVERY_S = 0.2
+_KEEP_ALIVE_S = 15.0
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {"event": {"enum": ["progress", "end"]}, "data": {"type": "string", "description": "a job, as JSON"}},
+}
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "server-sent events: `progress` at each change and `end` at the end, each with the job as data",
+        "content": {"text/event-stream": {"schema": _EVENT}},
+    }
+}
+
+
+@router.get("")
+def list_jobs(state: CurrentState) -> list[Job]:
+    """The last hundred jobs, newest first."""
+    return state.jobs.list()
+
+
+@router.get("/{id}", responses=documented("job-not-found"))
+def get_job(id: str, state: CurrentState) -> Job:
+    """One job and how far it is."""
+    return state.jobs.get(id)
+
+
+@router.get("/{id}/events", response_class=StreamingResponse, responses=_EVENTS | documented("job-not-found"))
+async def job_events(id: str, state: CurrentState) -> StreamingResponse:
+    """How far a job is, told at each change until it ends."""
+    first = await to_thread.run_sync(state.jobs.get, id)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_events(state, first), media_type="text/event-stream", headers=headers)
+
+
+@router.post("/{id}/cancel", status_code=202, responses=documented("job-not-found", "job-ended"))
+def cancel_job(id: str, state: CurrentState) -> Job:
+    """End a job without a result. What it encoded is kept; the gallery stays as it is."""
+    return state.jobs.cancel(id)
+
+
+async def _events(state: State, job: Job) -> AsyncIterator[str]:
+    told, told_at = None, time.monotonic()
+    while True:
+        if job != told:
+            yield _event("end" if job.finished else "progress", job)
+            told, told_at = job, time.monotonic()
+        elif time.monotonic() - told_at > _KEEP_ALIVE_S:
+            yield ": still there\n\n"
+            told_at = time.monotonic()
+        if job.finished:
+            return
+        await asyncio.sleep(_LOOK_EVERY_S)
+        job = await to_thread.run_sync(state.jobs.get, job.id)
+
+
+def _event(name: str, job: Job) -> str:
+    return f"event: {name}\ndata: {json.dumps(asdict(job))}\n\n"

@@ -1,0 +1,153 @@
+"""Search: by an image, by an image of the gallery, or by a code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import lru_cache
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from starlette.datastructures import QueryParams
+
+from service.api.search import (
+    LengthAnswer,
+    LengthsAnswer,
+    MeasuredAnswer,
+    SearchAnswer,
+    SearchBody,
+    SearchParameters,
+)
+from service.errors import BodyTooLargeError, ContentTypeError
+from service.http.bodies import (
+    ITSELF,
+    body_of,
+    decode_base64,
+    files_of,
+    lone_file,
+    media_type_of,
+    parameters_of,
+    read_json,
+)
+from service.http.openapi import documented
+from service.http.parameters import documented_in_form, documented_in_query, from_json, from_text, given_by
+from service.http.state import CurrentState, State, state_of
+from service.search.batching import Receive
+from service.search.pipeline import Answer, Query
+
+router = APIRouter(prefix="/v1", tags=["search"])
+
+_MAX_FIELDS = 40
+_DOCUMENTED = body_of(
+    {"application/json": {"$ref": "#/components/schemas/SearchBody"}, **ITSELF}, **documented_in_form()
+) | {"parameters": parameters_of(documented_in_query())}
+
+
+class _DirectRoute(APIRoute):
+    """A route whose function reads the request and writes the answer itself, which saves more than a search takes.
+
+    Dependencies of its signature are not called: it asks for all that it needs.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function itself."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
+async def search(request: Request) -> Response:
+    """Images most like the one that is sent, best first. Parameters go into the query string or beside the image."""
+    state = state_of(request)
+    state.batcher.check()  # what would be refused is not read first
+    answer = await answer_search(state, await _read(request), receive=request.receive)
+    return Response(answer.body, media_type="application/json", headers={"Server-Timing": answer.header})
+
+
+router.add_api_route(
+    "/search",
+    search,
+    methods=["POST"],
+    route_class_override=_DirectRoute,
+    response_model=SearchAnswer,
+    openapi_extra=_DOCUMENTED,
+    responses=documented("image-not-found"),
+)
+
+
+@router.get("/lengths")
+def lengths(state: CurrentState) -> LengthsAnswer:
+    """The prefix lengths that can be searched, and what each costs."""
+    snapshot = state.searcher.snapshot
+    generation, calibration = snapshot.generation, snapshot.generation.calibration
+    plans = sorted(calibration.measured, key=lambda measured: measured.latency_ms["p50"])
+    alone = {length: calibration.plain(length) for length in generation.lengths}
+    return LengthsAnswer(
+        lengths=[
+            LengthAnswer(
+                length=spec.length,
+                kind=spec.kind,
+                bytes=generation.bytes_of(spec.length),
+                bytes_per_image=round(generation.bytes_of(spec.length) / len(generation), 1),
+                full=spec.length == generation.code_length,
+                max_effort=generation.max_effort(spec.length),
+                alone=None if (found := alone[spec.length]) is None else MeasuredAnswer.of_measured(found),
+            )
+            for spec in generation.specs
+        ],
+        code_length=generation.code_length,
+        count=snapshot.count,
+        pending=len(snapshot.delta),
+        removed=snapshot.rows.removed,
+        generation=snapshot.number,
+        plans=[MeasuredAnswer.of_measured(measured) for measured in plans],
+        filters=generation.attributes.fields,
+        encoder=snapshot.encoder.id,
+        eigenvalues=[float(x) for x in snapshot.encoder.eigenvalues],
+    )
+
+
+async def _read(request: Request) -> Query:
+    """The search that a request asks for. Raises: RequestError; ValidationError."""
+    media_type = media_type_of(request)
+    if media_type.startswith("image/") or media_type == "application/octet-stream":
+        return Query(_parameters(request.scope["query_string"]), image=await request.body())
+    if media_type == "multipart/form-data":
+        lone = lone_file(request.headers["content-type"], await request.body())
+        if lone is not None:
+            return Query(_parameters(request.scope["query_string"]), image=lone)
+        async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
+            upload = await files_of(form)[0].read()
+            fields = [(name, value) for name, value in form.multi_items() if name != "image"]
+        asked = _parameters(request.scope["query_string"])
+        if fields:
+            asked = SearchParameters.model_validate({**given_by(asked), **given_by(from_text(fields))})
+        return Query(asked, image=upload)
+    if media_type == "application/json":
+        shared = given_by(_parameters(request.scope["query_string"]))
+        return query_of(from_json(await read_json(request), shared))
+    raise ContentTypeError(
+        "a search takes multipart/form-data with a file `image`, an image as the body itself (image/...), "
+        f"or application/json, not '{media_type or 'nothing'}'"
+    )
+
+
+@lru_cache(maxsize=256)
+def _parameters(query_string: bytes) -> SearchParameters:
+    """Many searches are asked for in the same way."""
+    return from_text(QueryParams(query_string).multi_items())
+
+
+def query_of(asked: SearchBody) -> Query:
+    """The search that a JSON object asks for. Raises: RequestError."""
+    return Query(asked, image=None if asked.image is None else decode_base64(asked.image), id=asked.id, code=asked.code)
+
+
+async def answer_search(state: State, query: Query, *, receive: Receive | None = None) -> Answer:
+    """Search off the event loop, together with others. Raises: EigenlensError; ClientDisconnect."""
+    if query.image is not None and len(query.image) > state.settings.max_image_bytes:
+        raise BodyTooLargeError(
+            f"the image has {len(query.image)} bytes; at most {state.settings.max_image_bytes} are taken"
+        )
+    if query.asked is not None:
+        query.asked.page.check(max_k=state.settings.max_k)
+    return await state.batcher.run(query, receive=receive)

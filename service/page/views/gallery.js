@@ -1,0 +1,141 @@
+// The gallery: its images; and with a key that is kept for this visit only, adding, deleting, rebuilding, looking after it.
+
+import { startAdding } from "../admin/add.js";
+import { startGenerations } from "../admin/generations.js";
+import { startGlance } from "../admin/glance.js";
+import { startRebuild } from "../admin/rebuild.js";
+import { call, events, hasKey, useKey } from "../api.js";
+import { Cards } from "../cards.js";
+import { find, h, settled } from "../dom.js";
+import { searchFrom } from "../query.js";
+import { change, listen, state } from "../state.js";
+
+const PAGE = 48;
+
+const imagePath = (id) => `/v1/images/${id.split("/").map(encodeURIComponent).join("/")}`;
+
+/** Start; `trouble(message)` shows what went wrong, "" that it is over. */
+export function startGallery(trouble) {
+  let next = null;
+  let parts = [];
+  const prefix = find("browse-prefix");
+  const cards = new Cards(find("browse"), {
+    chosen: (image) => {
+      change({ view: "search" }, { step: true });
+      searchFrom(image, { step: false });
+    },
+    actions: (image) => (hasKey() ? [deleter(image)] : []),
+  });
+
+  async function load(after = null) {
+    const query = new URLSearchParams({ limit: PAGE, prefix: prefix.value, ...(after ? { after } : {}) });
+    try {
+      const answer = await call(`/v1/images?${query}`);
+      next = answer.next ?? null;
+      if (after) cards.append(answer.images);
+      else cards.show(answer.images, { moving: false });
+      find("browse-more").hidden = next === null;
+      find("browse-status").textContent = cards.count ? "" : "There is no such image.";
+      trouble("");
+    } catch (reason) {
+      trouble(reason.message);
+    }
+  }
+
+  /** A button that deletes at the second click. */
+  function deleter(image) {
+    const button = h("button", { type: "button", class: "danger", "aria-label": `Delete ${image.id}` }, "Delete");
+    const calm = () => {
+      button.textContent = "Delete";
+      delete button.dataset.sure;
+    };
+    button.addEventListener("blur", calm);
+    button.addEventListener("click", async () => {
+      if (!button.dataset.sure) {
+        button.dataset.sure = "yes";
+        button.textContent = "Really delete?";
+        return;
+      }
+      button.disabled = true;
+      try {
+        await call(imagePath(image.id), { method: "DELETE" });
+        cards.drop(image.id);
+        find("browse-status").textContent = `${image.id} was deleted.`;
+        prefix.focus();
+        refresh();
+      } catch (reason) {
+        button.disabled = false;
+        calm();
+        find("browse-status").textContent = reason.message;
+      }
+    });
+    return button;
+  }
+
+  /** Read again what the gallery is. */
+  async function refresh() {
+    try {
+      change({ gallery: await call("/v1/lengths") });
+    } catch {
+      // the banner says that the service is gone
+    }
+  }
+
+  events.addEventListener("key", () => cards.forget());
+  prefix.addEventListener("input", settled(() => load(), 200));
+  find("browse-more").addEventListener("click", () => load(next));
+  new IntersectionObserver((entries) => { if (next && entries.some((entry) => entry.isIntersecting)) load(next); }, { rootMargin: "400px" }).observe(find("browse-more"));
+
+  function signedOut(message = "") {
+    const field = h("input", { id: "key", type: "password", autocomplete: "off", required: true });
+    const form = h("form", { class: "inline" }, h("label", { htmlFor: "key" }, "Key:"), field, h("button", { type: "submit" }, "Use this key"), h("p", { class: "bad", id: "key-error", role: "alert" }, message));
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      await signIn(field.value);
+    });
+    find("key-panel").replaceChildren(h("h2", {}, "Change the gallery"), h("p", { class: "quiet" }, "Adding, deleting and rebuilding need a key. The admin key is in the file admin.key of the gallery. The page keeps it until it is closed or loaded again, and nowhere else."), form);
+    find("admin").replaceChildren();
+    for (const part of parts) part.stop();
+    parts = [];
+  }
+
+  async function signIn(key) {
+    try {
+      useKey(key);
+      await call("/v1/admin/generations");
+      signedIn(true);
+    } catch (reason) {
+      if (reason.status === 403) signedIn(false); // a key, but not for everything
+      else {
+        useKey("");
+        signedOut(reason.status === 401 ? "This key is not accepted." : reason.message);
+        find("key").focus();
+      }
+    }
+  }
+
+  function signedIn(whole) {
+    const forget = h("button", { type: "button", class: "plain" }, "Forget the key");
+    forget.addEventListener("click", () => {
+      useKey("");
+      signedOut();
+      load();
+    });
+    find("key-panel").replaceChildren(h("p", { class: "signed", role: "status" }, whole ? "The key is in use." : "The key is in use; it is not for administration.", forget));
+    const place = find("admin");
+    place.replaceChildren();
+    const changed = () => {
+      load();
+      refresh();
+    };
+    parts = whole ? [startGlance(place), startAdding(place, changed), startRebuild(place, changed), startGenerations(place, changed)] : [startAdding(place, changed)];
+    load();
+  }
+
+  signedOut();
+  listen((changed) => {
+    if (changed.has("view") && state.view === "gallery" && state.gallery) load();
+    if (changed.has("gallery")) for (const part of parts) part.show?.();
+  });
+  return { again: () => load() };
+}

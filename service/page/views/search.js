@@ -1,0 +1,133 @@
+// The search: results that follow the slider, the plan in words, time by stage, more at the end of the page.
+
+import { Cards } from "../cards.js";
+import { drawStrip } from "../charts/bars.js";
+import { detailsButton } from "../details.js";
+import { find, h, svg } from "../dom.js";
+import { startFilters } from "../filters.js";
+import { milliseconds, plural } from "../format.js";
+import { lengthControl } from "../length_control.js";
+import { inWords, tradeOff } from "../plan_words.js";
+import { searchFrom } from "../query.js";
+import { latest, search, unitCode } from "../searching.js";
+import { change, listen, remember, state } from "../state.js";
+
+const FIRST = 24;
+const NEXT = 48;
+const WATCHED = new Set(["query", "length", "rerank", "target", "filter", "gallery", "view"]);
+
+/** Start; `trouble(message)` shows what went wrong, "" that it is over. */
+export function startSearch(trouble) {
+  const cards = new Cards(find("results"), { chosen: searchFrom, actions: (image) => [detailsButton(image)] });
+  const control = lengthControl({ label: "Code length:", id: "length", moved: (length) => change({ length }) });
+  find("length-control").append(control.element);
+  const [target, rerank, more] = [find("target"), find("rerank"), find("more")];
+  const filters = startFilters();
+  let shown = null; // what the results were asked with
+
+  target.addEventListener("change", () => change({ target: target.value }));
+  rerank.addEventListener("change", () => change({ rerank: rerank.checked }));
+  more.addEventListener("click", () => extend());
+  new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) extend(); }, { rootMargin: "200px" }).observe(more);
+
+  const run = latest(async () => {
+    const { query, length } = state;
+    if (!query || !state.gallery) return;
+    if (query.encoder && query.encoder !== state.gallery.encoder) {
+      trouble("This link holds a code of another encoder, which says nothing here. Search for the photograph again.");
+      return;
+    }
+    const asked = { length, rerank: state.rerank, target: state.target, filter: state.filter, k: FIRST };
+    find("results").setAttribute("aria-busy", "true");
+    if (!query.code && !query.id) find("status").textContent = "Reading the photograph …";
+    try {
+      const answer = await search(asked, query);
+      if (query !== state.query) return; // another was chosen meanwhile: its search comes next
+      shown = { asked, query, end: answer.results.length < FIRST };
+      trouble("");
+      show(answer);
+      remember();
+    } catch (reason) {
+      if (query !== state.query) return;
+      shown = null;
+      find("status").textContent = "";
+      more.hidden = true;
+      trouble(reason.message);
+    } finally {
+      find("results").removeAttribute("aria-busy");
+    }
+  });
+
+  function show(answer) {
+    cards.show(answer.results);
+    filters.seen(answer.results);
+    const plan = answer.plan;
+    tellCount();
+    find("plan").textContent = inWords(plan, state.gallery);
+    find("numbers").replaceChildren(...tradeOff(plan, state.gallery).map(([name, value, about]) => h("div", {}, h("dt", {}, name), h("dd", {}, h("b", {}, value), h("span", {}, about)))));
+    showTiming(answer.timing_ms);
+    strip(plan);
+  }
+
+  function strip(plan) {
+    const code = unitCode();
+    if (code) drawStrip(find("strip"), code, plan.rerank ?? plan.length);
+    state.used = plan.length;
+  }
+
+  function tellCount() {
+    const [n, end] = [cards.count, shown.end];
+    find("status").textContent = n === 0 ? (Object.keys(state.filter).length ? "No image satisfies the filter." : "There is no other image.") : `The ${plural(n, "most similar image")}${end ? "; there are no more" : ""}`;
+    more.hidden = end;
+  }
+
+  let extending = false;
+  async function extend() {
+    if (extending || !shown || shown.end || more.hidden) return;
+    extending = true;
+    const before = shown;
+    try {
+      const answer = await search({ ...before.asked, k: NEXT, offset: cards.count }, before.query);
+      if (shown !== before) return;
+      const old = cards.count;
+      cards.append(answer.results);
+      shown.end = answer.results.length < NEXT || cards.count === old;
+      tellCount();
+    } catch (reason) {
+      if (shown === before && reason.status === 422) shown.end = true; // as far as pages reach
+      if (shown === before && reason.status === 422) tellCount();
+      else if (shown === before) trouble(reason.message);
+    } finally {
+      extending = false;
+    }
+  }
+
+  listen((changed) => {
+    if (changed.has("gallery") && state.gallery) control.fill(state.gallery);
+    control.set(state.length);
+    target.value = state.target;
+    if (target.value !== state.target) target.value = state.target = "0.99";
+    rerank.checked = state.rerank;
+    find("target-row").hidden = state.length !== "auto";
+    find("rerank-row").hidden = state.length === "auto";
+    rerank.disabled = state.length === state.gallery?.code_length;
+    if (changed.has("filter") || changed.has("gallery")) filters.show();
+    if (state.view === "search" && [...changed].some((name) => WATCHED.has(name))) run();
+  });
+  return { again: run };
+}
+
+function showTiming(stages = {}) {
+  const { total, ...parts } = stages;
+  const whole = total ?? Object.values(parts).reduce((sum, ms) => sum + ms, 0);
+  const pairs = [...Object.entries(parts), ["total", whole]];
+  find("timing").replaceChildren(...pairs.map(([stage, ms], place) => h("div", { class: `stage stage-${place % 5}` }, h("dt", {}, stage), h("dd", {}, milliseconds(ms)))));
+  const bar = svg("svg", { viewBox: "0 0 100 4", preserveAspectRatio: "none", class: "timing-bar", "aria-hidden": "true" });
+  let at = 0;
+  for (const [place, [, ms]] of Object.entries(parts).entries()) {
+    const wide = (100 * ms) / (whole || 1);
+    bar.append(svg("rect", { x: at, y: 0, width: Math.max(0, wide - 0.4), height: 4, class: `stage-${place % 5}` }));
+    at += wide;
+  }
+  find("timing-bar").replaceChildren(bar);
+}

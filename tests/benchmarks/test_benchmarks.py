@@ -1,0 +1,176 @@
+"""Benchmarks: records survive interruption, tables come from records, and the README's are the drawn ones."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import eigenlens
+from benchmarks import documents as tables
+from benchmarks.common.records import append_records, make_record, read_records
+from benchmarks.encoder.fashion import LabelledImages, pca_of_pixels
+from benchmarks.search.tables import growth_table, search_table
+from benchmarks.search.view_codes import views_of_halves
+from model.config import load_config
+from model.training.run import Run
+from tests.support import service as service_builders
+from tests.support.training import finished_run, tiny_overrides, write_images
+
+
+def record(method: str, length: int, value: float, queries_from: str = "test") -> dict[str, object]:
+    params = {"queries_from": queries_from}
+    return make_record(
+        bench="quality", data="d", method=method, length=length, metric="precision@100", value=value, params=params
+    )
+
+
+def test_a_record_says_how_to_obtain_it_again(tmp_path: Path) -> None:
+    made = record("m", 4, 0.5)
+    assert {"commit", "machine", "command", "date", "seed"} <= set(made)
+    assert "cores" in str(made["machine"])
+    append_records(tmp_path / "r.jsonl", [made])
+    append_records(tmp_path / "r.jsonl", [made])
+    with (tmp_path / "r.jsonl").open("a") as f:
+        f.write('{"bench": "qua')
+    assert read_records(tmp_path / "r.jsonl") == [made, made]
+
+
+def test_a_table_shows_the_newest_values_of_the_queries_that_were_asked_for() -> None:
+    records = [record("a", 4, 0.1), record("a", 4, 0.2), record("a", 4, 0.9, "validation"), record("a", 128, 0.3)]
+    records += [record("pca", 4, 0.15), record("pca", 784, 0.25), record("other", 4, 0.5)]
+    table = tables.quality_table(records, queries_from="test", names={"a": "ours", "pca": "PCA"})
+    assert table.splitlines() == [
+        "| length | 4 | full |",
+        "|---|---|---|",
+        "| ours | 0.200 | 0.300 (128) |",
+        "| PCA | 0.150 | 0.250 (784) |",
+    ]
+
+
+@pytest.mark.parametrize("table", tables.TABLES, ids=lambda table: f"{table.document.name} {table.name}")
+def test_a_document_shows_the_records(table: tables.Table) -> None:
+    text = table.document.read_text()
+    assert table.draw()
+    assert table.render(text) == text, "run: eigenlens bench tables"
+
+
+def test_a_search_table_shows_each_method_at_its_targets() -> None:
+    def search(method: str, metric: str, value: float, **params: object) -> dict[str, Any]:
+        common = {"n": 100, "recall_seen": 0.96}
+        return make_record(
+            bench="search", data="d", method=method, length=None, metric=metric, value=value, params=common | params
+        )
+
+    records = [
+        search("eigenlens", "build_s", 12.4),
+        search("eigenlens", "memory_bytes", 5e6, recall=0.99),
+        search("eigenlens", "latency_ms", 0.5, exact=True),
+        search("eigenlens", "latency_ms", 0.05, recall=0.95),
+        search("eigenlens", "latency_ms", 9.0, curve=True),
+        search("svs", "build_s", 1),
+        search("svs", "memory_bytes", 7e6),
+        search("svs", "build_s", 1, n=5),
+        search("eigenlens", "build_s", 3, n=2000, peak_resident_bytes=8e6),
+    ]
+    assert search_table(records, count=100).splitlines()[2:] == [
+        "| **Eigenlens** | 0.5 ms | 0.05 ms (0.960) | – | 12 s | 5 MB |",
+        "| SVS (Vamana) | – | – | – | 1 s | 7 MB |",
+    ]
+    assert search_table(records, count=7) == ""
+    assert growth_table([r for r in records if r["params"]["n"] == 2000]).splitlines()[2:] == [
+        "| 2,000 | – | – | – | – | 3 s | 8 MB |"
+    ]
+    assert growth_table([]) == ""
+
+
+def test_pca_is_that_of_the_gallery() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (50, 3, 3, 1), dtype=np.uint8).repeat(3, axis=3)
+    labels = np.zeros(50, np.int64)
+    gallery, queries = pca_of_pixels(LabelledImages(pixels, labels, pixels[:5], labels[:5]))
+    covariance = np.cov(gallery.T)
+    np.testing.assert_allclose(covariance - np.diag(np.diag(covariance)), 0, atol=1e-6)
+    assert (np.diff(np.diag(covariance)) <= 1e-9).all()
+    np.testing.assert_allclose(queries, gallery[:5], atol=1e-5)
+
+
+def test_the_time_of_a_run_is_read_from_its_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = write_images(tmp_path / "images")
+    unfinished = Run.start(tmp_path / "new", images=str(images), config=load_config(None, tiny_overrides()))
+    assert eigenlens.main(["bench", "training", "--run", str(unfinished.path)]) == 1
+    assert "not finished" in capsys.readouterr().err
+    start = time.monotonic()
+    run = finished_run(tmp_path / "run", images, steps=5)
+    minutes = (time.monotonic() - start) / 60
+    results = tmp_path / "r.jsonl"
+    assert eigenlens.main(["bench", "training", "--run", str(run.path), "--results", str(results)]) == 0
+    values = {entry["metric"]: entry["value"] for entry in read_records(results)}
+    assert 0 < values["minutes"] < minutes
+    assert values["images_per_s"] > 0
+
+
+@pytest.mark.parametrize("arguments", [["--lengths", "x"], ["--k", "0"], ["--queries", "training"]])
+def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        eigenlens.main(["bench", "encoder", "--encoder", "nowhere", *arguments])
+    assert ended.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_search_is_measured_beside_another_index_and_not_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, encoder = (
+        service_builders.write_images(tmp_path / "images", 60),
+        service_builders.write_encoder(tmp_path / "e"),
+    )
+    results = tmp_path / "results.jsonl"
+    command = ["bench", "search", "--encoder", str(encoder), "--images", str(images), "--query-images", str(images)]
+    command += ["--work", str(tmp_path / "work"), "--count", "3000", "--lengths", "4,8", "--kinds", "8=ivf-sq8"]
+    command += ["--methods", "flat,eigenlens,faiss-hnsw", "--results", str(results)]
+    assert eigenlens.main(command) == 0
+    found = read_records(results)
+    assert {entry["method"] for entry in found} == {"flat", "eigenlens", "faiss-hnsw"}
+    by_target = {
+        entry["params"]["recall"]: entry["params"]["recall_seen"]
+        for entry in found
+        if entry["method"] == "eigenlens" and entry["metric"] == "latency_ms" and "recall" in entry["params"]
+    }
+    assert set(by_target) == {0.9, 0.95, 0.99, 0.999}
+    assert all(seen >= target - 0.01 for target, seen in by_target.items())
+    exact = [entry for entry in found if entry["params"].get("exact")]
+    assert [entry["method"] for entry in exact] == ["flat", "eigenlens"]
+    assert all(entry["params"]["identical"] for entry in exact)
+    assert eigenlens.main(command) == 0
+    assert read_records(results) == found
+    assert "is in" in capsys.readouterr().err
+    assert eigenlens.main([*command[:-4], "--methods", "nothing"]) == 1
+    assert "there is no method 'nothing'; available: flat, eigenlens" in capsys.readouterr().err
+
+
+def test_searches_are_timed_while_images_arrive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gallery = service_builders.build_gallery(tmp_path, count=20)
+    command = ["bench", "adds", "--gallery", str(gallery.root), "--images", str(tmp_path / "images")]
+    results = tmp_path / "results.jsonl"
+    command += ["--rate", "100", "--batch", "10", "--seconds", "2", "--results", str(results)]
+    assert eigenlens.main(command) == 0
+    assert "0 requests failed" in capsys.readouterr().out
+    assert {(entry["method"], entry["metric"]) for entry in read_records(results)} == {
+        (name, f"p{q}_ms") for name in ("idle", "busy") for q in (50, 95, 99)
+    }
+
+
+@pytest.mark.parametrize(("photographs", "views"), [(10_000, 10_000), (60, 10_000), (3, 10_000)])
+def test_plans_are_measured_by_other_photographs_than_chose_them_of_all_classes(photographs: int, views: int) -> None:
+    """An archive may be sorted by class."""
+    chosen = [rows % photographs for rows in views_of_halves(photographs, views=views, count=2000, seed=0)]
+    assert [len(half) for half in chosen] == [2000, 2000]
+    assert not set(chosen[0]) & set(chosen[1])
+    if photographs >= 60:
+        for half in chosen:
+            tenths = np.bincount(half * 10 // photographs, minlength=10) / len(half)
+            assert tenths.min() > 0.02

@@ -1,0 +1,140 @@
+"""The comparison of objectives: its measures against oracles, what methods share, and that it carries on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import eigenlens
+from benchmarks.common.retrieval import nearest, probe_accuracy, retrieval_quality, vote_accuracy
+from benchmarks.quality import methods as quality
+from benchmarks.quality.methods import METHODS, Labelled, config_of, hold_out, load_labelled, measure_codes
+from tests.support import oracles
+from tests.support.training import tiny_overrides, write_images
+
+
+def codes(seed: int, n: int, length: int = 6) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=(n, length)).astype(np.float32)
+
+
+def labels(seed: int, n: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(0, 3, n)
+
+
+def test_retrieval_quality_is_agreement_with_labels_of_exact_search() -> None:
+    gallery, queries, found, asked = codes(0, 30), codes(1, 5), labels(2, 30), labels(3, 5)
+    measured = retrieval_quality(gallery, queries, found, asked, lengths=[3, 6], precision_at=4, map_at=7, votes=3)
+    for length in (3, 6):
+        exact = oracles.cosine(queries, gallery, length=length)
+        best = np.argsort(-exact, axis=1)
+        assert measured[length]["precision@4"] == pytest.approx(np.mean(found[best[:, :4]] == asked[:, None]))
+        average = []
+        for q in range(5):
+            right = [found[row] == asked[q] for row in best[q, :7]]
+            at = [sum(right[: i + 1]) / (i + 1) for i in range(7) if right[i]]
+            average.append(sum(at) / len(at) if at else 0.0)
+        assert measured[length]["mAP@7"] == pytest.approx(np.mean(average))
+        votes = [[sum(exact[q, r] for r in best[q, :3] if found[r] == kind) for kind in range(3)] for q in range(5)]
+        assert measured[length]["kNN accuracy@3"] == pytest.approx(np.mean(np.argmax(votes, 1) == asked))
+
+
+def test_the_nearest_are_those_of_exact_search_best_first() -> None:
+    gallery, queries = codes(4, 700), codes(5, 3)
+    scores, rows = nearest(gallery, queries, length=5, k=9)
+    exact = oracles.cosine(queries, gallery, length=5)
+    np.testing.assert_allclose(scores, -np.sort(-exact, axis=1)[:, :9], atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(exact, rows, 1), scores, atol=1e-5)
+
+
+def test_a_linear_probe_finds_what_is_linear_and_only_in_its_prefix() -> None:
+    kinds = labels(6, 600)
+    gallery = codes(7, 600)
+    gallery[:, 2] += 6 * kinds
+    gallery[:, 4] += 6 * (kinds == 1)
+    found = [probe_accuracy(gallery[:500], gallery[500:], kinds[:500], kinds[500:], length=n) for n in (2, 3, 5)]
+    assert found[0] < 0.5
+    assert found[1] > 0.6
+    assert found[2] > 0.95
+
+
+def test_votes_are_weighed_by_score() -> None:
+    scores, rows = np.array([[0.9, 0.3, 0.3]], np.float32), np.array([[0, 1, 2]])
+    assert vote_accuracy(scores, rows, np.array([1, 0, 0]), np.array([1])) == 1.0
+
+
+def test_methods_differ_in_their_objective_and_in_nothing_else() -> None:
+    configs = [config_of("cifar10", method, seed=1, changes={}) for method in METHODS.values()]
+    assert len({str(config.model_dump(exclude={"objective"})) for config in configs}) == 1
+    assert len({config.objective.name for config in configs}) == 6
+
+
+def test_a_length_that_tells_kinds_apart_is_measured_as_such() -> None:
+    kinds = labels(8, 200)
+    gallery = codes(9, 200, length=32)
+    gallery[:, :4] += 5 * np.eye(4, dtype=np.float32)[kinds]
+    images = Labelled(np.zeros((200, 1, 1, 3), np.uint8), kinds)
+    rows = measure_codes(gallery, gallery, images, images)
+    found = {(row["metric"], row["length"]): row["value"] for row in rows}
+    assert found["mAP@1000", 4] > found["mAP@1000", 32] > found["mAP@1000 of random coordinates", 16]
+    assert {length for metric, length in found if metric == "linear probe accuracy"} == {4, 8, 16, 32}
+
+
+def test_held_out_queries_are_not_in_the_gallery(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "_HELD_OUT", 10)
+    images = Labelled(np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1).repeat(3, axis=3), np.arange(40))
+    gallery, queries = hold_out(images)
+    assert sorted([*gallery.labels, *queries.labels]) == list(range(40))
+    assert len(queries.labels) == 10
+    np.testing.assert_array_equal(queries.pixels[:, 0, 0, 0], queries.labels)
+
+
+def test_the_command_trains_once_measures_and_carries_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(quality, "MAP_AT", 10)
+    monkeypatch.setattr(quality, "PRECISION_AT", 5)
+    images, results = write_images(tmp_path / "images"), tmp_path / "quality.jsonl"
+    settings = [f"--set={item}" for item in tiny_overrides(steps=4, code_length=16)]
+    command = [
+        "bench",
+        "quality",
+        "--data",
+        "cifar10",
+        "--train",
+        str(images),
+        "--test",
+        str(images),
+        "--device",
+        "cpu",
+    ]
+    command += ["--work", str(tmp_path / "work"), "--results", str(results), *settings]
+    methods = "scl,scl+pca,scl+rr,scl-features+pca,neural-eigenmap+rr,eigenlens"
+    assert eigenlens.main([*command, "--methods", methods]) == 0
+    records = [json.loads(line) for line in results.read_text().splitlines()]
+    assert {record["method"] for record in records} == set(methods.split(","))
+    assert all(0 <= record["value"] <= 1 for record in records if "mAP" in record["metric"])
+    runs = {path.name for path in (tmp_path / "work" / "cifar10").iterdir()} - {"train", "test"}
+    assert runs == {"scl-0", "neural-eigenmap-0", "vicreg-0"}, "methods over one objective share its training"
+    capsys.readouterr()
+    assert eigenlens.main([*command, "--methods", "scl,scl+pca"]) == 0
+    assert "is in" in capsys.readouterr().err
+    assert len(results.read_text().splitlines()) == len(records), "nothing is measured twice"
+    assert eigenlens.main([*command, "--methods", "scl", "--seeds", "1", "--set", "steps=5"]) == 0
+    assert (
+        eigenlens.main([*command, "--methods", "scl+rr", "--seeds", "0,1", "--set", "steps=5", "--set", "alpha=1"]) == 1
+    )
+    assert "alpha" in capsys.readouterr().err
+    assert eigenlens.main([*command, "--methods", "nested,simclr", "--set", "steps=5"]) == 0
+    assert eigenlens.main([*command, "--methods", "nested+rr", "--set", "steps=6"]) == 1
+    assert "another configuration" in capsys.readouterr().err
+    assert eigenlens.main([*command, "--methods", "supervised"]) == 1
+    assert "available: eigenlens" in capsys.readouterr().err
+
+
+def test_labels_are_the_folders(tmp_path: Path) -> None:
+    images = load_labelled(str(write_images(tmp_path / "images", count=8)), side=16, directory=tmp_path / "cache")
+    assert sorted(images.labels.tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]

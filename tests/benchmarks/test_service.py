@@ -1,0 +1,99 @@
+"""`eigenlens bench service`: real servers under real load, records that are not measured twice, and their tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eigenlens
+from benchmarks.common.records import make_record, read_records
+from benchmarks.service.tables import closed_table, open_table, runtime_table
+from tests.support.service import build_gallery
+from tests.support.training import finished_run, write_images
+
+
+def test_a_service_is_measured_beside_the_limit_and_a_plain_endpoint_and_not_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = build_gallery(tmp_path, count=20)
+    results = tmp_path / "service.jsonl"
+    command = ["bench", "service", "--gallery", str(gallery.root), "--photos", str(tmp_path / "images")]
+    command += ["--work", str(tmp_path / "work"), "--sizes", "200px", "--concurrency", "32", "--seconds", "0.5"]
+    command += ["--rounds", "1", "--overload-s", "1", "--results", str(results)]
+    assert eigenlens.main(command) == 0
+    found = read_records(results)
+    closed = {r["method"] for r in found if r["params"]["load"] == "closed" and r["metric"] == "throughput_rps"}
+    assert closed == {"eigenlens", "in-process", "plain-fastapi"}
+    assert all(r["value"] > 0 for r in found if r["metric"] in ("throughput_rps", "p50_ms", "p99_ms"))
+    for record in found:
+        assert record["params"]["photo"] == "200px"
+        assert set(record["params"]["statuses"]) <= {"200", "429"}
+    loads = {r["params"]["load"]: r for r in found if r["method"] == "eigenlens" and r["metric"] == "p99_ms"}
+    assert set(loads) == {"closed", "open", "overload"}
+    assert loads["overload"]["value"] < 2500
+    assert loads["overload"]["params"]["statuses"]["429"] > 0
+    capsys.readouterr()
+    assert eigenlens.main(command) == 0
+    assert read_records(results) == found
+    assert "200px" not in capsys.readouterr().out
+    assert len(closed_table(found).splitlines()) == 3
+    assert len(open_table(found).splitlines()) == 4
+
+
+def test_a_size_that_there_is_not_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["bench", "service", "--gallery", str(tmp_path), "--photos", "nowhere", "--work", str(tmp_path)]
+    assert eigenlens.main([*command, "--sizes", "3px"]) == 1
+    assert "there is no size '3px'; available: 200px, 1mp, 12mp" in capsys.readouterr().err
+
+
+def test_tables_of_the_service_show_the_newest_values() -> None:
+    def records(method: str, load: str, concurrency: int, **values: float) -> list[dict[str, Any]]:
+        statuses = {"200": 100, "429": 300}
+        params = {"photo": "200px", "load": load, "concurrency": concurrency, "seconds": 1.0, "rounds": 1}
+        params |= {"statuses": statuses, "share": 5}
+        common: dict[str, Any] = {"bench": "service", "data": "d", "length": None, "params": params}
+        return [make_record(method=method, metric=metric, value=value, **common) for metric, value in values.items()]
+
+    times = {"p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
+    found = records("eigenlens", "closed", 32, throughput_rps=1.0)
+    found += records("eigenlens", "closed", 32, throughput_rps=900.0, batch_mean=8.5, **times)
+    found += records("in-process", "closed", 32, throughput_rps=1000.0)
+    found += records("eigenlens", "overload", 256, throughput_rps=100.0, memory_mb=90, memory_growth_mb=0.5, **times)
+    assert closed_table(found).splitlines()[2:] == ["| d | 200px | 32 | 1,000/s | 900/s | – | 1 / 2 / 3 ms | 8.5 |"]
+    assert open_table(found).splitlines()[2:] == [
+        "| d | 200px | 5 times | 400/s | 100/s | 75% | 1 / 2 / 3 ms | 90 MB +0.5 |"
+    ]
+    assert closed_table([]) == open_table([]) == "No record yet."
+
+
+def test_the_table_of_runtimes_shows_speed_and_what_precision_costs() -> None:
+    def record(method: str, metric: str, value: float, length: int | None = None, **params: Any) -> dict[str, Any]:
+        return make_record(
+            bench="runtime", data="d", method=method, length=length, metric=metric, value=value, params=params
+        )
+
+    found = [record(name, "images_per_s", 10.0 * batch, batch=batch) for name in ("a", "b") for batch in (1, 16)]
+    found += [record("a", "mAP@100", length / 100, length) for length in (4, 8, 16)]
+    assert runtime_table(found).splitlines() == [
+        "| runtime | batch of 1 | batch of 16 | mAP@100, length 8 | mAP@100, length 16 |",
+        "|---|---|---|---|---|",
+        "| a | 10/s | 160/s | 0.0800 | 0.1600 |",
+        "| b | 10/s | 160/s | – | – |",
+    ]
+
+
+def test_runtimes_are_timed_and_their_codes_compared(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    run = finished_run(tmp_path / "run", images, steps=2)
+    assert eigenlens.main(["export", str(run.path), "--out", str(tmp_path / "encoder")]) == 0
+    results = tmp_path / "runtime.jsonl"
+    command = ["bench", "runtime", "--encoder", str(tmp_path / "encoder"), "--images", str(images)]
+    command += ["--query-images", str(images), "--trial-s", "0.05", "--results", str(results)]
+    assert eigenlens.main(command) == 0
+    found = read_records(results)
+    methods = {record["method"] for record in found}
+    assert {"onnxruntime-float32", "torch-float32"} <= methods
+    assert all(record["value"] > 0 for record in found)
+    assert {r["length"] for r in found if r["metric"] == "mAP@100"} >= {4}

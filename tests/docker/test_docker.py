@@ -1,0 +1,255 @@
+"""The container files: well-formed, pinned, without secrets, and with no more rights than they need."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.support.docker_files import (
+    DOCKERFILES,
+    ROOT,
+    assignments,
+    compose,
+    context_files,
+    copied,
+    final,
+    in_context,
+    instructions,
+)
+
+SERVICE, TRAIN = ROOT / "docker/service.Dockerfile", ROOT / "docker/train.Dockerfile"
+SCHEMA = json.loads((ROOT / "tests/data/compose-spec/compose-spec.json").read_text())
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
+SERVICES = ("prepare", "serve", "prepare-gpu", "serve-gpu")
+SERVING = ("serve", "serve-gpu")
+
+every_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+every_service = pytest.mark.parametrize("name", SERVICES)
+
+
+def schema_errors(document: Any) -> list[str]:
+    return [error.message for error in Draft202012Validator(SCHEMA).iter_errors(document)]
+
+
+def requirements(*extras: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "docker/requirements.py", *extras]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def names(requirement_lines: str) -> set[str]:
+    return {re.split(r"[<>=!~ ]", line)[0] for line in requirement_lines.split()}
+
+
+# Dockerfiles
+
+
+def test_both_images_are_here() -> None:
+    assert DOCKERFILES == [SERVICE, TRAIN]
+
+
+@every_dockerfile
+def test_hadolint_finds_nothing_and_no_rule_is_ignored(path: Path) -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([hadolint, "--failure-threshold", "style", path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "hadolint ignore" not in path.read_text()
+
+
+def test_every_base_is_one_image_pinned_by_its_exact_tag() -> None:
+    bases = {i.value.split()[0] for path in DOCKERFILES for i in instructions(path) if i.name == "FROM"}
+    (base,) = bases
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm(@sha256:[0-9a-f]{64})?", base)
+    for path in DOCKERFILES:
+        (label,) = final(path, "LABEL")
+        assert assignments(label)["org.opencontainers.image.base.name"] == f"docker.io/library/{base.partition('@')[0]}"
+        assert assignments(label)["org.opencontainers.image.version"] == PYPROJECT["project"]["version"]
+
+
+@every_dockerfile
+def test_pip_installs_only_what_the_constraints_pin(path: Path) -> None:
+    runs = [i.value for i in instructions(path) if i.name == "RUN"]
+    installs = [
+        command for run in runs for command in re.split(r"&&|;", run) if re.search(r"\bpip\b.* install ", command)
+    ]
+    assert len(installs) >= 3
+    assert all("--constraint constraints.txt" in command for command in installs), installs
+    builds = [command for run in runs for command in re.split(r"&&|;", run) if "pip wheel" in command]
+    assert all("--no-build-isolation" in command and "--no-deps" in command for command in builds), builds
+
+
+@pytest.mark.parametrize("extras", [("cpu",), ("gpu",), ("cpu", "train"), ("gpu", "train")], ids="+".join)
+def test_whatever_an_image_requires_is_pinned(extras: tuple[str, ...]) -> None:
+    done = requirements(*extras)
+    assert done.returncode == 0, done.stderr
+    constraints = (ROOT / "constraints.txt").read_text()
+    assert names(done.stdout) <= set(re.findall(r"^([\w.-]+)==", constraints, re.MULTILINE))
+
+
+def test_the_service_image_requires_faiss_and_no_torch() -> None:
+    for variant, faiss in (("cpu", "faiss-cpu"), ("gpu", "faiss-gpu-cu12")):
+        required = names(requirements(variant).stdout)
+        assert {name for name in required if "faiss" in name} == {faiss}
+        assert not required & names(requirements("train").stdout) - names(requirements().stdout)
+    runs = [i.value for i in instructions(SERVICE) if i.name == "RUN" and "requirements.py" in i.value]
+    assert [re.findall(r"requirements\.py (.*) >", run) for run in runs] == [['"${VARIANT}"']]
+
+
+def test_an_unknown_variant_fails_the_build() -> None:
+    assert requirements("tpu").returncode != 0
+
+
+@every_dockerfile
+def test_everything_copied_exists_and_is_in_the_context(path: Path) -> None:
+    for copy in copied(path):
+        for source in copy.sources:
+            assert (ROOT / source).exists(), source
+            assert context_files(source), f"{source} is dockerignored"
+
+
+def test_nothing_else_is_in_the_context() -> None:
+    out = [
+        ".git/config",
+        ".venv/bin/python",
+        ".demo/fashion-mnist/gallery/CURRENT",
+        "tests/data/x",
+        ".env",
+        "docs/x.md",
+    ]
+    out += ["service/__pycache__/x.pyc", "model/images/__pycache__/x.pyc", "benchmarks/results/x.jsonl", "admin.key"]
+    assert [path for path in out if in_context(path)] == []
+    assert in_context("model/images/decode.py")
+
+
+@every_dockerfile
+def test_no_secret_is_in_a_layer(path: Path) -> None:
+    for instruction in instructions(path):
+        if instruction.name in ("ENV", "ARG"):
+            assert not [name for name in assignments(instruction) if SECRET.search(name)]
+        if instruction.name == "ARG":
+            assert not re.search(r"://\S+@", instruction.value)
+
+
+@every_dockerfile
+def test_an_image_runs_as_the_one_unprivileged_user_that_owns_its_volumes(path: Path) -> None:
+    (user,) = final(path, "USER")
+    assert user.value == "10001:10001"
+    (volumes,) = final(path, "VOLUME")
+    made = " ".join(i.value for i in final(path, "RUN"))
+    owned = re.findall(r"install -d -o 10001 -g 10001 (?:-m 0700 )?([^&]*)", made)
+    assert set(" ".join(owned).split()) == set(volumes.command)
+    assert "-m 0700 /data/keys" in made or path == TRAIN
+
+
+def test_the_service_image_says_how_it_is_used() -> None:
+    assert [i.value for i in final(SERVICE, "EXPOSE")] == ["8080"]
+    assert [i.value for i in final(SERVICE, "STOPSIGNAL")] == ["SIGTERM"]
+    environment = assignments(final(SERVICE, "ENV")[0])
+    assert environment["PYTHONDONTWRITEBYTECODE"] == "1"
+    # Nothing to compile or download with is copied, and no shell is needed to start, stop or probe.
+    for name in ("HEALTHCHECK", "ENTRYPOINT", "CMD"):
+        assert all(isinstance(word, str) for word in final(SERVICE, name)[0].command)
+    assert "apt-get" not in SERVICE.read_text()
+
+
+# docker-compose.yml
+
+
+@pytest.mark.parametrize("variables", [{}, {"IMAGES": "/home/me/photos", "PORT": "9000", "TORCH_INDEX_URL": "x"}])
+def test_the_compose_file_is_valid(variables: dict[str, str]) -> None:
+    document = compose(**variables)
+    assert schema_errors(document) == []
+    assert "version" not in document
+
+
+def test_the_schema_refuses_a_misspelling() -> None:
+    document = compose()
+    document["services"]["serve"]["readonly"] = True
+    assert any("readonly" in message for message in schema_errors(document))
+
+
+@every_service
+def test_a_container_has_no_more_rights_than_it_needs(name: str) -> None:
+    service = compose()["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert [mount.partition(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
+    for widened in ("privileged", "cap_add", "user", "pid", "ipc", "devices", "environment", "env_file", "secrets"):
+        assert widened not in service
+    binds = [volume for volume in service["volumes"] if isinstance(volume, dict)]
+    assert [(bind["target"], bind["read_only"]) for bind in binds] == [("/images", True)]
+
+
+@every_service
+def test_the_volumes_are_named_and_are_the_images_own(name: str) -> None:
+    document = compose()
+    service = document["services"][name]
+    mounts = [volume.split(":") for volume in service["volumes"] if isinstance(volume, str)]
+    assert {volume for volume, _ in mounts} <= set(document["volumes"])
+    (declared,) = final(ROOT / service["build"]["dockerfile"], "VOLUME")
+    assert {target for _, target in mounts} == set(declared.command)
+
+
+def test_the_admin_key_is_on_a_volume_that_training_never_sees() -> None:
+    services = compose()["services"]
+    command = final(SERVICE, "CMD")[0].command
+    assert command[command.index("--admin-key-file") + 1].startswith("/data/keys/")
+    holders = {name for name in SERVICES if "keys:/data/keys" in services[name]["volumes"]}
+    assert holders == set(SERVING)
+
+
+def test_a_folder_of_ones_own_never_meets_the_samples_volumes() -> None:
+    sample, own = compose()["volumes"], compose(IMAGES="/home/me/photos")["volumes"]
+    for name in ("training", "gallery"):
+        assert sample[name]["name"] != own[name]["name"]
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_a_service_listens_everywhere_inside_and_is_published_on_this_machine_only(name: str) -> None:
+    service = compose()["services"][name]
+    assert service["ports"] == ["127.0.0.1:8080:8080"]
+    assert "command" not in service
+    assert "entrypoint" not in service
+    command = final(SERVICE, "CMD")[0].command
+    assert command[command.index("--host") + 1] == "0.0.0.0"
+    assert command[command.index("--port") + 1] == "8080"
+    assert "network_mode" not in service
+
+
+@pytest.mark.parametrize(("profile", "suffix"), [("cpu", ""), ("gpu", "-gpu")])
+def test_a_profile_is_one_preparation_and_one_service_after_it(profile: str, suffix: str) -> None:
+    services = compose()["services"]
+    assert {name for name in services if profile in services[name]["profiles"]} == {
+        f"prepare{suffix}",
+        f"serve{suffix}",
+    }
+    prepare, serve = services[f"prepare{suffix}"], services[f"serve{suffix}"]
+    assert serve["depends_on"] == {f"prepare{suffix}": {"condition": "service_completed_successfully"}}
+    assert prepare["network_mode"] == "none"
+    for service in (prepare, serve):
+        assert service["build"]["args"]["VARIANT"] == profile
+        assert service["image"].endswith(f":{profile}")
+        assert ("deploy" in service) == (profile == "gpu")
+        dockerfile = ROOT / service["build"]["dockerfile"]
+        arguments = [name for i in instructions(dockerfile) if i.name == "ARG" for name in assignments(i)]
+        assert set(service["build"]["args"]) == set(arguments)
+
+
+def test_a_gpu_is_reserved_for_the_gpu_profile() -> None:
+    for name in ("prepare-gpu", "serve-gpu"):
+        (device,) = compose()["services"][name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+
+
+def test_the_cpu_profile_is_the_default() -> None:
+    lines = (ROOT / ".env").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == ["COMPOSE_PROFILES=cpu"]

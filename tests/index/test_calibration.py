@@ -1,0 +1,218 @@
+"""Calibration: what it measures holds on fresh queries, and what is asked for is met or said not to be."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from index.codes.exact import exact_search
+from index.codes.rerank import rerank
+from index.errors import TargetError
+from index.faiss_engine.generation import Generation, build_generation
+from index.faiss_engine.prefix_index import PrefixIndex
+from index.metrics import recall_at_k
+from index.plans.calibration import Calibration, Measured, Recall
+from index.plans.plan import Plan
+from tests.support.codes import write_codes
+
+CODE_LENGTH = 32
+
+
+def clustered(seed: int, n: int) -> NDArray[np.float32]:
+    """Codes as an encoder makes them: groups, and coordinates that decay."""
+    centres = np.random.default_rng(0).normal(size=(60, CODE_LENGTH))
+    rng = np.random.default_rng(seed)
+    codes = centres[rng.integers(0, 60, n)] + 0.8 * rng.normal(size=(n, CODE_LENGTH))
+    return (codes / np.arange(1, CODE_LENGTH + 1) ** 0.7).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def generation(tmp_path_factory: pytest.TempPathFactory) -> Generation:
+    folder = tmp_path_factory.mktemp("calibration")
+    codes = write_codes(folder / "codes", clustered(1, 30_000))
+    kinds = {8: "ivf-sq8", 16: "hnsw"}
+    build_generation(folder / "generation", codes, lengths=(8, 16, CODE_LENGTH), kinds=kinds)
+    return Generation(folder / "generation", codes)
+
+
+@pytest.mark.parametrize("k", [1, 10, 100])
+@pytest.mark.parametrize("target", [0.9, 0.95, 0.99, 0.999])
+def test_a_target_is_met_on_fresh_queries(generation: Generation, k: int, target: float) -> None:
+    queries = clustered(2, 2000)
+    chosen = generation.calibration.choose(k=k, target_recall=target)
+    _, found = generation.search(queries, plan=chosen.for_k(k), k=k)
+    _, exact = exact_search(generation.codes.codes, queries, length=CODE_LENGTH, k=k)
+    assert recall_at_k(found, exact).mean() >= target - 0.005
+
+
+def test_a_cheaper_target_is_not_met_by_searching_everything(generation: Generation) -> None:
+    cheap = generation.calibration.choose(k=10, target_recall=0.9)
+    assert not cheap.exact
+    exact = generation.calibration.choose(k=10, target_recall=1.0)
+    assert exact.exact
+    assert exact.latency_ms["p50"] > cheap.latency_ms["p50"]
+
+
+def test_a_length_is_searched_by_itself_at_an_effort_that_finds_nearly_all(generation: Generation) -> None:
+    queries = clustered(3, 500)
+    for length in (8, 16):
+        plan = generation.make_plan(k=10, length=length)
+        _, found = generation.search(queries, plan=plan, k=10)
+        _, exact = exact_search(generation.codes.codes, queries, length=length, k=10)
+        assert recall_at_k(found, exact).mean() > 0.97
+        measured = generation.calibration.expected(plan, 10)
+        assert measured is not None
+        assert measured == generation.calibration.plain(length)
+        _, full = exact_search(generation.codes.codes, queries, length=CODE_LENGTH, k=10)
+        assert recall_at_k(found, full).mean() == pytest.approx(measured.recall[10].mean, abs=0.04)
+
+
+def test_the_plan_that_is_timed_is_the_one_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lossy length alone is rescored at its own coordinates, by other code than a rerank by full codes."""
+    codes = write_codes(tmp_path / "codes", clustered(1, 500))
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        time.sleep(0.005)
+        return rerank(*arguments, **more)
+
+    monkeypatch.setattr("index.faiss_engine.prefix_index.rerank", slow)
+    build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "sq8"})
+    calibration = Generation(tmp_path / "generation", codes).calibration
+    alone = calibration.plain(8)
+    assert alone is not None
+    assert alone.plan.rerank_length == 8
+    assert alone.latency_ms["p50"] >= 5
+    assert all(m.latency_ms["p50"] < 5 for m in calibration.measured if m.plan.rerank_length == CODE_LENGTH)
+
+
+def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While they are built one after the other, a machine is not as fast from one to the next."""
+    codes = write_codes(tmp_path / "codes", clustered(1, 500))
+
+    def slowed(*arguments: Any) -> PrefixIndex:
+        index = PrefixIndex(*arguments)
+        run = index.run
+
+        def late(*given: Any, **more: Any) -> Any:
+            time.sleep(0.005)
+            return run(*given, **more)
+
+        monkeypatch.setattr(index, "run", late)
+        return index
+
+    monkeypatch.setattr("index.faiss_engine.generation.PrefixIndex", slowed)
+    build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "sq8"})
+    calibration = Generation(tmp_path / "generation", codes).calibration
+    assert any(m.latency_ms["p50"] < 5 for m in calibration.measured if m.plan.rerank_length == CODE_LENGTH)
+
+
+@pytest.mark.parametrize(("codes_in_budget", "many"), [(1_000_000, False), (1, True)])
+def test_more_codes_are_calibrated_for_longer(
+    codes_in_budget: int, many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.building.calibrator._BUDGET_S", 0.0002)
+    monkeypatch.setattr("index.building.calibrator._BUDGET_CODES", codes_in_budget)
+    monkeypatch.setattr("index.building.calibrator._SATURATED", -1.0)
+    codes = write_codes(tmp_path / "codes", clustered(1, 5000))
+    searched: set[int | None] = set()
+    search = PrefixIndex.search
+
+    def noting(index: PrefixIndex, *arguments: Any, effort: int | None = None, **more: Any) -> Any:
+        searched.add(effort)
+        return search(index, *arguments, effort=effort, **more)
+
+    monkeypatch.setattr(PrefixIndex, "search", noting)
+    build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "ivf"})
+    assert (len(searched - {None}) > 10) == many
+
+
+def measured(name: int, recall: float, ms: float, *, low: float | None = None, exact: bool = False) -> Measured:
+    return Measured(
+        Plan(name),
+        {k: Recall(recall, recall if low is None else low) for k in (1, 10, 100)},
+        {"p50": ms, "p95": 2 * ms, "p99": 3 * ms},
+        exact=exact,
+    )
+
+
+CALIBRATION = Calibration(
+    (
+        measured(2, 0.99, 0.5, low=0.7),
+        measured(4, 0.8, 1),
+        measured(8, 0.95, 2),
+        measured(16, 0.97, 4),
+        measured(32, 1.0, 10, exact=True),
+    ),
+    {},
+    100,
+)
+
+
+@pytest.mark.parametrize(
+    ("wish", "length"),
+    [
+        ({"target_recall": 0.9}, 8),
+        ({"target_recall": 0.96}, 16),
+        ({"target_recall": 1.0}, 32),
+        ({}, 32),
+        ({"max_latency_ms": 8}, 16),
+        ({"max_latency_ms": 2.5}, 4),
+        ({"target_recall": 0.9, "max_latency_ms": 8}, 8),
+        ({"target_recall": 0.5, "length": 16}, 16),
+    ],
+)
+def test_the_cheapest_plan_that_meets_a_target_is_taken(wish: dict[str, float], length: int) -> None:
+    assert CALIBRATION.choose(k=10, **wish).plan.prefix_length == length  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"max_latency_ms": 0.5}, "no plan keeps to 0.5 ms; the fastest takes 1 ms"),
+        (
+            {"target_recall": 0.99, "length": 16},
+            "no plan of length 16 is sure to reach a recall of 0.99; the best reaches 0.97",
+        ),
+        (
+            {"target_recall": 0.99, "max_latency_ms": 8},
+            "0.99 takes 20 ms, and 8 ms give a recall of 0.97: they cannot both",
+        ),
+        ({"target_recall": 0.99, "max_latency_ms": 0.5}, "0.5 ms give no result"),
+    ],
+)
+def test_what_cannot_be_met_says_what_can_be_had(wish: dict[str, float], message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        CALIBRATION.choose(k=10, **wish)  # type: ignore[arg-type]
+
+
+def test_a_calibration_survives_its_manifest() -> None:
+    assert Calibration.from_json(CALIBRATION.to_json()) == CALIBRATION
+
+
+def test_no_sample_proves_a_recall_of_one() -> None:
+    assert Recall.of(np.ones(2000)).low == pytest.approx(0.9993, abs=1e-4)
+    assert Recall.of(np.ones(10)).low < 0.9
+    assert Recall.of(np.empty(0)) == Recall(0.0, 0.0)
+    low = Recall.of(np.random.default_rng(0).binomial(10, 0.9, 2000) / 10)
+    assert 0.89 < low.low < low.mean < 0.91
+
+
+def test_beyond_the_largest_measured_k_the_shortlist_grows() -> None:
+    plan = Measured(Plan(8, shortlist=200, rerank_length=32), {}, {})
+    assert plan.for_k(10).shortlist == 200
+    assert plan.for_k(100).shortlist == 200
+    assert plan.for_k(500).shortlist == 1000
+    assert Measured(Plan(8, shortlist=14, rerank_length=32), {}, {}).for_k(50).shortlist == 50
+
+
+def test_a_gallery_too_small_to_measure_is_searched_exactly(tmp_path: Path) -> None:
+    codes = write_codes(tmp_path / "codes", clustered(0, 20))
+    build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH))
+    generation = Generation(tmp_path / "generation", codes)
+    assert generation.calibration.choose(k=10).exact
+    assert generation.calibration.expected(generation.make_plan(k=10, length=8), 10) is None

@@ -1,0 +1,53 @@
+"""What an index kind makes of the number of codes."""
+
+from __future__ import annotations
+
+import re
+
+import faiss
+import numpy as np
+import pytest
+
+from index.faiss_engine.kinds import require_kind
+from index.faiss_engine.prefix_index import graph_of_lists
+from tests.support.codes import random_codes
+
+
+@pytest.mark.parametrize("count", [1, 1024, 40_000, 65_536, 1_000_000, 3_000_000])
+def test_batches_of_panorama_grow_with_the_codes_and_waste_little(count: int) -> None:
+    kind = require_kind("panorama")
+    assert kind.factory is not None
+    found = re.search(r"_(\d+)$", kind.factory(count, 256))
+    assert found is not None
+    batch = int(found.group(1))
+    assert kind.most is not None
+    assert kind.most <= batch
+    assert batch == 1024 or 32 * batch <= count < 64 * batch or batch == 65_536
+
+
+@pytest.mark.parametrize("count", [5000, 70_000])
+def test_panorama_finds_the_nearest_with_a_bound_and_without(count: int) -> None:
+    vectors = random_codes(0, count, 32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    kind = require_kind("panorama")
+    assert kind.factory is not None
+    index = faiss.index_factory(32, kind.factory(count, 32), faiss.METRIC_INNER_PRODUCT)
+    index.add(vectors)
+    queries = vectors[:20] + np.float32(0.1) * random_codes(1, 20, 32)
+    exact = np.sort(queries @ vectors.T, axis=1)[:, ::-1][:, :10]
+    np.testing.assert_allclose(index.search(queries, 10)[0], exact, atol=1e-5)
+    for number, query in enumerate(queries):
+        _, found, _ = index.range_search(query[None], float(exact[number, -1]) - 1e-5)
+        np.testing.assert_allclose(np.sort(found)[::-1][:10], exact[number], atol=1e-5)
+
+
+def test_so_many_lists_are_found_by_a_graph_over_centroids_in_half_precision() -> None:
+    for name in ("ivf", "ivf-sq8", "ivf-pq", "ivf-rabitq"):
+        factory = require_kind(name).factory
+        assert factory is not None
+        few = faiss.index_factory(32, factory(50_000, 32), faiss.METRIC_INNER_PRODUCT)
+        assert graph_of_lists(few) is None
+        many = faiss.index_factory(32, factory(1_000_000, 32), faiss.METRIC_INNER_PRODUCT)
+        graph = graph_of_lists(many)
+        storage = faiss.downcast_index(graph.storage)
+        assert storage.sq.qtype == faiss.ScalarQuantizer.QT_fp16

@@ -1,0 +1,91 @@
+"""Several processes against one on the joined batch: the same loss, gradients, statistics; and a run of the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.losses import LOSSES
+from model.training.run import Run
+from tests.support.gloo_step import gradients
+from tests.support.training import tiny_overrides, write_images
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def torchrun(*arguments: str, processes: int = 2) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    done = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, env=ENVIRONMENT, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def views(n: int = 16) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    common = torch.randn(1, n, 3, 16, 16, generator=generator)
+    return (common + 0.5 * torch.randn(2, n, 3, 16, 16, generator=generator)).double()
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
+    folder = tmp_path_factory.mktemp("gloo")
+    torch.save(views(), folder / "batch.pt")
+    torchrun("tests.support.gloo_step", str(folder / "batch.pt"), str(folder / "out.pt"), ",".join(LOSSES), "1")
+    found: dict[str, dict[str, torch.Tensor]] = torch.load(folder / "out.pt", weights_only=True)
+    return found
+
+
+@pytest.mark.parametrize("objective", LOSSES)
+def test_two_processes_give_the_loss_and_gradients_of_one(
+    of_two_processes: dict[str, dict[str, torch.Tensor]], objective: str
+) -> None:
+    found = of_two_processes[objective]
+    expected = gradients(views(), objective, chunks=1)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_chunks_give_the_loss_of_the_whole_batch_and_count_every_image_once() -> None:
+    """Batch normalisation over chunks would differ; a batch whose chunks are alike shows that all else is equal."""
+    half = views(8)
+    both = torch.cat([half, half], 1)
+    # 16 rows in 2 chunks of 8 equal ones: chunk statistics are those of the batch.
+    whole, parts = (gradients(both, "barlow-twins", chunks=chunks) for chunks in (1, 2))
+    for name, value in whole.items():
+        if "running_var" in name or "tracked" in name or "running_mean" in name:
+            continue
+        torch.testing.assert_close(parts[name], value, atol=1e-6, rtol=1e-6)
+    tracked = [value.item() for name, value in parts.items() if "tracked" in name]
+    assert set(tracked) == {2}, "each chunk is counted in one of the two passes"
+
+
+def test_chunks_and_processes_together(tmp_path: Path) -> None:
+    quarter = views(4)
+    batch = torch.cat([quarter] * 4, 1)
+    torch.save(batch, tmp_path / "batch.pt")
+    torchrun("tests.support.gloo_step", str(tmp_path / "batch.pt"), str(tmp_path / "out.pt"), "barlow-twins", "2")
+    found = torch.load(tmp_path / "out.pt", weights_only=True)["barlow-twins"]
+    expected = gradients(batch, "barlow-twins", chunks=1)
+    for name in ("loss", "projector.3.weight", "backbone.stem.0.weight"):
+        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-5)
+
+
+def test_a_run_of_two_processes_ends_resumes_and_can_be_opened_by_one(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    settings = [f"--set={item}" for item in tiny_overrides(steps=12)]
+    out = tmp_path / "run"
+    torchrun("eigenlens", "train", "--images", str(images), "--out", str(out), "--device", "cpu", *settings)
+    run = Run(out)
+    assert run.finished
+    run.load_network()
+    steps = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
+    assert steps == [10, 12], "one process writes for all"
+    torchrun("eigenlens", "train", "--out", str(out), "--resume", "--device", "cpu")  # ends at once, in all processes

@@ -1,0 +1,112 @@
+"""Two lengths side by side on the page, and the chart of all plans."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.pages import browser, choose, ids_of, in_a_browser, opened, press, searched
+from tests.support.service import build_gallery, pixels_of, png, serving, settings_of
+
+__all__ = ["browser"]
+pytestmark = in_a_browser
+K = 24
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(settings_of(build_gallery(tmp_path_factory.mktemp("compare"), count=300))) as client:
+        yield str(client.base_url).rstrip("/")
+
+
+@pytest.fixture
+def page(address: str, browser: Browser) -> Iterator[Page]:
+    with opened(browser, address, view="/#compare?a=2&b=12") as (page, _):
+        choose(page, png(pixels_of(5)))
+        searched(page)
+        expect(page.locator("#results-b .score").first).to_have_text("1.000")
+        yield page
+
+
+def moves(page: Page, side: str) -> list[str]:
+    return [text.strip() for text in page.locator(f"#results-{side} .move > :first-child").all_text_contents()]
+
+
+def expected(own: list[str], other: list[str]) -> list[str]:
+    """What each card has to say of its rank on the other side."""
+    said = []
+    for rank, id in enumerate(own):
+        by = other.index(id) - rank if id in other else None
+        said.append("only here" if by is None else "=" if by == 0 else f"▲ {by}" if by > 0 else f"▼ {-by}")
+    return said
+
+
+def test_both_sides_say_what_appears_what_drops_and_where_ranks_move(page: Page) -> None:
+    a, b = list(ids_of(page, "results-a")), list(ids_of(page, "results-b"))
+    assert len(a) == len(b) == K
+    assert moves(page, "a") == expected(a, b)
+    assert moves(page, "b") == expected(b, a)
+    both = len(set(a) & set(b))
+    assert 0 < both < K
+    expect(page.locator("#agreement")).to_contain_text(f"{both} of 24 images are on both sides")
+    expect(page.locator("#agreement")).to_contain_text(f"{K - both} are found only with 2 numbers")
+
+
+def test_it_begins_with_a_short_length_and_the_full_one(browser: Browser, address: str) -> None:
+    with opened(browser, address, view="/#compare") as (page, _):
+        expect(page.locator("#length-a-value")).to_have_text("4 numbers")
+        expect(page.locator("#length-b-value")).to_have_text("12 numbers")
+        expect(page.locator("#agreement")).to_contain_text("on both sides")
+
+
+def test_equal_lengths_agree(page: Page) -> None:
+    page.locator("#length-a").focus()
+    press(page, "End")
+    expect(page.locator("#agreement")).to_contain_text("24 of 24 images are on both sides, 24 at the same rank")
+    assert set(moves(page, "a")) == {"="}
+
+
+def test_the_address_holds_both_lengths(page: Page) -> None:
+    page.locator("#length-a").focus()
+    press(page, "ArrowRight")
+    expect(page).to_have_url(re.compile("a=4&b=12"))
+    page.go_back()
+    page.go_forward()
+    expect(page.locator("#length-a-value")).to_have_text("4 numbers")
+
+
+def test_an_image_lights_up_on_both_sides(page: Page) -> None:
+    a, b = list(ids_of(page, "results-a")), list(ids_of(page, "results-b"))
+    shared = next(id for id in a if id in b)
+    page.locator("#results-a button.card").nth(a.index(shared)).focus()
+    expect(page.locator("#results-b li").nth(b.index(shared))).to_have_class("lit")
+    expect(page.locator("#results-b .lit")).to_have_count(1)
+
+
+def outline(points: str | None) -> tuple[tuple[float, ...], ...]:
+    """A polygon's corners without its place and its size; nothing for a circle."""
+    if points is None:
+        return ()
+    corners = np.array([[float(x) for x in point.split(",")] for point in points.split()])
+    corners -= corners.mean(axis=0)
+    return tuple(map(tuple, (corners / np.abs(corners).max()).round(0).tolist()))
+
+
+def test_the_chart_has_every_plan_and_marks_the_ones_in_use(page: Page, address: str) -> None:
+    plans = page.request.get(f"{address}/v1/lengths").json()["plans"]
+    marks = page.locator("#plans > svg .plan-mark")
+    expect(marks).to_have_count(len(plans))
+    expect(page.locator("#plans .now-name")).to_have_text(["left", "right"])
+    shapes = {outline(mark.get_attribute("points")) for mark in marks.all()}
+    assert len(shapes) == len({plan["length"] for plan in plans})  # told apart without colour
+    page.locator("summary").click()
+    expect(page.locator("#plans-table tbody tr")).to_have_count(len(plans))
+    rows = page.locator("#plans-table tbody tr").all_text_contents()
+    for units in (("ms", "µs"), ("%",), ("byte",)):
+        assert all(any(f" {unit}" in row for unit in units) for row in rows)
+    assert sum("left" in row for row in rows) == sum("right" in row for row in rows) == 1
+    expect(page.locator("#plans")).to_contain_text("median time of a search")

@@ -1,0 +1,50 @@
+"""The commands that measure the page and take its pictures, and the picture in the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks.page.browser import looking_at
+from benchmarks.page.measure import measure_page
+from benchmarks.page.pictures import draw_readme, take_pictures
+from service.gallery.layout import Gallery
+from tests.support.pages import in_a_browser
+from tests.support.service import LENGTHS, build_gallery
+
+pytestmark = in_a_browser
+ROOT = Path(__file__).parents[2]
+PICTURE = "docs/page.webp"
+VIEWS = ("compare", "gallery")
+MOST_BYTES = 300_000
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+    return build_gallery(tmp_path_factory.mktemp("pictures"), count=30)
+
+
+def test_the_readme_shows_the_page() -> None:
+    assert PICTURE in (ROOT / "README.md").read_text()
+    assert (ROOT / PICTURE).stat().st_size < MOST_BYTES
+    with Image.open(ROOT / PICTURE) as picture:
+        assert picture.format == "WEBP"
+        assert picture.width >= 1000
+
+
+def test_pictures_of_every_view_are_taken_and_every_move_is_measured(gallery: Gallery, tmp_path: Path) -> None:
+    with looking_at(gallery.root) as (browser, address):
+        key = (gallery.root / "admin.key").read_text().strip()
+        taken = take_pictures(browser, address, tmp_path, key=key, devices=("phone",), schemes=("dark",), views=VIEWS)
+        draw_readme(browser, address, tmp_path / "page.webp")
+        measured = measure_page(browser, address, queries=1, visits=1)
+    assert [path.stem for path in taken] == [f"{view}-phone-dark" for view in VIEWS]
+    for path in taken:
+        with Image.open(path) as picture:
+            assert picture.width == 390
+            assert len(picture.convert("RGB").getcolors(2**24) or []) > 20
+    assert (tmp_path / "page.webp").stat().st_size > 0
+    assert len(measured["results_ms"]) == len(measured["pictures_ms"]) == 2 * len(LENGTHS)
+    assert all(0 < ms < 10_000 for times in measured.values() for ms in times)

@@ -1,0 +1,99 @@
+"""What a generation takes is told before it is built, and a build for which there is no room is refused at once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import eigenlens
+from index.building.sizes import building_bytes, codes_bytes, index_bytes
+from index.codes.artifact import Codes
+from index.faiss_engine.generation import Generation, build_generation
+from index.faiss_engine.kinds import KINDS, IndexSpec
+from index.faiss_engine.prefix_index import file_name
+from service.errors import NoRoomError
+from service.gallery.disk_space import require_room
+from tests.support.codes import random_codes, write_codes
+from tests.support.service import build_gallery
+
+LENGTH = 32
+
+
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory: pytest.TempPathFactory) -> Codes:
+    return write_codes(tmp_path_factory.mktemp("room") / "codes", random_codes(0, 6000, 64))
+
+
+@pytest.mark.parametrize(
+    ("kind", "graph"),
+    [
+        (name, graph)
+        for name, kind in KINDS.items()
+        for graph in (False, True)
+        if kind.factory is not None and (kind.effort == "nprobe" or not graph)
+    ],
+)
+def test_an_index_is_as_large_as_was_said(
+    codes: Codes, tmp_path: Path, kind: str, graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.faiss_engine.kinds._MOST_SCANNED_LISTS", 8 if graph else 1024)
+    build_generation(tmp_path / "generation", codes, lengths=(LENGTH, 64), kinds={LENGTH: kind, 64: "half"})
+    spec = IndexSpec(LENGTH, kind)
+    size = (tmp_path / "generation" / file_name(spec)).stat().st_size
+    said = index_bytes([spec, IndexSpec(64, "half")], len(codes))
+    assert said[spec] == pytest.approx(size, rel=0.15)
+    assert said[spec] >= 0.95 * size
+    assert said[IndexSpec(64, "half")] == Generation(tmp_path / "generation", codes).bytes_of(64) == 0
+
+
+def test_codes_are_as_large_as_was_said(codes: Codes) -> None:
+    size = sum(path.stat().st_size for path in codes.artifact.path.glob("*.npy"))
+    assert codes_bytes(6000, 64) == pytest.approx(size, rel=0.01)
+
+
+def test_more_than_the_disk_has_free_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [IndexSpec(LENGTH, "flat"), IndexSpec(256, "half")]
+    disk = 1_000_000 * (512 + 20 + 4 * LENGTH)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=disk))
+    told = require_room(tmp_path, specs, count=1_000_000, code_length=256)
+    assert "660.0 MB on disk for 1000000 images, at most 128.0 MB" in told
+    assert "length 32 (flat) 128.0 MB, length 256 (half) 0.0 MB" in told
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=disk - 1))
+    with pytest.raises(NoRoomError, match=r"has 660\.0 MB free, and the build takes 660\.0 MB on disk"):
+        require_room(tmp_path, specs, count=1_000_000, code_length=256)
+
+
+def test_more_than_there_is_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.gallery.disk_space._OF_MEMORY", tmp_path / "meminfo")
+    specs = [IndexSpec(LENGTH, "flat")]
+    require_room(tmp_path, specs, count=1_000_000, code_length=LENGTH)  # nobody tells
+    (tmp_path / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 250000 kB\n")
+    require_room(tmp_path, specs, count=1_000_000, code_length=LENGTH)
+    (tmp_path / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 249999 kB\n")
+    with pytest.raises(
+        NoRoomError,
+        match=r"256\.0 MB of memory are available.*128\.0 MB at once in memory.*give length 32 a smaller kind: half",
+    ):
+        require_room(tmp_path, specs, count=1_000_000, code_length=LENGTH)
+
+
+def test_lists_of_4_bits_take_their_size_twice_while_they_are_built() -> None:
+    specs = [IndexSpec(LENGTH, "ivf-pq"), IndexSpec(64, "flat")]
+    size, building = index_bytes(specs, 100_000), building_bytes(specs, 100_000)
+    assert building == {specs[0]: 2 * size[specs[0]], specs[1]: size[specs[1]]}
+
+
+def test_a_build_tells_before_it_begins_and_leaves_the_gallery_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = build_gallery(tmp_path, count=4)
+    assert eigenlens.main(["build", "--gallery", str(gallery.root)]) == 0
+    assert "the generation takes 0.0 MB on disk for 4 images" in capsys.readouterr().err
+    numbers = gallery.numbers()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    assert eigenlens.main(["build", "--gallery", str(gallery.root), "--lengths", "4"]) == 1
+    assert "free some, or build fewer lengths" in capsys.readouterr().err
+    assert gallery.numbers() == numbers

@@ -1,0 +1,305 @@
+"""The gallery on disk: what a build takes in, carries on with, encodes again, and never loses."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import eigenlens
+from index.faiss_engine.generation import Generation
+from model.images.sources import FolderSource
+from model.runtime.encoder import Encoder
+from service.errors import GalleryBusyError, GalleryError, ImageContentGoneError
+from service.gallery.build import Progress, add_images, publish_generation
+from service.gallery.layout import Gallery
+from service.search.manager import Searcher
+from tests.support.service import (
+    LENGTHS,
+    build_gallery,
+    code_of,
+    image_id,
+    pixels_of,
+    png,
+    publish,
+    stored_codes,
+    write_encoder,
+    write_images,
+)
+
+
+class Recorder(Progress):
+    """Notes the stages and how much each of them did."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, int] = {}
+        self.stage = ""
+
+    def start(self, stage: str, total: int) -> None:
+        self.stage = stage
+        self.done[stage] = 0
+
+    def advance(self, count: int) -> None:
+        self.done[self.stage] += count
+
+
+class Stop(Progress):
+    """Stops a build when it advances in one stage."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage, self.present = stage, ""
+
+    def start(self, stage: str, total: int) -> None:
+        self.present = stage
+
+    def advance(self, count: int) -> None:
+        if self.present == self.stage:
+            raise KeyboardInterrupt
+
+
+def test_a_generation_holds_the_unit_code_of_every_image(tmp_path: Path) -> None:
+    codes = stored_codes(build_gallery(tmp_path, count=9))
+    assert set(codes) == {image_id(seed) for seed in range(9)}
+    for seed in range(9):
+        expected = code_of(pixels_of(seed))
+        np.testing.assert_allclose(codes[image_id(seed)], expected / np.linalg.norm(expected), atol=1e-3)
+
+
+def test_a_rebuild_encodes_nothing_and_shares_the_codes(tmp_path: Path) -> None:
+    gallery, recorder = build_gallery(tmp_path, count=9), Recorder()
+    assert publish(gallery, Encoder(tmp_path / "encoder"), recorder) == 2
+    assert recorder.done == {"encode": 0, "index": len(LENGTHS)}
+    assert [entry.name for entry in gallery.codes.iterdir()] == ["000001"]
+
+
+def test_new_and_changed_images_are_taken_in_and_others_are_not_encoded_again(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=6), Encoder(tmp_path / "encoder")
+    folder = write_images(tmp_path / "images", 8)
+    (folder / image_id(2)).write_bytes(png(pixels_of(77)))
+    (folder / "broken.png").write_text("no image")
+    with gallery.writing():
+        report = add_images(gallery, encoder, FolderSource(folder), Progress())
+    assert (report.added, report.unchanged, [id for id, _ in report.failed]) == (3, 5, ["broken.png"])
+    publish(gallery, encoder)
+    codes = stored_codes(gallery)
+    assert set(codes) == {image_id(seed) for seed in range(8)}
+    expected = code_of(pixels_of(77))
+    np.testing.assert_allclose(codes[image_id(2)], expected / np.linalg.norm(expected), atol=1e-3)
+
+
+def test_another_encoder_encodes_everything_again(tmp_path: Path) -> None:
+    gallery, recorder = build_gallery(tmp_path, count=6), Recorder()
+    other = write_encoder(tmp_path / "other", shift=100.0)
+    with gallery.writing():
+        gallery.adopt_encoder(other)
+    publish(gallery, Encoder(other), recorder)
+    assert recorder.done["encode"] == 6
+    expected = pixels_of(1).reshape(-1) - 100.0
+    np.testing.assert_allclose(stored_codes(gallery)[image_id(1)], expected / np.linalg.norm(expected), atol=1e-3)
+    assert gallery.current_encoder_id() == Encoder(other).id
+
+
+def test_encoding_that_was_interrupted_carries_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.gallery.build.BATCH", 2)
+    gallery, recorder = build_gallery(tmp_path, count=6), Recorder()
+    other = Encoder(write_encoder(tmp_path / "other", shift=100.0))
+    with gallery.writing():
+        gallery.adopt_encoder(other.artifact.path)
+    with pytest.raises(KeyboardInterrupt):
+        publish(gallery, other, Stop("encode"))
+    publish(gallery, other, recorder)
+    assert recorder.done["encode"] == 4
+
+
+@pytest.mark.parametrize("stage", ["take in", "encode", "assemble", "index"])
+def test_a_build_that_stops_leaves_the_old_generation_and_no_half_one(tmp_path: Path, stage: str) -> None:
+    gallery = build_gallery(tmp_path, count=6)
+    before = stored_codes(gallery)
+    other = Encoder(write_encoder(tmp_path / "other", shift=100.0))
+    source = FolderSource(write_images(tmp_path / "images", 8))
+
+    def build() -> None:
+        with gallery.writing():
+            gallery.adopt_encoder(other.artifact.path)
+            add_images(gallery, other, source, Stop(stage))
+            publish_generation(gallery, other, Stop(stage), lengths=LENGTHS)
+
+    with pytest.raises(KeyboardInterrupt):
+        build()
+    assert (gallery.current(), gallery.numbers()) == (1, [1])
+    after = stored_codes(gallery)
+    assert all(np.array_equal(after[id], code) for id, code in before.items())
+    assert publish(gallery, other) == 2
+    assert len(stored_codes(gallery)) in (6, 8)
+
+
+def test_old_generations_are_retired_and_the_current_one_never(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=6), Encoder(tmp_path / "encoder")
+    for _ in range(4):
+        publish(gallery, encoder)
+    assert gallery.numbers() == [3, 4, 5]
+    gallery.activate(3)
+    gallery.retire(keep=1)
+    assert gallery.numbers() == [3, 5]
+    assert len(gallery.open_current()[1]) == 6
+
+
+def test_the_generation_that_was_served_outlives_the_switch_to_the_next(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=6), Encoder(tmp_path / "encoder")
+    for _ in range(2):
+        publish(gallery, encoder)
+    gallery.activate(1)
+    publish(gallery, encoder)
+    assert (gallery.current(), gallery.numbers()) == (4, [1, 2, 3, 4])
+    publish(gallery, encoder)
+    assert gallery.numbers() == [3, 4, 5]
+
+
+def test_nothing_is_removed_while_a_generation_is_opened(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=6), Encoder(tmp_path / "encoder")
+    publish(gallery, encoder)
+    removed = threading.Event()
+
+    def remove() -> None:
+        Gallery(tmp_path / "gallery").retire(keep=1)
+        removed.set()
+
+    searcher = Searcher(gallery)
+    opened = gallery.open_current
+
+    def slowly(**given: Any) -> tuple[int, Generation]:
+        found = opened(**given)
+        threading.Thread(target=remove).start()
+        assert not removed.wait(0.3)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gallery, "open_current", slowly)
+        gallery.activate(1)
+        searcher.load()
+    assert searcher.snapshot.number == 1
+    assert removed.wait(10)
+    assert gallery.numbers() == [1, 2]
+    gallery.activate(2)
+    gallery.retire(keep=1)
+    assert gallery.numbers() == [2]
+
+
+def test_only_one_process_writes(tmp_path: Path) -> None:
+    gallery = build_gallery(tmp_path, count=3)
+    assert not gallery.being_written()
+    with gallery.writing():
+        assert gallery.being_written()
+        with pytest.raises(GalleryBusyError), Gallery(tmp_path / "gallery").writing():
+            pass
+    assert not gallery.being_written()
+
+
+def test_the_commands_build_and_rebuild(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encoder, images = write_encoder(tmp_path / "encoder"), write_images(tmp_path / "images", 5)
+    (images / "broken.png").write_text("no image")
+    where = ["--gallery", str(tmp_path / "gallery")]
+    assert eigenlens.main(["build", *where]) == 1
+    assert "--encoder" in capsys.readouterr().err
+    assert not (tmp_path / "gallery").exists(), "a refused build changes nothing"
+    command = ["build", "--encoder", str(encoder), "--images", str(images), *where, "--lengths", "2,4"]
+    assert eigenlens.main(command) == 0
+    told = capsys.readouterr()
+    assert "5 images taken in" in told.out
+    assert "broken.png" in told.err
+    assert eigenlens.main(["build", *where, "--lengths", "6"]) == 0
+    assert Gallery(tmp_path / "gallery").open_current()[1].lengths == (6, 12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--encoder", "nowhere", "--images", "{images}"], "no encoder at nowhere"),
+        (["--encoder", "{encoder}", "--images", "nowhere"], "no image source 'nowhere'"),
+        (["--encoder", "{images}", "--images", "{images}"], "no encoder at"),
+        (["--encoder", "{encoder}", "--images", "{images}", "--lengths", "13"], "12 coordinates"),
+    ],
+)
+def test_a_build_that_cannot_work_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    encoder, images = write_encoder(tmp_path / "encoder"), write_images(tmp_path / "images", 2)
+    filled = [part.format(encoder=encoder, images=images) for part in arguments]
+    assert eigenlens.main(["build", "--gallery", str(tmp_path / "gallery"), *filled]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_the_switch_is_atomic_to_every_reader(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=4), Encoder(tmp_path / "encoder")
+    publish(gallery, encoder)
+    seen: set[int | None] = set()
+    problems: list[Exception] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                seen.add(gallery.current())
+            except GalleryError as error:
+                problems.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for turn in range(400):
+        gallery.activate(1 + turn % 2)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not problems
+    assert seen == {1, 2}
+
+
+def test_a_build_keeps_the_lengths_of_the_gallery_unless_others_are_asked_for(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=4, lengths=(3, 6)), Encoder(tmp_path / "encoder")
+    for asked, expected in ((None, (3, 6, 12)), ((5,), (5, 12)), (None, (5, 12))):
+        with gallery.writing():
+            publish_generation(gallery, encoder, Progress(), lengths=asked)
+        assert gallery.open_current()[1].lengths == expected
+
+
+def test_a_length_that_cannot_be_built_is_refused_before_a_gallery_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder, images = write_encoder(tmp_path / "encoder"), write_images(tmp_path / "images", 2)
+    command = ["build", "--encoder", str(encoder), "--images", str(images), "--gallery", str(tmp_path / "gallery")]
+    assert eigenlens.main([*command, "--lengths", "4,13"]) == 1
+    assert "prefix length 13 cannot be built" in capsys.readouterr().err
+    assert not (tmp_path / "gallery").exists()
+
+
+def test_images_that_were_moved_are_found_at_their_new_place(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=3), Encoder(tmp_path / "encoder")
+    (tmp_path / "images").rename(tmp_path / "moved")
+    with pytest.raises(ImageContentGoneError):
+        gallery.store.content(gallery.store.record(image_id(1)).key)
+    with gallery.writing():
+        report = add_images(gallery, encoder, FolderSource(tmp_path / "moved"), Progress())
+    assert (report.added, report.unchanged) == (0, 3)
+    assert gallery.store.content(gallery.store.record(image_id(1)).key) == png(pixels_of(1))
+
+
+def test_codes_are_pending_until_every_generation_that_is_kept_has_them(tmp_path: Path) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=4), Encoder(tmp_path / "encoder")
+
+    def pending() -> int:
+        return len(gallery.store.coded_keys(encoder_id=encoder.id))
+
+    assert pending() == 0
+    with gallery.writing():
+        add_images(gallery, encoder, FolderSource(write_images(tmp_path / "images", 6)), Progress())
+    gallery.store.remove([image_id(0)])
+    for number in (2, 3, 4):
+        assert pending() == 2, "generation 1 can still be activated"
+        assert publish(gallery, encoder) == number
+    assert gallery.numbers() == [2, 3, 4]
+    assert pending() == 0
+    assert gallery.store.query("SELECT count(*) FROM removed") == [(0,)]

@@ -1,0 +1,64 @@
+"""Settings: flags win over the environment, misspellings are refused, every setting is a flag."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from pathlib import Path
+
+import pytest
+
+import eigenlens
+from service.commands import serve
+from service.errors import SettingsError
+from service.settings import Settings, load_settings
+from tests.support.service import build_gallery
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings(gallery="g").port == 8080
+    monkeypatch.setenv("EIGENLENS_PORT", "9000")
+    assert load_settings(gallery="g").port == 9000
+    assert load_settings(gallery="g", port="9001").port == 9001
+    assert load_settings(gallery="g").key_file == Path("g/admin.key")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [("EIGENLENS_MAX_PIXLES", "1", "EIGENLENS_MAX_PIXLES"), ("EIGENLENS_PORT", "many", "port"),
+     ("EIGENLENS_MAX_K", "0", "max_k"), ("EIGENLENS_PORT", "70000", "port")],
+)  # fmt: skip
+def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=says):
+        load_settings(gallery="g")
+
+
+def test_every_setting_is_a_flag_with_a_description() -> None:
+    parser = argparse.ArgumentParser()
+    serve.configure(parser)
+    text = parser.format_help()
+    for name, field in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in text
+        assert field.description
+
+
+def test_serving_what_is_not_there_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert eigenlens.main(["serve", "--gallery", str(tmp_path / "none")]) == 1
+    assert "eigenlens build" in capsys.readouterr().err
+    assert eigenlens.main(["serve"]) == 1
+    assert "gallery" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gallery = build_gallery(tmp_path, count=2)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert eigenlens.main(["serve", "--gallery", str(gallery.root), "--port", str(port)]) == 1
+    assert "choose another --port" in capsys.readouterr().err
+
+
+def test_answers_do_not_wait_for_nagles_algorithm() -> None:
+    """The event loop switches it off for sockets that name their protocol; an answer took 40 ms longer otherwise."""
+    with serve.listen("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP

@@ -1,0 +1,159 @@
+"""What a batch of searches comes to is what each would have come to alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from service.api.search import ResultAnswer, SearchAnswer, SearchParameters
+from service.gallery.layout import Gallery
+from service.search.manager import Searcher
+from service.search.pipeline import Answer, Pipeline, Query
+from tests.support.service import CODE_LENGTH, build_gallery, code_of, image_id, pixels_of, png, serving, settings_of
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+    return build_gallery(tmp_path_factory.mktemp("pipeline"))
+
+
+class Observed:
+    def __init__(self, gallery: Gallery) -> None:
+        self.stages: list[str] = []
+        searcher = Searcher(gallery)
+        searcher.load()
+        self.pipeline = Pipeline(
+            searcher, max_pixels=10_000, max_k=1000, observe=lambda name, _: self.stages.append(name)
+        )
+
+    def answers(self, queries: Sequence[Query]) -> list[Answer | Exception]:
+        for query in queries:
+            self.pipeline.prepare(query)
+        return self.pipeline.finish(queries)
+
+
+@pytest.fixture
+def observed(gallery: Gallery) -> Observed:
+    return Observed(gallery)
+
+
+def queries() -> list[Query]:
+    """Of every sort, several of each, mixed."""
+    asked = [
+        SearchParameters(k=3, length=4),
+        SearchParameters(k=3, length=CODE_LENGTH),
+        SearchParameters(k=5, length=4, filter={"label": "odd"}),
+        SearchParameters(k=3, length=4, offset=2, include=["code"]),
+        SearchParameters(k=2, length=4, group_duplicates=0.9),
+        SearchParameters(k=3, length=4, min_score=0.5, include=[]),
+    ]
+    made = [Query(asked[n % len(asked)], image=png(pixels_of(500 + n))) for n in range(18)]
+    made += [Query(asked[0], id=image_id(n)) for n in range(4)]
+    made += [Query(asked[1], code=[float(n + j) for j in range(CODE_LENGTH)]) for n in range(4)]
+    return [*made, Query(None, image=png(pixels_of(500)))]
+
+
+def parsed(answer: Answer | Exception) -> Any:
+    assert isinstance(answer, Answer)
+    if not answer.body:
+        return answer.code.tolist()
+    body = json.loads(answer.body)
+    body.pop("timing_ms", None)
+    for result in body["results"]:
+        result["score"] = pytest.approx(result["score"], abs=1e-6)
+    return body
+
+
+def test_a_batch_is_answered_as_each_search_alone(observed: Observed) -> None:
+    together = [parsed(answer) for answer in observed.answers(queries())]
+    alone = [parsed(observed.answers([query])[0]) for query in queries()]
+    assert together == alone
+    np.testing.assert_allclose(together[-1], code_of(pixels_of(500)), atol=1e-4)
+
+
+def test_a_batch_is_encoded_in_one_call_and_searched_in_one_for_each_plan_and_filter(observed: Observed) -> None:
+    plain, other = SearchParameters(k=3, length=4), SearchParameters(k=3, length=CODE_LENGTH)
+    filtered = SearchParameters(k=3, length=4, filter={"label": "odd"})
+    observed.answers([Query(asked, image=png(pixels_of(n))) for n in range(4) for asked in (plain, other, filtered)])
+    assert observed.stages.count("decode") == 12
+    assert observed.stages.count("encode") == 1
+    assert observed.stages.count("search") == 3
+
+
+def test_what_cannot_be_searched_fails_alone_and_is_not_decoded(observed: Observed) -> None:
+    with pytest.raises(ValueError, match="prefix length 5 was not built"):
+        observed.pipeline.prepare(Query(SearchParameters(length=5), image=png(pixels_of(0))))
+    assert observed.stages == []
+
+
+def test_an_answer_is_what_pydantic_would_have_written(observed: Observed) -> None:
+    answer = observed.answers([Query(SearchParameters(k=4, length=CODE_LENGTH), image=png(pixels_of(1)))])[0]
+    assert isinstance(answer, Answer)
+    body = json.loads(answer.body)
+    assert body["results"][0]["id"] == image_id(1)
+    assert body["results"][0]["metadata"] == {"label": "odd"}
+    for result in body["results"]:
+        assert ResultAnswer.model_validate(result).model_dump(exclude_none=True) == result
+    assert set(body) == set(SearchAnswer.model_fields) - {"code"}
+    assert set(body["timing_ms"]) == {"queue", "decode", "encode", "search", "total"}
+    assert answer.header.endswith("batch;desc=1")
+
+
+def test_an_image_that_another_process_removed_is_never_answered_again(tmp_path: Path) -> None:
+    gallery = build_gallery(tmp_path)
+    observed = Observed(gallery)
+    query = SearchParameters(k=5, length=CODE_LENGTH)
+    before = parsed(observed.answers([Query(query, image=png(pixels_of(1)))])[0])
+    gone = before["results"][0]["id"]
+    Gallery(gallery.root).store.remove([gone])
+    for _ in range(2):
+        after = parsed(observed.answers([Query(query, image=png(pixels_of(1)))])[0])
+        assert [result["id"] for result in after["results"][:4]] == [result["id"] for result in before["results"][1:]]
+        assert len(after["results"]) == 5
+
+
+def test_concurrent_searches_of_a_server_share_batches(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder that takes a while: one that takes no time leaves none for a batch to fill."""
+    finish, seconds = Pipeline.finish, [0.0]
+
+    def take_a_while(self: Pipeline, queries: Sequence[Query]) -> list[Answer | Exception]:
+        time.sleep(seconds[0])
+        return finish(self, queries)
+
+    monkeypatch.setattr(Pipeline, "finish", take_a_while)
+    images = [png(pixels_of(700 + n)) for n in range(64)]
+    with serving(settings_of(gallery, max_batch=16)) as client:
+        alone = [client.post("/v1/search?k=3", files={"image": data}).json()["results"] for data in images]
+        seconds[0] = 0.25
+
+        async def together() -> list[httpx.Response]:
+            async with httpx.AsyncClient(base_url=client.base_url, timeout=30) as concurrent:
+                headers = {"content-type": "image/png"}
+                posts = (concurrent.post("/v1/search?k=3", content=data, headers=headers) for data in images)
+                return await asyncio.gather(*posts)
+
+        answers = asyncio.run(together())
+    for answer, expected in zip(answers, alone, strict=True):
+        found = answer.json()["results"]
+        assert [result.pop("score") for result in found] == pytest.approx([result.pop("score") for result in expected])
+        assert found == expected
+    sizes = [int(answer.headers["server-timing"].rpartition("desc=")[2]) for answer in answers]
+    assert max(sizes) > 4
+
+
+@pytest.mark.parametrize(("asked", "worthwhile", "together"), [(None, 1, 4), (None, 8, 8), (2, 8, 2)])
+def test_a_few_are_encoded_together_even_if_nothing_is_gained(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch, asked: int | None, worthwhile: int, together: int
+) -> None:
+    monkeypatch.setattr("model.runtime.encoder.Encoder.worthwhile_batch", lambda *_, **__: worthwhile)
+    searcher = Searcher(gallery, max_batch=asked)
+    searcher.load()
+    assert searcher.max_batch == together

@@ -1,0 +1,1 @@
+"""What tests share: builders, oracles, a running service, a browser."""

@@ -1,0 +1,149 @@
+"""A hand-computable encoder, small galleries, and real servers on real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import uvicorn
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+import artifact
+from model.images.sources import FolderSource
+from model.runtime.encoder import Encoder
+from service.gallery.build import Progress, add_images, publish_generation
+from service.gallery.layout import Gallery
+from service.http.app import create_app
+from service.settings import Settings, load_settings
+
+SIDE = 2
+CODE_LENGTH = SIDE * SIDE * 3
+LENGTHS = (2, 4, CODE_LENGTH)
+
+
+def write_encoder(path: Path, *, shift: float = 127.5, precision: str = "float32") -> Path:
+    """An encoder whose code is the 2 x 2 x 3 pixels less `shift`, in order: computable by hand."""
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["floats", "shape"], ["flat"]),
+        helper.make_node("Sub", ["flat", "shift"], ["codes"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "encoder",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info("codes", TensorProto.FLOAT, ["n", CODE_LENGTH])],
+        [
+            numpy_helper.from_array(np.array([-1, CODE_LENGTH], dtype=np.int64), "shape"),
+            numpy_helper.from_array(np.array(shift, dtype=np.float32), "shift"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    properties = {
+        "code_length": CODE_LENGTH,
+        "image_size": SIDE,
+        "precision": precision,
+        "eigenvalues": [1 / (j + 1) for j in range(CODE_LENGTH)],
+    }
+    with artifact.publishing(path, kind="encoder", properties=properties) as directory:
+        onnx.save(model, directory / "encoder.onnx")
+    return path
+
+
+def pixels_of(seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def code_of(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """What the encoder answers, computed by hand."""
+    return pixels.reshape(-1).astype(np.float64) - 127.5
+
+
+def write_images(folder: Path, count: int) -> Path:
+    """Images named by their seed, in two class folders; one name has a space."""
+    for seed in range(count):
+        name = f"{seed:04d} a.png" if seed == 3 else f"{seed:04d}.png"
+        path = folder / ("even" if seed % 2 == 0 else "odd") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(pixels_of(seed)))
+    return folder
+
+
+def image_id(seed: int) -> str:
+    return f"{'even' if seed % 2 == 0 else 'odd'}/{seed:04d}{' a' if seed == 3 else ''}.png"
+
+
+def build_gallery(root: Path, *, count: int = 40, lengths: Sequence[int] = LENGTHS) -> Gallery:
+    """A gallery of `count` images below `root`, at generation 1."""
+    encoder_path = write_encoder(root / "encoder")
+    gallery = Gallery(root / "gallery", create=True)
+    with gallery.writing():
+        gallery.adopt_encoder(encoder_path)
+        encoder = Encoder(encoder_path)
+        add_images(gallery, encoder, FolderSource(write_images(root / "images", count)), Progress())
+        publish_generation(gallery, encoder, Progress(), lengths=lengths)
+    return gallery
+
+
+@contextlib.contextmanager
+def serving(settings: Settings, *, port: int = 0) -> Iterator[httpx.Client]:
+    """A uvicorn server on a port, a free one if 0, in a thread, and a client of it."""
+    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=port, log_level="warning", lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            thread.join(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+        assert not thread.is_alive(), "the server did not end"
+
+
+def settings_of(gallery: Gallery, **changes: object) -> Settings:
+    return load_settings(gallery=gallery.root, **changes)
+
+
+def admin_headers(gallery: Gallery) -> dict[str, str]:
+    return {"Authorization": f"Bearer {(gallery.root / 'admin.key').read_text().strip()}"}
+
+
+def wait_for(condition: Callable[[], Any], *, timeout_s: float = 30) -> Any:
+    """The first true value of `condition`, asked again and again."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.001)
+    return found
+
+
+def publish(gallery: Gallery, encoder: Encoder, progress: Progress | None = None) -> int:
+    with gallery.writing():
+        return publish_generation(gallery, encoder, progress or Progress(), lengths=LENGTHS)
+
+
+def stored_codes(gallery: Gallery) -> dict[str, np.ndarray[Any, Any]]:
+    _, generation = gallery.open_current()
+    records = gallery.store.records([int(key) for key in generation.keys])
+    return {records[int(k)].id: np.asarray(c) for k, c in zip(generation.keys, generation.codes.codes, strict=True)}

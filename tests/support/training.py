@@ -1,0 +1,61 @@
+"""Small folders of images with structure, and tiny training configurations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from model.config import load_config
+from model.images.pixel_cache import cache_pixels
+from model.images.sources import open_source
+from model.training.loop import train
+from model.training.run import Run
+
+CPU = torch.device("cpu")
+
+TINY = {
+    "image_size": 16,
+    "backbone": "tiny-conv",
+    "code_length": 8,
+    "hidden_length": 32,
+    "hidden_layers": 1,
+    "batch_size": 16,
+    "steps": 24,
+    "warmup_steps": 2,
+    "checkpoint_every_s": 0.001,
+}
+
+
+def write_images(folder: Path, *, count: int = 48, side: int = 20) -> Path:
+    """Four kinds of coloured gradients in class folders: enough structure for a spectrum."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 1, side)
+    for i in range(count):
+        kind = i % 4
+        pattern = np.outer(ramp, np.ones(side)) if kind < 2 else np.outer(np.ones(side), ramp)
+        colour = rng.uniform(100, 250, 3) if kind % 2 else rng.uniform(20, 120, 3)
+        pixels = (pattern[..., None] * colour + rng.normal(0, 8, (side, side, 3))).clip(0, 255)
+        path = folder / f"kind-{kind}" / f"{i:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return folder
+
+
+def tiny_overrides(**changes: object) -> list[str]:
+    """`--set` values of the tiny configuration."""
+    found = []
+    for key, value in (TINY | changes).items():
+        inner = {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
+        found += [f"{name}={v}" for name, v in inner.items()]
+    return found
+
+
+def finished_run(path: Path, images: Path, **changes: object) -> Run:
+    """A run of the tiny configuration over `images`, trained to its end."""
+    run = Run.start(path, images=str(images), config=load_config(None, tiny_overrides(**changes)))
+    cache = cache_pixels(open_source(run.images), side=run.config.cached_side, directory=run.cache)
+    train(run, cache.pixels, device=CPU)
+    return run
