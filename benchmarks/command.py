@@ -8,27 +8,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.arguments import positive
-from benchmarks.common.records import append_records, make_record, read_records
-from benchmarks.common.retrieval import retrieval_quality
-from benchmarks.documents import update_documents
-from benchmarks.encoder.fashion import encode_all, load_fashion_mnist, pca_of_pixels
-from benchmarks.heads.command import configure_heads, run_heads
-from benchmarks.quality.command import configure_quality, run_quality
-from benchmarks.runtime import command as runtime
-from benchmarks.search.measure import METHODS, Setup, measure, missing, tell, truth
-from benchmarks.search.view_codes import view_codes, views_of_halves
-from benchmarks.service import command as service_command
-from benchmarks.service.adds import measure_adds, summary
-from benchmarks.training.run_time import training_time
-from benchmarks.training.steps import configure_steps, run_steps
-from index.faiss_engine.generation import choose_lengths
-from model.config import AugmentationConfig
-from model.errors import ConfigError
-from model.images.sources import open_source
-from model.runtime.encoder import Encoder
-from model.training.run import Run
-from service.commands.options import parse_kinds, parse_lengths
+from eigenlens.benchmarks.common.arguments import positive
+from eigenlens.benchmarks.common.records import append_records, make_record, read_records
+from eigenlens.benchmarks.common.retrieval import retrieval_quality
+from eigenlens.benchmarks.documents import update_documents
+from eigenlens.benchmarks.encoder.fashion import encode_all, load_fashion_mnist, pca_of_pixels
+from eigenlens.benchmarks.heads.command import configure_heads, run_heads
+from eigenlens.benchmarks.quality.command import configure_quality, run_quality
+from eigenlens.benchmarks.runtime import command as runtime
+from eigenlens.benchmarks.search.measure import METHODS, Setup, measure, missing, tell, truth
+from eigenlens.benchmarks.search.view_codes import view_codes, views_of_halves
+from eigenlens.benchmarks.service import command as service_command
+from eigenlens.benchmarks.service.adds import measure_adds, summary
+from eigenlens.benchmarks.training.run_time import training_time
+from eigenlens.benchmarks.training.steps import configure_steps, run_steps
+from eigenlens.index.faiss_engine.generation import choose_lengths
+from eigenlens.model.config import AugmentationConfig
+from eigenlens.model.errors import ConfigError
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.training.run import Run
+from eigenlens.service.commands.options import parse_kinds, parse_lengths
 
 EPILOG = """examples:
   eigenlens bench quality --data cifar10 --train cifar10/train.tar.gz --test cifar10/test.tar.gz --work runs/quality

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifact import write_atomic
-from benchmarks.common.records import RESULTS, read_records
-from benchmarks.quality.plot import plot_quality, plot_search
-from benchmarks.search.tables import SEARCHED, growth_table, search_table
-from benchmarks.service.tables import closed_table, open_table, runtime_table
+from eigenlens.artifact import write_atomic
+from eigenlens.benchmarks.common.records import RESULTS, read_records
+from eigenlens.benchmarks.quality.plot import plot_quality, plot_search
+from eigenlens.benchmarks.search.tables import SEARCHED, growth_table, search_table
+from eigenlens.benchmarks.service.tables import closed_table, open_table, runtime_table
 
 ROOT = Path(__file__).parent.parent
 FASHION = RESULTS / "fashion.jsonl"

@@ -25,7 +25,8 @@ RUN python requirements.py "${VARIANT}" train > requirements.txt \
     && pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt \
         --requirement requirements.txt
 RUN pip install --no-cache-dir --constraint constraints.txt setuptools
-COPY README.md artifact.py eigenlens.py ./
+COPY README.md ./
+COPY eigenlens eigenlens
 COPY benchmarks benchmarks
 COPY index index
 COPY model model

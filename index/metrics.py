@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import SearchError
+from eigenlens.index.errors import SearchError
 
 
 def recall_at_k(found: NDArray[np.int64], exact: NDArray[np.int64]) -> NDArray[np.float64]:

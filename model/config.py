@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from model.errors import ConfigError
+from eigenlens.model.errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from artifact import EigenlensError
+from eigenlens.artifact import EigenlensError
 
 
 class ModelError(EigenlensError):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
-from model.backbones.registry import build_backbone
+from eigenlens.model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
+from eigenlens.model.backbones.registry import build_backbone
 
 
 class Projector(nn.Sequential):

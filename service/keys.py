@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
-import artifact
-from service.errors import KeyFileError
+from eigenlens import artifact
+from eigenlens.service.errors import KeyFileError
 
 KeyScope = Literal["search", "write", "admin"]
 SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)

@@ -9,9 +9,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from index.faiss_engine.gpu import Device
-from service.errors import SettingsError
-from service.telemetry.logs import LogFormat
+from eigenlens.index.faiss_engine.gpu import Device
+from eigenlens.service.errors import SettingsError
+from eigenlens.service.telemetry.logs import LogFormat
 
 _PREFIX = "EIGENLENS_"
 # Of the commands that ask a service.

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.keys import add_key
+from eigenlens.service.keys import add_key
 from tests.support.service import build_gallery, pixels_of, png, serving, settings_of
 
 _CONFIG = Path(__file__).parent / "schemathesis.toml"

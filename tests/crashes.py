@@ -16,9 +16,9 @@ from pathlib import Path
 
 import httpx
 
-import artifact
-from benchmarks.common.service_process import start_service
-from service.gallery.layout import Gallery
+from eigenlens import artifact
+from eigenlens.benchmarks.common.service_process import start_service
+from eigenlens.service.gallery.layout import Gallery
 from tests.support.service import admin_headers, build_gallery, pixels_of, png
 
 COUNT = 60

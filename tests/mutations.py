@@ -26,7 +26,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from benchmarks.common.service_process import start_service
+from eigenlens.benchmarks.common.service_process import start_service
 from tests.support.codes import encoded, handmade_png
 from tests.support.service import admin_headers, build_gallery
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from artifact import command_line
+from eigenlens.artifact import command_line
 
 RESULTS = Path(__file__).parents[1] / "results"
 

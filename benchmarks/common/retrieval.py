@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index.codes.artifact import Floats
-from index.metrics import average_precision_at_k, precision_at_k
+from eigenlens.index.codes.artifact import Floats
+from eigenlens.index.metrics import average_precision_at_k, precision_at_k
 
 Labels = NDArray[np.int64]
 _BLOCK = 500

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model.images.fashion_mnist import FashionMnist
-from model.runtime.encoder import Encoder
+from eigenlens.model.images.fashion_mnist import FashionMnist
+from eigenlens.model.runtime.encoder import Encoder
 
 _BATCH = 500
 

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common.records import append_records, make_record, read_records
-from benchmarks.heads.evaluate import LENGTHS, Judged, is_query, principal_components
-from model.commands.fit import AUGMENTATION, settle
-from model.config import AugmentationConfig
-from model.heads.features import cache_features, power_normalise
-from model.heads.fit import fit_head
-from model.heads.frozen import BackboneChoice, open_backbone
-from model.images.sources import open_source
-from model.runtime.encoder import Encoder
+from eigenlens.benchmarks.common.records import append_records, make_record, read_records
+from eigenlens.benchmarks.heads.evaluate import LENGTHS, Judged, is_query, principal_components
+from eigenlens.model.commands.fit import AUGMENTATION, settle
+from eigenlens.model.config import AugmentationConfig
+from eigenlens.model.heads.features import cache_features, power_normalise
+from eigenlens.model.heads.fit import fit_head
+from eigenlens.model.heads.frozen import BackboneChoice, open_backbone
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.runtime.encoder import Encoder
 
 _VIEWS = 4
 _PLAIN = AugmentationConfig()

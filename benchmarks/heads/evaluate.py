@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from index.metrics import average_precision_at_k, precision_at_k
+from eigenlens.index.metrics import average_precision_at_k, precision_at_k
 
 LENGTHS = (8, 16, 32, 64, 128, 256)
 PRECISION_AT = 10

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from artifact import EigenlensError
-from benchmarks.common.service_process import start_service
+from eigenlens.artifact import EigenlensError
+from eigenlens.benchmarks.common.service_process import start_service
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

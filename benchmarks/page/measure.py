@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from artifact import EigenlensError
-from benchmarks.common.records import append_records, make_record
-from benchmarks.page.browser import looking_at
+from eigenlens.artifact import EigenlensError
+from eigenlens.benchmarks.common.records import append_records, make_record
+from eigenlens.benchmarks.page.browser import looking_at
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from artifact import EigenlensError
-from benchmarks.page.browser import looking_at
+from eigenlens.artifact import EigenlensError
+from eigenlens.benchmarks.page.browser import looking_at
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

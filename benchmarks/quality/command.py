@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.records import append_records, make_record, read_records
-from benchmarks.quality.methods import (
+from eigenlens.benchmarks.common.records import append_records, make_record, read_records
+from eigenlens.benchmarks.quality.methods import (
     MAP_AT,
     METHODS,
     SETTINGS,
@@ -20,9 +20,9 @@ from benchmarks.quality.methods import (
     told,
     trained_network,
 )
-from model.commands.train import choose_device
-from model.config import load_table
-from model.errors import ConfigError
+from eigenlens.model.commands.train import choose_device
+from eigenlens.model.config import load_table
+from eigenlens.model.errors import ConfigError
 
 
 def configure_quality(parser: argparse.ArgumentParser) -> None:

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common.retrieval import probe_accuracy, retrieval_quality
-from model.config import SpectrumConfig, TrainingConfig, parse_config
-from model.errors import ConfigError
-from model.export.export import code_network, estimate_spectrum, set_codes
-from model.images.pixel_cache import cache_pixels
-from model.images.sources import open_source
-from model.network import EncoderNetwork, normalise_pixels
-from model.spectrum.rayleigh_ritz import effective_rank
-from model.training.loop import train
-from model.training.run import Run
+from eigenlens.benchmarks.common.retrieval import probe_accuracy, retrieval_quality
+from eigenlens.model.config import SpectrumConfig, TrainingConfig, parse_config
+from eigenlens.model.errors import ConfigError
+from eigenlens.model.export.export import code_network, estimate_spectrum, set_codes
+from eigenlens.model.images.pixel_cache import cache_pixels
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.network import EncoderNetwork, normalise_pixels
+from eigenlens.model.spectrum.rayleigh_ritz import effective_rank
+from eigenlens.model.training.loop import train
+from eigenlens.model.training.run import Run
 
 LENGTHS = (4, 8, 16, 32, 64, 128, 256)
 MAP_AT, PRECISION_AT = 1000, 100

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common.arguments import positive
-from benchmarks.common.records import append_records, make_record
-from benchmarks.common.retrieval import retrieval_quality
-from benchmarks.encoder.fashion import LabelledImages, encode_all
-from index.faiss_engine.generation import choose_lengths
-from model.errors import ConfigError
-from model.images.sources import open_source
-from model.runtime.encoder import Encoder
-from model.runtime.sessions import Session, installed, seconds_per_image
+from eigenlens.benchmarks.common.arguments import positive
+from eigenlens.benchmarks.common.records import append_records, make_record
+from eigenlens.benchmarks.common.retrieval import retrieval_quality
+from eigenlens.benchmarks.encoder.fashion import LabelledImages, encode_all
+from eigenlens.index.faiss_engine.generation import choose_lengths
+from eigenlens.model.errors import ConfigError
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.runtime.sessions import Session, installed, seconds_per_image
 
 BENCH = "runtime"
 _BATCHES = (1, 16)
@@ -104,8 +104,8 @@ def _torch(path: Path, training: Mapping[str, Any]) -> Session:
     import torch
     from safetensors.torch import load_file
 
-    from model.export.export import WEIGHTS_FILE, ServingNetwork
-    from model.network import CodeNetwork, EncoderNetwork
+    from eigenlens.model.export.export import WEIGHTS_FILE, ServingNetwork
+    from eigenlens.model.network import CodeNetwork, EncoderNetwork
 
     names = ("hidden_length", "hidden_layers", "code_length")
     trained = EncoderNetwork(training["backbone"], **{name: training[name] for name in names})

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.search.peers import Ids, Vectors
+from eigenlens.benchmarks.search.peers import Ids, Vectors
 
 Search = Callable[[Vectors], Ids]
 _TURNS = 10

@@ -17,8 +17,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-import artifact
-from benchmarks.search.interleaved import (
+from eigenlens import artifact
+from eigenlens.benchmarks.search.interleaved import (
     PASSES,
     Contest,
     Opened,
@@ -27,14 +27,14 @@ from benchmarks.search.interleaved import (
     run_in_turns,
     time_each,
 )
-from benchmarks.search.peers import PEERS, Ids, Vectors
-from index.building.row_order import arrange
-from index.codes.artifact import Codes, read_rows, unit_prefix, writing_codes
-from index.codes.exact import exact_search
-from index.faiss_engine.generation import Generation, build_generation
-from index.faiss_engine.kinds import require_kind
-from index.plans.calibration import Measured
-from index.plans.plan import Plan
+from eigenlens.benchmarks.search.peers import PEERS, Ids, Vectors
+from eigenlens.index.building.row_order import arrange
+from eigenlens.index.codes.artifact import Codes, read_rows, unit_prefix, writing_codes
+from eigenlens.index.codes.exact import exact_search
+from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.faiss_engine.kinds import require_kind
+from eigenlens.index.plans.calibration import Measured
+from eigenlens.index.plans.plan import Plan
 
 TARGETS = (0.9, 0.95, 0.99, 0.999)
 METHODS = ("flat", "eigenlens", *PEERS)

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import artifact
-from model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
-from model.config import AugmentationConfig
-from model.images.pixel_cache import cache_pixels
-from model.images.sources import open_source
-from model.pairs.views import augment
-from model.runtime.encoder import Encoder
+from eigenlens import artifact
+from eigenlens.model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
+from eigenlens.model.config import AugmentationConfig
+from eigenlens.model.images.pixel_cache import cache_pixels
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.pairs.views import augment
+from eigenlens.model.runtime.encoder import Encoder
 
 _BATCH = 500
 _CHUNK = 50_000

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.common.service_process import start_service
-from model.images.sources import Source, SourceImage
+from eigenlens.benchmarks.common.service_process import start_service
+from eigenlens.model.images.sources import Source, SourceImage
 
 
 @contextmanager

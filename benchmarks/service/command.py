@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.arguments import positive
-from benchmarks.common.records import append_records, make_record, read_records
-from benchmarks.service.measure import (
+from eigenlens.benchmarks.common.arguments import positive
+from eigenlens.benchmarks.common.records import append_records, make_record, read_records
+from eigenlens.benchmarks.service.measure import (
     PHOTOS,
     Cell,
     Measured,
@@ -21,9 +21,9 @@ from benchmarks.service.measure import (
     servers,
     write_photos,
 )
-from model.errors import ConfigError
-from model.images.sources import open_source
-from service.gallery.layout import Gallery
+from eigenlens.model.errors import ConfigError
+from eigenlens.model.images.sources import open_source
+from eigenlens.service.gallery.layout import Gallery
 
 BENCH = "service"
 _METHODS = ("in-process", "eigenlens", "plain-fastapi")

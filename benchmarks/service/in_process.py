@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model.images.decode import load_square
-from service.gallery.layout import Gallery
-from service.search.manager import Searcher, Wish
+from eigenlens.model.images.decode import load_square
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.search.manager import Searcher, Wish
 
 
 def measure(gallery: Path, photos: Sequence[bytes], *, batch: int, warm_s: float, seconds: float) -> dict[str, float]:

@@ -20,12 +20,12 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from benchmarks.common.service_process import start_service
-from benchmarks.service.plain_endpoint import GALLERY_VARIABLE, INDEX_VARIABLE, write_index
-from model.images.decode import decode
-from model.images.sources import Source
-from service.commands.serve import listen
-from service.gallery.layout import Gallery
+from eigenlens.benchmarks.common.service_process import start_service
+from eigenlens.benchmarks.service.plain_endpoint import GALLERY_VARIABLE, INDEX_VARIABLE, write_index
+from eigenlens.model.images.decode import decode
+from eigenlens.model.images.sources import Source
+from eigenlens.service.commands.serve import listen
+from eigenlens.service.gallery.layout import Gallery
 
 # Longest side in pixels, or pixels in all; how many photographs.
 PHOTOS = {"200px": (200, None, 64), "1mp": (None, 1e6, 16), "12mp": (None, 12e6, 4)}
@@ -129,7 +129,7 @@ def servers(gallery: Path, work: Path) -> Iterator[dict[str, Server]]:
 def _start_plain(gallery: Path, index: Path, log: Path) -> Server:
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "--factory", "benchmarks.service.plain_endpoint:create_app"]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "eigenlens.benchmarks.service.plain_endpoint:create_app"]
     command += ["--port", str(port), "--no-access-log"]
     environment = os.environ | {GALLERY_VARIABLE: str(gallery), INDEX_VARIABLE: str(index)}
     with log.open("wb") as f:
@@ -161,7 +161,7 @@ def run_load(cell: Cell, method: str, server: Server, photos: Path, *, warm_s: f
     }
     measured = Measured()
     with _memory(server, measured, after_s=warm_s + cell.seconds / 4):
-        measured.add(_in_process_of_its_own("benchmarks.service.load", spec))
+        measured.add(_in_process_of_its_own("eigenlens.benchmarks.service.load", spec))
     return measured
 
 
@@ -169,7 +169,7 @@ def run_in_process(cell: Cell, gallery: Path, photos: Path, *, warm_s: float) ->
     """One round of the limit."""
     times = {"warm_s": warm_s, "seconds": cell.seconds}
     spec = {"gallery": str(gallery), "photos": str(photos / cell.photo), "batch": _BATCH, **times}
-    found = _in_process_of_its_own("benchmarks.service.in_process", spec)
+    found = _in_process_of_its_own("eigenlens.benchmarks.service.in_process", spec)
     measured = Measured(throughputs=[found.pop("throughput_rps")])
     measured.more = {name: [value] for name, value in found.items()}
     return measured

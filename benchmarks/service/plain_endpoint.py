@@ -16,7 +16,7 @@ import onnxruntime
 from fastapi import FastAPI, UploadFile
 from PIL import Image
 
-from service.gallery.layout import Gallery
+from eigenlens.service.gallery.layout import Gallery
 
 GALLERY_VARIABLE = "PLAIN_GALLERY"
 INDEX_VARIABLE = "PLAIN_INDEX"

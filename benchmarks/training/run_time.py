@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from model.training.run import Run
+from eigenlens.model.training.run import Run
 
 
 def training_time(path: Path) -> dict[str, float]:

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common.arguments import positive
-from benchmarks.common.records import append_records, make_record
-from model.commands.train import choose_device
-from model.config import load_table, parse_config
-from model.errors import ConfigError
-from model.images.pixel_cache import cache_pixels
-from model.images.sources import open_source
-from model.pairs.sampler import PairSampler, stream
-from model.training.loop import Trainer
-from model.training.run import Run
-from model.training.step import outputs
+from eigenlens.benchmarks.common.arguments import positive
+from eigenlens.benchmarks.common.records import append_records, make_record
+from eigenlens.model.commands.train import choose_device
+from eigenlens.model.config import load_table, parse_config
+from eigenlens.model.errors import ConfigError
+from eigenlens.model.images.pixel_cache import cache_pixels
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.pairs.sampler import PairSampler, stream
+from eigenlens.model.training.loop import Trainer
+from eigenlens.model.training.run import Run
+from eigenlens.model.training.step import outputs
 
 _SETTINGS: dict[str, Any] = {"image_size": 32, "backbone": "tiny-conv", "objective": {"name": "barlow-twins"}}
 _RATE = 1e-3

@@ -16,14 +16,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from index.building.row_order import sample_size
-from index.building.timing import FEWEST_TIMED, Timer, line_through, percentiles, smoothed
-from index.codes.artifact import Codes, unit_prefix
-from index.codes.exact import best_of_runs
-from index.faiss_engine.kinds import IndexSpec
-from index.faiss_engine.prefix_index import PrefixIndex, Rows
-from index.plans.calibration import COUNTS, Calibration, Measured, Recall, effort_name, is_plain
-from index.plans.plan import Plan
+from eigenlens.index.building.row_order import sample_size
+from eigenlens.index.building.timing import FEWEST_TIMED, Timer, line_through, percentiles, smoothed
+from eigenlens.index.codes.artifact import Codes, unit_prefix
+from eigenlens.index.codes.exact import best_of_runs
+from eigenlens.index.faiss_engine.kinds import IndexSpec
+from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, Rows
+from eigenlens.index.plans.calibration import COUNTS, Calibration, Measured, Recall, effort_name, is_plain
+from eigenlens.index.plans.plan import Plan
 
 _DEEPEST = 300
 # Shortlists grow by a fourteenth.

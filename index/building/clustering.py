@@ -6,8 +6,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.faiss_engine.gpu import Gpu, flat_index
-from index.threads import all_cores
+from eigenlens.index.faiss_engine.gpu import Gpu, flat_index
+from eigenlens.index.threads import all_cores
 
 _STEPS = 8
 _VECTORS_PER_CENTROID = 256

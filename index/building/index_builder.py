@@ -8,13 +8,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.building.clustering import two_level_centroids
-from index.building.spilling import ListFiller
-from index.codes.artifact import Codes, unit_prefix
-from index.faiss_engine.gpu import Gpu, flat_index
-from index.faiss_engine.kinds import IndexSpec, require_kind
-from index.faiss_engine.prefix_index import Scores, file_name, graph_of_lists
-from index.threads import all_cores
+from eigenlens.index.building.clustering import two_level_centroids
+from eigenlens.index.building.spilling import ListFiller
+from eigenlens.index.codes.artifact import Codes, unit_prefix
+from eigenlens.index.faiss_engine.gpu import Gpu, flat_index
+from eigenlens.index.faiss_engine.kinds import IndexSpec, require_kind
+from eigenlens.index.faiss_engine.prefix_index import Scores, file_name, graph_of_lists
+from eigenlens.index.threads import all_cores
 
 TRAINING_VECTORS = 262_144
 _VECTORS_PER_LIST = 64

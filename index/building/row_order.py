@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from index.building.clustering import nearest, two_level_centroids
-from index.codes.artifact import Floats, unit_prefix
-from index.faiss_engine.gpu import Gpu
+from eigenlens.index.building.clustering import nearest, two_level_centroids
+from eigenlens.index.codes.artifact import Floats, unit_prefix
+from eigenlens.index.faiss_engine.gpu import Gpu
 
 _WORTH_GROUPS = 20_000
 _GROUPING_LENGTH = 32

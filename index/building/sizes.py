@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import faiss
 
-from index.building.spilling import SHARE
-from index.faiss_engine.kinds import IndexSpec, require_kind
+from eigenlens.index.building.spilling import SHARE
+from eigenlens.index.faiss_engine.kinds import IndexSpec, require_kind
 
 # Of each row beside its code: key, place in the order of keys, norm.
 _BYTES_OF_ROW = 8 + 8 + 4

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from index.codes.artifact import Codes
-from index.faiss_engine.prefix_index import PrefixIndex
-from index.plans.plan import Plan
-from index.threads import all_cores
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
+from eigenlens.index.plans.plan import Plan
+from eigenlens.index.threads import all_cores
 
 Latencies = dict[str, float]
 

@@ -13,9 +13,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-import artifact
-from index.codes.views import set_view
-from index.errors import CodesError
+from eigenlens import artifact
+from eigenlens.index.codes.views import set_view
+from eigenlens.index.errors import CodesError
 
 KIND = "codes"
 _CODES_FILE = "codes.npy"

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import artifact
-from index.codes.artifact import Codes, Floats, unit_prefix
+from eigenlens import artifact
+from eigenlens.index.codes.artifact import Codes, Floats, unit_prefix
 
 _ROWS_FILE = "eigenfunctions-rows.npy"
 _QUANTILES_FILE = "eigenfunctions-quantiles.npy"

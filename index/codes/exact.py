@@ -8,8 +8,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.codes.artifact import Floats, unit_prefix
-from index.threads import all_cores, worth_a_team
+from eigenlens.index.codes.artifact import Floats, unit_prefix
+from eigenlens.index.threads import all_cores, worth_a_team
 
 _RUN = 65_536
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from index.codes.artifact import Floats, unit_prefix
+from eigenlens.index.codes.artifact import Floats, unit_prefix
 
 
 def rerank(

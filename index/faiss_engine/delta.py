@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.codes.artifact import Floats, unit_prefix
-from index.filters.parse import Filter, matches
+from eigenlens.index.codes.artifact import Floats, unit_prefix
+from eigenlens.index.filters.parse import Filter, matches
 
 _FIRST_CAPACITY = 1024
 # A query's prefix and a stored one of less than this norm count as zeros: their cosine is 0.

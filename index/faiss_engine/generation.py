@@ -11,24 +11,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import artifact
-from index.building.calibrator import Calibrator
-from index.building.index_builder import TRAINING_VECTORS, Builder
-from index.building.process_memory import return_freed_memory
-from index.codes.artifact import Codes
-from index.codes.eigenfunctions import Eigenfunctions, write_eigenfunctions
-from index.codes.exact import best_of_runs
-from index.codes.rerank import rerank, score_rows
-from index.errors import CodesError, EffortError, PrefixLengthError, RerankLengthError, ResultCountError
-from index.faiss_engine.gpu import Gpu, device_name
-from index.faiss_engine.gpu_index import GpuIndex, on_gpu
-from index.faiss_engine.kinds import IndexSpec, choose_indexes, require_kind
-from index.faiss_engine.prefix_index import PrefixIndex, file_name, open_prefix_index, read_prefix_index
-from index.filters.columns import Attributes, write_attributes
-from index.filters.selection import Selection
-from index.plans.calibration import COUNTS, Calibration, Measured
-from index.plans.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, Plan
-from index.threads import worth_a_team
+from eigenlens import artifact
+from eigenlens.index.building.calibrator import Calibrator
+from eigenlens.index.building.index_builder import TRAINING_VECTORS, Builder
+from eigenlens.index.building.process_memory import return_freed_memory
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.codes.eigenfunctions import Eigenfunctions, write_eigenfunctions
+from eigenlens.index.codes.exact import best_of_runs
+from eigenlens.index.codes.rerank import rerank, score_rows
+from eigenlens.index.errors import CodesError, EffortError, PrefixLengthError, RerankLengthError, ResultCountError
+from eigenlens.index.faiss_engine.gpu import Gpu, device_name
+from eigenlens.index.faiss_engine.gpu_index import GpuIndex, on_gpu
+from eigenlens.index.faiss_engine.kinds import IndexSpec, choose_indexes, require_kind
+from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name, open_prefix_index, read_prefix_index
+from eigenlens.index.filters.columns import Attributes, write_attributes
+from eigenlens.index.filters.selection import Selection
+from eigenlens.index.plans.calibration import COUNTS, Calibration, Measured
+from eigenlens.index.plans.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, Plan
+from eigenlens.index.threads import worth_a_team
 
 KIND = "generation"
 # A selection of at most this many rows is scored row by row, exactly.

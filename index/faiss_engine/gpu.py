@@ -13,7 +13,7 @@ from typing import Literal
 
 import faiss
 
-from index.errors import NoGpuError
+from eigenlens.index.errors import NoGpuError
 
 log = logging.getLogger(__name__)
 

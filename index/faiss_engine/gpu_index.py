@@ -12,10 +12,10 @@ from dataclasses import replace
 import faiss
 import numpy as np
 
-from index.faiss_engine.gpu import Gpu
-from index.faiss_engine.prefix_index import PrefixIndex, Rows, Scores, graph_of_lists
-from index.filters.selection import Selection
-from index.plans.plan import Plan
+from eigenlens.index.faiss_engine.gpu import Gpu
+from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, Rows, Scores, graph_of_lists
+from eigenlens.index.filters.selection import Selection
+from eigenlens.index.plans.plan import Plan
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import faiss
 
-from index.errors import IndexKindError
+from eigenlens.index.errors import IndexKindError
 
 # Below this many codes a flat scan of a short prefix costs no more than the call itself.
 _WORTH_LISTS = 20_000

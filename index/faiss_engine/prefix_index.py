@@ -9,17 +9,17 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact import Artifact
-from index.building.spilling import without_repeats
-from index.codes.artifact import Codes, unit_prefix
-from index.codes.rerank import rerank
-from index.errors import SearchError
-from index.faiss_engine.huge_pages import use_huge_pages
-from index.faiss_engine.kinds import IndexSpec, require_kind, search_parameters
-from index.faiss_engine.prepared_search import OneQuery
-from index.filters.selection import Selection
-from index.plans.plan import Plan
-from index.threads import all_cores, worth_a_team
+from eigenlens.artifact import Artifact
+from eigenlens.index.building.spilling import without_repeats
+from eigenlens.index.codes.artifact import Codes, unit_prefix
+from eigenlens.index.codes.rerank import rerank
+from eigenlens.index.errors import SearchError
+from eigenlens.index.faiss_engine.huge_pages import use_huge_pages
+from eigenlens.index.faiss_engine.kinds import IndexSpec, require_kind, search_parameters
+from eigenlens.index.faiss_engine.prepared_search import OneQuery
+from eigenlens.index.filters.selection import Selection
+from eigenlens.index.plans.plan import Plan
+from eigenlens.index.threads import all_cores, worth_a_team
 
 # FastScan visits the lists of each query by themselves, the nearest first: few queries at a time share none.
 _LIST_BY_LIST = 11

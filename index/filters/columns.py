@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.filters.parse import Compare, Every, Filter, Negation, Some, kind_of, scalars_of
+from eigenlens.index.filters.parse import Compare, Every, Filter, Negation, Some, kind_of, scalars_of
 
 _COLUMNS_FILE = "attributes.json"
 MAX_FIELDS = 200

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
-from index.errors import FilterError
+from eigenlens.index.errors import FilterError
 
 Scalar = str | float | int | bool
 Kind = Literal["text", "number", "boolean"]

@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import TargetError
-from index.faiss_engine.kinds import IndexSpec
-from index.plans.plan import Plan
+from eigenlens.index.errors import TargetError
+from eigenlens.index.faiss_engine.kinds import IndexSpec
+from eigenlens.index.plans.plan import Plan
 
 DEFAULT_TARGET = 0.99
 # Recall@k is measured at these k.

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from model.backbones.registry import BACKBONES, build_backbone, pretrained_backbone
-from model.errors import ConfigError
+from eigenlens.model.backbones.registry import BACKBONES, build_backbone, pretrained_backbone
+from eigenlens.model.errors import ConfigError
 
 PRETRAINED = "pretrained"
 # What an earlier run calls its backbone, beside its projector.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.backbones.pixels import Renormalise
+from eigenlens.model.backbones.pixels import Renormalise
 
 EFFICIENTNET = "efficientnet-lite0"
 

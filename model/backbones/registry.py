@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from torch import nn
 
-from model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0
-from model.backbones.resnet import resnet18, resnet34, resnet50
-from model.backbones.small_conv import small_conv, tiny_conv
-from model.backbones.timm_models import PREFIX, TimmBackbone, require_timm_model
-from model.errors import ConfigError
+from eigenlens.model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0
+from eigenlens.model.backbones.resnet import resnet18, resnet34, resnet50
+from eigenlens.model.backbones.small_conv import small_conv, tiny_conv
+from eigenlens.model.backbones.timm_models import PREFIX, TimmBackbone, require_timm_model
+from eigenlens.model.errors import ConfigError
 
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "tiny-conv": tiny_conv,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD, Renormalise
+from eigenlens.model.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD, Renormalise
 
 
 class _BasicBlock(nn.Module):

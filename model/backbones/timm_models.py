@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.backbones.pixels import Renormalise
-from model.errors import ConfigError
+from eigenlens.model.backbones.pixels import Renormalise
+from eigenlens.model.errors import ConfigError
 
 PREFIX = "timm:"
 

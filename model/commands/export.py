@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from model.commands.train import choose_device
-from model.export.export import export
-from model.images.pixel_cache import cache_pixels
-from model.images.sources import open_source
-from model.runtime.sessions import PRECISIONS
-from model.training.run import Run
+from eigenlens.model.commands.train import choose_device
+from eigenlens.model.export.export import export
+from eigenlens.model.images.pixel_cache import cache_pixels
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.runtime.sessions import PRECISIONS
+from eigenlens.model.training.run import Run
 
 EPILOG = """example:
   eigenlens export runs/fashion --out encoders/fashion

@@ -12,23 +12,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import artifact
-from model.backbones.efficientnet import EFFICIENTNET
-from model.commands.train import choose_device
-from model.config import AugmentationConfig
-from model.errors import ConfigError, ImageError
-from model.export.feature_extractor import PIXELS, Pixels
-from model.heads.features import Sampled, ViewFeatures, cache_features, power_normalise
-from model.heads.fine_tune import fine_tuned_backbone
-from model.heads.fit import Head, HeadSettings, choose_settings, fit_head, held_out, neighbour_graph
-from model.heads.frozen import BackboneChoice, open_backbone, told_of
-from model.heads.hidden import Hidden, train_hidden
-from model.heads.positives import Positives
-from model.heads.publish import publish_head
-from model.images.sources import Source, open_source
-from model.pairs.neighbours import IMAGES_PER_NEIGHBOUR
-from model.runtime.encoder import Encoder
-from model.runtime.sessions import PRECISIONS
+from eigenlens import artifact
+from eigenlens.model.backbones.efficientnet import EFFICIENTNET
+from eigenlens.model.commands.train import choose_device
+from eigenlens.model.config import AugmentationConfig
+from eigenlens.model.errors import ConfigError, ImageError
+from eigenlens.model.export.feature_extractor import PIXELS, Pixels
+from eigenlens.model.heads.features import Sampled, ViewFeatures, cache_features, power_normalise
+from eigenlens.model.heads.fine_tune import fine_tuned_backbone
+from eigenlens.model.heads.fit import Head, HeadSettings, choose_settings, fit_head, held_out, neighbour_graph
+from eigenlens.model.heads.frozen import BackboneChoice, open_backbone, told_of
+from eigenlens.model.heads.hidden import Hidden, train_hidden
+from eigenlens.model.heads.positives import Positives
+from eigenlens.model.heads.publish import publish_head
+from eigenlens.model.images.sources import Source, open_source
+from eigenlens.model.pairs.neighbours import IMAGES_PER_NEIGHBOUR
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.runtime.sessions import PRECISIONS
 
 EPILOG = """examples:
   eigenlens fit --images ~/Pictures --out encoders/mine

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from model.config import load_config
-from model.errors import ConfigError, TrainingError
-from model.export.summary import SUMMARY, summarise
-from model.images.pixel_cache import PixelCache, cache_pixels
-from model.images.sources import open_source
-from model.training.distributed import barrier, is_one_of_several, leave, process_group, rank
-from model.training.loop import train
-from model.training.run import Run
+from eigenlens.model.config import load_config
+from eigenlens.model.errors import ConfigError, TrainingError
+from eigenlens.model.export.summary import SUMMARY, summarise
+from eigenlens.model.images.pixel_cache import PixelCache, cache_pixels
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.training.distributed import barrier, is_one_of_several, leave, process_group, rank
+from eigenlens.model.training.loop import train
+from eigenlens.model.training.run import Run
 
 EPILOG = """examples:
   eigenlens train --images fashion-mnist:train --config fashion-demo --out runs/fashion

@@ -19,14 +19,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import artifact
-from model.config import TrainingConfig
-from model.errors import EncoderError
-from model.network import CodeNetwork, EncoderNetwork, normalise_pixels
-from model.pairs.neighbours import IMAGES_PER_NEIGHBOUR, nearest_neighbours
-from model.pairs.sampler import PairSampler, stream
-from model.runtime.encoder import KIND, ONNX_FILE, Encoder
-from model.spectrum.rayleigh_ritz import (
+from eigenlens import artifact
+from eigenlens.model.config import TrainingConfig
+from eigenlens.model.errors import EncoderError
+from eigenlens.model.network import CodeNetwork, EncoderNetwork, normalise_pixels
+from eigenlens.model.pairs.neighbours import IMAGES_PER_NEIGHBOUR, nearest_neighbours
+from eigenlens.model.pairs.sampler import PairSampler, stream
+from eigenlens.model.runtime.encoder import KIND, ONNX_FILE, Encoder
+from eigenlens.model.spectrum.rayleigh_ritz import (
     FOLDS,
     PairMoments,
     Spectrum,
@@ -35,7 +35,7 @@ from model.spectrum.rayleigh_ritz import (
     suggest_lengths,
     without,
 )
-from model.training.run import Run
+from eigenlens.model.training.run import Run
 
 WEIGHTS_FILE = "encoder.safetensors"
 SPECTRUM_FILE = "spectrum.json"

@@ -17,9 +17,9 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
-from model.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD
-from model.errors import EncoderError
-from model.runtime.sessions import open_session
+from eigenlens.model.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD
+from eigenlens.model.errors import EncoderError
+from eigenlens.model.runtime.sessions import open_session
 
 INPUT, OUTPUT = "pixels", "codes"
 _PREFIX = "backbone/"

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-import artifact
-from model.export.export import code_network, estimate_spectrum, set_codes
-from model.network import normalise_pixels
-from model.pairs.sampler import PairSampler, stream
-from model.training.run import Run
+from eigenlens import artifact
+from eigenlens.model.export.export import code_network, estimate_spectrum, set_codes
+from eigenlens.model.network import normalise_pixels
+from eigenlens.model.pairs.sampler import PairSampler, stream
+from eigenlens.model.training.run import Run
 
 SUMMARY, PICTURE = "summary.json", "summary.png"
 # Enough for a picture; export takes all images.

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 from tqdm import tqdm
 
-import artifact
-from model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
-from model.config import AugmentationConfig
-from model.errors import ImageError, SourceError
-from model.images.sources import Source, SourceImage, batches
-from model.pairs.sampler import stream
-from model.pairs.views import augment
-from model.runtime.encoder import Encoder
+from eigenlens import artifact
+from eigenlens.model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
+from eigenlens.model.config import AugmentationConfig
+from eigenlens.model.errors import ImageError, SourceError
+from eigenlens.model.images.sources import Source, SourceImage, batches
+from eigenlens.model.pairs.sampler import stream
+from eigenlens.model.pairs.views import augment
+from eigenlens.model.runtime.encoder import Encoder
 
 _BATCH = 32
 # Views are cut from squares of this side, in pixels, so that a crop of half the area loses little.

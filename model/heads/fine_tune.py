@@ -10,19 +10,19 @@ from pathlib import Path
 
 import torch
 
-import artifact
-from model.backbones.checkpoint import PRETRAINED
-from model.backbones.efficientnet import EFFICIENTNET
-from model.backbones.registry import build_backbone
-from model.backbones.timm_models import PREFIX
-from model.config import AugmentationConfig, TrainingConfig
-from model.errors import ConfigError
-from model.heads.frozen import BackboneChoice, publish_backbone
-from model.images.pixel_cache import cache_pixels
-from model.images.sources import Source, SourceImage
-from model.runtime.encoder import Encoder
-from model.training.loop import train
-from model.training.run import Run
+from eigenlens import artifact
+from eigenlens.model.backbones.checkpoint import PRETRAINED
+from eigenlens.model.backbones.efficientnet import EFFICIENTNET
+from eigenlens.model.backbones.registry import build_backbone
+from eigenlens.model.backbones.timm_models import PREFIX
+from eigenlens.model.config import AugmentationConfig, TrainingConfig
+from eigenlens.model.errors import ConfigError
+from eigenlens.model.heads.frozen import BackboneChoice, publish_backbone
+from eigenlens.model.images.pixel_cache import cache_pixels
+from eigenlens.model.images.sources import Source, SourceImage
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.training.loop import train
+from eigenlens.model.training.run import Run
 
 # Small enough that what the backbone knows is bent to the images and not forgotten.
 _LEARNING_RATE = 1e-4

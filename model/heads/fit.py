@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from model.errors import TrainingError
-from model.heads.hidden import Hidden
-from model.heads.positives import Positives, pair_moments
-from model.pairs.neighbours import nearest_neighbours
-from model.spectrum.rayleigh_ritz import rayleigh_ritz
+from eigenlens.model.errors import TrainingError
+from eigenlens.model.heads.hidden import Hidden
+from eigenlens.model.heads.positives import Positives, pair_moments
+from eigenlens.model.pairs.neighbours import nearest_neighbours
+from eigenlens.model.spectrum.rayleigh_ritz import rayleigh_ritz
 
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
 TIMES = (0.0, 0.5, 1.0, 2.0)

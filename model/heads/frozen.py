@@ -15,13 +15,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-import artifact
-from model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0, fold_normalisation
-from model.backbones.registry import pretrained_backbone
-from model.errors import ConfigError
-from model.export.export import ServingNetwork, check_agreement, write_onnx
-from model.export.feature_extractor import PIXELS, Pixels, pixels_to_features
-from model.runtime.encoder import KIND, ONNX_FILE, Encoder
+from eigenlens import artifact
+from eigenlens.model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0, fold_normalisation
+from eigenlens.model.backbones.registry import pretrained_backbone
+from eigenlens.model.errors import ConfigError
+from eigenlens.model.export.export import ServingNetwork, check_agreement, write_onnx
+from eigenlens.model.export.feature_extractor import PIXELS, Pixels, pixels_to_features
+from eigenlens.model.runtime.encoder import KIND, ONNX_FILE, Encoder
 
 # Tensors below this many numbers stay in single precision: they take no space worth saving.
 _SMALL = 4096

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from model.config import NestedConfig
-from model.errors import TrainingError
-from model.heads.positives import Positives
-from model.losses import build_loss
-from model.network import Projector
+from eigenlens.model.config import NestedConfig
+from eigenlens.model.errors import TrainingError
+from eigenlens.model.heads.positives import Positives
+from eigenlens.model.losses import build_loss
+from eigenlens.model.network import Projector
 
 _LAYERS = 1
 _OUTPUTS = 256

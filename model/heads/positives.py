@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.errors import TrainingError
-from model.spectrum.rayleigh_ritz import PairMoments
+from eigenlens.model.errors import TrainingError
+from eigenlens.model.spectrum.rayleigh_ritz import PairMoments
 
 Positives = Literal["views", "neighbours", "both"]
 # Products of features with themselves are summed over this many images at a time.

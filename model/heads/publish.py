@@ -11,12 +11,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
-import artifact
-from model.export.export import SPECTRUM_FILE, require_agreement
-from model.export.feature_extractor import OUTPUT
-from model.heads.features import power_normalise
-from model.heads.fit import Head
-from model.runtime.encoder import KIND, ONNX_FILE, Encoder
+from eigenlens import artifact
+from eigenlens.model.export.export import SPECTRUM_FILE, require_agreement
+from eigenlens.model.export.feature_extractor import OUTPUT
+from eigenlens.model.heads.features import power_normalise
+from eigenlens.model.heads.fit import Head
+from eigenlens.model.runtime.encoder import KIND, ONNX_FILE, Encoder
 
 _CHECKED = 4
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from model.errors import ImageError, ImageTooLargeError, NotAnImageError
+from eigenlens.model.errors import ImageError, ImageTooLargeError, NotAnImageError
 
 FORMATS = {
     "JPEG": "image/jpeg",

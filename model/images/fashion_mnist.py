@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.errors import SourceError
+from eigenlens.model.errors import SourceError
 
 PACKAGE = "dataset-fashion-mnist"
 LABELS = (

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import artifact
-from model.errors import ImageError, SourceError
-from model.images.sources import Source, batches
+from eigenlens import artifact
+from eigenlens.model.errors import ImageError, SourceError
+from eigenlens.model.images.sources import Source, batches
 
 _BATCH = 256
 

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import ImageError, SourceError
-from model.images.decode import DEFAULT_MAX_PIXELS, load_square
-from model.images.fashion_mnist import FashionMnist
+from eigenlens.model.errors import ImageError, SourceError
+from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, load_square
+from eigenlens.model.images.fashion_mnist import FashionMnist
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MAX_FILE_BYTES = 256 * 2**20

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from model.config import ObjectiveConfig
-from model.losses.barlow_twins import barlow_twins_loss
-from model.losses.nested import nested_low_rank_loss
-from model.losses.neural_eigenmap import neural_eigenmap_loss
-from model.losses.simclr import simclr_loss
-from model.losses.spectral_contrastive import spectral_contrastive_loss
-from model.losses.vicreg import vicreg_loss
+from eigenlens.model.config import ObjectiveConfig
+from eigenlens.model.losses.barlow_twins import barlow_twins_loss
+from eigenlens.model.losses.nested import nested_low_rank_loss
+from eigenlens.model.losses.neural_eigenmap import neural_eigenmap_loss
+from eigenlens.model.losses.simclr import simclr_loss
+from eigenlens.model.losses.spectral_contrastive import spectral_contrastive_loss
+from eigenlens.model.losses.vicreg import vicreg_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

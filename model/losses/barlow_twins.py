@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from model.losses.pairs import standardise
+from eigenlens.model.losses.pairs import standardise
 
 
 def barlow_twins_loss(z_a: Tensor, z_b: Tensor, *, redundancy: float) -> Tensor:

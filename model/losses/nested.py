@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.losses.pairs import normalise_samples
+from eigenlens.model.losses.pairs import normalise_samples
 
 
 def nested_low_rank_loss(z_a: Tensor, z_b: Tensor, *, radius: float) -> Tensor:

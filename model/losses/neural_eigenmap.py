@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from model.losses.pairs import l2_batch_normalise, normalise_samples
+from eigenlens.model.losses.pairs import l2_batch_normalise, normalise_samples
 
 
 def neural_eigenmap_loss(

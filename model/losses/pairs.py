@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.errors import ShapeError
+from eigenlens.model.errors import ShapeError
 
 _MIN_NORM = 1e-6
 

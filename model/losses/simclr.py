@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.losses.pairs import normalise_samples
+from eigenlens.model.losses.pairs import normalise_samples
 
 
 def simclr_loss(z_a: Tensor, z_b: Tensor, *, temperature: float) -> Tensor:

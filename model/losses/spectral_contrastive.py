@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from model.losses.pairs import normalise_samples
+from eigenlens.model.losses.pairs import normalise_samples
 
 
 def spectral_contrastive_loss(z_a: Tensor, z_b: Tensor, *, radius: float) -> Tensor:

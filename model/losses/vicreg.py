@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.losses.pairs import require_pair
+from eigenlens.model.losses.pairs import require_pair
 
 _EPSILON = 1e-4
 

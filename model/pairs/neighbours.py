@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from model.errors import TrainingError
+from eigenlens.model.errors import TrainingError
 
 # Fewer images than this for each neighbour, and neighbours would be of no particular kind.
 IMAGES_PER_NEIGHBOUR = 50

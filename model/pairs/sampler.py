@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.config import TrainingConfig
-from model.pairs.neighbours import pixel_neighbours
-from model.pairs.views import augment
+from eigenlens.model.config import TrainingConfig
+from eigenlens.model.pairs.neighbours import pixel_neighbours
+from eigenlens.model.pairs.views import augment
 
 # Keeps the streams of training orders, training pairs, the spectrum and the summary apart.
 _STREAMS = {"order": 1, "pairs": 2, "spectrum": 3, "summary": 4}

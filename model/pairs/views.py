@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
-from model.config import AugmentationConfig
+from eigenlens.model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
+from eigenlens.model.config import AugmentationConfig
 
 # RGB to YIQ (luma, and the colour plane that hue rotates); its inverse takes it back.
 _YIQ = torch.tensor(((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)))

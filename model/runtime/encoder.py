@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-import artifact
-from model.errors import ShapeError
-from model.images.decode import to_square
-from model.runtime.sessions import open_session, seconds_per_image
+from eigenlens import artifact
+from eigenlens.model.errors import ShapeError
+from eigenlens.model.images.decode import to_square
+from eigenlens.model.runtime.sessions import open_session, seconds_per_image
 
 KIND = "encoder"
 ONNX_FILE = "encoder.onnx"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import EncoderError
+from eigenlens.model.errors import EncoderError
 
 Session = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Pixels (n, size, size, 3) in, codes (n, code_length) out; may be called from several threads at once."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.errors import ShapeError
+from eigenlens.model.errors import ShapeError
 
 # Directions of C below this share of its largest eigenvalue are numerically absent from psi.
 _NULL = 1e-10

@@ -12,16 +12,16 @@ from tensorboardX import SummaryWriter
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from model.config import TrainingConfig
-from model.errors import TrainingError
-from model.losses import Loss, build_loss
-from model.network import EncoderNetwork
-from model.pairs.sampler import PairSampler, stream
-from model.spectrum.rayleigh_ritz import effective_rank
-from model.training.distributed import barrier, rank, share_batch_norm, world_size
-from model.training.optimizers import build_optimizer
-from model.training.run import Run
-from model.training.step import batch_loss
+from eigenlens.model.config import TrainingConfig
+from eigenlens.model.errors import TrainingError
+from eigenlens.model.losses import Loss, build_loss
+from eigenlens.model.network import EncoderNetwork
+from eigenlens.model.pairs.sampler import PairSampler, stream
+from eigenlens.model.spectrum.rayleigh_ritz import effective_rank
+from eigenlens.model.training.distributed import barrier, rank, share_batch_norm, world_size
+from eigenlens.model.training.optimizers import build_optimizer
+from eigenlens.model.training.run import Run
+from eigenlens.model.training.step import batch_loss
 
 _METRICS_EVERY = 10
 _RANK_EVERY = 50

@@ -24,12 +24,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import artifact
-from model.backbones.checkpoint import first_weights
-from model.backbones.registry import require_backbone
-from model.config import TrainingConfig, parse_config
-from model.errors import TrainingError
-from model.network import EncoderNetwork
+from eigenlens import artifact
+from eigenlens.model.backbones.checkpoint import first_weights
+from eigenlens.model.backbones.registry import require_backbone
+from eigenlens.model.config import TrainingConfig, parse_config
+from eigenlens.model.errors import TrainingError
+from eigenlens.model.network import EncoderNetwork
 
 KIND = "run"
 _DESCRIPTION, _METRICS, _WEIGHTS, _CHECKPOINT = "run.json", "metrics.jsonl", "network.safetensors", "checkpoint.pt"

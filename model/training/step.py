@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from model.losses import Loss
-from model.training.distributed import gather
+from eigenlens.model.losses import Loss
+from eigenlens.model.training.distributed import gather
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

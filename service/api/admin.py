@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from artifact import Artifact
+from eigenlens.artifact import Artifact
 
 
 class RebuildBody(BaseModel):

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from service.gallery.ingest import Outcome
-from service.gallery.store import ImageRecord
+from eigenlens.service.gallery.ingest import Outcome
+from eigenlens.service.gallery.store import ImageRecord
 
 
 def _check_id(id: str) -> str:

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from index.filters.parse import Filter, parse_filter
-from index.plans.calibration import Measured
-from index.plans.plan import Plan
-from service.api.images import ImageReference
-from service.api.problems import Problem
-from service.search.paging import Page, Result
+from eigenlens.index.filters.parse import Filter, parse_filter
+from eigenlens.index.plans.calibration import Measured
+from eigenlens.index.plans.plan import Plan
+from eigenlens.service.api.images import ImageReference
+from eigenlens.service.api.problems import Problem
+from eigenlens.service.search.paging import Page, Result
 
 # Validation context of what came as text: lists are separated by commas, objects are JSON.
 FROM_TEXT = {"text": True}

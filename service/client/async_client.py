@@ -9,10 +9,20 @@ from typing import Any, Self, Unpack
 
 import httpx
 
-from service.client import calls
-from service.client import uploads as uploading
-from service.client.calls import ADMIN, URL, ApiError, Call, OnProgress, Query, Retries, headers_of, nothing
-from service.client.types import Added, Backup, BatchItem, Generation, Image, Job, SearchAnswer, SearchOptions, Stats
+from eigenlens.service.client import calls
+from eigenlens.service.client import uploads as uploading
+from eigenlens.service.client.calls import ADMIN, URL, ApiError, Call, OnProgress, Query, Retries, headers_of, nothing
+from eigenlens.service.client.types import (
+    Added,
+    Backup,
+    BatchItem,
+    Generation,
+    Image,
+    Job,
+    SearchAnswer,
+    SearchOptions,
+    Stats,
+)
 
 
 class AsyncClient:

@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 import httpx
 
-from service.client.types import SearchOptions
-from service.errors import ServiceError
+from eigenlens.service.client.types import SearchOptions
+from eigenlens.service.errors import ServiceError
 
 Query = bytes | Path | str | Sequence[float]
 OnProgress = Callable[[int, int], None]

@@ -15,10 +15,10 @@ from typing import Any, Self, Unpack
 
 import httpx
 
-from service.client import calls
-from service.client import uploads as uploading
-from service.client.async_client import AsyncClient
-from service.client.calls import (
+from eigenlens.service.client import calls
+from eigenlens.service.client import uploads as uploading
+from eigenlens.service.client.async_client import AsyncClient
+from eigenlens.service.client.calls import (
     ADMIN,
     URL,
     ApiError,
@@ -30,7 +30,17 @@ from service.client.calls import (
     headers_of,
     nothing,
 )
-from service.client.types import Added, Backup, BatchItem, Generation, Image, Job, SearchAnswer, SearchOptions, Stats
+from eigenlens.service.client.types import (
+    Added,
+    Backup,
+    BatchItem,
+    Generation,
+    Image,
+    Job,
+    SearchAnswer,
+    SearchOptions,
+    Stats,
+)
 
 __all__ = ["ApiError", "AsyncClient", "Client", "Retries", "UnreachableError"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.client.calls import ApiError, Call, add, read
-from service.client.types import Added
+from eigenlens.service.client.calls import ApiError, Call, add, read
+from eigenlens.service.client.types import Added
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 _BATCH_FILES = 32

@@ -10,9 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from service.client.uploads import merged
-from service.commands.connection import DONE_IN_PART, configure_connection, connect, plain, print_json
-from service.errors import ServiceError
+from eigenlens.service.client.uploads import merged
+from eigenlens.service.commands.connection import DONE_IN_PART, configure_connection, connect, plain, print_json
+from eigenlens.service.errors import ServiceError
 
 EPILOG = """examples:
   eigenlens add boot.jpg --key-file GALLERY/admin.key

@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from service.commands.connection import configure_connection, connect, print_json, print_table
-from service.errors import ServiceError
+from eigenlens.service.commands.connection import configure_connection, connect, print_json, print_table
+from eigenlens.service.errors import ServiceError
 
 EPILOG = """examples:
   eigenlens backup --key-file GALLERY/admin.key          to a file here, named by the time

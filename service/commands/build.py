@@ -9,15 +9,15 @@ from typing import Never
 
 from tqdm import tqdm
 
-from index.faiss_engine.generation import choose_lengths
-from index.faiss_engine.gpu import open_gpu
-from index.faiss_engine.kinds import KINDS
-from model.images.sources import open_source
-from model.runtime.encoder import Encoder
-from service.commands.options import parse_kinds, parse_lengths
-from service.errors import GalleryError
-from service.gallery.build import Progress, Report, add_images, publish_generation
-from service.gallery.layout import Gallery
+from eigenlens.index.faiss_engine.generation import choose_lengths
+from eigenlens.index.faiss_engine.gpu import open_gpu
+from eigenlens.index.faiss_engine.kinds import KINDS
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.commands.options import parse_kinds, parse_lengths
+from eigenlens.service.errors import GalleryError
+from eigenlens.service.gallery.build import Progress, Report, add_images, publish_generation
+from eigenlens.service.gallery.layout import Gallery
 
 EPILOG = """examples:
   eigenlens build --encoder encoders/fashion --images fashion-mnist --gallery galleries/fashion

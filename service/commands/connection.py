@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.client.calls import URL
-from service.client.sync_client import Client
-from service.client.types import Job
-from service.errors import ServiceError
+from eigenlens.service.client.calls import URL
+from eigenlens.service.client.sync_client import Client
+from eigenlens.service.client.types import Job
+from eigenlens.service.errors import ServiceError
 
 DONE_IN_PART = 6
 _HELP = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from service.commands.connection import configure_connection, connect, print_json, print_table
+from eigenlens.service.commands.connection import configure_connection, connect, print_json, print_table
 
 EPILOG = """examples:
   eigenlens generations --key-file GALLERY/admin.key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from service.commands.connection import (
+from eigenlens.service.commands.connection import (
     configure_connection,
     connect,
     describe,

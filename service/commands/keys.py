@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from service.errors import KeyFileError
-from service.keys import SCOPES, add_key, read_keys, revoke_key
+from eigenlens.service.errors import KeyFileError
+from eigenlens.service.keys import SCOPES, add_key, read_keys, revoke_key
 
 EPILOG = """examples:
   eigenlens keys --gallery galleries/fashion add shop --scope search --scope write

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from index.errors import IndexKindError
-from index.faiss_engine.kinds import require_kind
+from eigenlens.index.errors import IndexKindError
+from eigenlens.index.faiss_engine.kinds import require_kind
 
 
 def parse_lengths(text: str) -> list[int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from service.commands.connection import configure_connection, connect, follow, print_json
-from service.commands.options import parse_kinds, parse_lengths
+from eigenlens.service.commands.connection import configure_connection, connect, follow, print_json
+from eigenlens.service.commands.options import parse_kinds, parse_lengths
 
 EPILOG = """examples:
   eigenlens rebuild --key-file GALLERY/admin.key

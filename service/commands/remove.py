@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from service.client.sync_client import ApiError
-from service.commands.connection import DONE_IN_PART, configure_connection, connect, plain, print_json
+from eigenlens.service.client.sync_client import ApiError
+from eigenlens.service.commands.connection import DONE_IN_PART, configure_connection, connect, plain, print_json
 
 EPILOG = """examples:
   eigenlens rm boots/0001.png --key-file GALLERY/admin.key

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from service.commands.connection import configure_connection, connect, follow, print_json
-from service.errors import ServiceError
+from eigenlens.service.commands.connection import configure_connection, connect, follow, print_json
+from eigenlens.service.errors import ServiceError
 
 EPILOG = """examples:
   eigenlens restore monday.tar --gallery galleries/again             a new gallery
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.served:
         with connect(args) as client:
             return follow(client, client.restore(args.archive), as_json=args.json)
-    from service.gallery.restore import restore  # needs FAISS, and asking a service does not
+    from eigenlens.service.gallery.restore import restore  # needs FAISS, and asking a service does not
 
     archive = Path(args.archive)
     if not archive.is_file():

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from service.client.calls import Call, search
-from service.client.types import SearchAnswer, SearchOptions
-from service.commands.connection import configure_connection, connect, plain, print_json
-from service.errors import ServiceError
+from eigenlens.service.client.calls import Call, search
+from eigenlens.service.client.types import SearchAnswer, SearchOptions
+from eigenlens.service.commands.connection import configure_connection, connect, plain, print_json
+from eigenlens.service.errors import ServiceError
 
 EPILOG = """examples:
   eigenlens search shoe.jpg

@@ -13,10 +13,10 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from service.errors import ServiceError
-from service.http.app import create_app, open_for_good
-from service.settings import Settings, load_settings
-from service.telemetry.logs import configure_logs
+from eigenlens.service.errors import ServiceError
+from eigenlens.service.http.app import create_app, open_for_good
+from eigenlens.service.settings import Settings, load_settings
+from eigenlens.service.telemetry.logs import configure_logs
 
 EPILOG = """example:
   eigenlens serve --gallery galleries/fashion --port 8080
@@ -69,7 +69,9 @@ def _serve_with_workers(settings: Settings, listener: socket.socket) -> int:
             os.environ[f"EIGENLENS_{name.upper()}"] = str(value)
     with tempfile.TemporaryDirectory(prefix="eigenlens-metrics-") as shared:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
-        config = uvicorn.Config("service.http.app:from_environment", factory=True, workers=settings.workers, **_SERVER)
+        config = uvicorn.Config(
+            "eigenlens.service.http.app:from_environment", factory=True, workers=settings.workers, **_SERVER
+        )
         Multiprocess(config, sockets=[listener]).run()
     return 0
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import artifact
-from service.errors import GalleryBusyError, GalleryError
-from service.gallery.layout import Gallery, taken
+from eigenlens import artifact
+from eigenlens.service.errors import GalleryBusyError, GalleryError
+from eigenlens.service.gallery.layout import Gallery, taken
 
 KIND = "backup"
 DATABASE = "gallery.sqlite"

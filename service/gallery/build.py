@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from index.building.row_order import arrange
-from index.codes.artifact import Codes, writing_codes
-from index.faiss_engine.generation import Generation, build_generation, choose_lengths
-from index.faiss_engine.gpu import Gpu
-from index.faiss_engine.kinds import choose_indexes
-from model.errors import ImageError
-from model.images.decode import load_square
-from model.images.sources import Source, batches
-from model.runtime.encoder import Encoder
-from service.errors import GalleryError, ImageContentGoneError, ImageNotFoundError
-from service.gallery.disk_space import require_room
-from service.gallery.ingest import take_in
-from service.gallery.layout import Gallery
+from eigenlens.index.building.row_order import arrange
+from eigenlens.index.codes.artifact import Codes, writing_codes
+from eigenlens.index.faiss_engine.generation import Generation, build_generation, choose_lengths
+from eigenlens.index.faiss_engine.gpu import Gpu
+from eigenlens.index.faiss_engine.kinds import choose_indexes
+from eigenlens.model.errors import ImageError
+from eigenlens.model.images.decode import load_square
+from eigenlens.model.images.sources import Source, batches
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.errors import GalleryError, ImageContentGoneError, ImageNotFoundError
+from eigenlens.service.gallery.disk_space import require_room
+from eigenlens.service.gallery.ingest import take_in
+from eigenlens.service.gallery.layout import Gallery
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from service.errors import GalleryError
+from eigenlens.service.errors import GalleryError
 
 _SCHEMA_VERSION = 3
 _SCHEMA = """

@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from index.building.sizes import building_bytes, codes_bytes, index_bytes
-from index.faiss_engine.kinds import IndexSpec
-from service.errors import NoRoomError
+from eigenlens.index.building.sizes import building_bytes, codes_bytes, index_bytes
+from eigenlens.index.faiss_engine.kinds import IndexSpec
+from eigenlens.service.errors import NoRoomError
 
 _MEGA = 1_000_000
 # Beside an index, a build holds a sample of the codes, a run of them and what calibration compares.

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import ImageError
-from model.images.decode import DEFAULT_MAX_PIXELS, inspect
-from model.images.sources import SourceImage
-from model.runtime.encoder import Encoder
-from service.gallery.store import NewImage, Store
+from eigenlens.model.errors import ImageError
+from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, inspect
+from eigenlens.model.images.sources import SourceImage
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.gallery.store import NewImage, Store
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
-import artifact
-from index.codes.artifact import Codes
-from index.faiss_engine.generation import Generation
-from index.faiss_engine.gpu import Gpu
-from service.errors import GalleryBusyError, GalleryError, GenerationInUseError, GenerationNotFoundError
-from service.gallery.store import Position, Store
+from eigenlens import artifact
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.faiss_engine.gpu import Gpu
+from eigenlens.service.errors import GalleryBusyError, GalleryError, GenerationInUseError, GenerationNotFoundError
+from eigenlens.service.gallery.store import Position, Store
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from service.gallery.store import ImageRecord, Store
+from eigenlens.service.gallery.store import ImageRecord, Store
 
 _KEPT = 50_000
 _AT_ONCE = 10_000

@@ -13,12 +13,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-import artifact
-from index.faiss_engine.generation import Generation
-from service.errors import BackupError, GalleryBusyError, GalleryError
-from service.gallery.backup import DATABASE, KIND
-from service.gallery.build import Progress
-from service.gallery.layout import Gallery, taken
+from eigenlens import artifact
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.service.errors import BackupError, GalleryBusyError, GalleryError
+from eigenlens.service.gallery.backup import DATABASE, KIND
+from eigenlens.service.gallery.build import Progress
+from eigenlens.service.gallery.layout import Gallery, taken
 
 _STAGING = ".restoring-"
 _CHUNK = 1 << 20

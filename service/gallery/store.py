@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import ImageContentGoneError, ImageNotFoundError
-from service.gallery.database import Database
+from eigenlens.service.errors import ImageContentGoneError, ImageNotFoundError
+from eigenlens.service.gallery.database import Database
 
 _RECORD = "key, id, media_type, width, height, sha256, metadata"
 

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from model.images.decode import decode
+from eigenlens.model.images.decode import decode
 
 SIDE = 192
 _KEPT = 4096

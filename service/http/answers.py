@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.api.search import PlanAnswer, ResultAnswer, SearchAnswer, SearchParameters
-from service.search.manager import Found, Hit
-from service.search.paging import Result
+from eigenlens.service.api.search import PlanAnswer, ResultAnswer, SearchAnswer, SearchParameters
+from eigenlens.service.search.manager import Found, Hit
+from eigenlens.service.search.paging import Result
 
 _KEPT_IMAGES = 50_000
 _KEPT_PLANS = 1000

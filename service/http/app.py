@@ -16,23 +16,34 @@ from anyio import to_thread
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from index.faiss_engine.gpu import open_gpu
-from service.errors import KeyFileError
-from service.gallery.layout import Gallery
-from service.http import openapi, problems, static_page
-from service.http.middleware.access import Guard, RateLimit
-from service.http.middleware.body_limit import BodyLimit, RequestEnvelope, Shortcut
-from service.http.routes import admin, backups, batch, browse, eigenfunctions, embeddings, health, images, jobs, search
-from service.http.state import Compute, State
-from service.jobs.store import Jobs, Runner, now
-from service.keys import Keyring
-from service.search.batching import Batcher, Observe
-from service.search.manager import Searcher
-from service.search.pipeline import Pipeline
-from service.settings import Settings, load_settings, processors
-from service.telemetry.logs import configure_logs
-from service.telemetry.metrics import Metrics
-from service.telemetry.tracing import install_tracing
+from eigenlens.index.faiss_engine.gpu import open_gpu
+from eigenlens.service.errors import KeyFileError
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.http import openapi, problems, static_page
+from eigenlens.service.http.middleware.access import Guard, RateLimit
+from eigenlens.service.http.middleware.body_limit import BodyLimit, RequestEnvelope, Shortcut
+from eigenlens.service.http.routes import (
+    admin,
+    backups,
+    batch,
+    browse,
+    eigenfunctions,
+    embeddings,
+    health,
+    images,
+    jobs,
+    search,
+)
+from eigenlens.service.http.state import Compute, State
+from eigenlens.service.jobs.store import Jobs, Runner, now
+from eigenlens.service.keys import Keyring
+from eigenlens.service.search.batching import Batcher, Observe
+from eigenlens.service.search.manager import Searcher
+from eigenlens.service.search.pipeline import Pipeline
+from eigenlens.service.settings import Settings, load_settings, processors
+from eigenlens.service.telemetry.logs import configure_logs
+from eigenlens.service.telemetry.metrics import Metrics
+from eigenlens.service.telemetry.tracing import install_tracing
 
 log = logging.getLogger(__name__)
 

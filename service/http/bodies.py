@@ -13,9 +13,9 @@ from fastapi import Request
 from pydantic import TypeAdapter
 from starlette.datastructures import FormData, UploadFile
 
-from model.images.sources import SourceImage
-from service.api.images import AddBody, ImageId, Metadata
-from service.errors import ContentTypeError, InputError, RequestError
+from eigenlens.model.images.sources import SourceImage
+from eigenlens.service.api.images import AddBody, ImageId, Metadata
+from eigenlens.service.errors import ContentTypeError, InputError, RequestError
 
 MAX_IMAGES = 1000
 _MAX_HEAD = 1024

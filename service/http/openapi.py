@@ -11,14 +11,14 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, APIRouter
 from pydantic.json_schema import models_json_schema
 
-from service.api.embeddings import OpenAIError
-from service.api.examples import ANSWERS, BODIES
-from service.api.images import AddBody
-from service.api.problems import Problem
-from service.api.search import BatchBody, SearchBody
-from service.http import openai
-from service.http.middleware.access import scope_of
-from service.http.problems import TABLE
+from eigenlens.service.api.embeddings import OpenAIError
+from eigenlens.service.api.examples import ANSWERS, BODIES
+from eigenlens.service.api.images import AddBody
+from eigenlens.service.api.problems import Problem
+from eigenlens.service.api.search import BatchBody, SearchBody
+from eigenlens.service.http import openai
+from eigenlens.service.http.middleware.access import scope_of
+from eigenlens.service.http.problems import TABLE
 
 _REF = "#/components/schemas/{model}"
 # Named in documents that routes write by hand.

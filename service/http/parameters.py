@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from service.api.search import FROM_TEXT, SearchBody, SearchParameters
-from service.errors import RequestError
+from eigenlens.service.api.search import FROM_TEXT, SearchBody, SearchParameters
+from eigenlens.service.errors import RequestError
 
 JSON_TEXT = {"type": "string", "contentMediaType": "application/json"}
 

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from artifact import ArtifactError, EigenlensError
-from index import errors as index_errors
-from model import errors as model_errors
-from service import errors
-from service.http import openai
+from eigenlens.artifact import ArtifactError, EigenlensError
+from eigenlens.index import errors as index_errors
+from eigenlens.model import errors as model_errors
+from eigenlens.service import errors
+from eigenlens.service.http import openai
 
 # Error type, status, name of the problem. The nearest class in an error's ancestry counts.
 TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (

@@ -13,15 +13,15 @@ from typing import Annotated, ParamSpec, TypeVar
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 
-from service.errors import NotReadyError, OverloadedError
-from service.gallery.layout import Gallery
-from service.gallery.thumbnails import Thumbnails
-from service.jobs.store import Jobs, Runner
-from service.keys import Keyring
-from service.search.manager import Searcher
-from service.search.pipeline import SearchBatcher
-from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from eigenlens.service.errors import NotReadyError, OverloadedError
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.thumbnails import Thumbnails
+from eigenlens.service.jobs.store import Jobs, Runner
+from eigenlens.service.keys import Keyring
+from eigenlens.service.search.manager import Searcher
+from eigenlens.service.search.pipeline import SearchBatcher
+from eigenlens.service.settings import Settings
+from eigenlens.service.telemetry.metrics import Metrics
 
 P = ParamSpec("P")
 T = TypeVar("T")

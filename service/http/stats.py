@@ -7,8 +7,8 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from service.api.admin import StatsAnswer
-from service.http.state import State
+from eigenlens.service.api.admin import StatsAnswer
+from eigenlens.service.http.state import State
 
 
 def stats_of(state: State) -> StatsAnswer:

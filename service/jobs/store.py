@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from service.errors import JobEndedError, JobNotFoundError, JobRunningError
-from service.gallery.layout import Gallery
+from eigenlens.service.errors import JobEndedError, JobNotFoundError, JobRunningError
+from eigenlens.service.gallery.layout import Gallery
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class Runner:
     def start(self, kind: str, options: Mapping[str, Any]) -> Job:
         """Start a job of a kind that `service.gallery.tasks` knows. Raises: JobRunningError."""
         job = self._jobs.create(kind, options)
-        worker = [sys.executable, "-m", "service.jobs.worker", str(self._gallery.root)]
+        worker = [sys.executable, "-m", "eigenlens.service.jobs.worker", str(self._gallery.root)]
         command = [*worker, "--job", job.id, *self._options]
         # The worker reads its standard input: when this process ends, even by SIGKILL, the pipe closes and so does it.
         try:

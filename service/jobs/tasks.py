@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from index.faiss_engine.gpu import Gpu
-from model.images.sources import FolderSource, SourceImage
-from model.runtime.encoder import Encoder
-from service.gallery.build import Progress, add_images, publish_generation
-from service.gallery.layout import Gallery
-from service.gallery.restore import restore_into
-from service.jobs.store import Jobs
+from eigenlens.index.faiss_engine.gpu import Gpu
+from eigenlens.model.images.sources import FolderSource, SourceImage
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.gallery.build import Progress, add_images, publish_generation
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.restore import restore_into
+from eigenlens.service.jobs.store import Jobs
 
 _REASONS = 100
 

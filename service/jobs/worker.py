@@ -14,12 +14,12 @@ import threading
 import time
 from pathlib import Path
 
-from artifact import EigenlensError
-from index.faiss_engine.gpu import open_gpu
-from service.gallery.build import Progress
-from service.gallery.layout import Gallery
-from service.jobs.store import Jobs
-from service.jobs.tasks import TASKS, Task
+from eigenlens.artifact import EigenlensError
+from eigenlens.index.faiss_engine.gpu import open_gpu
+from eigenlens.service.gallery.build import Progress
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.jobs.store import Jobs
+from eigenlens.service.jobs.tasks import TASKS, Task
 
 _RECORD_EVERY_S = 0.2
 _NICENESS = 10

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from service.errors import DeadlineError, OverloadedError
+from eigenlens.service.errors import DeadlineError, OverloadedError
 
 Q = TypeVar("Q")
 A = TypeVar("A")

@@ -12,22 +12,22 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact import EigenlensError
-from index.errors import ResultCountError
-from index.faiss_engine.delta import Delta
-from index.faiss_engine.generation import Generation
-from index.faiss_engine.gpu import Gpu, device_name
-from index.filters.parse import Filter
-from index.filters.selection import Selection
-from index.plans.calibration import Measured
-from index.plans.plan import Plan
-from model.runtime.encoder import Encoder
-from service.errors import GalleryError, NotReadyError
-from service.gallery.build import Progress, encode_images
-from service.gallery.layout import Gallery
-from service.gallery.records import Records
-from service.gallery.store import ImageRecord, Position
-from service.search.batching import TOGETHER
+from eigenlens.artifact import EigenlensError
+from eigenlens.index.errors import ResultCountError
+from eigenlens.index.faiss_engine.delta import Delta
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.faiss_engine.gpu import Gpu, device_name
+from eigenlens.index.filters.parse import Filter
+from eigenlens.index.filters.selection import Selection
+from eigenlens.index.plans.calibration import Measured
+from eigenlens.index.plans.plan import Plan
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.errors import GalleryError, NotReadyError
+from eigenlens.service.gallery.build import Progress, encode_images
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.records import Records
+from eigenlens.service.gallery.store import ImageRecord, Position
+from eigenlens.service.search.batching import TOGETHER
 
 log = logging.getLogger(__name__)
 

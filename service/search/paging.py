@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from index.codes.artifact import unit_prefix
-from index.errors import ResultCountError
-from service.search.manager import Found, Hit
+from eigenlens.index.codes.artifact import unit_prefix
+from eigenlens.index.errors import ResultCountError
+from eigenlens.service.search.manager import Found, Hit
 
 # How far a page may reach, in pages of the most results that one search gives.
 _PAGES = 10

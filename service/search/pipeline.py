@@ -12,14 +12,14 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact import EigenlensError
-from model.images.decode import decode
-from service.api.search import SearchParameters
-from service.errors import RequestError
-from service.http.answers import AnswerWriter
-from service.search.batching import Batcher, Observe
-from service.search.manager import Found, Hit, Searcher, Snapshot, Wish
-from service.search.paging import Result, find_page, good_enough
+from eigenlens.artifact import EigenlensError
+from eigenlens.model.images.decode import decode
+from eigenlens.service.api.search import SearchParameters
+from eigenlens.service.errors import RequestError
+from eigenlens.service.http.answers import AnswerWriter
+from eigenlens.service.search.batching import Batcher, Observe
+from eigenlens.service.search.manager import Found, Hit, Searcher, Snapshot, Wish
+from eigenlens.service.search.paging import Result, find_page, good_enough
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ import os
 
 from fastapi import FastAPI
 
-from service.errors import SettingsError
+from eigenlens.service.errors import SettingsError
 
 # OpenTelemetry's own settings say where spans go; one of these switches tracing on.
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")

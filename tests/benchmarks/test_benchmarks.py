@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import eigenlens
-from benchmarks import documents as tables
-from benchmarks.common.records import append_records, make_record, read_records
-from benchmarks.encoder.fashion import LabelledImages, pca_of_pixels
-from benchmarks.search.tables import growth_table, search_table
-from benchmarks.search.view_codes import views_of_halves
-from model.config import load_config
-from model.training.run import Run
+from eigenlens.benchmarks import documents as tables
+from eigenlens.benchmarks.common.records import append_records, make_record, read_records
+from eigenlens.benchmarks.encoder.fashion import LabelledImages, pca_of_pixels
+from eigenlens.benchmarks.search.tables import growth_table, search_table
+from eigenlens.benchmarks.search.view_codes import views_of_halves
+from eigenlens.command import main
+from eigenlens.model.config import load_config
+from eigenlens.model.training.run import Run
 from tests.support import service as service_builders
 from tests.support.training import finished_run, tiny_overrides, write_images
 
@@ -101,13 +101,13 @@ def test_pca_is_that_of_the_gallery() -> None:
 def test_the_time_of_a_run_is_read_from_its_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = write_images(tmp_path / "images")
     unfinished = Run.start(tmp_path / "new", images=str(images), config=load_config(None, tiny_overrides()))
-    assert eigenlens.main(["bench", "training", "--run", str(unfinished.path)]) == 1
+    assert main(["bench", "training", "--run", str(unfinished.path)]) == 1
     assert "not finished" in capsys.readouterr().err
     start = time.monotonic()
     run = finished_run(tmp_path / "run", images, steps=5)
     minutes = (time.monotonic() - start) / 60
     results = tmp_path / "r.jsonl"
-    assert eigenlens.main(["bench", "training", "--run", str(run.path), "--results", str(results)]) == 0
+    assert main(["bench", "training", "--run", str(run.path), "--results", str(results)]) == 0
     values = {entry["metric"]: entry["value"] for entry in read_records(results)}
     assert 0 < values["minutes"] < minutes
     assert values["images_per_s"] > 0
@@ -116,7 +116,7 @@ def test_the_time_of_a_run_is_read_from_its_metrics(tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize("arguments", [["--lengths", "x"], ["--k", "0"], ["--queries", "training"]])
 def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        eigenlens.main(["bench", "encoder", "--encoder", "nowhere", *arguments])
+        main(["bench", "encoder", "--encoder", "nowhere", *arguments])
     assert ended.value.code == 2
     assert arguments[0] in capsys.readouterr().err
 
@@ -132,7 +132,7 @@ def test_search_is_measured_beside_another_index_and_not_twice(
     command = ["bench", "search", "--encoder", str(encoder), "--images", str(images), "--query-images", str(images)]
     command += ["--work", str(tmp_path / "work"), "--count", "3000", "--lengths", "4,8", "--kinds", "8=ivf-sq8"]
     command += ["--methods", "flat,eigenlens,faiss-hnsw", "--results", str(results)]
-    assert eigenlens.main(command) == 0
+    assert main(command) == 0
     found = read_records(results)
     assert {entry["method"] for entry in found} == {"flat", "eigenlens", "faiss-hnsw"}
     by_target = {
@@ -145,10 +145,10 @@ def test_search_is_measured_beside_another_index_and_not_twice(
     exact = [entry for entry in found if entry["params"].get("exact")]
     assert [entry["method"] for entry in exact] == ["flat", "eigenlens"]
     assert all(entry["params"]["identical"] for entry in exact)
-    assert eigenlens.main(command) == 0
+    assert main(command) == 0
     assert read_records(results) == found
     assert "is in" in capsys.readouterr().err
-    assert eigenlens.main([*command[:-4], "--methods", "nothing"]) == 1
+    assert main([*command[:-4], "--methods", "nothing"]) == 1
     assert "there is no method 'nothing'; available: flat, eigenlens" in capsys.readouterr().err
 
 
@@ -157,7 +157,7 @@ def test_searches_are_timed_while_images_arrive(tmp_path: Path, capsys: pytest.C
     command = ["bench", "adds", "--gallery", str(gallery.root), "--images", str(tmp_path / "images")]
     results = tmp_path / "results.jsonl"
     command += ["--rate", "100", "--batch", "10", "--seconds", "2", "--results", str(results)]
-    assert eigenlens.main(command) == 0
+    assert main(command) == 0
     assert "0 requests failed" in capsys.readouterr().out
     assert {(entry["method"], entry["metric"]) for entry in read_records(results)} == {
         (name, f"p{q}_ms") for name in ("idle", "busy") for q in (50, 95, 99)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import eigenlens
-from benchmarks.common.retrieval import nearest, probe_accuracy, retrieval_quality, vote_accuracy
-from benchmarks.quality import methods as quality
-from benchmarks.quality.methods import METHODS, Labelled, config_of, hold_out, load_labelled, measure_codes
+from eigenlens.benchmarks.common.retrieval import nearest, probe_accuracy, retrieval_quality, vote_accuracy
+from eigenlens.benchmarks.quality import methods as quality
+from eigenlens.benchmarks.quality.methods import METHODS, Labelled, config_of, hold_out, load_labelled, measure_codes
+from eigenlens.command import main
 from tests.support import oracles
 from tests.support.training import tiny_overrides, write_images
 
@@ -113,25 +113,23 @@ def test_the_command_trains_once_measures_and_carries_on(
     ]
     command += ["--work", str(tmp_path / "work"), "--results", str(results), *settings]
     methods = "scl,scl+pca,scl+rr,scl-features+pca,neural-eigenmap+rr,eigenlens"
-    assert eigenlens.main([*command, "--methods", methods]) == 0
+    assert main([*command, "--methods", methods]) == 0
     records = [json.loads(line) for line in results.read_text().splitlines()]
     assert {record["method"] for record in records} == set(methods.split(","))
     assert all(0 <= record["value"] <= 1 for record in records if "mAP" in record["metric"])
     runs = {path.name for path in (tmp_path / "work" / "cifar10").iterdir()} - {"train", "test"}
     assert runs == {"scl-0", "neural-eigenmap-0", "vicreg-0"}, "methods over one objective share its training"
     capsys.readouterr()
-    assert eigenlens.main([*command, "--methods", "scl,scl+pca"]) == 0
+    assert main([*command, "--methods", "scl,scl+pca"]) == 0
     assert "is in" in capsys.readouterr().err
     assert len(results.read_text().splitlines()) == len(records), "nothing is measured twice"
-    assert eigenlens.main([*command, "--methods", "scl", "--seeds", "1", "--set", "steps=5"]) == 0
-    assert (
-        eigenlens.main([*command, "--methods", "scl+rr", "--seeds", "0,1", "--set", "steps=5", "--set", "alpha=1"]) == 1
-    )
+    assert main([*command, "--methods", "scl", "--seeds", "1", "--set", "steps=5"]) == 0
+    assert main([*command, "--methods", "scl+rr", "--seeds", "0,1", "--set", "steps=5", "--set", "alpha=1"]) == 1
     assert "alpha" in capsys.readouterr().err
-    assert eigenlens.main([*command, "--methods", "nested,simclr", "--set", "steps=5"]) == 0
-    assert eigenlens.main([*command, "--methods", "nested+rr", "--set", "steps=6"]) == 1
+    assert main([*command, "--methods", "nested,simclr", "--set", "steps=5"]) == 0
+    assert main([*command, "--methods", "nested+rr", "--set", "steps=6"]) == 1
     assert "another configuration" in capsys.readouterr().err
-    assert eigenlens.main([*command, "--methods", "supervised"]) == 1
+    assert main([*command, "--methods", "supervised"]) == 1
     assert "available: eigenlens" in capsys.readouterr().err
 
 

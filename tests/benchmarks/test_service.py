@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-import eigenlens
-from benchmarks.common.records import make_record, read_records
-from benchmarks.service.tables import closed_table, open_table, runtime_table
+from eigenlens.benchmarks.common.records import make_record, read_records
+from eigenlens.benchmarks.service.tables import closed_table, open_table, runtime_table
+from eigenlens.command import main
 from tests.support.service import build_gallery
 from tests.support.training import finished_run, write_images
 
@@ -22,7 +22,7 @@ def test_a_service_is_measured_beside_the_limit_and_a_plain_endpoint_and_not_twi
     command = ["bench", "service", "--gallery", str(gallery.root), "--photos", str(tmp_path / "images")]
     command += ["--work", str(tmp_path / "work"), "--sizes", "200px", "--concurrency", "32", "--seconds", "0.5"]
     command += ["--rounds", "1", "--overload-s", "1", "--results", str(results)]
-    assert eigenlens.main(command) == 0
+    assert main(command) == 0
     found = read_records(results)
     closed = {r["method"] for r in found if r["params"]["load"] == "closed" and r["metric"] == "throughput_rps"}
     assert closed == {"eigenlens", "in-process", "plain-fastapi"}
@@ -35,7 +35,7 @@ def test_a_service_is_measured_beside_the_limit_and_a_plain_endpoint_and_not_twi
     assert loads["overload"]["value"] < 2500
     assert loads["overload"]["params"]["statuses"]["429"] > 0
     capsys.readouterr()
-    assert eigenlens.main(command) == 0
+    assert main(command) == 0
     assert read_records(results) == found
     assert "200px" not in capsys.readouterr().out
     assert len(closed_table(found).splitlines()) == 3
@@ -44,7 +44,7 @@ def test_a_service_is_measured_beside_the_limit_and_a_plain_endpoint_and_not_twi
 
 def test_a_size_that_there_is_not_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["bench", "service", "--gallery", str(tmp_path), "--photos", "nowhere", "--work", str(tmp_path)]
-    assert eigenlens.main([*command, "--sizes", "3px"]) == 1
+    assert main([*command, "--sizes", "3px"]) == 1
     assert "there is no size '3px'; available: 200px, 1mp, 12mp" in capsys.readouterr().err
 
 
@@ -87,11 +87,11 @@ def test_the_table_of_runtimes_shows_speed_and_what_precision_costs() -> None:
 def test_runtimes_are_timed_and_their_codes_compared(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images")
     run = finished_run(tmp_path / "run", images, steps=2)
-    assert eigenlens.main(["export", str(run.path), "--out", str(tmp_path / "encoder")]) == 0
+    assert main(["export", str(run.path), "--out", str(tmp_path / "encoder")]) == 0
     results = tmp_path / "runtime.jsonl"
     command = ["bench", "runtime", "--encoder", str(tmp_path / "encoder"), "--images", str(images)]
     command += ["--query-images", str(images), "--trial-s", "0.05", "--results", str(results)]
-    assert eigenlens.main(command) == 0
+    assert main(command) == 0
     found = read_records(results)
     methods = {record["method"] for record in found}
     assert {"onnxruntime-float32", "torch-float32"} <= methods

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import eigenlens
-from benchmarks.common.records import read_records
-from benchmarks.documents import steps_table
+from eigenlens.benchmarks.common.records import read_records
+from eigenlens.benchmarks.documents import steps_table
+from eigenlens.command import main
 from tests.support.training import tiny_overrides, write_images
 
 
@@ -17,7 +17,7 @@ def test_a_step_is_timed_beside_the_bare_network(tmp_path: Path, capsys: pytest.
     command = ["bench", "steps", "--images", str(write_images(tmp_path / "images")), "--steps", "1", "--rounds", "1"]
     for override in tiny_overrides():
         command += ["--set", override]
-    assert eigenlens.main([*command, "--device", "cpu", "--results", str(results)]) == 0
+    assert main([*command, "--device", "cpu", "--results", str(results)]) == 0
     records = {(r["method"], r["metric"]): r for r in read_records(results)}
     assert records["bare", "of bare"]["value"] == 1
     ratio = records["eigenlens", "step_ms"]["value"] / records["bare", "step_ms"]["value"]

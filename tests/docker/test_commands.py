@@ -120,7 +120,7 @@ def build_wheel(root: Path) -> Path:
                 flat = copy.target == "./"
                 target = build / (Path(name).name if flat else name)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, target)
+                shutil.copy(ROOT / name, target, follow_symlinks=False)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-cache-dir", "--disable-pip-version-check"]
     command += ["--no-build-isolation", "--no-deps", "--wheel-dir", "wheels", "."]
     done = subprocess.run(command, cwd=build, capture_output=True, text=True, check=False)
@@ -164,7 +164,8 @@ def test_the_wheel_of_the_images_holds_every_file_of_the_packages(place: Place) 
         here = {
             f.relative_to(ROOT) for f in (ROOT / package).rglob("*") if f.is_file() and "__pycache__" not in f.parts
         }
-        there = {f.relative_to(place.site) for f in (place.site / package).rglob("*") if f.is_file()}
+        site = place.site / "eigenlens"
+        there = {f.relative_to(site) for f in (site / package).rglob("*") if f.is_file()}
         assert there == here
 
 

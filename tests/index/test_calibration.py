@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.codes.exact import exact_search
-from index.codes.rerank import rerank
-from index.errors import TargetError
-from index.faiss_engine.generation import Generation, build_generation
-from index.faiss_engine.prefix_index import PrefixIndex
-from index.metrics import recall_at_k
-from index.plans.calibration import Calibration, Measured, Recall
-from index.plans.plan import Plan
+from eigenlens.index.codes.exact import exact_search
+from eigenlens.index.codes.rerank import rerank
+from eigenlens.index.errors import TargetError
+from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
+from eigenlens.index.metrics import recall_at_k
+from eigenlens.index.plans.calibration import Calibration, Measured, Recall
+from eigenlens.index.plans.plan import Plan
 from tests.support.codes import write_codes
 
 CODE_LENGTH = 32
@@ -80,7 +80,7 @@ def test_the_plan_that_is_timed_is_the_one_that_runs(tmp_path: Path, monkeypatch
         time.sleep(0.005)
         return rerank(*arguments, **more)
 
-    monkeypatch.setattr("index.faiss_engine.prefix_index.rerank", slow)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.prefix_index.rerank", slow)
     build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "sq8"})
     calibration = Generation(tmp_path / "generation", codes).calibration
     alone = calibration.plain(8)
@@ -105,7 +105,7 @@ def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeyp
         monkeypatch.setattr(index, "run", late)
         return index
 
-    monkeypatch.setattr("index.faiss_engine.generation.PrefixIndex", slowed)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.generation.PrefixIndex", slowed)
     build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "sq8"})
     calibration = Generation(tmp_path / "generation", codes).calibration
     assert any(m.latency_ms["p50"] < 5 for m in calibration.measured if m.plan.rerank_length == CODE_LENGTH)
@@ -115,9 +115,9 @@ def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeyp
 def test_more_codes_are_calibrated_for_longer(
     codes_in_budget: int, many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.building.calibrator._BUDGET_S", 0.0002)
-    monkeypatch.setattr("index.building.calibrator._BUDGET_CODES", codes_in_budget)
-    monkeypatch.setattr("index.building.calibrator._SATURATED", -1.0)
+    monkeypatch.setattr("eigenlens.index.building.calibrator._BUDGET_S", 0.0002)
+    monkeypatch.setattr("eigenlens.index.building.calibrator._BUDGET_CODES", codes_in_budget)
+    monkeypatch.setattr("eigenlens.index.building.calibrator._SATURATED", -1.0)
     codes = write_codes(tmp_path / "codes", clustered(1, 5000))
     searched: set[int | None] = set()
     search = PrefixIndex.search

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import artifact
-from index.codes.artifact import Codes, unit_prefix, writing_codes
-from index.errors import CodesError
+from eigenlens import artifact
+from eigenlens.index.codes.artifact import Codes, unit_prefix, writing_codes
+from eigenlens.index.errors import CodesError
 from tests.support import oracles
 from tests.support.codes import CODE_LENGTH, ENCODER_ID, flip_byte, mapped_bytes, random_codes, repeatable, write_codes
 
@@ -175,7 +175,7 @@ def test_large_codes_that_were_read_are_given_back(tmp_path: Path, monkeypatch: 
     before = mapped_bytes()
     codes.let_go()  # not of these: they are few
     assert mapped_bytes() == pytest.approx(before, abs=1 << 20)
-    monkeypatch.setattr("index.codes.artifact._MOST_MAPPED", codes.codes.nbytes - 1)
+    monkeypatch.setattr("eigenlens.index.codes.artifact._MOST_MAPPED", codes.codes.nbytes - 1)
     codes.let_go()
     left = mapped_bytes()
     assert left < before - codes.codes.nbytes / 2

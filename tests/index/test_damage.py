@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from artifact import ArtifactDamagedError
-from service.gallery.layout import Gallery
+from eigenlens.artifact import ArtifactDamagedError
+from eigenlens.service.gallery.layout import Gallery
 from tests.support.codes import flip_byte
 from tests.support.service import build_gallery
 

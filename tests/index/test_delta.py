@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.faiss_engine.delta import Delta
-from index.filters.parse import parse_filter
+from eigenlens.index.faiss_engine.delta import Delta
+from eigenlens.index.filters.parse import parse_filter
 from tests.support import oracles
 from tests.support.codes import CODE_LENGTH, LENGTHS, random_codes, repeatable
 

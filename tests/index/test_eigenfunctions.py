@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import artifact
-from index.codes import artifact as codes_module
-from index.codes.eigenfunctions import KEPT, PLACES, Eigenfunctions
-from index.faiss_engine.generation import Generation
-from service.gallery.layout import Gallery
+from eigenlens import artifact
+from eigenlens.index.codes import artifact as codes_module
+from eigenlens.index.codes.eigenfunctions import KEPT, PLACES, Eigenfunctions
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.service.gallery.layout import Gallery
 from tests.support.codes import CODE_LENGTH, random_codes, write_generation
 from tests.support.service import admin_headers, build_gallery, code_of, image_id, pixels_of, serving, settings_of
 

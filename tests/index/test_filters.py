@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.errors import FilterError
-from index.filters.columns import Attributes, write_attributes
-from index.filters.parse import matches, parse_filter
+from eigenlens.index.errors import FilterError
+from eigenlens.index.filters.columns import Attributes, write_attributes
+from eigenlens.index.filters.parse import matches, parse_filter
 from tests.support.codes import repeatable
 
 SCALARS = st.one_of(

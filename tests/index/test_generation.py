@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.codes.exact import exact_search
-from index.errors import CodesError, PrefixLengthError, ResultCountError
-from index.plans.plan import Plan
+from eigenlens.index.codes.exact import exact_search
+from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountError
+from eigenlens.index.plans.plan import Plan
 from tests.support import oracles
 from tests.support.codes import CODE_LENGTH, LENGTHS, random_codes, repeatable, write_generation
 

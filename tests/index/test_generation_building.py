@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import artifact
-from index.building.index_builder import Builder
-from index.building.process_memory import return_freed_memory
-from index.codes.artifact import Codes
-from index.errors import CodesError, SearchError
-from index.faiss_engine.generation import Generation, build_generation, choose_lengths
-from index.plans.plan import Plan
+from eigenlens import artifact
+from eigenlens.index.building.index_builder import Builder
+from eigenlens.index.building.process_memory import return_freed_memory
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.errors import CodesError, SearchError
+from eigenlens.index.faiss_engine.generation import Generation, build_generation, choose_lengths
+from eigenlens.index.plans.plan import Plan
 from tests.support.codes import CODE_LENGTH, LENGTHS, flip_byte, random_codes, write_codes, write_generation
 
 FILES = ("prefix-0004-flat.faiss", "prefix-0008-flat.faiss", "prefix-0016-panorama.faiss")
@@ -46,7 +46,7 @@ def test_building_reports_each_length(tmp_path: Path) -> None:
 def test_an_index_built_in_many_chunks_is_the_one_built_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 23))
     whole = build_generation(tmp_path / "whole", codes, lengths=LENGTHS)
-    monkeypatch.setattr("index.codes.artifact._RUN", 5)
+    monkeypatch.setattr("eigenlens.index.codes.artifact._RUN", 5)
     chunks = build_generation(tmp_path / "chunks", codes, lengths=LENGTHS)
     assert all(chunks.files[name] == whole.files[name] for name in FILES)
 
@@ -193,9 +193,9 @@ def test_an_index_is_freed_and_returned_before_the_next(tmp_path: Path, monkeypa
         builders.append(weakref.ref(builder))
         return builder
 
-    monkeypatch.setattr("index.faiss_engine.generation.Builder", noting)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.generation.Builder", noting)
     monkeypatch.setattr(
-        "index.faiss_engine.generation.return_freed_memory",
+        "eigenlens.index.faiss_engine.generation.return_freed_memory",
         lambda: alive.append(sum(ref() is not None for ref in builders)),
     )
     build_generation(tmp_path / "generation", codes, lengths=(4, 8, CODE_LENGTH), kinds={4: "ivf-pq", 8: "ivf"})

@@ -18,20 +18,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import eigenlens
-from index.building.row_order import arrange
-from index.errors import NoGpuError
-from index.faiss_engine.generation import Generation, build_generation
-from index.faiss_engine.gpu import Device, Gpu, open_gpu
-from index.faiss_engine.gpu_index import GpuIndex
-from index.faiss_engine.kinds import KINDS, choose_indexes
-from index.faiss_engine.prefix_index import PrefixIndex
-from index.filters.selection import Selection
-from index.plans.plan import Plan
-from model.runtime.encoder import Encoder
-from service.gallery.build import Progress, publish_generation
-from service.jobs.store import Jobs, Runner
-from service.search.manager import Searcher, Wish
+from eigenlens.command import main
+from eigenlens.index.building.row_order import arrange
+from eigenlens.index.errors import NoGpuError
+from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.faiss_engine.gpu import Device, Gpu, open_gpu
+from eigenlens.index.faiss_engine.gpu_index import GpuIndex
+from eigenlens.index.faiss_engine.kinds import KINDS, choose_indexes
+from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
+from eigenlens.index.filters.selection import Selection
+from eigenlens.index.plans.plan import Plan
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.gallery.build import Progress, publish_generation
+from eigenlens.service.jobs.store import Jobs, Runner
+from eigenlens.service.search.manager import Searcher, Wish
 from tests.support.codes import CODE_LENGTH, random_codes, repeatable, write_codes
 from tests.support.service import build_gallery, code_of, pixels_of, serving, settings_of, wait_for
 
@@ -95,7 +95,7 @@ def test_the_same_plans_find_the_same(kind: str, data: st.DataObject) -> None:
     length = CODE_LENGTH if kind == "half" else data.draw(st.sampled_from((8, CODE_LENGTH)))
     queries = np.concatenate([random_codes(1, data.draw(st.sampled_from([2, 70]))), codes[:1]])
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("index.faiss_engine.generation._FEW_ROWS", 0)
+        patch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
         here = generation_of(Path(folder), codes, kind, length=length)
         there = on_gpu(here)
         assert there.lengths_on_gpu == ((length,) if kind in ON_GPU else ())
@@ -119,7 +119,7 @@ def test_the_same_plans_find_the_same(kind: str, data: st.DataObject) -> None:
 def test_what_a_selection_leaves_out_is_never_found_and_the_rest_is(
     tmp_path: Path, kind: str, left_out: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.faiss_engine.generation._FEW_ROWS", 0)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
     here = generation_of(tmp_path, random_codes(0, 400), kind)
     there = on_gpu(here)
     refuse(monkeypatch, there._require(CODE_LENGTH))
@@ -157,7 +157,7 @@ def test_the_effort_grows_as_a_selection_leaves_fewer_rows(tmp_path: Path, monke
 def test_lists_that_a_graph_finds_are_found_by_a_scan_of_the_same_centroids(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.faiss_engine.kinds._MOST_SCANNED_LISTS", 4)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.kinds._MOST_SCANNED_LISTS", 4)
     here = generation_of(tmp_path, random_codes(0, 3000), kind)
     copies = Copies()
     there = on_gpu(here, copies)
@@ -178,7 +178,7 @@ def test_more_than_a_gpu_gives_comes_from_the_cpu(
     here = generation_of(tmp_path, random_codes(0, 3000), "ivf")
     there = on_gpu(here)
     refuse(monkeypatch, of_gpu(there)._there)
-    monkeypatch.setattr("index.faiss_engine.gpu_index._MOST", 8)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.gpu_index._MOST", 8)
     queries = random_codes(1, 3)
     np.testing.assert_array_equal(there.search(queries, plan=plan, k=k)[0], here.search(queries, plan=plan, k=k)[0])
     many = removed(3000, 8)
@@ -275,7 +275,7 @@ def test_no_copy_is_made_or_freed_while_another_is_searched(tmp_path: Path) -> N
 def test_a_build_trains_and_measures_there_and_writes_the_same_indexes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.faiss_engine.kinds._MOST_SCANNED_LISTS", 16)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.kinds._MOST_SCANNED_LISTS", 16)
     codes = write_codes(tmp_path / "codes", random_codes(0, 3000))
     kinds = {4: "ivf", 8: "ivf-pq", 12: "ivf-sq8"}
     lengths = (4, 8, 12, CODE_LENGTH)
@@ -301,8 +301,8 @@ def test_one_k_means_of_few_lists_is_done_there(tmp_path: Path) -> None:
 
 
 def test_the_order_of_codes_is_found_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("index.building.row_order._WORTH_GROUPS", 1000)
-    monkeypatch.setattr("index.building.row_order._GROUPS", 32)
+    monkeypatch.setattr("eigenlens.index.building.row_order._WORTH_GROUPS", 1000)
+    monkeypatch.setattr("eigenlens.index.building.row_order._GROUPS", 32)
     codes, copies = random_codes(0, 2000), Copies()
     order = arrange(lambda start, stop: codes[start:stop], 2000, gpu=Gpu(copies))
     np.testing.assert_array_equal(order, arrange(lambda start, stop: codes[start:stop], 2000))
@@ -351,7 +351,7 @@ class TestWithoutGpu:
             ["serve", "--gallery", str(gallery.root), "--port", "0"],
             ["build", "--gallery", str(new), "--encoder", str(tmp_path / "encoder"), "--images", str(tmp_path)],
         ):
-            assert eigenlens.main([*command, "--search-device", "gpu"]) == 1
+            assert main([*command, "--search-device", "gpu"]) == 1
             assert "search_device is gpu" in capsys.readouterr().err
         assert not new.exists()
 
@@ -384,7 +384,7 @@ def test_a_service_searches_there_and_says_what_it_does(
     caplog.set_level(logging.INFO)
     gallery = build_gallery(tmp_path, count=40)
     copies = Copies()
-    monkeypatch.setattr("service.http.app.open_gpu", lambda device: Gpu(copies) if device == "auto" else None)
+    monkeypatch.setattr("eigenlens.service.http.app.open_gpu", lambda device: Gpu(copies) if device == "auto" else None)
     with serving(settings_of(gallery)) as client:
         assert copies.made
         assert client.get("/v1/lengths").status_code == 200

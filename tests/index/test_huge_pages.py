@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 import pytest
 
-from index.faiss_engine.huge_pages import use_huge_pages
+from eigenlens.index.faiss_engine.huge_pages import use_huge_pages
 
 HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 

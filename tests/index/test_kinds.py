@@ -8,8 +8,8 @@ import faiss
 import numpy as np
 import pytest
 
-from index.faiss_engine.kinds import require_kind
-from index.faiss_engine.prefix_index import graph_of_lists
+from eigenlens.index.faiss_engine.kinds import require_kind
+from eigenlens.index.faiss_engine.prefix_index import graph_of_lists
 from tests.support.codes import random_codes
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.errors import SearchError
-from index.metrics import average_precision_at_k, precision_at_k, recall_at_k
+from eigenlens.index.errors import SearchError
+from eigenlens.index.metrics import average_precision_at_k, precision_at_k, recall_at_k
 from tests.support import oracles
 from tests.support.codes import repeatable
 

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.building.row_order import arrange, sample_size
-from index.errors import EffortError, IndexKindError, RerankLengthError, ResultCountError
-from index.faiss_engine.generation import Generation, build_generation
-from index.faiss_engine.kinds import KINDS, IndexSpec, choose_indexes, list_count
-from index.faiss_engine.prefix_index import graph_of_lists
-from index.filters.selection import Selection
-from index.plans.plan import Plan
+from eigenlens.index.building.row_order import arrange, sample_size
+from eigenlens.index.errors import EffortError, IndexKindError, RerankLengthError, ResultCountError
+from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.faiss_engine.kinds import KINDS, IndexSpec, choose_indexes, list_count
+from eigenlens.index.faiss_engine.prefix_index import graph_of_lists
+from eigenlens.index.filters.selection import Selection
+from eigenlens.index.plans.plan import Plan
 from tests.support import oracles
 from tests.support.codes import CODE_LENGTH, LENGTHS, random_codes, repeatable, write_codes, write_generation
 
@@ -68,7 +68,7 @@ def test_all_of_many_lists_are_visited_at_the_greatest_effort(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A graph finds the nearest of many lists, and may hold some that no path leads to."""
-    monkeypatch.setattr("index.faiss_engine.kinds._MOST_SCANNED_LISTS", 4)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.kinds._MOST_SCANNED_LISTS", 4)
     codes = random_codes(0, 3000)
     codes[1500:] = codes[:1500]  # copies: their centroids, being equal, are easily cut off from a graph
     monkeypatch.setattr("faiss.IO_FLAG_MMAP_IFC", 0)  # a graph that is mapped cannot be changed
@@ -80,7 +80,7 @@ def test_all_of_many_lists_are_visited_at_the_greatest_effort(
     cut = np.full(graph.hnsw.neighbors.size(), -1, dtype=np.int32)
     faiss.copy_array_to_vector(cut, graph.hnsw.neighbors)  # cut every path
     mask = np.random.default_rng(1).random(3000) < 0.9
-    monkeypatch.setattr("index.faiss_engine.generation._FEW_ROWS", 0)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
     queries = random_codes(1, 5)
     plan = Plan(8, kind, 64, shortlist=2990, rerank_length=CODE_LENGTH)
     for selection in (None, Selection(mask)):
@@ -95,8 +95,8 @@ def test_all_of_many_lists_are_visited_at_the_greatest_effort(
 def test_what_a_quick_search_finds_says_what_the_exact_one_leaves_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.faiss_engine.generation._FEW_ROWS", 0)
-    monkeypatch.setattr("index.faiss_engine.kinds._WORTH_LISTS", 1000)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.kinds._WORTH_LISTS", 1000)
     codes = random_codes(0, 3000)
     codes[10:40] = codes[3]  # ties at the last place
     codes[50] = 0
@@ -129,7 +129,7 @@ def test_an_index_of_a_prefix_that_prunes_is_not_told_scores_of_full_codes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They may be higher than any of the prefix's, which then leaves out too much."""
-    monkeypatch.setattr("index.faiss_engine.generation._GOOD_GUESS", 0.0)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._GOOD_GUESS", 0.0)
     codes = random_codes(0, 400)
     codes[:, 4:] = 100  # full codes are all alike, and prefixes are not
     generation = generation_of(tmp_path, codes, "panorama", length=4)
@@ -143,7 +143,7 @@ def test_an_index_of_a_prefix_that_prunes_is_not_told_scores_of_full_codes(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_selection_keeps_every_kind_to_its_rows(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("index.faiss_engine.generation._FEW_ROWS", 0)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
     length = lengths_of(kind)[0]
     generation = generation_of(tmp_path, random_codes(0, 400), kind, length=length)
     mask = np.random.default_rng(1).random(400) < 0.1
@@ -161,7 +161,7 @@ def test_a_filter_that_leaves_few_rows_raises_the_effort(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one row in fifty allowed, the effort for all rows would see hardly one of them."""
-    monkeypatch.setattr("index.faiss_engine.generation._FEW_ROWS", 0)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
     generation = generation_of(tmp_path, random_codes(0, 3000), kind, length=8)
     mask = np.zeros(3000, dtype=bool)
     mask[::50] = True
@@ -186,8 +186,8 @@ def test_a_selection_of_few_rows_is_scored_exactly_at_the_last_length(tmp_path: 
 def test_more_results_than_an_index_gives_at_once_come_from_the_codes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.codes.artifact._RUN", 300)
-    monkeypatch.setattr("index.faiss_engine.generation._FEW_ROWS", 0)
+    monkeypatch.setattr("eigenlens.index.codes.artifact._RUN", 300)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
     generation = write_generation(tmp_path, random_codes(0, 1500))
     assert generation.specs[-1] == IndexSpec(CODE_LENGTH, "panorama")
     most = KINDS["panorama"].most
@@ -318,14 +318,14 @@ def test_rows_are_found_by_key_in_any_order(tmp_path: Path) -> None:
 def test_a_sample_lies_at_equal_distances_whatever_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 25))
     for run in (4, 10, 100):
-        monkeypatch.setattr("index.codes.artifact._RUN", run)
+        monkeypatch.setattr("eigenlens.index.codes.artifact._RUN", run)
         np.testing.assert_array_equal(codes.sample(7), codes.codes[::4])
         assert len(codes.sample(1000)) == 25
 
 
 def test_near_codes_lie_near_each_other_and_the_last_rows_are_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("index.building.row_order._WORTH_GROUPS", 1000)
-    monkeypatch.setattr("index.building.row_order._GROUPS", 32)
+    monkeypatch.setattr("eigenlens.index.building.row_order._WORTH_GROUPS", 1000)
+    monkeypatch.setattr("eigenlens.index.building.row_order._GROUPS", 32)
     centres = np.random.default_rng(0).normal(size=(32, CODE_LENGTH))
     of_centre = np.random.default_rng(1).integers(0, 32, 4000)
     codes = (centres[of_centre] + 0.05 * np.random.default_rng(2).normal(size=(4000, CODE_LENGTH))).astype(np.float32)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from index.errors import CodesError
-from index.faiss_engine.generation import Generation, build_generation
-from index.plans.plan import Plan
+from eigenlens.index.errors import CodesError
+from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.plans.plan import Plan
 from tests.support.codes import random_codes, write_codes
 
 COUNT, LENGTH, CODE_LENGTH = 20_000, 16, 96

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.building.spilling import SHARE, second_lists, without_repeats
-from index.faiss_engine.generation import Generation, build_generation
-from index.faiss_engine.kinds import list_count
-from index.filters.selection import Selection
-from index.plans.plan import Plan
+from eigenlens.index.building.spilling import SHARE, second_lists, without_repeats
+from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.faiss_engine.kinds import list_count
+from eigenlens.index.filters.selection import Selection
+from eigenlens.index.plans.plan import Plan
 from tests.support import oracles
 from tests.support.codes import CODE_LENGTH, random_codes, write_codes
 
@@ -114,7 +114,7 @@ def test_a_selection_holds_for_both_lists(generation: Generation) -> None:
 def test_as_many_lists_find_more_with_second_ones(generation: Generation, tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, COUNT))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("index.building.spilling.SHARE", 0.0)
+        patch.setattr("eigenlens.index.building.spilling.SHARE", 0.0)
         build_generation(tmp_path / "generation", codes, lengths=(LENGTH, CODE_LENGTH), kinds={LENGTH: "ivf-pq"})
     plain = Generation(tmp_path / "generation", codes)
     asked = random_codes(4, 200)

@@ -10,11 +10,11 @@ import faiss
 import numpy as np
 import pytest
 
-from index.building.timing import Timer, line_through, smoothed
-from index.codes.artifact import Codes, unit_prefix
-from index.faiss_engine.kinds import IndexSpec, require_kind
-from index.faiss_engine.prefix_index import PrefixIndex
-from index.plans.plan import Plan
+from eigenlens.index.building.timing import Timer, line_through, smoothed
+from eigenlens.index.codes.artifact import Codes, unit_prefix
+from eigenlens.index.faiss_engine.kinds import IndexSpec, require_kind
+from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
+from eigenlens.index.plans.plan import Plan
 from tests.support.codes import mapped_bytes, random_codes, write_codes
 
 CODE_LENGTH = 32
@@ -58,7 +58,7 @@ def test_the_plan_that_was_lucky_is_not_told_to_be_quicker() -> None:
 def large(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Codes:
     """Codes that count as more than may stay mapped, none of them mapped."""
     codes = write_codes(folder / "codes", random_codes(1, 200_000, 64))
-    monkeypatch.setattr("index.codes.artifact._MOST_MAPPED", codes.codes.nbytes // 2)
+    monkeypatch.setattr("eigenlens.index.codes.artifact._MOST_MAPPED", codes.codes.nbytes // 2)
     codes.let_go()
     return codes
 
@@ -100,8 +100,8 @@ def test_a_scan_of_large_codes_is_timed_part_by_part_and_has_no_more_in_memory(
 ) -> None:
     codes = large(tmp_path, monkeypatch)
     index = PrefixIndex(codes.scan(190_000), IndexSpec(64, "half"), codes)
-    monkeypatch.setattr("index.building.timing._SCANNED_ROWS", 20_000)
-    monkeypatch.setattr("index.building.timing.time.perf_counter", iter(range(1000)).__next__)
+    monkeypatch.setattr("eigenlens.index.building.timing._SCANNED_ROWS", 20_000)
+    monkeypatch.setattr("eigenlens.index.building.timing.time.perf_counter", iter(range(1000)).__next__)
     parts, held, before = list[tuple[int, int]](), list[int](), mapped_bytes()
     scan, let_go = Codes.scan, Codes.let_go
 
@@ -138,7 +138,7 @@ def test_a_slow_plan_of_large_codes_is_timed_at_least_once(
         if len(asked) == 1:
             time.sleep(seconds)
 
-    monkeypatch.setattr("index.codes.artifact._MOST_MAPPED", 0)
+    monkeypatch.setattr("eigenlens.index.codes.artifact._MOST_MAPPED", 0)
     monkeypatch.setattr(index, "kind", require_kind("ivf"))
     monkeypatch.setattr(index, "run", run)
     timer = Timer(codes, unit_prefix(codes.read(0, 50), 8), NO_SCORES)

@@ -7,9 +7,9 @@ import importlib.util
 import pytest
 import torch
 
-from model.backbones.efficientnet import EFFICIENTNET
-from model.backbones.registry import BACKBONES, build_backbone
-from model.errors import ConfigError
+from eigenlens.model.backbones.efficientnet import EFFICIENTNET
+from eigenlens.model.backbones.registry import BACKBONES, build_backbone
+from eigenlens.model.errors import ConfigError
 
 # Read off torchvision 0.29's state dicts, without the classifier `fc`.
 TORCHVISION = {

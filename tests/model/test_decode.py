@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.images.decode import FORMATS, ImageInfo, decode, inspect, load_square, to_square
+from eigenlens.model.images.decode import FORMATS, ImageInfo, decode, inspect, load_square, to_square
 from tests.support.codes import encoded, handmade_png
 from tests.support.pictures import LOSSLESS, OPTIONS, ORIENTATION, as_file, assert_close, flat, noise, pixels
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.losses import LOSSES
-from model.training.run import Run
+from eigenlens.model.losses import LOSSES
+from eigenlens.model.training.run import Run
 from tests.support.gloo_step import gradients
 from tests.support.training import tiny_overrides, write_images
 

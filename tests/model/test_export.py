@@ -13,10 +13,10 @@ import torch
 from onnx import numpy_helper
 from safetensors.torch import load_file
 
-import artifact
-from model.config import TrainingConfig
-from model.errors import EncoderError
-from model.export.export import (
+from eigenlens import artifact
+from eigenlens.model.config import TrainingConfig
+from eigenlens.model.errors import EncoderError
+from eigenlens.model.export.export import (
     ServingNetwork,
     add_neighbours,
     check_agreement,
@@ -25,12 +25,12 @@ from model.export.export import (
     export,
     set_codes,
 )
-from model.images.pixel_cache import PixelCache, cache_pixels
-from model.images.sources import open_source
-from model.network import CodeNetwork, EncoderNetwork, normalise_pixels
-from model.runtime.encoder import Encoder
-from model.spectrum.rayleigh_ritz import PairMoments, Spectrum
-from model.training.run import Run
+from eigenlens.model.images.pixel_cache import PixelCache, cache_pixels
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.network import CodeNetwork, EncoderNetwork, normalise_pixels
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.spectrum.rayleigh_ritz import PairMoments, Spectrum
+from eigenlens.model.training.run import Run
 from tests.support.training import CPU, finished_run, write_images
 
 
@@ -125,7 +125,7 @@ def test_neighbours_are_sought_again_by_the_code_of_views_and_neighbours(
         sought.append(by)
         add_neighbours(moments, psi, by, *rest, **more)
 
-    monkeypatch.setattr("model.export.export.add_neighbours", noted)
+    monkeypatch.setattr("eigenlens.model.export.export.add_neighbours", noted)
     _, network = run.load_network()
     pixels = np.concatenate([np.array(cache.pixels)] * 3)
     config = with_spectrum(run.config, neighbours=2)

@@ -9,17 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import eigenlens
-from model.backbones.registry import BACKBONES, checkpoint
-from model.backbones.small_conv import SmallConv
-from model.heads.features import power_normalise
-from model.heads.fit import HeadSettings, fit_head
-from model.images.pixel_cache import cache_pixels
-from model.images.sources import open_source
-from model.network import normalise_pixels
-from model.runtime.encoder import Encoder
-from model.training.loop import Trainer, train
-from model.training.run import Run
+from eigenlens.command import main
+from eigenlens.model.backbones import checkpoint
+from eigenlens.model.backbones.registry import BACKBONES
+from eigenlens.model.backbones.small_conv import SmallConv
+from eigenlens.model.heads.features import power_normalise
+from eigenlens.model.heads.fit import HeadSettings, fit_head
+from eigenlens.model.images.pixel_cache import cache_pixels
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.network import normalise_pixels
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.training.loop import Trainer, train
+from eigenlens.model.training.run import Run
 from tests.model.test_heads import cosines
 from tests.support.extractors import write_extractor
 from tests.support.training import CPU, write_images
@@ -69,10 +70,10 @@ def test_the_head_is_fitted_to_the_backbone_that_was_trained_through_an_interrup
     out, work = tmp_path / "encoder", tmp_path / "work"
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", counted)
-        assert eigenlens.main([*command, "--out", str(out)]) == 130
-        assert eigenlens.main([*command, "--out", str(out)]) == 0
+        assert main([*command, "--out", str(out)]) == 130
+        assert main([*command, "--out", str(out)]) == 0
         trained_steps = taken
-        assert eigenlens.main([*command, "--out", str(tmp_path / "again")]) == 0
+        assert main([*command, "--out", str(tmp_path / "again")]) == 0
         assert taken == trained_steps, "a finished run is not trained again"
     assert "8 coordinates from 24 images" in capsys.readouterr().out
     (path,) = (path.parent for path in work.glob("fine-tuned-*/run.json"))
@@ -103,5 +104,5 @@ def test_what_cannot_be_fine_tuned_says_so(
 ) -> None:
     file = write_extractor(tmp_path / "tiny.onnx")
     for name, said in ((str(file), "can be run, but not trained"), ("tiny-conv", "does not come with weights")):
-        assert eigenlens.main([*command, "--out", str(tmp_path / "out"), "--backbone", name]) == 1
+        assert main([*command, "--out", str(tmp_path / "out"), "--backbone", name]) == 1
         assert f"{said}: --fine-tune takes efficientnet-lite0 or timm:NAME" in capsys.readouterr().err

@@ -13,17 +13,17 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-import eigenlens
-from model.backbones.registry import build_backbone
-from model.errors import ConfigError, EncoderError
-from model.export.feature_extractor import PIXELS
-from model.heads.features import power_normalise
-from model.heads.fit import HeadSettings, fit_head
-from model.heads.frozen import BackboneChoice, open_backbone, publish_backbone
-from model.heads.publish import with_head
-from model.network import normalise_pixels
-from model.runtime.encoder import Encoder
-from model.runtime.sessions import RUNTIMES, installed, open_session
+from eigenlens.command import main
+from eigenlens.model.backbones.registry import build_backbone
+from eigenlens.model.errors import ConfigError, EncoderError
+from eigenlens.model.export.feature_extractor import PIXELS
+from eigenlens.model.heads.features import power_normalise
+from eigenlens.model.heads.fit import HeadSettings, fit_head
+from eigenlens.model.heads.frozen import BackboneChoice, open_backbone, publish_backbone
+from eigenlens.model.heads.publish import with_head
+from eigenlens.model.network import normalise_pixels
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.runtime.sessions import RUNTIMES, installed, open_session
 from tests.support.extractors import LENGTH, SIDE, features_of, write_extractor
 from tests.support.training import write_images
 
@@ -155,7 +155,7 @@ def test_images_become_an_encoder_on_an_onnx_backbone(tmp_path: Path, capsys: py
     file, out, work = write_extractor(tmp_path / "tiny.onnx"), tmp_path / "encoder", tmp_path / "work"
     command = ["fit", "--images", str(images), "--backbone", str(file), "--work", str(work), "--views", "2"]
     command += ["--backbone-output", "features"]
-    assert eigenlens.main([*command, "--out", str(out), "--backbone-pixels", "unit"]) == 0
+    assert main([*command, "--out", str(out), "--backbone-pixels", "unit"]) == 0
     said = capsys.readouterr()
     assert "4 x 4 pixels, fed as (rgb / 255 - [0.0, 0.0, 0.0]) / [1.0, 1.0, 1.0], 6 features" in said.err
     assert "6 coordinates from 24 images" in said.out
@@ -166,16 +166,16 @@ def test_images_become_an_encoder_on_an_onnx_backbone(tmp_path: Path, capsys: py
     assert encoder.artifact.made_from == {"backbone": Encoder(made).id}
     # On another scale the same file is another backbone.
     scale = ["--backbone-pixels", ".5,.5,.5/.2,.2,.2"]
-    assert eigenlens.main([*command, "--out", str(tmp_path / "other"), *scale]) == 0
+    assert main([*command, "--out", str(tmp_path / "other"), *scale]) == 0
     assert len(list(work.glob("backbone-*"))) == 2
-    assert eigenlens.main([*command, "--out", str(tmp_path / "third"), "--code-length", "7"]) == 1
+    assert main([*command, "--out", str(tmp_path / "third"), "--code-length", "7"]) == 1
     assert "at most 6, the number of features" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["huge", "1,2/3", "0,0,0/1,1,0", "0,0/1,1"])
 def test_a_scale_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        eigenlens.main(["fit", "--images", "x", "--out", "y", "--backbone-pixels", text])
+        main(["fit", "--images", "x", "--out", "y", "--backbone-pixels", text])
     assert "none of imagenet, unit, signed, raw" in capsys.readouterr().err
 
 
@@ -210,5 +210,5 @@ def test_a_timm_model_is_a_backbone(tmp_path: Path) -> None:
 def test_without_timm_the_extra_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = write_images(tmp_path / "images", count=4)
     command = ["fit", "--images", str(images), "--out", str(tmp_path / "out"), "--backbone", "timm:resnet18"]
-    assert eigenlens.main(command) == 1
+    assert main(command) == 1
     assert "`fit` needs timm: pip install 'eigenlens[timm]'" in capsys.readouterr().err

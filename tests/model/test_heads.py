@@ -13,17 +13,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import eigenlens
-from model.commands.fit import OF_KIND, settle
-from model.config import AugmentationConfig
-from model.errors import TrainingError
-from model.heads.features import ViewFeatures, cache_features, power_normalise
-from model.heads.fit import RIDGES, HeadSettings, choose_settings, fit_head, neighbour_graph
-from model.heads.positives import pair_moments
-from model.images.sources import SourceImage, open_source
-from model.network import normalise_pixels
-from model.pairs.neighbours import nearest_neighbours
-from model.runtime.encoder import Encoder
+from eigenlens.command import main
+from eigenlens.model.commands.fit import OF_KIND, settle
+from eigenlens.model.config import AugmentationConfig
+from eigenlens.model.errors import TrainingError
+from eigenlens.model.heads.features import ViewFeatures, cache_features, power_normalise
+from eigenlens.model.heads.fit import RIDGES, HeadSettings, choose_settings, fit_head, neighbour_graph
+from eigenlens.model.heads.positives import pair_moments
+from eigenlens.model.images.sources import SourceImage, open_source
+from eigenlens.model.network import normalise_pixels
+from eigenlens.model.pairs.neighbours import nearest_neighbours
+from eigenlens.model.runtime.encoder import Encoder
 from tests.support.model_oracles import generalised_eigenvalues
 from tests.support.service import SIDE, write_encoder
 from tests.support.training import write_images
@@ -86,7 +86,7 @@ def test_a_head_solves_the_regularised_problem_over_the_views(ridge: float) -> N
 
 
 def test_neighbours_are_those_of_a_full_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.pairs.neighbours._CHUNK", 7)
+    monkeypatch.setattr("eigenlens.model.pairs.neighbours._CHUNK", 7)
     features = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
     exact = cosines(features, features)
     np.fill_diagonal(exact, -np.inf)
@@ -96,7 +96,7 @@ def test_neighbours_are_those_of_a_full_search(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_moments_of_neighbours_are_those_of_the_listed_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.heads.positives._CHUNK", 13)
+    monkeypatch.setattr("eigenlens.model.heads.positives._CHUNK", 13)
     features, _ = structured()
     graph = nearest_neighbours(torch.from_numpy(features[:, 0]), 3)
     moments = pair_moments(features, positives="neighbours", graph=graph)
@@ -220,7 +220,7 @@ def fill(source: object, encoder: Encoder, directory: Path) -> ViewFeatures:
 
 
 def test_features_are_carried_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.heads.features._BATCH", 8)
+    monkeypatch.setattr("eigenlens.model.heads.features._BATCH", 8)
     images = write_images(tmp_path / "images", count=30)
     (images / "kind-0" / "broken.png").write_bytes(b"no image")
     encoder = Counting(write_encoder(tmp_path / "encoder"))
@@ -245,14 +245,14 @@ def test_features_are_carried_on_where_they_stopped(tmp_path: Path, monkeypatch:
 
 @pretrained
 def test_a_few_images_become_an_encoder_that_needs_no_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from model.backbones.registry import pretrained_backbone
-    from model.heads.frozen import round_weights
+    from eigenlens.model.backbones.registry import pretrained_backbone
+    from eigenlens.model.heads.frozen import round_weights
 
     images = write_images(tmp_path / "images", count=24, side=40)
     (images / "kind-0" / "broken.png").write_bytes(b"no image")
     out, work = tmp_path / "encoder", tmp_path / "work"
     common = ["fit", "--images", str(images), "--work", str(work), "--views", "2", "--code-length", "16"]
-    assert eigenlens.main([*common, "--out", str(out)]) == 0
+    assert main([*common, "--out", str(out)]) == 0
     said = capsys.readouterr()
     assert "16 coordinates from 24 images" in said.out
     assert "kind-0/broken.png" in said.err
@@ -279,7 +279,7 @@ def test_a_few_images_become_an_encoder_that_needs_no_torch(tmp_path: Path, caps
     # The features are there already: another kind of positives costs a fit only, and a taken name is refused at once.
     stamp = cached.stat().st_mtime_ns
     kind = [*common, "--positives", "both", "--neighbours", "3", "--ridge", "1", "--diffusion-time", "1"]
-    assert eigenlens.main([*kind, "--out", str(tmp_path / "both")]) == 0
+    assert main([*kind, "--out", str(tmp_path / "both")]) == 0
     assert cached.stat().st_mtime_ns == stamp
-    assert eigenlens.main([*kind, "--out", str(out)]) == 1
+    assert main([*kind, "--out", str(out)]) == 1
     assert "already exists" in capsys.readouterr().err

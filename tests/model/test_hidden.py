@@ -11,16 +11,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import eigenlens
-from model.commands import fit as command
-from model.errors import TrainingError
-from model.heads.features import power_normalise
-from model.heads.fit import HeadSettings, fit_head
-from model.heads.hidden import Hidden, _folded, draw_pairs, train_hidden
-from model.heads.publish import with_head
-from model.network import Projector
-from model.runtime.encoder import Encoder
-from model.runtime.sessions import RUNTIMES, installed, open_session
+from eigenlens.command import main
+from eigenlens.model.commands import fit as command
+from eigenlens.model.errors import TrainingError
+from eigenlens.model.heads.features import power_normalise
+from eigenlens.model.heads.fit import HeadSettings, fit_head
+from eigenlens.model.heads.hidden import Hidden, _folded, draw_pairs, train_hidden
+from eigenlens.model.heads.publish import with_head
+from eigenlens.model.network import Projector
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.runtime.sessions import RUNTIMES, installed, open_session
 from tests.model.test_frozen import IMAGENET, opened, some_pixels
 from tests.model.test_heads import cosines, structured
 from tests.support.extractors import LENGTH, SIDE, features_of, write_extractor
@@ -154,12 +154,12 @@ def test_images_become_an_encoder_with_a_hidden_layer(
     arguments = ["fit", "--images", str(images), "--backbone", str(file), "--backbone-output", "features"]
     arguments += ["--head", "mlp", "--head-steps", "10", "--hidden-length", "16", "--neighbours", "4", "--views", "2"]
     arguments += ["--positives", positives, "--work", str(tmp_path / "work")]
-    assert eigenlens.main([*arguments, "--out", str(tmp_path / "encoder"), "--code-length", "6"]) == 0
+    assert main([*arguments, "--out", str(tmp_path / "encoder"), "--code-length", "6"]) == 0
     assert seen == ([40] if positives == "neighbours" else [32, 40])
     encoder = Encoder(tmp_path / "encoder")
     told = encoder.artifact.properties["training"]
     assert (told["head"], told["hidden_length"], told["head_steps"]) == ("mlp", 16, 10)
-    assert eigenlens.main([*arguments, "--out", str(tmp_path / "again"), "--code-length", "6"]) == 0
+    assert main([*arguments, "--out", str(tmp_path / "again"), "--code-length", "6"]) == 0
     pixels = some_pixels()
     codes = encoder.encode(pixels)
     assert cosines(codes, Encoder(tmp_path / "again").encode(pixels)).diagonal().min() > 0.9999

@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import artifact
-import eigenlens
-from model.backbones.checkpoint import first_weights
-from model.backbones.registry import build_backbone, pretrained_backbone
-from model.config import load_config
-from model.errors import ConfigError, TrainingError
-from model.images.pixel_cache import cache_pixels
-from model.images.sources import open_source
-from model.network import normalise_pixels
-from model.training.loop import Trainer, train
-from model.training.run import Run
+from eigenlens import artifact
+from eigenlens.command import main
+from eigenlens.model.backbones.checkpoint import first_weights
+from eigenlens.model.backbones.registry import build_backbone, pretrained_backbone
+from eigenlens.model.config import load_config
+from eigenlens.model.errors import ConfigError, TrainingError
+from eigenlens.model.images.pixel_cache import cache_pixels
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.network import normalise_pixels
+from eigenlens.model.training.loop import Trainer, train
+from eigenlens.model.training.run import Run
 from tests.model.test_frozen import require_timm
 from tests.model.test_heads import pretrained
 from tests.support.training import CPU, finished_run, tiny_overrides, write_images
@@ -126,7 +126,7 @@ def test_a_run_starts_from_the_checkpoint_and_says_so(tmp_path: Path, images: Pa
     torch.save(state, path)
     settings = [f"--set={item}" for item in tiny_overrides(backbone="resnet18", steps=1, batch_size=4)]
     command = ["train", "--images", str(images), "--out", str(tmp_path / "run"), "--device", "cpu", *settings]
-    assert eigenlens.main([*command, "--init", str(path)]) == 0
+    assert main([*command, "--init", str(path)]) == 0
     run = Run(tmp_path / "run")
     assert run.config.init == str(path)
     assert artifact.read(run.path, kind="run").made_from == {"init": first_weights(str(path), "resnet18")[1]}
@@ -152,9 +152,9 @@ def test_an_interrupted_run_resumes_from_its_own_copy_to_the_same_weights(
             stop_after(run, steps, monkeypatch)
     path.unlink()
     for name in ("early", "late"):
-        assert eigenlens.main(["train", "--out", str(tmp_path / name), "--resume", "--init", "x"]) == 1
+        assert main(["train", "--out", str(tmp_path / name), "--resume", "--init", "x"]) == 1
         assert "leave --config, --set and --init out" in capsys.readouterr().err
-        assert eigenlens.main(["train", "--out", str(tmp_path / name), "--resume", "--device", "cpu"]) == 0
+        assert main(["train", "--out", str(tmp_path / name), "--resume", "--device", "cpu"]) == 0
         assert weights(tmp_path / name) == weights(whole.path)
     assert weights(whole.path) != weights(fresh.path)
     lost = tmp_path / "lost"

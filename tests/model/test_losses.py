@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.config import load_config
-from model.errors import ShapeError
-from model.losses import LOSSES, build_loss
-from model.losses.barlow_twins import barlow_twins_loss
-from model.losses.nested import nested_low_rank_loss
-from model.losses.neural_eigenmap import neural_eigenmap_loss
-from model.losses.simclr import simclr_loss
-from model.losses.spectral_contrastive import spectral_contrastive_loss
-from model.losses.vicreg import vicreg_loss
+from eigenlens.model.config import load_config
+from eigenlens.model.errors import ShapeError
+from eigenlens.model.losses import LOSSES, build_loss
+from eigenlens.model.losses.barlow_twins import barlow_twins_loss
+from eigenlens.model.losses.nested import nested_low_rank_loss
+from eigenlens.model.losses.neural_eigenmap import neural_eigenmap_loss
+from eigenlens.model.losses.simclr import simclr_loss
+from eigenlens.model.losses.spectral_contrastive import spectral_contrastive_loss
+from eigenlens.model.losses.vicreg import vicreg_loss
 from tests.support import model_oracles as oracles
 
 Loss = Callable[[Tensor, Tensor], Tensor]

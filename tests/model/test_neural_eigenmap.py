@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.errors import ShapeError
-from model.losses.neural_eigenmap import neural_eigenmap_loss
+from eigenlens.model.errors import ShapeError
+from eigenlens.model.losses.neural_eigenmap import neural_eigenmap_loss
 from tests.support.model_oracles import neural_eigenmap_reference
 
 

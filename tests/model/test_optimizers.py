@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from model.config import load_config
-from model.training.optimizers import Lars, build_optimizer
+from eigenlens.model.config import load_config
+from eigenlens.model.training.optimizers import Lars, build_optimizer
 
 
 def test_lars_is_its_equation() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import load_config
-from model.errors import TrainingError
-from model.pairs.neighbours import pixel_neighbours
-from model.pairs.sampler import PairSampler, stream
+from eigenlens.model.config import load_config
+from eigenlens.model.errors import TrainingError
+from eigenlens.model.pairs.neighbours import pixel_neighbours
+from eigenlens.model.pairs.sampler import PairSampler, stream
 from tests.support.training import CPU, tiny_overrides
 
 PLAIN = [f"augmentation.{key}=0" for key in ("flip", "jitter", "grayscale")] + ["augmentation.crop_area_min=1"]

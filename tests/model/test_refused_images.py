@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from model.errors import ImageError, ImageTooLargeError, NotAnImageError
-from model.images.decode import FORMATS, ImageInfo, decode, inspect
+from eigenlens.model.errors import ImageError, ImageTooLargeError, NotAnImageError
+from eigenlens.model.images.decode import FORMATS, ImageInfo, decode, inspect
 from tests.support.codes import encoded, handmade_png
 from tests.support.pictures import ORIENTATION, as_file, flat, noise
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import artifact
-from model.errors import EncoderError
-from model.runtime import sessions
-from model.runtime.encoder import Encoder
+from eigenlens import artifact
+from eigenlens.model.errors import EncoderError
+from eigenlens.model.runtime import sessions
+from eigenlens.model.runtime.encoder import Encoder
 from tests.support.service import code_of, pixels_of, write_encoder
 
 openvino = pytest.mark.skipif(not sessions.installed("openvino"), reason="openvino is not installed")
@@ -88,7 +88,9 @@ def test_a_batch_is_no_larger_than_makes_the_encoder_faster(
 ) -> None:
     """A call takes `alone_s`, and `each_s` more for each image."""
     encoder = Encoder(write_encoder(tmp_path / "encoder"))
-    monkeypatch.setattr("model.runtime.encoder.seconds_per_image", lambda _, *, batch, **__: alone_s / batch + each_s)
+    monkeypatch.setattr(
+        "eigenlens.model.runtime.encoder.seconds_per_image", lambda _, *, batch, **__: alone_s / batch + each_s
+    )
     assert encoder.worthwhile_batch(most=8) == expected
 
 

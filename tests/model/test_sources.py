@@ -18,10 +18,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.errors import SourceError
-from model.images import fashion_mnist
-from model.images.fashion_mnist import LABELS, PACKAGE, FashionMnist, find_or_fetch
-from model.images.sources import EXTENSIONS, FolderSource, Source, TarSource, open_source
+from eigenlens.model.errors import SourceError
+from eigenlens.model.images import fashion_mnist
+from eigenlens.model.images.fashion_mnist import LABELS, PACKAGE, FashionMnist, find_or_fetch
+from eigenlens.model.images.sources import EXTENSIONS, FolderSource, Source, TarSource, open_source
 
 # What a folder of a person's may hold; the contents are never looked at here.
 IMAGES = {
@@ -127,7 +127,7 @@ def test_members_that_point_outside_or_are_no_files_are_left_out(tmp_path: Path)
 
 
 def test_giant_files_are_read_only_up_to_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.images.sources.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("eigenlens.model.images.sources.MAX_FILE_BYTES", 10)
     folder = write_folder(tmp_path / "images")
     tar = write_tar(tmp_path / "x.tar", folder, root=".")
     for source in (FolderSource(folder), TarSource(tar)):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.errors import ShapeError
-from model.spectrum.rayleigh_ritz import (
+from eigenlens.model.errors import ShapeError
+from eigenlens.model.spectrum.rayleigh_ritz import (
     FOLDS,
     PairMoments,
     effective_rank,

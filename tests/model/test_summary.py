@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-import eigenlens
-from model.export.export import code_network, estimate_spectrum
-from model.export.summary import quality_by_length
-from model.images.pixel_cache import cache_pixels
-from model.images.sources import open_source
-from model.training.run import Run
+from eigenlens.command import main
+from eigenlens.model.export.export import code_network, estimate_spectrum
+from eigenlens.model.export.summary import quality_by_length
+from eigenlens.model.images.pixel_cache import cache_pixels
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.training.run import Run
 from tests.support.training import CPU, finished_run, tiny_overrides, write_images
 
 
@@ -23,7 +23,7 @@ def test_a_run_ends_with_its_spectrum_and_its_quality_by_length(tmp_path: Path) 
     images, out = write_images(tmp_path / "images"), tmp_path / "run"
     settings = [f"--set={item}" for item in tiny_overrides(steps=12)]
     command = ["train", "--images", str(images), "--out", str(out), "--device", "cpu"]
-    assert eigenlens.main([*command, *settings]) == 0
+    assert main([*command, *settings]) == 0
     told = json.loads((out / "summary.json").read_text())
     run = Run(out)
     pixels = cache_pixels(open_source(run.images), side=run.config.cached_side, directory=run.cache).pixels
@@ -45,12 +45,12 @@ def test_a_run_that_was_killed_before_its_summary_makes_it_when_resumed(
     before = (run.path / "network.safetensors").read_bytes()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
-    assert eigenlens.main(["train", "--out", str(run.path), "--resume", "--device", "cpu"]) == 0
+    assert main(["train", "--out", str(run.path), "--resume", "--device", "cpu"]) == 0
     assert "a picture needs pip install 'eigenlens[bench]'" in capsys.readouterr().err
     assert json.loads((run.path / "summary.json").read_text())["images"] == 20
     assert not (run.path / "summary.png").exists()
     assert (run.path / "network.safetensors").read_bytes() == before
-    assert eigenlens.main(["train", "--out", str(run.path), "--resume"]) == 0
+    assert main(["train", "--out", str(run.path), "--resume"]) == 0
     assert "finished already" in capsys.readouterr().err
 
 

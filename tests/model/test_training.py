@@ -16,14 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-import eigenlens
-from artifact import ArtifactDamagedError
-from model.config import load_config
-from model.errors import ConfigError, TrainingError
-from model.images.pixel_cache import cache_pixels
-from model.images.sources import open_source
-from model.training.loop import learning_rate, require_spread
-from model.training.run import Run
+from eigenlens.artifact import ArtifactDamagedError
+from eigenlens.command import main
+from eigenlens.model.config import load_config
+from eigenlens.model.errors import ConfigError, TrainingError
+from eigenlens.model.images.pixel_cache import cache_pixels
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.training.loop import learning_rate, require_spread
+from eigenlens.model.training.run import Run
 from tests.support.training import finished_run, tiny_overrides, write_images
 
 
@@ -68,7 +68,7 @@ def test_a_run_killed_in_mid_epoch_resumes_to_the_same_weights(tmp_path: Path, i
         process.wait()
     assert not Run(tmp_path / "killed").finished, "the run was to be killed before its end"
 
-    assert eigenlens.main(["train", "--out", str(tmp_path / "killed"), "--resume", "--device", "cpu"]) == 0
+    assert main(["train", "--out", str(tmp_path / "killed"), "--resume", "--device", "cpu"]) == 0
     finished_run(tmp_path / "whole", images, steps=60)
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
     assert steps_logged(tmp_path / "killed") == steps_logged(tmp_path / "whole")
@@ -113,7 +113,7 @@ def test_a_folder_of_odd_images_trains_and_each_is_converted_or_skipped_counted_
     (odd / "empty.webp").touch()
     out = tmp_path / "run"
     arguments = ["train", "--images", str(images), "--out", str(out), "--device", "cpu"]
-    assert eigenlens.main([*arguments, *(f"--set={item}" for item in tiny_overrides(steps=2))]) == 0
+    assert main([*arguments, *(f"--set={item}" for item in tiny_overrides(steps=2))]) == 0
     told = capsys.readouterr().err
     assert "4 of 56 images cannot be used and are skipped:" in told
     for name, why in (
@@ -135,7 +135,7 @@ def test_a_folder_without_a_usable_image_says_so(tmp_path: Path, capsys: pytest.
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "text.jpg").write_text("no image")
     out = tmp_path / "run"
-    assert eigenlens.main(["train", "--images", str(tmp_path / "images"), "--out", str(out)]) == 1
+    assert main(["train", "--images", str(tmp_path / "images"), "--out", str(out)]) == 1
     assert "none of the 1 images" in capsys.readouterr().err
 
 
@@ -166,9 +166,9 @@ def test_a_run_is_not_overwritten_and_an_unfinished_one_not_exported(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run.start(tmp_path / "run", images=str(images), config=load_config(None, tiny_overrides()))
-    assert eigenlens.main(["train", "--images", str(images), "--out", str(run.path)]) == 1
+    assert main(["train", "--images", str(images), "--out", str(run.path)]) == 1
     assert "--resume" in capsys.readouterr().err
-    assert eigenlens.main(["export", str(run.path), "--out", str(tmp_path / "encoder")]) == 1
+    assert main(["export", str(run.path), "--out", str(tmp_path / "encoder")]) == 1
     assert "not finished" in capsys.readouterr().err
     assert not (tmp_path / "encoder").exists()
 

@@ -7,9 +7,9 @@ import colorsys
 import numpy as np
 import torch
 
-from model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
-from model.config import AugmentationConfig
-from model.pairs.views import augment
+from eigenlens.model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
+from eigenlens.model.config import AugmentationConfig
+from eigenlens.model.pairs.views import augment
 
 NOTHING = {
     "crop_area_min": 1.0, "crop_ratio_max": 1.0, "flip": 0.0, "jitter": 1.0, "brightness": 0.0, "contrast": 0.0,

@@ -11,8 +11,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from service.gallery.layout import Gallery
-from service.http.app import PAGE
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.http.app import PAGE
 from tests.support.pages import browser, choose, in_a_browser, opened, press, searched
 from tests.support.service import build_gallery, pixels_of, png, serving, settings_of
 

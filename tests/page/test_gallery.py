@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from service.gallery.layout import Gallery
+from eigenlens.service.gallery.layout import Gallery
 from tests.support.pages import Watch, browser, drop, ids_of, in_a_browser, opened, searched
 from tests.support.service import build_gallery, image_id, pixels_of, png, serving, settings_of
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from service.keys import Key, add_key, revoke_key
+from eigenlens.service.keys import Key, add_key, revoke_key
 from tests.support.pages import browser, choose, drop, in_a_browser, opened, searched
 from tests.support.service import build_gallery, pixels_of, png, serving, settings_of, wait_for
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.page.browser import looking_at
-from benchmarks.page.measure import measure_page
-from benchmarks.page.pictures import draw_readme, take_pictures
-from service.gallery.layout import Gallery
+from eigenlens.benchmarks.page.browser import looking_at
+from eigenlens.benchmarks.page.measure import measure_page
+from eigenlens.benchmarks.page.pictures import draw_readme, take_pictures
+from eigenlens.service.gallery.layout import Gallery
 from tests.support.pages import in_a_browser
 from tests.support.service import LENGTHS, build_gallery
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from service.gallery.store import Store
+from eigenlens.service.gallery.store import Store
 from tests.support.pages import browser, choose, drop, ids_of, in_a_browser, opened, press, searched
 from tests.support.service import build_gallery, image_id, pixels_of, png, serving, settings_of
 

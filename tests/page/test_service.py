@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from service.gallery.layout import Gallery
+from eigenlens.service.gallery.layout import Gallery
 from tests.support.codes import encoded
 from tests.support.pages import browser, choose, free_port, in_a_browser, opened, press, searched
 from tests.support.pictures import noise

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import artifact
+from eigenlens import artifact
 from tests.support.artifacts import FILES, KIND, fill, publish
 
 
@@ -93,7 +93,7 @@ def test_a_killed_build_leaves_nothing_at_the_path_and_its_remains_can_be_remove
         "    (directory / 'a.bin').write_bytes(b'half')\n"
         "    os._exit(9)\n"
     )
-    root = Path(artifact.__file__).parent
+    root = Path(artifact.__file__).parents[1]
     killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "x")], cwd=root, check=False)
     assert killed.returncode == 9
     assert not (tmp_path / "x").exists()

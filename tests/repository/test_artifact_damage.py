@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import artifact
+from eigenlens import artifact
 from tests.support.artifacts import FILES, KIND, publish
 from tests.support.codes import flip_byte
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import eigenlens
+from eigenlens.command import COMMANDS, main
 
-ROOT = Path(eigenlens.__file__).parent
+ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
 
@@ -29,18 +30,16 @@ def test_it_is_clean(command: list[str]) -> None:
     ("package", "forbidden"),
     [
         ("service", "import torch"),
-        ("index", "import model.config"),
-        ("model.losses.neural_eigenmap", "import index.plan"),
-        ("model.runtime.encoder", "import torch"),
+        ("index", "import eigenlens.model.config"),
+        ("eigenlens.model.losses.neural_eigenmap", "import eigenlens.index.plans.plan"),
+        ("eigenlens.model.runtime.encoder", "import torch"),
     ],
 )
 def test_a_forbidden_import_breaks_a_contract(tmp_path: Path, package: str, forbidden: str) -> None:
-    for name in ("service", "index", "model", "benchmarks"):
-        subprocess.run(["cp", "-r", ROOT / name, tmp_path / name], check=True)
-    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    for module in ("artifact.py", "eigenlens.py"):
-        (tmp_path / module).write_text((ROOT / module).read_text())
-    path = tmp_path / package.replace(".", "/")
+    for name in ("eigenlens", "service", "index", "model", "benchmarks"):
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    path = tmp_path / package.removeprefix("eigenlens.").replace(".", "/")
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     file.write_text(file.read_text() + f"\n{forbidden}\n")
     done = subprocess.run([BIN / "lint-imports"], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -48,28 +47,28 @@ def test_a_forbidden_import_breaks_a_contract(tmp_path: Path, package: str, forb
     assert "BROKEN" in done.stdout
 
 
-@pytest.mark.parametrize("command", list(eigenlens.COMMANDS))
+@pytest.mark.parametrize("command", list(COMMANDS))
 def test_every_command_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        eigenlens.main([command, "--help"])
+        main([command, "--help"])
     assert ended.value.code == 0
     assert f"eigenlens {command}" in capsys.readouterr().out.partition("example")[2]
 
 
 def test_the_command_lists_its_commands_and_names_an_unknown_one(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["--help"]):
-        assert eigenlens.main(arguments) == 0
+        assert main(arguments) == 0
         listed = capsys.readouterr().out
-        assert all(f"  {name} " in listed for name in eigenlens.COMMANDS)
-    assert eigenlens.main(["serv"]) == 2
+        assert all(f"  {name} " in listed for name in COMMANDS)
+    assert main(["serv"]) == 2
     assert "'serv'" in capsys.readouterr().err
 
 
 def test_the_service_and_the_index_load_without_torch() -> None:
     program = (
         "import sys; sys.modules['torch'] = None\n"
-        "import service.app, service.commands.build, service.commands.serve, service.commands.search\n"
-        "import service.gallery.worker, index.exact\n"
+        "import eigenlens.service.http.app, eigenlens.service.commands.build, eigenlens.service.commands.serve\n"
+        "import eigenlens.service.commands.search, eigenlens.service.jobs.worker, eigenlens.index.codes.exact\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import artifact
+from eigenlens import artifact
 
 KIND = "codes"
 

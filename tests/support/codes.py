@@ -13,8 +13,8 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
 
-from index.codes.artifact import Codes, writing_codes
-from index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.codes.artifact import Codes, writing_codes
+from eigenlens.index.faiss_engine.generation import Generation, build_generation
 
 CODE_LENGTH = 16
 LENGTHS = (4, 8, CODE_LENGTH)

@@ -87,7 +87,7 @@ def in_context(path: str) -> bool:
 def context_files(source: str) -> list[str]:
     """The files that a COPY of `source` takes, relative to the repository."""
     path = ROOT / source
-    files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
+    files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file() or f.is_symlink()]
     names = [f.relative_to(ROOT).as_posix() for f in files]
     return sorted(name for name in names if in_context(name))
 

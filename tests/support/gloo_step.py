@@ -10,11 +10,11 @@ import sys
 import torch
 from torch import nn
 
-from model.config import load_config
-from model.losses import build_loss
-from model.network import EncoderNetwork
-from model.training.distributed import leave, process_group, rank, share_batch_norm, world_size
-from model.training.step import batch_loss
+from eigenlens.model.config import load_config
+from eigenlens.model.losses import build_loss
+from eigenlens.model.network import EncoderNetwork
+from eigenlens.model.training.distributed import leave, process_group, rank, share_batch_norm, world_size
+from eigenlens.model.training.step import batch_loss
 
 
 def gradients(views: torch.Tensor, objective: str, *, chunks: int) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.gallery.layout import Gallery
+from eigenlens.service.gallery.layout import Gallery
 from tests.support.service import (
     admin_headers,
     build_gallery,

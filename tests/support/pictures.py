@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.images.decode import decode
+from eigenlens.model.images.decode import decode
 from tests.support.codes import encoded
 
 Pixels = NDArray[np.uint8]

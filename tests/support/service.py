@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-import artifact
-from model.images.sources import FolderSource
-from model.runtime.encoder import Encoder
-from service.gallery.build import Progress, add_images, publish_generation
-from service.gallery.layout import Gallery
-from service.http.app import create_app
-from service.settings import Settings, load_settings
+from eigenlens import artifact
+from eigenlens.model.images.sources import FolderSource
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.gallery.build import Progress, add_images, publish_generation
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.http.app import create_app
+from eigenlens.service.settings import Settings, load_settings
 
 SIDE = 2
 CODE_LENGTH = SIDE * SIDE * 3

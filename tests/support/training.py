@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model.config import load_config
-from model.images.pixel_cache import cache_pixels
-from model.images.sources import open_source
-from model.training.loop import train
-from model.training.run import Run
+from eigenlens.model.config import load_config
+from eigenlens.model.images.pixel_cache import cache_pixels
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.training.loop import train
+from eigenlens.model.training.run import Run
 
 CPU = torch.device("cpu")
 

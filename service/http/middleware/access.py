@@ -10,10 +10,10 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import KeyMissingError, KeyScopeError, RateLimitError, ServiceError
-from service.http import problems
-from service.http.state import state_of
-from service.keys import KeyScope
+from eigenlens.service.errors import KeyMissingError, KeyScopeError, RateLimitError, ServiceError
+from eigenlens.service.http import problems
+from eigenlens.service.http.state import state_of
+from eigenlens.service.keys import KeyScope
 
 _SEARCHES = ("/v1/search", "/v1/search/batch", "/v1/embeddings", "/embeddings")
 _READ_ONLY = ("/v1/lengths", "/v1/models", "/v1/eigenfunctions")

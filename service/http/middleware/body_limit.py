@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooLargeError, UploadTimeoutError
-from service.http import problems
-from service.telemetry import logs
+from eigenlens.service.errors import BodyTooLargeError, UploadTimeoutError
+from eigenlens.service.http import problems
+from eigenlens.service.telemetry import logs
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SECURITY_HEADERS = (

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
-from index.faiss_engine.generation import choose_lengths
-from index.faiss_engine.kinds import choose_indexes
-from service.api.admin import GenerationAnswer, ImportBody, RebuildBody, StatsAnswer
-from service.errors import EncoderNotFoundError, FolderError, GenerationInUseError
-from service.http.openapi import documented
-from service.http.state import CurrentState, State
-from service.http.stats import stats_of
-from service.jobs.store import Job
+from eigenlens.index.faiss_engine.generation import choose_lengths
+from eigenlens.index.faiss_engine.kinds import choose_indexes
+from eigenlens.service.api.admin import GenerationAnswer, ImportBody, RebuildBody, StatsAnswer
+from eigenlens.service.errors import EncoderNotFoundError, FolderError, GenerationInUseError
+from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.state import CurrentState, State
+from eigenlens.service.http.stats import stats_of
+from eigenlens.service.jobs.store import Job
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"])
 

@@ -13,14 +13,14 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from service.api.admin import BackupAnswer, BackupBody, BackupName, RestoreBody
-from service.errors import BackupExistsError, BackupNotFoundError
-from service.gallery.backup import Archive, snapshot, write_archive
-from service.gallery.layout import Gallery
-from service.http.openapi import documented
-from service.http.routes.admin import started
-from service.http.state import CurrentState
-from service.jobs.store import Job
+from eigenlens.service.api.admin import BackupAnswer, BackupBody, BackupName, RestoreBody
+from eigenlens.service.errors import BackupExistsError, BackupNotFoundError
+from eigenlens.service.gallery.backup import Archive, snapshot, write_archive
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.routes.admin import started
+from eigenlens.service.http.state import CurrentState
+from eigenlens.service.jobs.store import Job
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"])
 

@@ -10,15 +10,22 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from artifact import EigenlensError
-from service.api.search import MAX_SEARCHES, BatchAnswer, BatchBody, SearchParameters
-from service.errors import ContentTypeError
-from service.http import problems
-from service.http.bodies import FILE, body_of, files_of, media_type_of, parameters_of, read_json
-from service.http.parameters import documented_in_form, documented_in_query, from_json, from_text, given_by, named
-from service.http.routes.search import answer_search, query_of
-from service.http.state import CurrentState, State, Timing
-from service.search.pipeline import Query
+from eigenlens.artifact import EigenlensError
+from eigenlens.service.api.search import MAX_SEARCHES, BatchAnswer, BatchBody, SearchParameters
+from eigenlens.service.errors import ContentTypeError
+from eigenlens.service.http import problems
+from eigenlens.service.http.bodies import FILE, body_of, files_of, media_type_of, parameters_of, read_json
+from eigenlens.service.http.parameters import (
+    documented_in_form,
+    documented_in_query,
+    from_json,
+    from_text,
+    given_by,
+    named,
+)
+from eigenlens.service.http.routes.search import answer_search, query_of
+from eigenlens.service.http.state import CurrentState, State, Timing
+from eigenlens.service.search.pipeline import Query
 
 router = APIRouter(prefix="/v1", tags=["search"])
 

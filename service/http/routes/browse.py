@@ -8,9 +8,9 @@ import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from service.api.images import ImageAnswer
-from service.gallery.store import ImageRecord
-from service.http.state import CurrentState, State
+from eigenlens.service.api.images import ImageAnswer
+from eigenlens.service.gallery.store import ImageRecord
+from eigenlens.service.http.state import CurrentState, State
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 

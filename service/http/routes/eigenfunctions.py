@@ -8,13 +8,13 @@ import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from index.codes.artifact import unit_prefix
-from index.codes.eigenfunctions import Eigenfunctions
-from service.api.images import ImageAnswer
-from service.errors import EigenfunctionNotFoundError
-from service.http.openapi import documented
-from service.http.state import CurrentState, State
-from service.search.manager import Snapshot
+from eigenlens.index.codes.artifact import unit_prefix
+from eigenlens.index.codes.eigenfunctions import Eigenfunctions
+from eigenlens.service.api.images import ImageAnswer
+from eigenlens.service.errors import EigenfunctionNotFoundError
+from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.state import CurrentState, State
+from eigenlens.service.search.manager import Snapshot
 
 router = APIRouter(prefix="/v1/eigenfunctions", tags=["eigenfunctions"])
 

@@ -9,9 +9,9 @@ import numpy as np
 from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 
-from index.codes.artifact import unit_prefix
-from model.errors import ImageError
-from service.api.embeddings import (
+from eigenlens.index.codes.artifact import unit_prefix
+from eigenlens.model.errors import ImageError
+from eigenlens.service.api.embeddings import (
     MODEL,
     EmbeddingAnswer,
     EmbeddingsAnswer,
@@ -19,12 +19,12 @@ from service.api.embeddings import (
     ModelAnswer,
     ModelsAnswer,
 )
-from service.errors import BodyTooLargeError, InputError, ModelNotFoundError, NotReadyError
-from service.http.bodies import decode_base64
-from service.http.openapi import documented
-from service.http.state import CurrentState
-from service.search.manager import Snapshot
-from service.search.pipeline import Query
+from eigenlens.service.errors import BodyTooLargeError, InputError, ModelNotFoundError, NotReadyError
+from eigenlens.service.http.bodies import decode_base64
+from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.state import CurrentState
+from eigenlens.service.search.manager import Snapshot
+from eigenlens.service.search.pipeline import Query
 
 router = APIRouter(tags=["embeddings"])
 

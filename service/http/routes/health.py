@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.http.state import CurrentState, State, state_of
+from eigenlens.service.http.state import CurrentState, State, state_of
 
 router = APIRouter(tags=["health"])
 

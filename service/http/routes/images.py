@@ -8,15 +8,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from model.images.sources import SourceImage
-from service.api.images import AddAnswer, ImageAnswer, MetadataBody, merged
-from service.errors import BodyTooLargeError, ImageChangedError, RequestError
-from service.gallery.ingest import Outcome, take_in
-from service.gallery.store import ImageRecord
-from service.gallery.thumbnails import Thumbnail
-from service.http.bodies import ADD_BODY, FILE, PUT_BODY, read_images, read_one
-from service.http.openapi import documented
-from service.http.state import CurrentState, State
+from eigenlens.model.images.sources import SourceImage
+from eigenlens.service.api.images import AddAnswer, ImageAnswer, MetadataBody, merged
+from eigenlens.service.errors import BodyTooLargeError, ImageChangedError, RequestError
+from eigenlens.service.gallery.ingest import Outcome, take_in
+from eigenlens.service.gallery.store import ImageRecord
+from eigenlens.service.gallery.thumbnails import Thumbnail
+from eigenlens.service.http.bodies import ADD_BODY, FILE, PUT_BODY, read_images, read_one
+from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.state import CurrentState, State
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 _BYTES: dict[int | str, dict[str, Any]] = {

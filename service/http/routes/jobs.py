@@ -13,9 +13,9 @@ from anyio import to_thread
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from service.http.openapi import documented
-from service.http.state import CurrentState, State
-from service.jobs.store import Job
+from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.state import CurrentState, State
+from eigenlens.service.jobs.store import Job
 
 router = APIRouter(prefix="/v1/admin/jobs", tags=["admin"])
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import QueryParams
 
-from service.api.search import (
+from eigenlens.service.api.search import (
     LengthAnswer,
     LengthsAnswer,
     MeasuredAnswer,
@@ -18,8 +18,8 @@ from service.api.search import (
     SearchBody,
     SearchParameters,
 )
-from service.errors import BodyTooLargeError, ContentTypeError
-from service.http.bodies import (
+from eigenlens.service.errors import BodyTooLargeError, ContentTypeError
+from eigenlens.service.http.bodies import (
     ITSELF,
     body_of,
     decode_base64,
@@ -29,11 +29,11 @@ from service.http.bodies import (
     parameters_of,
     read_json,
 )
-from service.http.openapi import documented
-from service.http.parameters import documented_in_form, documented_in_query, from_json, from_text, given_by
-from service.http.state import CurrentState, State, state_of
-from service.search.batching import Receive
-from service.search.pipeline import Answer, Query
+from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.parameters import documented_in_form, documented_in_query, from_json, from_text, given_by
+from eigenlens.service.http.state import CurrentState, State, state_of
+from eigenlens.service.search.batching import Receive
+from eigenlens.service.search.pipeline import Answer, Query
 
 router = APIRouter(prefix="/v1", tags=["search"])
 

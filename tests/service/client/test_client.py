@@ -19,9 +19,9 @@ import httpx
 import numpy as np
 import pytest
 
-from service.client import types as client_types
-from service.client.sync_client import ApiError, AsyncClient, Client, Retries, UnreachableError
-from service.gallery.layout import Gallery
+from eigenlens.service.client import types as client_types
+from eigenlens.service.client.sync_client import ApiError, AsyncClient, Client, Retries, UnreachableError
+from eigenlens.service.gallery.layout import Gallery
 from tests.support.service import (
     CODE_LENGTH,
     admin_headers,

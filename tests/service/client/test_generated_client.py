@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.gallery.layout import Gallery
+from eigenlens.service.gallery.layout import Gallery
 from tests.service.http.test_embeddings import uri
 from tests.support.service import admin_headers, build_gallery, code_of, image_id, pixels_of, png, serving, settings_of
 

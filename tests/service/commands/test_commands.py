@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-import eigenlens
-from service.commands.connection import plain, print_table
-from service.gallery.layout import Gallery
+from eigenlens.command import main
+from eigenlens.service.commands.connection import plain, print_table
+from eigenlens.service.gallery.layout import Gallery
 from tests.support.service import build_gallery, image_id, pixels_of, png, serving, settings_of
 
 COUNT = 20
@@ -37,7 +37,7 @@ def run(service: httpx.Client, gallery: Gallery, capsys: pytest.CaptureFixture[s
     def call(command: str, *arguments: str, key: bool = True) -> tuple[int, str, str]:
         capsys.readouterr()
         keyed = ["--key-file", str(gallery.root / "admin.key")] if key else []
-        status = eigenlens.main([command, "--url", str(service.base_url), *keyed, *arguments])
+        status = main([command, "--url", str(service.base_url), *keyed, *arguments])
         printed = capsys.readouterr()
         return status, printed.out, printed.err
 
@@ -132,8 +132,8 @@ def test_exit_statuses_tell_what_to_do(
     monkeypatch.setenv("EIGENLENS_KEY", (gallery.root / "admin.key").read_text().strip())
     assert run("stats", key=False)[0] == 0
     monkeypatch.setenv("EIGENLENS_URL", str(service.base_url))
-    assert eigenlens.main(["stats", "--json"]) == 0
-    assert eigenlens.main(["stats", "--url", "http://127.0.0.1:9"]) == 5
+    assert main(["stats", "--json"]) == 0
+    assert main(["stats", "--url", "http://127.0.0.1:9"]) == 5
     monkeypatch.setenv("EIGENLENS_KEY", "ünprintable")
     assert run("stats", key=False)[0] == 1
     monkeypatch.delenv("EIGENLENS_KEY")

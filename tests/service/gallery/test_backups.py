@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-import artifact
-from model.runtime.encoder import Encoder
-from service.errors import BackupError, GalleryBusyError, GalleryError
-from service.gallery.backup import Archive, snapshot
-from service.gallery.layout import Gallery
-from service.gallery.restore import restore
+from eigenlens import artifact
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.errors import BackupError, GalleryBusyError, GalleryError
+from eigenlens.service.gallery.backup import Archive, snapshot
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.restore import restore
 from tests.support.service import (
     admin_headers,
     build_gallery,

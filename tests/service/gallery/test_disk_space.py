@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-import eigenlens
-from index.building.sizes import building_bytes, codes_bytes, index_bytes
-from index.codes.artifact import Codes
-from index.faiss_engine.generation import Generation, build_generation
-from index.faiss_engine.kinds import KINDS, IndexSpec
-from index.faiss_engine.prefix_index import file_name
-from service.errors import NoRoomError
-from service.gallery.disk_space import require_room
+from eigenlens.command import main
+from eigenlens.index.building.sizes import building_bytes, codes_bytes, index_bytes
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.faiss_engine.kinds import KINDS, IndexSpec
+from eigenlens.index.faiss_engine.prefix_index import file_name
+from eigenlens.service.errors import NoRoomError
+from eigenlens.service.gallery.disk_space import require_room
 from tests.support.codes import random_codes, write_codes
 from tests.support.service import build_gallery
 
@@ -39,7 +39,7 @@ def codes(tmp_path_factory: pytest.TempPathFactory) -> Codes:
 def test_an_index_is_as_large_as_was_said(
     codes: Codes, tmp_path: Path, kind: str, graph: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.faiss_engine.kinds._MOST_SCANNED_LISTS", 8 if graph else 1024)
+    monkeypatch.setattr("eigenlens.index.faiss_engine.kinds._MOST_SCANNED_LISTS", 8 if graph else 1024)
     build_generation(tmp_path / "generation", codes, lengths=(LENGTH, 64), kinds={LENGTH: kind, 64: "half"})
     spec = IndexSpec(LENGTH, kind)
     size = (tmp_path / "generation" / file_name(spec)).stat().st_size
@@ -67,7 +67,7 @@ def test_more_than_the_disk_has_free_is_refused(tmp_path: Path, monkeypatch: pyt
 
 
 def test_more_than_there_is_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.gallery.disk_space._OF_MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr("eigenlens.service.gallery.disk_space._OF_MEMORY", tmp_path / "meminfo")
     specs = [IndexSpec(LENGTH, "flat")]
     require_room(tmp_path, specs, count=1_000_000, code_length=LENGTH)  # nobody tells
     (tmp_path / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 250000 kB\n")
@@ -90,10 +90,10 @@ def test_a_build_tells_before_it_begins_and_leaves_the_gallery_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gallery = build_gallery(tmp_path, count=4)
-    assert eigenlens.main(["build", "--gallery", str(gallery.root)]) == 0
+    assert main(["build", "--gallery", str(gallery.root)]) == 0
     assert "the generation takes 0.0 MB on disk for 4 images" in capsys.readouterr().err
     numbers = gallery.numbers()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
-    assert eigenlens.main(["build", "--gallery", str(gallery.root), "--lengths", "4"]) == 1
+    assert main(["build", "--gallery", str(gallery.root), "--lengths", "4"]) == 1
     assert "free some, or build fewer lengths" in capsys.readouterr().err
     assert gallery.numbers() == numbers

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import eigenlens
-from index.faiss_engine.generation import Generation
-from model.images.sources import FolderSource
-from model.runtime.encoder import Encoder
-from service.errors import GalleryBusyError, GalleryError, ImageContentGoneError
-from service.gallery.build import Progress, add_images, publish_generation
-from service.gallery.layout import Gallery
-from service.search.manager import Searcher
+from eigenlens.command import main
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.model.images.sources import FolderSource
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.errors import GalleryBusyError, GalleryError, ImageContentGoneError
+from eigenlens.service.gallery.build import Progress, add_images, publish_generation
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.search.manager import Searcher
 from tests.support.service import (
     LENGTHS,
     build_gallery,
@@ -103,7 +103,7 @@ def test_another_encoder_encodes_everything_again(tmp_path: Path) -> None:
 
 
 def test_encoding_that_was_interrupted_carries_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.gallery.build.BATCH", 2)
+    monkeypatch.setattr("eigenlens.service.gallery.build.BATCH", 2)
     gallery, recorder = build_gallery(tmp_path, count=6), Recorder()
     other = Encoder(write_encoder(tmp_path / "other", shift=100.0))
     with gallery.writing():
@@ -202,15 +202,15 @@ def test_the_commands_build_and_rebuild(tmp_path: Path, capsys: pytest.CaptureFi
     encoder, images = write_encoder(tmp_path / "encoder"), write_images(tmp_path / "images", 5)
     (images / "broken.png").write_text("no image")
     where = ["--gallery", str(tmp_path / "gallery")]
-    assert eigenlens.main(["build", *where]) == 1
+    assert main(["build", *where]) == 1
     assert "--encoder" in capsys.readouterr().err
     assert not (tmp_path / "gallery").exists(), "a refused build changes nothing"
     command = ["build", "--encoder", str(encoder), "--images", str(images), *where, "--lengths", "2,4"]
-    assert eigenlens.main(command) == 0
+    assert main(command) == 0
     told = capsys.readouterr()
     assert "5 images taken in" in told.out
     assert "broken.png" in told.err
-    assert eigenlens.main(["build", *where, "--lengths", "6"]) == 0
+    assert main(["build", *where, "--lengths", "6"]) == 0
     assert Gallery(tmp_path / "gallery").open_current()[1].lengths == (6, 12)
 
 
@@ -228,7 +228,7 @@ def test_a_build_that_cannot_work_says_why(
 ) -> None:
     encoder, images = write_encoder(tmp_path / "encoder"), write_images(tmp_path / "images", 2)
     filled = [part.format(encoder=encoder, images=images) for part in arguments]
-    assert eigenlens.main(["build", "--gallery", str(tmp_path / "gallery"), *filled]) == 1
+    assert main(["build", "--gallery", str(tmp_path / "gallery"), *filled]) == 1
     assert says in capsys.readouterr().err
 
 
@@ -271,7 +271,7 @@ def test_a_length_that_cannot_be_built_is_refused_before_a_gallery_is_made(
 ) -> None:
     encoder, images = write_encoder(tmp_path / "encoder"), write_images(tmp_path / "images", 2)
     command = ["build", "--encoder", str(encoder), "--images", str(images), "--gallery", str(tmp_path / "gallery")]
-    assert eigenlens.main([*command, "--lengths", "4,13"]) == 1
+    assert main([*command, "--lengths", "4,13"]) == 1
     assert "prefix length 13 cannot be built" in capsys.readouterr().err
     assert not (tmp_path / "gallery").exists()
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import eigenlens
-from artifact import ArtifactDamagedError, publishing, remove
-from model.images.sources import FolderSource
-from model.runtime.encoder import Encoder
-from service.errors import GalleryError
-from service.gallery.build import Progress, add_images
-from service.gallery.layout import Gallery
+from eigenlens.artifact import ArtifactDamagedError, publishing, remove
+from eigenlens.command import main
+from eigenlens.model.images.sources import FolderSource
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.errors import GalleryError
+from eigenlens.service.gallery.build import Progress, add_images
+from eigenlens.service.gallery.layout import Gallery
 from tests.support.service import (
     build_gallery,
     image_id,
@@ -119,7 +119,7 @@ def test_a_generation_of_an_earlier_version_is_named_and_a_build_replaces_it(tmp
         pass
     with pytest.raises(GalleryError, match="made by an earlier version: run `eigenlens build` again"):
         gallery.open_current()
-    assert eigenlens.main(["build", "--gallery", str(gallery.root)]) == 0
+    assert main(["build", "--gallery", str(gallery.root)]) == 0
     assert gallery.open_current()[0] == 2
     assert len(stored_codes(gallery)) == 4
 

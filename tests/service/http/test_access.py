@@ -12,11 +12,11 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-import eigenlens
-from service.errors import RateLimitError
-from service.http import app as application
-from service.http.middleware.access import RateLimit
-from service.keys import add_key, read_keys, revoke_key
+from eigenlens.command import main
+from eigenlens.service.errors import RateLimitError
+from eigenlens.service.http import app as application
+from eigenlens.service.http.middleware.access import RateLimit
+from eigenlens.service.keys import add_key, read_keys, revoke_key
 from tests.support.service import build_gallery, serving, settings_of, wait_for
 
 OPEN, SEARCH, WRITE, ADMIN = "open", "search", "write", "admin"
@@ -152,18 +152,18 @@ def test_the_command_makes_lists_and_revokes_and_keeps_no_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gallery = ["keys", "--gallery", str(tmp_path)]
-    assert eigenlens.main([*gallery, "add", "a\nb", "--scope", "write", "--scope", "search"]) == 0
+    assert main([*gallery, "add", "a\nb", "--scope", "write", "--scope", "search"]) == 0
     secret = capsys.readouterr().out.strip()
     path = tmp_path / "keys.json"
     assert secret not in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     [key] = read_keys(path)
     assert key.scopes == ("search", "write")
-    assert eigenlens.main([*gallery, "list"]) == 0
+    assert main([*gallery, "list"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1, "a name adds no line"
-    assert eigenlens.main([*gallery, "revoke", "none"]) == 1
+    assert main([*gallery, "revoke", "none"]) == 1
     assert key.id in capsys.readouterr().err
-    assert eigenlens.main([*gallery, "revoke", key.id]) == 0
+    assert main([*gallery, "revoke", key.id]) == 0
     assert read_keys(path) == []
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from service.errors import KeyFileError
-from service.gallery.layout import Gallery
-from service.jobs.store import Jobs
-from service.keys import load_or_create_key
+from eigenlens.service.errors import KeyFileError
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.jobs.store import Jobs
+from eigenlens.service.keys import load_or_create_key
 from tests.support.service import (
     admin_headers,
     build_gallery,

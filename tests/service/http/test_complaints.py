@@ -17,12 +17,12 @@ import httpx
 import numpy as np
 import pytest
 
-from index.faiss_engine.generation import Generation, build_generation
-from index.plans.plan import Plan
-from model.runtime.encoder import Encoder
-from service.errors import GalleryError
-from service.gallery.layout import Gallery
-from service.search.manager import Searcher
+from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.plans.plan import Plan
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.errors import GalleryError
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.search.manager import Searcher
 from tests.support.codes import CODE_LENGTH, random_codes, write_codes
 from tests.support.living import COUNT, add, client, gallery, nearest
 from tests.support.service import admin_headers, image_id, serving, settings_of, write_encoder
@@ -39,7 +39,9 @@ def files_of(*folders: Path) -> dict[Path, tuple[int, int]]:
 def test_a_restart_builds_nothing(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full rebuild at each restart, 20 minutes at 400k images."""
     built = files_of(gallery.generations, gallery.codes, gallery.encoders)
-    monkeypatch.setattr("service.search.manager.encode_images", lambda *_: pytest.fail("an image was encoded"))
+    monkeypatch.setattr(
+        "eigenlens.service.search.manager.encode_images", lambda *_: pytest.fail("an image was encoded")
+    )
     for _ in range(2):
         with serving(settings_of(gallery)) as started:
             assert nearest(started, 7)[0] == image_id(7)

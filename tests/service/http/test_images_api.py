@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.images.sources import FolderSource
-from model.runtime.encoder import Encoder
-from service.gallery.build import Progress, add_images, publish_generation
+from eigenlens.model.images.sources import FolderSource
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.gallery.build import Progress, add_images, publish_generation
 from tests.support.service import build_gallery, image_id, pixels_of, png, serving, settings_of
 
 

@@ -19,10 +19,10 @@ from typing import Any
 import httpx
 import pytest
 
-from service.errors import SettingsError
-from service.gallery.layout import Gallery
-from service.http.app import create_app
-from service.telemetry.logs import JsonLines, TextLines, request_id
+from eigenlens.service.errors import SettingsError
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.http.app import create_app
+from eigenlens.service.telemetry.logs import JsonLines, TextLines, request_id
 from tests.support.service import build_gallery, code_of, pixels_of, png, settings_of, wait_for
 
 

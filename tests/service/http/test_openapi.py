@@ -8,8 +8,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from service.http.app import create_app
-from service.http.problems import TABLE
+from eigenlens.service.http.app import create_app
+from eigenlens.service.http.problems import TABLE
 from tests.support.service import build_gallery, settings_of
 
 

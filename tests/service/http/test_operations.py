@@ -14,9 +14,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.common.service_process import start_service
-from service.gallery.layout import Gallery
-from service.keys import add_key
+from eigenlens.benchmarks.common.service_process import start_service
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.keys import add_key
 from tests.support.service import (
     admin_headers,
     build_gallery,

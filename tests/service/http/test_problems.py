@@ -9,16 +9,21 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from artifact import EigenlensError
-from service.http import problems
-from service.http.middleware.body_limit import RequestEnvelope
+from eigenlens.artifact import EigenlensError
+from eigenlens.service.http import problems
+from eigenlens.service.http.middleware.body_limit import RequestEnvelope
 
 # Errors that only commands meet; no request can.
 COMMAND_ONLY = {"ConfigError", "SourceError", "TrainingError", "SettingsError", "KeyFileError"}
 
 
 def all_errors() -> Iterator[type[EigenlensError]]:
-    for module in ("artifact", "index.errors", "model.errors", "service.errors"):
+    for module in (
+        "eigenlens.artifact",
+        "eigenlens.index.errors",
+        "eigenlens.model.errors",
+        "eigenlens.service.errors",
+    ):
         for value in vars(importlib.import_module(module)).values():
             if isinstance(value, type) and issubclass(value, EigenlensError) and value is not EigenlensError:
                 yield value

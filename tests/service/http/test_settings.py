@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import eigenlens
-from service.commands import serve
-from service.errors import SettingsError
-from service.settings import Settings, load_settings
+from eigenlens.command import main
+from eigenlens.service.commands import serve
+from eigenlens.service.errors import SettingsError
+from eigenlens.service.settings import Settings, load_settings
 from tests.support.service import build_gallery
 
 
@@ -44,9 +44,9 @@ def test_every_setting_is_a_flag_with_a_description() -> None:
 
 
 def test_serving_what_is_not_there_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert eigenlens.main(["serve", "--gallery", str(tmp_path / "none")]) == 1
+    assert main(["serve", "--gallery", str(tmp_path / "none")]) == 1
     assert "eigenlens build" in capsys.readouterr().err
-    assert eigenlens.main(["serve"]) == 1
+    assert main(["serve"]) == 1
     assert "gallery" in capsys.readouterr().err
 
 
@@ -54,7 +54,7 @@ def test_a_port_that_is_taken_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     gallery = build_gallery(tmp_path, count=2)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert eigenlens.main(["serve", "--gallery", str(gallery.root), "--port", str(port)]) == 1
+        assert main(["serve", "--gallery", str(gallery.root), "--port", str(port)]) == 1
     assert "choose another --port" in capsys.readouterr().err
 
 

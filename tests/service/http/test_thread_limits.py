@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from service.errors import OverloadedError
-from service.http.state import Compute
+from eigenlens.service.errors import OverloadedError
+from eigenlens.service.http.state import Compute
 
 
 def test_what_is_over_the_bound_is_refused_at_once_and_room_is_made_again() -> None:

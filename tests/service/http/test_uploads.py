@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.http.bodies import lone_file
+from eigenlens.service.http.bodies import lone_file
 from tests.support.codes import repeatable
 from tests.support.service import build_gallery, pixels_of, png, serving, settings_of
 

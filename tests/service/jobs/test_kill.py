@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.common.service_process import start_service
-from service.jobs.store import Jobs
+from eigenlens.benchmarks.common.service_process import start_service
+from eigenlens.service.jobs.store import Jobs
 from tests.support.service import admin_headers, build_gallery, image_id, pixels_of, png, wait_for
 
 COUNT = 3000
@@ -96,10 +96,10 @@ def children(pid: int) -> list[int]:
 def test_a_service_that_is_not_there_and_a_file_that_is_not_there_say_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import eigenlens
+    from eigenlens.command import main
 
     (tmp_path / "x.png").write_bytes(png(pixels_of(0)))
-    assert eigenlens.main(["search", str(tmp_path / "x.png"), "--url", "http://127.0.0.1:9"]) == 5
+    assert main(["search", str(tmp_path / "x.png"), "--url", "http://127.0.0.1:9"]) == 5
     assert "eigenlens serve" in capsys.readouterr().err
-    assert eigenlens.main(["search", str(tmp_path / "none.png")]) == 1
+    assert main(["search", str(tmp_path / "none.png")]) == 1
     assert "cannot read" in capsys.readouterr().err

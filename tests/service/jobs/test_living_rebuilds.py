@@ -7,12 +7,12 @@ import threading
 import httpx
 import pytest
 
-from model.images.sources import FolderSource
-from model.runtime.encoder import Encoder
-from service.gallery.build import Progress, add_images, publish_generation
-from service.gallery.layout import Gallery
-from service.jobs.store import Jobs
-from service.jobs.worker import end_when_cancelled
+from eigenlens.model.images.sources import FolderSource
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.gallery.build import Progress, add_images, publish_generation
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.jobs.store import Jobs
+from eigenlens.service.jobs.worker import end_when_cancelled
 from tests.support.living import COUNT, add, client, gallery, nearest, rebuild
 from tests.support.service import (
     image_id,

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from service.errors import DeadlineError, OverloadedError
-from service.search.batching import Batcher
+from eigenlens.service.errors import DeadlineError, OverloadedError
+from eigenlens.service.search.batching import Batcher
 from tests.support.service import wait_for
 
 

@@ -13,10 +13,10 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.search import ResultAnswer, SearchAnswer, SearchParameters
-from service.gallery.layout import Gallery
-from service.search.manager import Searcher
-from service.search.pipeline import Answer, Pipeline, Query
+from eigenlens.service.api.search import ResultAnswer, SearchAnswer, SearchParameters
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.search.manager import Searcher
+from eigenlens.service.search.pipeline import Answer, Pipeline, Query
 from tests.support.service import CODE_LENGTH, build_gallery, code_of, image_id, pixels_of, png, serving, settings_of
 
 
@@ -153,7 +153,7 @@ def test_concurrent_searches_of_a_server_share_batches(gallery: Gallery, monkeyp
 def test_a_few_are_encoded_together_even_if_nothing_is_gained(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch, asked: int | None, worthwhile: int, together: int
 ) -> None:
-    monkeypatch.setattr("model.runtime.encoder.Encoder.worthwhile_batch", lambda *_, **__: worthwhile)
+    monkeypatch.setattr("eigenlens.model.runtime.encoder.Encoder.worthwhile_batch", lambda *_, **__: worthwhile)
     searcher = Searcher(gallery, max_batch=asked)
     searcher.load()
     assert searcher.max_batch == together

@@ -5,29 +5,34 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
-from artifact import EigenlensError
+import eigenlens
+from eigenlens.artifact import EigenlensError
 
 # Command: module with HELP, configure(parser) and run(args). Only the called one is imported.
 COMMANDS = {
-    "train": ("model.commands.train", "train an encoder on images, without labels"),
-    "fit": ("model.commands.fit", "fit codes to images on a frozen pretrained backbone, in minutes"),
-    "export": ("model.commands.export", "turn a finished training run into an encoder with ordered codes"),
-    "build": ("service.commands.build", "build or rebuild a gallery: images, codes, prefix indexes"),
-    "serve": ("service.commands.serve", "answer searches over HTTP, with a web page"),
-    "keys": ("service.commands.keys", "make, list and revoke keys of a gallery's service"),
-    "search": ("service.commands.search", "search a running service for images like one of yours"),
-    "add": ("service.commands.add", "upload images to a running service"),
-    "rm": ("service.commands.remove", "remove images of a running service"),
-    "rebuild": ("service.commands.rebuild", "have a running service build its next generation"),
-    "jobs": ("service.commands.jobs", "list, follow and cancel the jobs of a running service"),
-    "generations": ("service.commands.generations", "list, activate and remove generations of a running service"),
-    "stats": ("service.commands.stats", "how large a running service's gallery is, and what is going on"),
-    "backup": ("service.commands.backup", "one consistent archive of a running service's gallery"),
-    "restore": ("service.commands.restore", "make a gallery from a backup, or undo changes of a served one"),
-    "bench": ("benchmarks.command", "measure quality and speed, and write the results down"),
+    "train": ("eigenlens.model.commands.train", "train an encoder on images, without labels"),
+    "fit": ("eigenlens.model.commands.fit", "fit codes to images on a frozen pretrained backbone, in minutes"),
+    "export": ("eigenlens.model.commands.export", "turn a finished training run into an encoder with ordered codes"),
+    "build": ("eigenlens.service.commands.build", "build or rebuild a gallery: images, codes, prefix indexes"),
+    "serve": ("eigenlens.service.commands.serve", "answer searches over HTTP, with a web page"),
+    "keys": ("eigenlens.service.commands.keys", "make, list and revoke keys of a gallery's service"),
+    "search": ("eigenlens.service.commands.search", "search a running service for images like one of yours"),
+    "add": ("eigenlens.service.commands.add", "upload images to a running service"),
+    "rm": ("eigenlens.service.commands.remove", "remove images of a running service"),
+    "rebuild": ("eigenlens.service.commands.rebuild", "have a running service build its next generation"),
+    "jobs": ("eigenlens.service.commands.jobs", "list, follow and cancel the jobs of a running service"),
+    "generations": (
+        "eigenlens.service.commands.generations",
+        "list, activate and remove generations of a running service",
+    ),
+    "stats": ("eigenlens.service.commands.stats", "how large a running service's gallery is, and what is going on"),
+    "backup": ("eigenlens.service.commands.backup", "one consistent archive of a running service's gallery"),
+    "restore": ("eigenlens.service.commands.restore", "make a gallery from a backup, or undo changes of a served one"),
+    "bench": ("eigenlens.benchmarks.command", "measure quality and speed, and write the results down"),
 }
 EXTRAS = {
     "torch": "train",
@@ -49,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = given[0] if given else "--help"
+    # Processes that a command starts (rebuilds, workers) import nothing from the working directory either.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    if name in ("-V", "--version"):
+        print(f"eigenlens {eigenlens.__version__}")
+        return 0
     if name not in COMMANDS:
         return _usage(name)
     module_name, summary = COMMANDS[name]
@@ -81,7 +91,7 @@ def _usage(name: str) -> int:
     lines = [f"  {command:<11} {summary}" for command, (_, summary) in COMMANDS.items()]
     text = "\n".join(
         [
-            "usage: eigenlens COMMAND [options]    (eigenlens COMMAND --help tells more)",
+            "usage: eigenlens COMMAND [options]    (eigenlens COMMAND --help explains one; eigenlens --version)",
             "",
             "Adaptive-length image retrieval: train, export, build, serve, search.",
             "",
@@ -93,7 +103,3 @@ def _usage(name: str) -> int:
         return 0
     print(f"eigenlens: error: there is no command '{name}'\n\n{text}", file=sys.stderr)
     return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())
