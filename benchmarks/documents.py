@@ -13,7 +13,7 @@ from eigenlens.benchmarks.quality.plot import plot_quality, plot_search
 from eigenlens.benchmarks.search.tables import SEARCHED, growth_table, search_table
 from eigenlens.benchmarks.service.tables import closed_table, open_table, runtime_table
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent  # the checkout, not the link to it in eigenlens/
 FASHION = RESULTS / "fashion.jsonl"
 QUALITY = RESULTS / "quality.jsonl"
 HEADS = RESULTS / "heads.jsonl"
