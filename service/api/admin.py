@@ -1,14 +1,10 @@
-"""The shapes of requests and answers of administration, as the OpenAPI document tells them."""
+"""Requests and answers of administration: rebuilds, jobs, generations, backups."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-
-from eigenlens.artifact import Artifact
 
 
 class RebuildBody(BaseModel):
@@ -69,16 +65,6 @@ class BackupAnswer(BaseModel):
     bytes: int
     created: str
 
-    @classmethod
-    def of(cls, path: Path) -> BackupAnswer:
-        """From its file."""
-        found = path.stat()
-        return cls(
-            name=path.name,
-            bytes=found.st_size,
-            created=datetime.fromtimestamp(found.st_mtime, UTC).isoformat(timespec="milliseconds"),
-        )
-
 
 class StatsAnswer(BaseModel):
     """Figures of the gallery and of the process that answers."""
@@ -98,6 +84,23 @@ class StatsAnswer(BaseModel):
     jobs: list[str] = Field(description="that are running")
 
 
+class Job(BaseModel):
+    """One job. `stage`, `done` and `total` say how far it is, `generation` what it published, `result` what it did."""
+
+    id: str
+    kind: str
+    state: Literal["queued", "running", "cancelling", "done", "failed", "cancelled"]
+    stage: str
+    done: int
+    total: int
+    options: dict[str, Any]
+    error: str | None
+    generation: int | None
+    created: str
+    finished: str | None
+    result: dict[str, Any] | None
+
+
 class GenerationAnswer(BaseModel):
     """One generation that is kept."""
 
@@ -108,16 +111,3 @@ class GenerationAnswer(BaseModel):
     lengths: list[int]
     encoder: str
     bytes: int = Field(description="of its files, without the codes")
-
-    @classmethod
-    def of(cls, number: int, found: Artifact, *, served: bool) -> GenerationAnswer:
-        """From its manifest."""
-        return cls(
-            number=number,
-            served=served,
-            created=found.created,
-            count=found.properties["count"],
-            lengths=[entry["length"] for entry in found.properties["indexes"]],
-            encoder=found.made_from["encoder"],
-            bytes=sum(int(entry["bytes"]) for entry in found.files.values()),
-        )

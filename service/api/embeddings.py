@@ -1,12 +1,9 @@
-"""The shapes of OpenAI's embeddings interface, with images as data URIs."""
+"""Requests and answers of OpenAI's embeddings interface, with images as data URIs."""
 
 from __future__ import annotations
 
-import base64
 from typing import Annotated, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_INPUTS = 256
@@ -38,13 +35,6 @@ class EmbeddingAnswer(BaseModel):
     object: Literal["embedding"] = "embedding"
     index: int
     embedding: list[float] | str
-
-    @classmethod
-    def of(cls, index: int, code: NDArray[np.float32], *, encoding_format: str) -> EmbeddingAnswer:
-        """From a unit code."""
-        if encoding_format == "base64":
-            return cls(index=index, embedding=base64.b64encode(code.astype("<f4").tobytes()).decode())
-        return cls(index=index, embedding=[float(x) for x in code])
 
 
 class Usage(BaseModel):

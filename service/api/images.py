@@ -1,17 +1,12 @@
-"""The shapes of requests and answers about images, as the OpenAPI document tells them."""
+"""Requests and answers about images of the gallery."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-from eigenlens.service.gallery.ingest import Outcome
-from eigenlens.service.gallery.store import ImageRecord
 
 
 def _check_id(id: str) -> str:
@@ -65,30 +60,18 @@ class ImageReference(BaseModel):
     content: str = Field(description="address of its bytes")
     thumbnail: str = Field(description="address of a picture of at most 192 pixels a side")
 
-    @classmethod
-    def of(cls, record: ImageRecord) -> ImageReference:
-        """From a record. The addresses name the content, so they may be cached for ever."""
-        base, version = f"/v1/images/{quote(record.id)}", f"?v={record.sha256[:16]}"
-        return ImageReference(
-            id=record.id,
-            media_type=record.media_type,
-            width=record.width,
-            height=record.height,
-            sha256=record.sha256,
-            content=f"{base}/content{version}",
-            thumbnail=f"{base}/thumbnail{version}",
-        )
-
 
 class ImageAnswer(ImageReference):
     """One image of the gallery."""
 
     metadata: dict[str, Any]
 
-    @classmethod
-    def of(cls, record: ImageRecord) -> ImageAnswer:
-        """From a record."""
-        return cls(**ImageReference.of(record).model_dump(), metadata=record.metadata)
+
+class ImagesAnswer(BaseModel):
+    """Some images of the gallery."""
+
+    images: list[ImageAnswer]
+    next: str | None = Field(None, description="what to give as `after` for the next page; none on the last")
 
 
 class AddItem(BaseModel):
@@ -131,17 +114,6 @@ class AddAnswer(BaseModel):
     added: int
     replaced: int
     unchanged: int
-
-    @classmethod
-    def of(cls, outcomes: Sequence[Outcome]) -> AddAnswer:
-        """From outcomes."""
-        return cls(
-            images=[AddedAnswer(id=o.id, status=o.status) for o in outcomes if o.status != "failed"],
-            failed=[FailedAnswer(id=o.id, reason=o.reason or "") for o in outcomes if o.status == "failed"],
-            added=sum(o.status == "added" for o in outcomes),
-            replaced=sum(o.status == "replaced" for o in outcomes),
-            unchanged=sum(o.status == "unchanged" for o in outcomes),
-        )
 
 
 class MetadataBody(BaseModel):

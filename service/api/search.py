@@ -9,11 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from eigenlens.index.filters.parse import Filter, parse_filter
-from eigenlens.index.plans.calibration import Measured
-from eigenlens.index.plans.plan import Plan
 from eigenlens.service.api.images import ImageReference
 from eigenlens.service.api.problems import Problem
-from eigenlens.service.search.paging import Page, Result
+from eigenlens.service.search.paging import Page
 
 # Validation context of what came as text: lists are separated by commas, objects are JSON.
 FROM_TEXT = {"text": True}
@@ -124,20 +122,6 @@ class PlanAnswer(BaseModel):
     expected_recall: float | None = Field(None, description="share of the exact k best by full codes, as calibrated")
     expected_latency_ms: float | None = Field(None, description="median of a search alone, as calibrated")
 
-    @classmethod
-    def of(cls, plan: Plan, measured: Measured | None, *, k: int) -> PlanAnswer:
-        """From a plan and what was measured of it."""
-        return cls(
-            length=plan.prefix_length,
-            kind=plan.kind,
-            effort=plan.effort,
-            shortlist=plan.shortlist,
-            rerank=plan.rerank_length,
-            exact=measured is not None and measured.exact,
-            expected_recall=None if measured is None else measured.recall_for(k).mean,
-            expected_latency_ms=None if measured is None else measured.latency_ms["p50"],
-        )
-
 
 class DuplicateAnswer(BaseModel):
     """An image that is nearly the same as a better result."""
@@ -154,20 +138,6 @@ class ResultAnswer(ImageReference):
     duplicates: list[DuplicateAnswer] | None = Field(
         None, description="images that are nearly the same, best first; where `group_duplicates` was asked for"
     )
-
-    @classmethod
-    def of_result(cls, result: Result, asked: SearchParameters) -> ResultAnswer:
-        """From a result, with what was asked to be included."""
-        record = result.hit.record
-        grouped = asked.group_duplicates is not None
-        return cls(
-            **ImageReference.of(record).model_dump(),
-            score=result.hit.score,
-            metadata=record.metadata if "metadata" in asked.include else None,
-            duplicates=[DuplicateAnswer(id=hit.record.id, score=hit.score) for hit in result.duplicates]
-            if grouped
-            else None,
-        )
 
 
 class SearchAnswer(BaseModel):
@@ -211,17 +181,6 @@ class MeasuredAnswer(PlanAnswer):
     recall_low: dict[int, float] = Field(description="by k: lower end of the 95 % confidence interval")
     latency_ms: dict[str, float] = Field(description="p50, p95 and p99 of a search alone")
     bytes_per_image: float = Field(description="of its index and, where it rescores, of the codes")
-
-    @classmethod
-    def of_measured(cls, measured: Measured) -> MeasuredAnswer:
-        """From a measurement."""
-        return cls(
-            **PlanAnswer.of(measured.plan, measured, k=10).model_dump(),
-            recall={k: recall.mean for k, recall in measured.recall.items()},
-            recall_low={k: recall.low for k, recall in measured.recall.items()},
-            latency_ms=dict(measured.latency_ms),
-            bytes_per_image=measured.bytes_per_image,
-        )
 
 
 class LengthAnswer(BaseModel):

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.service.api.search import PlanAnswer, ResultAnswer, SearchAnswer, SearchParameters
+from eigenlens.service.api.search import SearchAnswer, SearchParameters
+from eigenlens.service.http.presenters import present_plan, present_result
 from eigenlens.service.search.manager import Found, Hit
 from eigenlens.service.search.paging import Result
 
@@ -54,7 +55,7 @@ class AnswerWriter:
         plan = self._plans.get(kept)
         if plan is None:
             answer = SearchAnswer(
-                results=[], plan=PlanAnswer.of(found.plan, found.measured, k=depth), generation=generation
+                results=[], plan=present_plan(found.plan, found.measured, k=depth), generation=generation
             )
             plan = answer.model_dump_json(include={"plan", "generation"}, exclude_none=True).encode()[1:-1]
             if len(self._plans) >= _KEPT_PLANS:
@@ -67,7 +68,7 @@ class AnswerWriter:
         image = self._images.get(kept)
         if image is None:
             asked = SearchParameters(include=["metadata"] if metadata else [])
-            answer = ResultAnswer.of_result(Result(hit), asked)
+            answer = present_result(Result(hit), asked)
             image = answer.model_dump_json(exclude={"score"}, exclude_none=True).encode()[:-1]
             if len(self._images) >= _KEPT_IMAGES:
                 self._images.clear()
@@ -75,4 +76,4 @@ class AnswerWriter:
         return b'%s,"score":%s}' % (image, repr(hit.score).encode())
 
     def _result(self, result: Result, asked: SearchParameters) -> bytes:
-        return ResultAnswer.of_result(result, asked).model_dump_json(exclude_none=True).encode()
+        return present_result(result, asked).model_dump_json(exclude_none=True).encode()

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Response
 
 from eigenlens.index.faiss_engine.generation import choose_lengths
 from eigenlens.index.faiss_engine.kinds import choose_indexes
-from eigenlens.service.api.admin import GenerationAnswer, ImportBody, RebuildBody, StatsAnswer
+from eigenlens.service.api.admin import GenerationAnswer, ImportBody, Job, RebuildBody, StatsAnswer
 from eigenlens.service.errors import EncoderNotFoundError, FolderError, GenerationInUseError
 from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.presenters import present_generation, present_job
 from eigenlens.service.http.state import CurrentState, State
 from eigenlens.service.http.stats import stats_of
-from eigenlens.service.jobs.store import Job
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"])
 
@@ -53,7 +53,7 @@ def list_generations(state: CurrentState) -> list[GenerationAnswer]:
     """The generations that are kept, newest first."""
     served = state.searcher.snapshot.number
     return [
-        GenerationAnswer.of(number, found, served=number == served)
+        present_generation(number, found, served=number == served)
         for number, found in reversed(list(state.gallery.manifests()))
     ]
 
@@ -64,7 +64,7 @@ def activate_generation(number: int, state: CurrentState) -> GenerationAnswer:
     state.gallery.switch(number)
     state.searcher.load()
     snapshot = state.searcher.snapshot
-    return GenerationAnswer.of(snapshot.number, snapshot.generation.artifact, served=True)
+    return present_generation(snapshot.number, snapshot.generation.artifact, served=True)
 
 
 @router.delete(
@@ -87,7 +87,7 @@ def started(state: State, response: Response, kind: str, options: dict[str, obje
     """Start a job and say where to follow it."""
     job = state.runner.start(kind, options)
     response.headers["Location"] = f"/v1/admin/jobs/{job.id}"
-    return job
+    return present_job(job)
 
 
 def _below(root: Path, folder: str) -> Path:

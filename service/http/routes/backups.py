@@ -13,14 +13,14 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from eigenlens.service.api.admin import BackupAnswer, BackupBody, BackupName, RestoreBody
+from eigenlens.service.api.admin import BackupAnswer, BackupBody, BackupName, Job, RestoreBody
 from eigenlens.service.errors import BackupExistsError, BackupNotFoundError
 from eigenlens.service.gallery.backup import Archive, snapshot, write_archive
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.presenters import present_backup
 from eigenlens.service.http.routes.admin import started
 from eigenlens.service.http.state import CurrentState
-from eigenlens.service.jobs.store import Job
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"])
 
@@ -65,7 +65,7 @@ async def backup(
 @router.get("/backups")
 def list_backups(state: CurrentState) -> list[BackupAnswer]:
     """The archives that lie beside the gallery, newest first."""
-    found = [BackupAnswer.of(path) for path in _folder(state.gallery).glob("[!.]*.tar")]
+    found = [present_backup(path) for path in _folder(state.gallery).glob("[!.]*.tar")]
     return sorted(found, key=lambda answer: (answer.created, answer.name), reverse=True)
 
 
@@ -81,7 +81,7 @@ def create_backup(state: CurrentState, response: Response, body: BackupBody | No
         except FileExistsError:
             raise BackupExistsError(f"there is a backup '{name}' already; choose another name") from None
     response.headers["Location"] = "/v1/admin/backups"
-    return BackupAnswer.of(path)
+    return present_backup(path)
 
 
 @router.delete("/backups/{name}", status_code=204, responses=documented("backup-not-found"))

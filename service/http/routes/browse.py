@@ -6,22 +6,15 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
 
-from eigenlens.service.api.images import ImageAnswer
+from eigenlens.service.api.images import ImagesAnswer
 from eigenlens.service.gallery.store import ImageRecord
+from eigenlens.service.http.presenters import present_image
 from eigenlens.service.http.state import CurrentState, State
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
 _MOST = 200
-
-
-class ImagesAnswer(BaseModel):
-    """Some images of the gallery."""
-
-    images: list[ImageAnswer]
-    next: str | None = Field(None, description="what to give as `after` for the next page; none on the last")
 
 
 @router.get("")
@@ -36,11 +29,11 @@ def browse(
 ) -> ImagesAnswer:
     """The images of the gallery in the order of their ids, or a sample of them."""
     if sample is not None:
-        return ImagesAnswer(images=[ImageAnswer.of(record) for record in _sample(state, limit, sample)])
+        return ImagesAnswer(images=[present_image(record) for record in _sample(state, limit, sample)])
     records = state.gallery.store.page(limit + 1, after=after, prefix=prefix)
     more = len(records) > limit
     return ImagesAnswer(
-        images=[ImageAnswer.of(record) for record in records[:limit]], next=records[limit - 1].id if more else None
+        images=[present_image(record) for record in records[:limit]], next=records[limit - 1].id if more else None
     )
 
 

@@ -6,13 +6,19 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
 
 from eigenlens.index.codes.artifact import unit_prefix
 from eigenlens.index.codes.eigenfunctions import Eigenfunctions
-from eigenlens.service.api.images import ImageAnswer
+from eigenlens.service.api.eigenfunctions import (
+    EigenfunctionAnswer,
+    HistogramAnswer,
+    PlacedAnswer,
+    SpectrumAnswer,
+    WhereAnswer,
+)
 from eigenlens.service.errors import EigenfunctionNotFoundError
 from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.presenters import present_image
 from eigenlens.service.http.state import CurrentState, State
 from eigenlens.service.search.manager import Snapshot
 
@@ -20,50 +26,6 @@ router = APIRouter(prefix="/v1/eigenfunctions", tags=["eigenfunctions"])
 
 _BINS = 48
 _SHOWN = 8
-
-
-class SpectrumAnswer(BaseModel):
-    """All coordinates at a glance. Values are those of codes scaled to unit norm."""
-
-    generation: int
-    eigenvalues: list[float]
-    low: list[float] = Field(description="by coordinate: the value below which 5 % of the images lie")
-    median: list[float]
-    high: list[float] = Field(description="by coordinate: the value below which 95 % of the images lie")
-
-
-class PlacedAnswer(ImageAnswer):
-    """An image and its value."""
-
-    value: float
-
-
-class HistogramAnswer(BaseModel):
-    """How a coordinate's values are spread over the gallery."""
-
-    low: float = Field(description="the smallest value")
-    high: float = Field(description="the largest value")
-    shares: list[float] = Field(description="share of the images in equal intervals from low to high")
-
-
-class WhereAnswer(BaseModel):
-    """Where a query falls."""
-
-    value: float
-    share_below: float = Field(description="share of the images with a smaller value, 0 to 1")
-
-
-class EigenfunctionAnswer(BaseModel):
-    """One coordinate."""
-
-    coordinate: int = Field(description="counted from 1")
-    eigenvalue: float
-    generation: int
-    top: list[PlacedAnswer] = Field(description="images with the largest values, the largest first")
-    middle: list[PlacedAnswer] = Field(description="images nearest to the median")
-    bottom: list[PlacedAnswer] = Field(description="images with the smallest values, the smallest first")
-    histogram: HistogramAnswer
-    query: WhereAnswer | None = Field(None, description="where the value that was sent falls")
 
 
 @router.get("")
@@ -122,4 +84,4 @@ def _images(
     records = state.gallery.store.records(keys)
     values = unit_prefix(codes.codes[rows], codes.code_length)[:, coordinate - 1]
     there = [(records[key], float(value)) for key, value in zip(keys, values, strict=True) if key in records]
-    return [PlacedAnswer(**ImageAnswer.of(record).model_dump(), value=value) for record, value in there[:_SHOWN]]
+    return [PlacedAnswer(**present_image(record).model_dump(), value=value) for record, value in there[:_SHOWN]]

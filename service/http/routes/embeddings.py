@@ -13,7 +13,6 @@ from eigenlens.index.codes.artifact import unit_prefix
 from eigenlens.model.errors import ImageError
 from eigenlens.service.api.embeddings import (
     MODEL,
-    EmbeddingAnswer,
     EmbeddingsAnswer,
     EmbeddingsBody,
     ModelAnswer,
@@ -22,6 +21,7 @@ from eigenlens.service.api.embeddings import (
 from eigenlens.service.errors import BodyTooLargeError, InputError, ModelNotFoundError, NotReadyError
 from eigenlens.service.http.bodies import decode_base64
 from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.presenters import present_embedding
 from eigenlens.service.http.state import CurrentState
 from eigenlens.service.search.manager import Snapshot
 from eigenlens.service.search.pipeline import Query
@@ -61,7 +61,7 @@ async def embeddings(request: Request, body: EmbeddingsBody, state: CurrentState
         raise NotReadyError("another encoder is served since a moment ago; try again")
     return EmbeddingsAnswer(
         data=[
-            EmbeddingAnswer.of(place, code, encoding_format=body.encoding_format)
+            present_embedding(place, code, encoding_format=body.encoding_format)
             for place, code in enumerate(unit_prefix(np.stack(codes), length))
         ],
         model=body.model,

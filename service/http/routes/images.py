@@ -16,6 +16,7 @@ from eigenlens.service.gallery.store import ImageRecord
 from eigenlens.service.gallery.thumbnails import Thumbnail
 from eigenlens.service.http.bodies import ADD_BODY, FILE, PUT_BODY, read_images, read_one
 from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.presenters import present_image, present_outcomes
 from eigenlens.service.http.state import CurrentState, State
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -51,7 +52,7 @@ async def add_images(
     """
     given = await read_images(request)
     outcomes = await state.intake.run(_take_in, state, given, keep_metadata=keep_metadata)
-    return AddAnswer.of(outcomes)
+    return present_outcomes(outcomes)
 
 
 @router.get("/{id:path}/content", response_class=Response, responses=_BYTES | documented("image-not-found", *_GONE))
@@ -83,7 +84,7 @@ async def image_thumbnail(id: str, request: Request, state: CurrentState) -> Res
 @router.get("/{id:image}", responses=documented("image-not-found"))
 def get_image(id: str, state: CurrentState) -> ImageAnswer:
     """What the gallery knows of an image."""
-    return ImageAnswer.of(state.gallery.store.record(id))
+    return present_image(state.gallery.store.record(id))
 
 
 @router.put(
@@ -101,7 +102,7 @@ async def put_image(id: str, request: Request, response: Response, state: Curren
     if outcome.status == "failed":
         await state.compute.run(_refuse, state, given)
     response.status_code = 201 if outcome.status == "added" else 200
-    return ImageAnswer.of(await state.compute.run(state.gallery.store.record, id))
+    return present_image(await state.compute.run(state.gallery.store.record, id))
 
 
 @router.patch("/{id:image}", responses=documented("image-not-found", "image-changed"))
@@ -118,7 +119,7 @@ def change_metadata(id: str, body: MetadataBody, state: CurrentState) -> ImageAn
     if not changed:
         raise ImageChangedError(f"image '{id}' was changed at the same time; look at it and try again")
     state.searcher.sync()
-    return ImageAnswer.of(store.record(id))
+    return present_image(store.record(id))
 
 
 @router.delete("/{id:image}", status_code=204, responses=documented("image-not-found"))

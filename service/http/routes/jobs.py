@@ -13,9 +13,11 @@ from anyio import to_thread
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
+from eigenlens.service.api.admin import Job
 from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.presenters import present_job
 from eigenlens.service.http.state import CurrentState, State
-from eigenlens.service.jobs.store import Job
+from eigenlens.service.jobs.store import Job as StoredJob
 
 router = APIRouter(prefix="/v1/admin/jobs", tags=["admin"])
 
@@ -37,13 +39,13 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 @router.get("")
 def list_jobs(state: CurrentState) -> list[Job]:
     """The last hundred jobs, newest first."""
-    return state.jobs.list()
+    return [present_job(job) for job in state.jobs.list()]
 
 
 @router.get("/{id}", responses=documented("job-not-found"))
 def get_job(id: str, state: CurrentState) -> Job:
     """One job and how far it is."""
-    return state.jobs.get(id)
+    return present_job(state.jobs.get(id))
 
 
 @router.get("/{id}/events", response_class=StreamingResponse, responses=_EVENTS | documented("job-not-found"))
@@ -57,10 +59,10 @@ async def job_events(id: str, state: CurrentState) -> StreamingResponse:
 @router.post("/{id}/cancel", status_code=202, responses=documented("job-not-found", "job-ended"))
 def cancel_job(id: str, state: CurrentState) -> Job:
     """End a job without a result. What it encoded is kept; the gallery stays as it is."""
-    return state.jobs.cancel(id)
+    return present_job(state.jobs.cancel(id))
 
 
-async def _events(state: State, job: Job) -> AsyncIterator[str]:
+async def _events(state: State, job: StoredJob) -> AsyncIterator[str]:
     told, told_at = None, time.monotonic()
     while True:
         if job != told:
@@ -75,5 +77,5 @@ async def _events(state: State, job: Job) -> AsyncIterator[str]:
         job = await to_thread.run_sync(state.jobs.get, job.id)
 
 
-def _event(name: str, job: Job) -> str:
+def _event(name: str, job: StoredJob) -> str:
     return f"event: {name}\ndata: {json.dumps(asdict(job))}\n\n"

@@ -13,7 +13,6 @@ from starlette.datastructures import QueryParams
 from eigenlens.service.api.search import (
     LengthAnswer,
     LengthsAnswer,
-    MeasuredAnswer,
     SearchAnswer,
     SearchBody,
     SearchParameters,
@@ -31,6 +30,7 @@ from eigenlens.service.http.bodies import (
 )
 from eigenlens.service.http.openapi import documented
 from eigenlens.service.http.parameters import documented_in_form, documented_in_query, from_json, from_text, given_by
+from eigenlens.service.http.presenters import present_measured
 from eigenlens.service.http.state import CurrentState, State, state_of
 from eigenlens.service.search.batching import Receive
 from eigenlens.service.search.pipeline import Answer, Query
@@ -90,7 +90,7 @@ def lengths(state: CurrentState) -> LengthsAnswer:
                 bytes_per_image=round(generation.bytes_of(spec.length) / len(generation), 1),
                 full=spec.length == generation.code_length,
                 max_effort=generation.max_effort(spec.length),
-                alone=None if (found := alone[spec.length]) is None else MeasuredAnswer.of_measured(found),
+                alone=None if (found := alone[spec.length]) is None else present_measured(found),
             )
             for spec in generation.specs
         ],
@@ -99,7 +99,7 @@ def lengths(state: CurrentState) -> LengthsAnswer:
         pending=len(snapshot.delta),
         removed=snapshot.rows.removed,
         generation=snapshot.number,
-        plans=[MeasuredAnswer.of_measured(measured) for measured in plans],
+        plans=[present_measured(measured) for measured in plans],
         filters=generation.attributes.fields,
         encoder=snapshot.encoder.id,
         eigenvalues=[float(x) for x in snapshot.encoder.eigenvalues],

@@ -1,0 +1,135 @@
+"""Turns what the service knows (records, plans, manifests, jobs) into the models of `service.api` that it answers."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenlens.artifact import Artifact
+from eigenlens.index.plans.calibration import Measured
+from eigenlens.index.plans.plan import Plan
+from eigenlens.service.api.admin import BackupAnswer, GenerationAnswer, Job
+from eigenlens.service.api.embeddings import EmbeddingAnswer
+from eigenlens.service.api.images import AddAnswer, AddedAnswer, FailedAnswer, ImageAnswer
+from eigenlens.service.api.search import DuplicateAnswer, MeasuredAnswer, PlanAnswer, ResultAnswer, SearchParameters
+from eigenlens.service.gallery.ingest import Outcome
+from eigenlens.service.gallery.store import ImageRecord
+from eigenlens.service.jobs.store import Job as StoredJob
+from eigenlens.service.search.paging import Result
+
+
+def present_image(record: ImageRecord) -> ImageAnswer:
+    """Return what is said of an image of the gallery."""
+    return ImageAnswer(**_reference(record), metadata=record.metadata)
+
+
+def present_outcomes(outcomes: Sequence[Outcome]) -> AddAnswer:
+    """Return what became of the images of one request."""
+    return AddAnswer(
+        images=[AddedAnswer(id=o.id, status=o.status) for o in outcomes if o.status != "failed"],
+        failed=[FailedAnswer(id=o.id, reason=o.reason or "") for o in outcomes if o.status == "failed"],
+        added=sum(o.status == "added" for o in outcomes),
+        replaced=sum(o.status == "replaced" for o in outcomes),
+        unchanged=sum(o.status == "unchanged" for o in outcomes),
+    )
+
+
+def present_plan(plan: Plan, measured: Measured | None, *, k: int) -> PlanAnswer:
+    """Return a plan with the recall for `k` results and the latency that calibration measured of it, if it did."""
+    return PlanAnswer(**_plan_members(plan, measured, k=k))
+
+
+def present_measured(measured: Measured) -> MeasuredAnswer:
+    """Return a plan with all that calibration measured of it."""
+    return MeasuredAnswer(
+        **_plan_members(measured.plan, measured, k=10),
+        recall={k: recall.mean for k, recall in measured.recall.items()},
+        recall_low={k: recall.low for k, recall in measured.recall.items()},
+        latency_ms=dict(measured.latency_ms),
+        bytes_per_image=measured.bytes_per_image,
+    )
+
+
+def present_result(result: Result, parameters: SearchParameters) -> ResultAnswer:
+    """Return a result with the parts that `parameters.include` names, and its duplicates if they are grouped."""
+    record = result.hit.record
+    is_grouped = parameters.group_duplicates is not None
+    return ResultAnswer(
+        **_reference(record),
+        score=result.hit.score,
+        metadata=record.metadata if "metadata" in parameters.include else None,
+        duplicates=[DuplicateAnswer(id=hit.record.id, score=hit.score) for hit in result.duplicates]
+        if is_grouped
+        else None,
+    )
+
+
+def present_embedding(index: int, code: NDArray[np.float32], *, encoding_format: str) -> EmbeddingAnswer:
+    """Return a unit code, (length,), as a list of numbers or as base64 of float32."""
+    if encoding_format == "base64":
+        return EmbeddingAnswer(index=index, embedding=base64.b64encode(code.astype("<f4").tobytes()).decode())
+    return EmbeddingAnswer(index=index, embedding=[float(x) for x in code])
+
+
+def present_backup(path: Path) -> BackupAnswer:
+    """Return name, size and age of an archive."""
+    status = path.stat()
+    return BackupAnswer(
+        name=path.name,
+        bytes=status.st_size,
+        created=datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="milliseconds"),
+    )
+
+
+def present_generation(number: int, artifact: Artifact, *, served: bool) -> GenerationAnswer:
+    """Return what the manifest of a generation says."""
+    return GenerationAnswer(
+        number=number,
+        served=served,
+        created=artifact.created,
+        count=artifact.properties["count"],
+        lengths=[entry["length"] for entry in artifact.properties["indexes"]],
+        encoder=artifact.made_from["encoder"],
+        bytes=sum(int(entry["bytes"]) for entry in artifact.files.values()),
+    )
+
+
+def present_job(job: StoredJob) -> Job:
+    """Return a job as its row in the database has it."""
+    return Job(**asdict(job))
+
+
+def _reference(record: ImageRecord) -> dict[str, Any]:
+    """Return the members of an ImageReference. The addresses name the content, so they may be cached for ever."""
+    base, version = f"/v1/images/{quote(record.id)}", f"?v={record.sha256[:16]}"
+    return {
+        "id": record.id,
+        "media_type": record.media_type,
+        "width": record.width,
+        "height": record.height,
+        "sha256": record.sha256,
+        "content": f"{base}/content{version}",
+        "thumbnail": f"{base}/thumbnail{version}",
+    }
+
+
+def _plan_members(plan: Plan, measured: Measured | None, *, k: int) -> dict[str, Any]:
+    """Return the members of a PlanAnswer."""
+    return {
+        "length": plan.prefix_length,
+        "kind": plan.kind,
+        "effort": plan.effort,
+        "shortlist": plan.shortlist,
+        "rerank": plan.rerank_length,
+        "exact": measured is not None and measured.exact,
+        "expected_recall": None if measured is None else measured.recall_for(k).mean,
+        "expected_latency_ms": None if measured is None else measured.latency_ms["p50"],
+    }
