@@ -28,7 +28,7 @@ from eigenlens.model.errors import ConfigError
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.training.run import Run
-from eigenlens.service.commands.options import parse_kinds, parse_lengths
+from eigenlens.service.commands.options import parse_known_kinds, parse_lengths
 
 EPILOG = """examples:
   eigenlens bench quality --data cifar10 --train cifar10/train.tar.gz --test cifar10/test.tar.gz --work runs/quality
@@ -133,7 +133,7 @@ def _configure_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=positive, default=1_000_000, help="codes to search (default: %(default)s)")
     parser.add_argument("--lengths", type=parse_lengths, metavar="N,N,...", help="prefix lengths (default: the usual)")
     parser.add_argument(
-        "--kinds", type=parse_kinds, metavar="N=KIND,...", default={}, help="index kinds of some lengths"
+        "--kinds", type=parse_known_kinds, metavar="N=KIND,...", default={}, help="index kinds of some lengths"
     )
     parser.add_argument(
         "--methods",

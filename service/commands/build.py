@@ -14,7 +14,7 @@ from eigenlens.index.faiss_engine.gpu import open_gpu
 from eigenlens.index.faiss_engine.kinds import KINDS
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.runtime.encoder import Encoder
-from eigenlens.service.commands.options import parse_kinds, parse_lengths
+from eigenlens.service.commands.options import parse_known_kinds, parse_lengths
 from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.build import Progress, Report, add_images, publish_generation
 from eigenlens.service.gallery.layout import Gallery
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--kinds",
-        type=parse_kinds,
+        type=parse_known_kinds,
         metavar="N=KIND,...",
         help=f"index kind of some lengths ({', '.join(KINDS)}); what suits the gallery's size for the others",
     )
