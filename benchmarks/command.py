@@ -22,7 +22,7 @@ from eigenlens.benchmarks.service import command as service_command
 from eigenlens.benchmarks.service.adds import measure_adds, summary
 from eigenlens.benchmarks.training.run_time import training_time
 from eigenlens.benchmarks.training.steps import configure_steps, run_steps
-from eigenlens.index.faiss_engine.generation import choose_lengths
+from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.images.sources import open_source

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eigenlens.index.codes.artifact import Floats
+from eigenlens.index.codes.prefix import Floats
 from eigenlens.index.metrics import average_precision_at_k, precision_at_k
 
 Labels = NDArray[np.int64]

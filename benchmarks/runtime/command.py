@@ -15,7 +15,7 @@ from eigenlens.benchmarks.common.arguments import positive
 from eigenlens.benchmarks.common.records import append_records, make_record
 from eigenlens.benchmarks.common.retrieval import retrieval_quality
 from eigenlens.benchmarks.encoder.fashion import LabelledImages, encode_all
-from eigenlens.index.faiss_engine.generation import choose_lengths
+from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.runtime.encoder import Encoder

@@ -28,10 +28,12 @@ from eigenlens.benchmarks.search.interleaved import (
     time_each,
 )
 from eigenlens.benchmarks.search.peers import PEERS, Ids, Vectors
+from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.row_order import arrange
-from eigenlens.index.codes.artifact import Codes, read_rows, unit_prefix, writing_codes
+from eigenlens.index.codes.artifact import Codes, read_rows, writing_codes
 from eigenlens.index.codes.exact import exact_search
-from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.codes.prefix import unit_prefix
+from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.plans.calibration import Measured
 from eigenlens.index.plans.plan import Plan
@@ -208,9 +210,11 @@ def _built(setup: Setup) -> dict[str, float]:
         built = build_generation(
             setup.folder / "generation",
             codes,
-            lengths=setup.lengths,
-            kinds=setup.kinds,
-            queries=unit_prefix(setup.read(setup.calibration), setup.code_length),
+            BuildOptions(
+                lengths=setup.lengths,
+                kinds=setup.kinds,
+                queries=unit_prefix(setup.read(setup.calibration), setup.code_length),
+            ),
         )
         total = time.perf_counter() - started
         spent = built.properties["calibration"]["seconds"]

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from eigenlens.index.building.row_order import sample_size
 from eigenlens.index.building.timing import FEWEST_TIMED, Timer, line_through, percentiles, smoothed
-from eigenlens.index.codes.artifact import Codes, unit_prefix
+from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import best_of_runs
-from eigenlens.index.faiss_engine.kinds import IndexSpec
+from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, Rows
 from eigenlens.index.plans.calibration import COUNTS, Calibration, Measured, Recall, effort_name, is_plain
-from eigenlens.index.plans.plan import Plan
+from eigenlens.index.plans.plan import IndexSpec, Plan
 
 _DEEPEST = 300
 # Shortlists grow by a fourteenth.

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from eigenlens.index.building.clustering import two_level_centroids
 from eigenlens.index.building.spilling import ListFiller
-from eigenlens.index.codes.artifact import Codes, unit_prefix
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.gpu import Gpu, flat_index
-from eigenlens.index.faiss_engine.kinds import IndexSpec, require_kind
+from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.faiss_engine.prefix_index import Scores, file_name, graph_of_lists
+from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.threads import all_cores
 
 TRAINING_VECTORS = 262_144

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.building.clustering import nearest, two_level_centroids
-from eigenlens.index.codes.artifact import Floats, unit_prefix
+from eigenlens.index.codes.prefix import Floats, unit_prefix
 from eigenlens.index.faiss_engine.gpu import Gpu
 
 _WORTH_GROUPS = 20_000

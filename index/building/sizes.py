@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import faiss
 
 from eigenlens.index.building.spilling import SHARE
-from eigenlens.index.faiss_engine.kinds import IndexSpec, require_kind
+from eigenlens.index.faiss_engine.kinds import require_kind
+from eigenlens.index.plans.plan import IndexSpec
 
 # Of each row beside its code: key, place in the order of keys, norm.
 _BYTES_OF_ROW = 8 + 8 + 4

@@ -77,12 +77,3 @@ def second_lists(vectors: Vectors, lists: Ids, centroids: Vectors) -> Ids:
     loss = np.einsum("ncd,ncd->nc", errors, errors) + _ALONG * along**2
     loss[lists[:, 1:] < 0] = np.inf
     return np.take_along_axis(lists, 1 + loss.argmin(1)[:, None], 1)[:, 0]
-
-
-def without_repeats(scores: Vectors, rows: Ids) -> tuple[Vectors, Ids]:
-    """Results, each (q, k), with a row that two lists hold at its first place only; -1 and -inf at the other."""
-    order = rows.argsort(axis=1, kind="stable")
-    found = np.take_along_axis(rows, order, 1)
-    repeated = np.zeros(rows.shape, dtype=bool)
-    np.put_along_axis(repeated, order[:, 1:], found[:, 1:] == found[:, :-1], 1)
-    return np.where(repeated, -np.inf, scores).astype(np.float32), np.where(repeated, -1, rows)

@@ -1,4 +1,4 @@
-"""Codes on disk and their prefixes: sliced, then normalised."""
+"""Codes on disk, memory-mapped, and how they are written."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens import artifact
+from eigenlens.index.codes.prefix import ROUNDING_OF_NORM, Floats, round_to_unit_norm, squared_norms, unit_prefix
 from eigenlens.index.codes.views import set_view
 from eigenlens.index.errors import CodesError
 
@@ -25,68 +26,6 @@ _NORMS_FILE = "norms.npy"
 _RUN = 65_536
 # So much of a mapping may be in memory while a generation is built.
 _MOST_MAPPED = 1 << 30
-# A norm so near 1 is 1 up to the rounding of float32.
-ROUNDING_OF_NORM = 5e-7
-# Times that a coordinate of a code is rounded to the next number, at most; three do for most codes.
-_NUDGES = 24
-_FEW_NUDGES, _ENOUGH_TO_NUDGE, _LEADING = 4, 64, 16
-# Norms outside of these may have lost squares to the bounds of float32.
-_SMALL, _LARGE = 1e-15, 1e15
-
-Floats = NDArray[np.floating]
-
-
-def unit_prefix(codes: Floats, length: int) -> NDArray[np.float32]:
-    """The first `length` coordinates of each code, scaled to unit norm afterwards: (n, length), float32.
-
-    A prefix of zeros stays zero: its cosine with everything is 0.
-    """
-    prefix = np.array(codes[:, :length], dtype=np.float32, order="C")
-    norms = np.sqrt(np.einsum("ij,ij->i", prefix, prefix))
-    if len(norms) and not (norms.min() > _SMALL and norms.max() < _LARGE):
-        peaks = np.abs(prefix).max(axis=1, initial=0)
-        prefix /= np.where(peaks > 0, peaks, 1)[:, None]
-        norms = np.sqrt(np.einsum("ij,ij->i", prefix, prefix))
-        norms[norms == 0] = 1
-    prefix /= norms[:, None]
-    return prefix
-
-
-def round_to_unit_norm(codes: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Unit codes (n, d) in half precision, a few coordinates of each rounded the other way so that its norm is 1 again.
-
-    To the rounding of float32: inner products are then cosines, without a division by norms. Not so codes of fewer than
-    64 coordinates, which have too few to choose from, and those that are all but one coordinate.
-    """
-    rounded = codes.astype(np.float16)
-    if codes.shape[1] < _ENOUGH_TO_NUDGE:
-        return rounded
-    missing = 1 - _squares(rounded)
-    # The leading ones are the largest, of which one is enough; the others do what is left.
-    some = np.concatenate([np.arange(_LEADING), np.arange(_LEADING, codes.shape[1], 8)])
-    wrong = np.flatnonzero(np.abs(missing) < 0.5)  # not a code of zeros
-    for attempt in range(_NUDGES):
-        wrong = wrong[np.abs(missing[wrong]) > ROUNDING_OF_NORM]
-        if not len(wrong):
-            break
-        columns = some if attempt < _FEW_NUDGES else np.arange(codes.shape[1])
-        present = rounded[wrong[:, None], columns]
-        # The next number away from zero has the next higher bits.
-        moved = (present.view(np.int16) + np.sign(missing[wrong]).astype(np.int16)[:, None]).view(np.float16)
-        gains = moved.astype(np.float64) ** 2 - present.astype(np.float64) ** 2
-        gains[present == 0] = 0
-        if attempt < _NUDGES // 2:  # towards the code, as long as that is enough
-            short = np.abs(codes[wrong[:, None], columns]) > np.abs(present)
-            gains[short != (missing[wrong] > 0)[:, None]] = 0
-        best = np.abs(missing[wrong, None] - gains).argmin(1)
-        at = np.arange(len(wrong))
-        rounded[wrong, columns[best]] = np.where(gains[at, best] != 0, moved[at, best], present[at, best])
-        missing[wrong] -= gains[at, best]
-    return rounded
-
-
-def _squares(codes: Floats) -> NDArray[np.float64]:
-    return np.asarray(np.einsum("ij,ij->i", codes, codes, dtype=np.float64))
 
 
 class Codes:
@@ -223,7 +162,7 @@ class CodesWriter:
             raise CodesError(f"{end} codes where {len(self._keys)} were announced")
         rounded = round_to_unit_norm(unit_prefix(codes, codes.shape[1]))
         self._file.write(rounded.astype("<f2", copy=False).tobytes())
-        norms = np.sqrt(_squares(rounded))
+        norms = np.sqrt(squared_norms(rounded))
         self._norms[self.written : end] = np.where(norms > 0, norms, 1)
         self._keys[self.written : end] = keys
         self.written = end

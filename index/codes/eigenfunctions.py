@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens import artifact
-from eigenlens.index.codes.artifact import Codes, Floats, unit_prefix
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.codes.prefix import Floats, unit_prefix
 
 _ROWS_FILE = "eigenfunctions-rows.npy"
 _QUANTILES_FILE = "eigenfunctions-quantiles.npy"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.index.codes.artifact import Floats, unit_prefix
+from eigenlens.index.codes.prefix import Floats, unit_prefix
 from eigenlens.index.filters.parse import Filter, matches
 
 _FIRST_CAPACITY = 1024

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens import artifact
-from eigenlens.index.building.calibrator import Calibrator
-from eigenlens.index.building.index_builder import TRAINING_VECTORS, Builder
-from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
-from eigenlens.index.codes.eigenfunctions import Eigenfunctions, write_eigenfunctions
-from eigenlens.index.codes.exact import best_of_runs
-from eigenlens.index.codes.rerank import rerank, score_rows
+from eigenlens.index.codes.eigenfunctions import Eigenfunctions
+from eigenlens.index.codes.exact import best_of_runs, rerank, score_rows
 from eigenlens.index.errors import CodesError, EffortError, PrefixLengthError, RerankLengthError, ResultCountError
-from eigenlens.index.faiss_engine.gpu import Gpu, device_name
+from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex, on_gpu
-from eigenlens.index.faiss_engine.kinds import IndexSpec, choose_indexes, require_kind
-from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name, open_prefix_index, read_prefix_index
-from eigenlens.index.filters.columns import Attributes, write_attributes
+from eigenlens.index.faiss_engine.kinds import require_kind
+from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name, open_prefix_index
+from eigenlens.index.filters.columns import Attributes
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.calibration import COUNTS, Calibration, Measured
-from eigenlens.index.plans.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, Plan
+from eigenlens.index.plans.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, IndexSpec, Plan
 from eigenlens.index.threads import worth_a_team
 
 KIND = "generation"
@@ -35,80 +29,6 @@ KIND = "generation"
 _FEW_ROWS = 2000
 # Recall of the plan whose results tell an index that prunes how much has to be scored.
 _GOOD_GUESS = 0.9
-
-
-def choose_lengths(code_length: int, wanted: Sequence[int] | None = None) -> tuple[int, ...]:
-    """The prefix lengths to build, ascending; the full length is always one of them.
-
-    Powers of two from 4 when none are wanted. Raises: CodesError, for a length below 1 or above the code's.
-    """
-    lengths = wanted if wanted is not None else [2**i for i in range(2, 20) if 2**i < code_length]
-    for length in lengths:
-        if not 1 <= length <= code_length:
-            raise CodesError(f"prefix length {length} cannot be built: codes have {code_length} coordinates")
-    return tuple(sorted({*lengths, code_length}))
-
-
-def build_generation(
-    path: Path,
-    codes: Codes,
-    *,
-    lengths: Sequence[int],
-    kinds: Mapping[int, str] | None = None,
-    metadata: Iterable[Mapping[str, Any]] = (),
-    queries: NDArray[np.float32] | None = None,
-    removal: int = 0,
-    gpu: Gpu | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> artifact.Artifact:
-    """Build, calibrate and publish the indexes of `codes` at `path`, whole or not at all.
-
-    Args:
-        lengths: prefix lengths, as from choose_lengths.
-        kinds: index kind of some of the lengths; what suits the number of codes for the others.
-        metadata: of the images, in the order of rows, to filter by.
-        queries: codes to calibrate with, (q, code_length); some of the codes, held out meanwhile, when None.
-        removal: number of the last removal of images that the codes have in them.
-        gpu: for k-means, and for the searches that are measured; the CPU when None.
-        on_progress: called with (indexes built, indexes in all) after each.
-
-    Raises: ArtifactExistsError; CodesError, if there are no codes; IndexKindError.
-    """
-    if len(codes) == 0:
-        raise CodesError("there are no codes to index; add images first")
-    sample = codes.sample(TRAINING_VECTORS)
-    specs = choose_indexes(len(codes), lengths=lengths, kinds=kinds, gpu=gpu is not None)
-    properties: dict[str, Any] = {
-        "count": len(codes),
-        "code_length": codes.code_length,
-        "last_key": codes.last_key,
-        "removal": removal,
-        "indexes": [{"length": spec.length, "kind": spec.kind} for spec in specs],
-        "codes": codes.artifact.path.name,
-    }
-    made_from = {"codes": codes.id, "encoder": codes.encoder_id}
-    with artifact.publishing(path, kind=KIND, made_from=made_from, properties=properties) as directory:
-        calibrator = Calibrator(codes, indexes=len(specs), queries=queries)
-        sizes: dict[IndexSpec, int] = {}
-        for done, spec in enumerate(specs, start=1):
-            sizes[spec] = _build_index(directory, Builder(codes, spec, sample=sample, gpu=gpu), calibrator, gpu=gpu)
-            return_freed_memory()
-            if on_progress is not None:
-                on_progress(done, len(specs))
-        calibrator.measure_again(lambda spec: on_gpu(read_prefix_index(directory, spec, codes), gpu))
-        properties["calibration"] = calibrator.result(sizes, device=device_name(gpu)).to_json()
-        write_attributes(directory, metadata)
-        write_eigenfunctions(directory, codes, sample=sample)
-    return artifact.read(path, kind=KIND, verify=False)
-
-
-def _build_index(directory: Path, builder: Builder, calibrator: Calibrator, *, gpu: Gpu | None) -> int:
-    """Fill, measure and write one index. Returns: its file's size in bytes."""
-    codes, spec = builder.codes, builder.spec
-    builder.add(0, calibrator.held_in)
-    calibrator.measure(on_gpu(PrefixIndex(builder.index, spec, codes), gpu))
-    builder.add(calibrator.held_in, len(codes))
-    return builder.write(directory)
 
 
 class Generation:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import faiss
 
 from eigenlens.index.errors import IndexKindError
+from eigenlens.index.plans.plan import IndexSpec
 
 # Below this many codes a flat scan of a short prefix costs no more than the call itself.
 _WORTH_LISTS = 20_000
@@ -108,14 +109,6 @@ def require_kind(name: str) -> Kind:
     if name not in KINDS:
         raise IndexKindError(f"there is no index kind '{name}'; available: {', '.join(KINDS)}")
     return KINDS[name]
-
-
-@dataclass(frozen=True, order=True)
-class IndexSpec:
-    """Which kind of index a prefix length gets."""
-
-    length: int
-    kind: str
 
 
 def choose_indexes(

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.artifact import Artifact
-from eigenlens.index.building.spilling import without_repeats
-from eigenlens.index.codes.artifact import Codes, unit_prefix
-from eigenlens.index.codes.rerank import rerank
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.codes.exact import rerank
+from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.errors import SearchError
 from eigenlens.index.faiss_engine.huge_pages import use_huge_pages
-from eigenlens.index.faiss_engine.kinds import IndexSpec, require_kind, search_parameters
+from eigenlens.index.faiss_engine.kinds import require_kind, search_parameters
 from eigenlens.index.faiss_engine.prepared_search import OneQuery
 from eigenlens.index.filters.selection import Selection
-from eigenlens.index.plans.plan import Plan
+from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.threads import all_cores, worth_a_team
 
 # FastScan visits the lists of each query by themselves, the nearest first: few queries at a time share none.
@@ -250,6 +250,15 @@ class PrefixIndex:
         if selection is not None and selection.share < 1:
             wanted = int(wanted / max(selection.share, 1 / self.count)) + 1
         return max(1, min(wanted, self.max_effort))
+
+
+def without_repeats(scores: Scores, rows: Rows) -> tuple[Scores, Rows]:
+    """Results, each (q, k), with a row that two lists hold at its first place only; -1 and -inf at the other."""
+    order = rows.argsort(axis=1, kind="stable")
+    found = np.take_along_axis(rows, order, 1)
+    repeated = np.zeros(rows.shape, dtype=bool)
+    np.put_along_axis(repeated, order[:, 1:], found[:, 1:] == found[:, :-1], 1)
+    return np.where(repeated, -np.inf, scores).astype(np.float32), np.where(repeated, -1, rows)
 
 
 def open_prefix_index(generation: Artifact, spec: IndexSpec, codes: Codes) -> PrefixIndex:

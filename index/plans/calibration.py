@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.errors import TargetError
-from eigenlens.index.faiss_engine.kinds import IndexSpec
-from eigenlens.index.plans.plan import Plan
+from eigenlens.index.plans.plan import IndexSpec, Plan
 
 DEFAULT_TARGET = 0.99
 # Recall@k is measured at these k.

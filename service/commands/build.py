@@ -9,9 +9,9 @@ from typing import Never
 
 from tqdm import tqdm
 
-from eigenlens.index.faiss_engine.generation import choose_lengths
 from eigenlens.index.faiss_engine.gpu import open_gpu
 from eigenlens.index.faiss_engine.kinds import KINDS
+from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.commands.options import parse_known_kinds, parse_lengths

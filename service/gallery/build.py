@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.row_order import arrange
 from eigenlens.index.codes.artifact import Codes, writing_codes
-from eigenlens.index.faiss_engine.generation import Generation, build_generation, choose_lengths
+from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.faiss_engine.kinds import choose_indexes
+from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.model.errors import ImageError
 from eigenlens.model.images.decode import load_square
 from eigenlens.model.images.sources import Source, batches
@@ -116,12 +118,14 @@ def publish_generation(
     build_generation(
         gallery.generation_path(number),
         codes,
-        lengths=chosen,
-        kinds=kinds,
-        metadata=gallery.store.metadata_of(codes.keys),
-        removal=removal,
-        gpu=gpu,
-        on_progress=lambda done, total: progress.advance(1),
+        BuildOptions(
+            lengths=chosen,
+            kinds=kinds,
+            metadata=gallery.store.metadata_of(codes.keys),
+            removal=removal,
+            gpu=gpu,
+            on_progress=lambda done, total: progress.advance(1),
+        ),
     )
     served = gallery.current()
     (switch or gallery.activate)(number)

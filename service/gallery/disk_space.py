@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eigenlens.index.building.sizes import building_bytes, codes_bytes, index_bytes
-from eigenlens.index.faiss_engine.kinds import IndexSpec
+from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.service.errors import NoRoomError
 
 _MEGA = 1_000_000

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.index.codes.artifact import unit_prefix
+from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.errors import ResultCountError
 from eigenlens.service.search.manager import Found, Hit
 

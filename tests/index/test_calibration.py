@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from eigenlens.index.codes.exact import exact_search
-from eigenlens.index.codes.rerank import rerank
+from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.codes.exact import exact_search, rerank
 from eigenlens.index.errors import TargetError
-from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
 from eigenlens.index.metrics import recall_at_k
 from eigenlens.index.plans.calibration import Calibration, Measured, Recall
@@ -36,7 +36,7 @@ def generation(tmp_path_factory: pytest.TempPathFactory) -> Generation:
     folder = tmp_path_factory.mktemp("calibration")
     codes = write_codes(folder / "codes", clustered(1, 30_000))
     kinds = {8: "ivf-sq8", 16: "hnsw"}
-    build_generation(folder / "generation", codes, lengths=(8, 16, CODE_LENGTH), kinds=kinds)
+    build_generation(folder / "generation", codes, BuildOptions(lengths=(8, 16, CODE_LENGTH), kinds=kinds))
     return Generation(folder / "generation", codes)
 
 
@@ -81,7 +81,7 @@ def test_the_plan_that_is_timed_is_the_one_that_runs(tmp_path: Path, monkeypatch
         return rerank(*arguments, **more)
 
     monkeypatch.setattr("eigenlens.index.faiss_engine.prefix_index.rerank", slow)
-    build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "sq8"})
+    build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "sq8"}))
     calibration = Generation(tmp_path / "generation", codes).calibration
     alone = calibration.plain(8)
     assert alone is not None
@@ -105,8 +105,8 @@ def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeyp
         monkeypatch.setattr(index, "run", late)
         return index
 
-    monkeypatch.setattr("eigenlens.index.faiss_engine.generation.PrefixIndex", slowed)
-    build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "sq8"})
+    monkeypatch.setattr("eigenlens.index.building.build.PrefixIndex", slowed)
+    build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "sq8"}))
     calibration = Generation(tmp_path / "generation", codes).calibration
     assert any(m.latency_ms["p50"] < 5 for m in calibration.measured if m.plan.rerank_length == CODE_LENGTH)
 
@@ -127,7 +127,7 @@ def test_more_codes_are_calibrated_for_longer(
         return search(index, *arguments, effort=effort, **more)
 
     monkeypatch.setattr(PrefixIndex, "search", noting)
-    build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "ivf"})
+    build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "ivf"}))
     assert (len(searched - {None}) > 10) == many
 
 
@@ -212,7 +212,7 @@ def test_beyond_the_largest_measured_k_the_shortlist_grows() -> None:
 
 def test_a_gallery_too_small_to_measure_is_searched_exactly(tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", clustered(0, 20))
-    build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH))
+    build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH)))
     generation = Generation(tmp_path / "generation", codes)
     assert generation.calibration.choose(k=10).exact
     assert generation.calibration.expected(generation.make_plan(k=10, length=8), 10) is None

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from eigenlens import artifact
-from eigenlens.index.codes.artifact import Codes, unit_prefix, writing_codes
+from eigenlens.index.codes.artifact import Codes, writing_codes
+from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.errors import CodesError
 from tests.support import oracles
 from tests.support.codes import CODE_LENGTH, ENCODER_ID, flip_byte, mapped_bytes, random_codes, repeatable, write_codes

@@ -13,12 +13,13 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens import artifact
+from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.index_builder import Builder
 from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.errors import CodesError, SearchError
-from eigenlens.index.faiss_engine.generation import Generation, build_generation, choose_lengths
-from eigenlens.index.plans.plan import Plan
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.plans.plan import Plan, choose_lengths
 from tests.support.codes import CODE_LENGTH, LENGTHS, flip_byte, random_codes, write_codes, write_generation
 
 FILES = ("prefix-0004-flat.faiss", "prefix-0008-flat.faiss", "prefix-0016-panorama.faiss")
@@ -38,16 +39,18 @@ def test_building_reports_each_length(tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 5))
     reports: list[tuple[int, int]] = []
     build_generation(
-        tmp_path / "generation", codes, lengths=LENGTHS, on_progress=lambda done, total: reports.append((done, total))
+        tmp_path / "generation",
+        codes,
+        BuildOptions(lengths=LENGTHS, on_progress=lambda done, total: reports.append((done, total))),
     )
     assert reports == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_an_index_built_in_many_chunks_is_the_one_built_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 23))
-    whole = build_generation(tmp_path / "whole", codes, lengths=LENGTHS)
+    whole = build_generation(tmp_path / "whole", codes, BuildOptions(lengths=LENGTHS))
     monkeypatch.setattr("eigenlens.index.codes.artifact._RUN", 5)
-    chunks = build_generation(tmp_path / "chunks", codes, lengths=LENGTHS)
+    chunks = build_generation(tmp_path / "chunks", codes, BuildOptions(lengths=LENGTHS))
     assert all(chunks.files[name] == whole.files[name] for name in FILES)
 
 
@@ -59,21 +62,21 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_generation(tmp_path / "generation", codes, lengths=LENGTHS, on_progress=cancel)
+        build_generation(tmp_path / "generation", codes, BuildOptions(lengths=LENGTHS, on_progress=cancel))
     assert [p.name for p in tmp_path.iterdir()] == ["codes"]
 
 
 def test_a_generation_is_never_overwritten(tmp_path: Path) -> None:
     generation = write_generation(tmp_path, random_codes(0, 5))
     with pytest.raises(artifact.ArtifactExistsError):
-        build_generation(generation.artifact.path, generation.codes, lengths=(4, CODE_LENGTH))
+        build_generation(generation.artifact.path, generation.codes, BuildOptions(lengths=(4, CODE_LENGTH)))
     assert Generation(generation.artifact.path, generation.codes).lengths == LENGTHS
 
 
 def test_no_codes_are_refused(tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 0))
     with pytest.raises(CodesError, match="add images first"):
-        build_generation(tmp_path / "generation", codes, lengths=LENGTHS)
+        build_generation(tmp_path / "generation", codes, BuildOptions(lengths=LENGTHS))
     assert not (tmp_path / "generation").exists()
 
 
@@ -173,7 +176,9 @@ def test_a_length_that_no_code_has_is_refused(length: int) -> None:
 def test_what_is_copied_into_memory_is_not_mapped_as_well(kind: str, is_mapped: bool, tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(1, 500))
     path = tmp_path / "generation"
-    build_generation(path, codes, lengths=(4, CODE_LENGTH), kinds={4 if kind == "ivf-sq8" else CODE_LENGTH: kind})
+    build_generation(
+        path, codes, BuildOptions(lengths=(4, CODE_LENGTH), kinds={4 if kind == "ivf-sq8" else CODE_LENGTH: kind})
+    )
     generation = Generation(path, codes)
     for length in generation.lengths:
         generation.search(codes.codes[:1].astype(np.float32), plan=generation.make_plan(k=1, length=length), k=1)
@@ -193,12 +198,14 @@ def test_an_index_is_freed_and_returned_before_the_next(tmp_path: Path, monkeypa
         builders.append(weakref.ref(builder))
         return builder
 
-    monkeypatch.setattr("eigenlens.index.faiss_engine.generation.Builder", noting)
+    monkeypatch.setattr("eigenlens.index.building.build.Builder", noting)
     monkeypatch.setattr(
-        "eigenlens.index.faiss_engine.generation.return_freed_memory",
+        "eigenlens.index.building.build.return_freed_memory",
         lambda: alive.append(sum(ref() is not None for ref in builders)),
     )
-    build_generation(tmp_path / "generation", codes, lengths=(4, 8, CODE_LENGTH), kinds={4: "ivf-pq", 8: "ivf"})
+    build_generation(
+        tmp_path / "generation", codes, BuildOptions(lengths=(4, 8, CODE_LENGTH), kinds={4: "ivf-pq", 8: "ivf"})
+    )
     assert len(builders) == 3
     assert alive == [0, 0, 0]
 

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from eigenlens.command import main
+from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.row_order import arrange
 from eigenlens.index.errors import NoGpuError
-from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Device, Gpu, open_gpu
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex
 from eigenlens.index.faiss_engine.kinds import KINDS, choose_indexes
@@ -55,7 +56,9 @@ class Copies:
 
 def generation_of(folder: Path, codes: NDArray[np.float32], kind: str, *, length: int = 8) -> Generation:
     opened = write_codes(folder / "codes", codes)
-    build_generation(folder / "generation", opened, lengths=sorted({length, CODE_LENGTH}), kinds={length: kind})
+    build_generation(
+        folder / "generation", opened, BuildOptions(lengths=sorted({length, CODE_LENGTH}), kinds={length: kind})
+    )
     return Generation(folder / "generation", opened)
 
 
@@ -187,7 +190,7 @@ def test_more_than_a_gpu_gives_comes_from_the_cpu(
 
 def test_an_index_that_finds_no_room_stays_on_the_cpu(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     opened = write_codes(tmp_path / "codes", random_codes(0, 300))
-    build_generation(tmp_path / "generation", opened, lengths=(4, 8, CODE_LENGTH))
+    build_generation(tmp_path / "generation", opened, BuildOptions(lengths=(4, 8, CODE_LENGTH)))
     here = Generation(tmp_path / "generation", opened)
     there = on_gpu(here, Copies(room_for=1))
     assert there.lengths_on_gpu == (4,)
@@ -224,7 +227,7 @@ def test_a_search_that_finds_no_memory_is_done_on_the_cpu(
 def test_searches_of_several_threads_come_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = write_codes(tmp_path / "codes", random_codes(0, 3000))
     lengths = (4, 8, CODE_LENGTH)
-    build_generation(tmp_path / "generation", opened, lengths=lengths, kinds={4: "ivf", 8: "ivf-sq8"})
+    build_generation(tmp_path / "generation", opened, BuildOptions(lengths=lengths, kinds={4: "ivf", 8: "ivf-sq8"}))
     here = Generation(tmp_path / "generation", opened)
     there = on_gpu(here)
     inside = threading.Semaphore(1)
@@ -281,8 +284,8 @@ def test_a_build_trains_and_measures_there_and_writes_the_same_indexes(
     lengths = (4, 8, 12, CODE_LENGTH)
     copies = Copies()
     kinds[CODE_LENGTH] = "flat"
-    here = build_generation(tmp_path / "here", codes, lengths=lengths, kinds=kinds)
-    there = build_generation(tmp_path / "there", codes, lengths=lengths, kinds=kinds, gpu=Gpu(copies))
+    here = build_generation(tmp_path / "here", codes, BuildOptions(lengths=lengths, kinds=kinds))
+    there = build_generation(tmp_path / "there", codes, BuildOptions(lengths=lengths, kinds=kinds, gpu=Gpu(copies)))
     indexes = [name for name in here.files if name.endswith(".faiss")]
     assert len(indexes) == 4
     assert all(here.files[name] == there.files[name] for name in indexes)
@@ -296,7 +299,9 @@ def test_a_build_trains_and_measures_there_and_writes_the_same_indexes(
 def test_one_k_means_of_few_lists_is_done_there(tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 400))
     copies = Copies()
-    build_generation(tmp_path / "generation", codes, lengths=(8, CODE_LENGTH), kinds={8: "ivf-pq"}, gpu=Gpu(copies))
+    build_generation(
+        tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "ivf-pq"}, gpu=Gpu(copies))
+    )
     assert [copy.ntotal for copy in copies.made] == [8, 360], "eight lists, then the full length's index"
 
 
@@ -312,7 +317,7 @@ def test_the_order_of_codes_is_found_there(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_build_that_finds_no_room_there_is_done_on_the_cpu(tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 400))
     path = tmp_path / "generation"
-    build_generation(path, codes, lengths=(8, CODE_LENGTH), kinds={8: "ivf"}, gpu=Gpu(Copies(room_for=0)))
+    build_generation(path, codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "ivf"}, gpu=Gpu(Copies(room_for=0))))
     assert Generation(path, codes).lengths == (8, CODE_LENGTH)
 
 

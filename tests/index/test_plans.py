@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.row_order import arrange, sample_size
 from eigenlens.index.errors import EffortError, IndexKindError, RerankLengthError, ResultCountError
-from eigenlens.index.faiss_engine.generation import Generation, build_generation
-from eigenlens.index.faiss_engine.kinds import KINDS, IndexSpec, choose_indexes, list_count
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.faiss_engine.kinds import KINDS, choose_indexes, list_count
 from eigenlens.index.faiss_engine.prefix_index import graph_of_lists
 from eigenlens.index.filters.selection import Selection
-from eigenlens.index.plans.plan import Plan
+from eigenlens.index.plans.plan import IndexSpec, Plan
 from tests.support import oracles
 from tests.support.codes import CODE_LENGTH, LENGTHS, random_codes, repeatable, write_codes, write_generation
 
@@ -28,7 +29,9 @@ TOLERANCE = 2e-4  # codes are kept in half precision
 
 def generation_of(folder: Path, codes: NDArray[np.float32], kind: str, *, length: int) -> Generation:
     opened = write_codes(folder / "codes", codes)
-    build_generation(folder / "generation", opened, lengths=sorted({length, CODE_LENGTH}), kinds={length: kind})
+    build_generation(
+        folder / "generation", opened, BuildOptions(lengths=sorted({length, CODE_LENGTH}), kinds={length: kind})
+    )
     return Generation(folder / "generation", opened)
 
 

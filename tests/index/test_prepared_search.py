@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.errors import CodesError
-from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.plans.plan import Plan
 from tests.support.codes import random_codes, write_codes
 
@@ -22,7 +23,9 @@ def generation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     given[7] *= 1e-4  # of such a code rounding changes the norm
     given[7, 3] = 1
     codes = write_codes(folder / "codes", given)
-    build_generation(folder / "generation", codes, lengths=(LENGTH, CODE_LENGTH), kinds={LENGTH: request.param})
+    build_generation(
+        folder / "generation", codes, BuildOptions(lengths=(LENGTH, CODE_LENGTH), kinds={LENGTH: request.param})
+    )
     return Generation(folder / "generation", codes)
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from eigenlens.index.building.spilling import SHARE, second_lists, without_repeats
-from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.building.spilling import SHARE, second_lists
+from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import list_count
+from eigenlens.index.faiss_engine.prefix_index import without_repeats
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import Plan
 from tests.support import oracles
@@ -25,7 +27,9 @@ COUNT, LENGTH = 20_000, 8
 def generation(tmp_path_factory: pytest.TempPathFactory) -> Generation:
     folder = tmp_path_factory.mktemp("second")
     codes = write_codes(folder / "codes", random_codes(0, COUNT))
-    build_generation(folder / "generation", codes, lengths=(LENGTH, CODE_LENGTH), kinds={LENGTH: "ivf-pq"})
+    build_generation(
+        folder / "generation", codes, BuildOptions(lengths=(LENGTH, CODE_LENGTH), kinds={LENGTH: "ivf-pq"})
+    )
     return Generation(folder / "generation", codes)
 
 
@@ -115,7 +119,9 @@ def test_as_many_lists_find_more_with_second_ones(generation: Generation, tmp_pa
     codes = write_codes(tmp_path / "codes", random_codes(0, COUNT))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("eigenlens.index.building.spilling.SHARE", 0.0)
-        build_generation(tmp_path / "generation", codes, lengths=(LENGTH, CODE_LENGTH), kinds={LENGTH: "ivf-pq"})
+        build_generation(
+            tmp_path / "generation", codes, BuildOptions(lengths=(LENGTH, CODE_LENGTH), kinds={LENGTH: "ivf-pq"})
+        )
     plain = Generation(tmp_path / "generation", codes)
     asked = random_codes(4, 200)
     exact = generation.search(asked, plan=Plan(CODE_LENGTH, "panorama"), k=10)[1]

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from eigenlens.index.building.timing import Timer, line_through, smoothed
-from eigenlens.index.codes.artifact import Codes, unit_prefix
-from eigenlens.index.faiss_engine.kinds import IndexSpec, require_kind
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.codes.prefix import unit_prefix
+from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
-from eigenlens.index.plans.plan import Plan
+from eigenlens.index.plans.plan import IndexSpec, Plan
 from tests.support.codes import mapped_bytes, random_codes, write_codes
 
 CODE_LENGTH = 32

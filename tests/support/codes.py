@@ -13,8 +13,9 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
 
+from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.codes.artifact import Codes, writing_codes
-from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.faiss_engine.generation import Generation
 
 CODE_LENGTH = 16
 LENGTHS = (4, 8, CODE_LENGTH)
@@ -43,7 +44,7 @@ def write_codes(path: Path, codes: NDArray[np.float32], *, keys: Sequence[int] |
 def write_generation(folder: Path, codes: NDArray[np.float32], *, lengths: Sequence[int] = LENGTHS) -> Generation:
     """Publish and open `folder`/codes and `folder`/generation."""
     opened = write_codes(folder / "codes", codes)
-    build_generation(folder / "generation", opened, lengths=lengths)
+    build_generation(folder / "generation", opened, BuildOptions(lengths=lengths))
     return Generation(folder / "generation", opened)
 
 

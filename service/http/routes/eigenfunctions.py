@@ -7,8 +7,8 @@ from typing import Annotated
 import numpy as np
 from fastapi import APIRouter, Query
 
-from eigenlens.index.codes.artifact import unit_prefix
 from eigenlens.index.codes.eigenfunctions import Eigenfunctions
+from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.service.api.eigenfunctions import (
     EigenfunctionAnswer,
     HistogramAnswer,

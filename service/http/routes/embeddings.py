@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 
-from eigenlens.index.codes.artifact import unit_prefix
+from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.model.errors import ImageError
 from eigenlens.service.api.embeddings import (
     MODEL,

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 import pytest
 
 from eigenlens.command import main
+from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.sizes import building_bytes, codes_bytes, index_bytes
 from eigenlens.index.codes.artifact import Codes
-from eigenlens.index.faiss_engine.generation import Generation, build_generation
-from eigenlens.index.faiss_engine.kinds import KINDS, IndexSpec
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.faiss_engine.kinds import KINDS
 from eigenlens.index.faiss_engine.prefix_index import file_name
+from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.service.errors import NoRoomError
 from eigenlens.service.gallery.disk_space import require_room
 from tests.support.codes import random_codes, write_codes
@@ -40,7 +42,9 @@ def test_an_index_is_as_large_as_was_said(
     codes: Codes, tmp_path: Path, kind: str, graph: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eigenlens.index.faiss_engine.kinds._MOST_SCANNED_LISTS", 8 if graph else 1024)
-    build_generation(tmp_path / "generation", codes, lengths=(LENGTH, 64), kinds={LENGTH: kind, 64: "half"})
+    build_generation(
+        tmp_path / "generation", codes, BuildOptions(lengths=(LENGTH, 64), kinds={LENGTH: kind, 64: "half"})
+    )
     spec = IndexSpec(LENGTH, kind)
     size = (tmp_path / "generation" / file_name(spec)).stat().st_size
     said = index_bytes([spec, IndexSpec(64, "half")], len(codes))

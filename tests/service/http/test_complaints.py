@@ -17,7 +17,8 @@ import httpx
 import numpy as np
 import pytest
 
-from eigenlens.index.faiss_engine.generation import Generation, build_generation
+from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.plans.plan import Plan
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import GalleryError
@@ -70,7 +71,7 @@ def test_codes_of_one_encoder_are_never_searched_with_another(gallery: Gallery) 
 def test_the_effort_of_one_search_is_not_that_of_another(tmp_path: Path, kind: str) -> None:
     """Index-wide search parameters are changed inside requests."""
     opened = write_codes(tmp_path / "codes", random_codes(0, 3000))
-    build_generation(tmp_path / "generation", opened, lengths=(8, CODE_LENGTH), kinds={8: kind})
+    build_generation(tmp_path / "generation", opened, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: kind}))
     generation = Generation(tmp_path / "generation", opened)
     queries = random_codes(1, 20)
     plans = [Plan(8, kind=kind, effort=effort) for effort in (1, generation.max_effort(8))]

@@ -1,0 +1,96 @@
+"""Building a generation: the indexes of its prefix lengths made, measured and published as one artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenlens import artifact
+from eigenlens.index.building.calibrator import Calibrator
+from eigenlens.index.building.index_builder import TRAINING_VECTORS, Builder
+from eigenlens.index.building.process_memory import return_freed_memory
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
+from eigenlens.index.errors import CodesError
+from eigenlens.index.faiss_engine.generation import KIND
+from eigenlens.index.faiss_engine.gpu import Gpu, device_name
+from eigenlens.index.faiss_engine.gpu_index import on_gpu
+from eigenlens.index.faiss_engine.kinds import choose_indexes
+from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, read_prefix_index
+from eigenlens.index.filters.columns import write_attributes
+from eigenlens.index.plans.plan import IndexSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What a generation is built with, beside its codes.
+
+    Attributes:
+        lengths: prefix lengths, as from choose_lengths.
+        kinds: index kind of some of the lengths; what suits the number of codes for the others.
+        metadata: of the images, in the order of rows, to filter by; read once.
+        queries: codes to calibrate with, (q, code_length); some of the codes, held out meanwhile, when None.
+        removal: number of the last removal of images that the codes have in them.
+        gpu: for k-means, and for the searches that are measured; the CPU when None.
+        on_progress: called with (indexes built, indexes in all) after each.
+    """
+
+    lengths: Sequence[int]
+    kinds: Mapping[int, str] | None = None
+    metadata: Iterable[Mapping[str, Any]] = ()
+    queries: NDArray[np.float32] | None = None
+    removal: int = 0
+    gpu: Gpu | None = None
+    on_progress: Callable[[int, int], None] | None = None
+
+
+def build_generation(
+    path: Path,
+    codes: Codes,
+    options: BuildOptions,
+) -> artifact.Artifact:
+    """Build, calibrate and publish the indexes of `codes` at `path`, whole or not at all.
+
+    Raises: ArtifactExistsError; CodesError, if there are no codes; IndexKindError.
+    """
+    gpu = options.gpu
+    if len(codes) == 0:
+        raise CodesError("there are no codes to index; add images first")
+    sample = codes.sample(TRAINING_VECTORS)
+    specs = choose_indexes(len(codes), lengths=options.lengths, kinds=options.kinds, gpu=gpu is not None)
+    properties: dict[str, Any] = {
+        "count": len(codes),
+        "code_length": codes.code_length,
+        "last_key": codes.last_key,
+        "removal": options.removal,
+        "indexes": [{"length": spec.length, "kind": spec.kind} for spec in specs],
+        "codes": codes.artifact.path.name,
+    }
+    made_from = {"codes": codes.id, "encoder": codes.encoder_id}
+    with artifact.publishing(path, kind=KIND, made_from=made_from, properties=properties) as directory:
+        calibrator = Calibrator(codes, indexes=len(specs), queries=options.queries)
+        sizes: dict[IndexSpec, int] = {}
+        for done, spec in enumerate(specs, start=1):
+            sizes[spec] = _build_index(directory, Builder(codes, spec, sample=sample, gpu=gpu), calibrator, gpu=gpu)
+            return_freed_memory()
+            if options.on_progress is not None:
+                options.on_progress(done, len(specs))
+        calibrator.measure_again(lambda spec: on_gpu(read_prefix_index(directory, spec, codes), gpu))
+        properties["calibration"] = calibrator.result(sizes, device=device_name(gpu)).to_json()
+        write_attributes(directory, options.metadata)
+        write_eigenfunctions(directory, codes, sample=sample)
+    return artifact.read(path, kind=KIND, verify=False)
+
+
+def _build_index(directory: Path, builder: Builder, calibrator: Calibrator, *, gpu: Gpu | None) -> int:
+    """Fill, measure and write one index. Returns: its file's size in bytes."""
+    codes, spec = builder.codes, builder.spec
+    builder.add(0, calibrator.held_in)
+    calibrator.measure(on_gpu(PrefixIndex(builder.index, spec, codes), gpu))
+    builder.add(calibrator.held_in, len(codes))
+    return builder.write(directory)
