@@ -28,7 +28,7 @@ HEADS = ("views", "neighbours", "both")
 METHODS = ("raw", "pca", "pca-of-roots", *HEADS)
 
 
-def configure_heads(parser: argparse.ArgumentParser) -> None:
+def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--train", metavar="SOURCE", required=True, help="photographs in class folders, to fit to")
     parser.add_argument("--test", metavar="SOURCE", required=True, help="photographs in class folders, to search with")
@@ -41,7 +41,7 @@ def configure_heads(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_heads(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Fit and measure. Raises: EigenlensError."""
     backbone = open_backbone(BackboneChoice(), args.work)
     judged = _judged(backbone, args)

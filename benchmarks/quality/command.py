@@ -25,7 +25,7 @@ from eigenlens.model.config import load_table
 from eigenlens.model.errors import ConfigError
 
 
-def configure_quality(parser: argparse.ArgumentParser) -> None:
+def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
         "--data", choices=tuple(SETTINGS), required=True, help="name of the data, which sets the network"
@@ -56,7 +56,7 @@ def configure_quality(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_quality(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Train and measure. Raises: EigenlensError."""
     unknown = [name for name in args.methods if name not in METHODS]
     if unknown:

@@ -1,7 +1,8 @@
-"""Search latency of a service while images arrive: an idle gallery against a stream of adds."""
+"""`eigenlens bench adds`: search latency of a service while images arrive: an idle gallery against a stream of adds."""
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +13,61 @@ from typing import Any
 import httpx
 import numpy as np
 
+from eigenlens.benchmarks.common.arguments import positive
+from eigenlens.benchmarks.common.records import append_records, make_record
 from eigenlens.benchmarks.common.service_process import start_service
-from eigenlens.model.images.sources import Source, SourceImage
+from eigenlens.model.images.sources import Source, SourceImage, open_source
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "--gallery", metavar="GALLERY", type=Path, required=True, help="a gallery; the images stay in it"
+    )
+    parser.add_argument(
+        "--images", metavar="SOURCE", default="fashion-mnist:test", help="images to add and search with"
+    )
+    parser.add_argument("--rate", type=positive, default=1000, help="images a second (default: %(default)s)")
+    parser.add_argument("--batch", type=positive, default=100, help="images a request (default: %(default)s)")
+    parser.add_argument("--seconds", type=positive, default=60, help="how long (default: %(default)s)")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print and record latencies of searches. Raises: EigenlensError."""
+    measured = measure_adds(
+        args.gallery,
+        open_source(args.images),
+        rate=args.rate,
+        batch=args.batch,
+        seconds=args.seconds,
+        searches_per_s=20,
+        log=args.gallery / "bench.log",
+    )
+    params = {name: getattr(args, name) for name in ("rate", "batch", "seconds")}
+    params |= {"adds_per_s": round(measured["adds_per_s"], 1), "failed": len(measured["failed"])}
+    print(f"{params['adds_per_s']} images a second added, {params['failed']} requests failed")
+    records = []
+    for name in ("idle", "busy"):
+        found = summary(measured[name])
+        print(
+            f"{name:<6}{len(measured[name]):>6} searches  " + "  ".join(f"{q} {ms:.2f} ms" for q, ms in found.items())
+        )
+        records += [
+            make_record(
+                bench="adds",
+                data=args.images,
+                method=name,
+                length=None,
+                metric=f"{quantile}_ms",
+                value=ms,
+                unit="ms",
+                params=params | {"searches": len(measured[name])},
+            )
+            for quantile, ms in found.items()
+        ]
+    if args.results:
+        append_records(args.results, records)
 
 
 @contextmanager

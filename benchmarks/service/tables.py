@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_NONE = "No record yet."
-_Record = Mapping[str, Any]
+from eigenlens.benchmarks.common.tables import NO_RECORD, Record
 
 
-def closed_table(records: Sequence[_Record]) -> str:
+def closed_table(records: Sequence[Record]) -> str:
     """Photographs and clients by method: searches a second, and latency percentiles of the service."""
     found = _newest(records, loads=("closed",))
     cells = sorted({key[1:] for key in found}, key=lambda cell: (cell[0], _SIZES.index(cell[1]), cell[3]))
     if not cells:
-        return _NONE
+        return NO_RECORD
     lines = [
         "| gallery | photographs | clients | limit of the cores | Eigenlens | plain FastAPI | its p50 / p95 / p99 "
         "| batch |",
@@ -29,11 +28,11 @@ def closed_table(records: Sequence[_Record]) -> str:
     return "\n".join(lines)
 
 
-def open_table(records: Sequence[_Record]) -> str:
+def open_table(records: Sequence[Record]) -> str:
     """Searches that come at random moments, whether or not earlier ones were answered."""
     found = _newest(records, loads=("open", "overload"))
     if not found:
-        return _NONE
+        return NO_RECORD
     lines = [
         "| gallery | photographs | load | sent | answered | refused (429) | p50 / p95 / p99 of the answered | memory |",
         "|---" * 8 + "|",
@@ -55,7 +54,7 @@ def open_table(records: Sequence[_Record]) -> str:
 _SIZES = ("200px", "1mp", "12mp")
 
 
-def _newest(records: Sequence[_Record], *, loads: Sequence[str]) -> dict[tuple[Any, ...], dict[str, Any]]:
+def _newest(records: Sequence[Record], *, loads: Sequence[str]) -> dict[tuple[Any, ...], dict[str, Any]]:
     """Metrics, and the params, of each method, gallery, size, load and concurrency; the newest of each."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in records:
@@ -74,22 +73,3 @@ def _rate(values: Mapping[str, Any]) -> str:
 def _latency(values: Mapping[str, Any]) -> str:
     shown = [f"{values[name]:.3g}" for name in ("p50_ms", "p95_ms", "p99_ms") if name in values]
     return f"{' / '.join(shown)} ms" if shown else "–"
-
-
-def runtime_table(records: Sequence[_Record]) -> str:
-    """Runtimes by images a second, and mean average precision of the first and last lengths where it was measured."""
-    found: dict[str, dict[tuple[str, int], float]] = {}
-    for record in records:
-        at = record["params"].get("batch") or record["length"]
-        found.setdefault(record["method"], {})[record["metric"], at] = record["value"]
-    if not found:
-        return _NONE
-    lengths = sorted({at for values in found.values() for metric, at in values if metric.startswith("mAP")})
-    shown = sorted({*lengths[1:4:2], *lengths[-1:]})
-    heads = ["runtime", "batch of 1", "batch of 16", *(f"mAP@100, length {length}" for length in shown)]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for method, values in found.items():
-        speeds = [f"{values['images_per_s', batch]:,.0f}/s" for batch in (1, 16)]
-        quality = [f"{values['mAP@100', n]:.4f}" if ("mAP@100", n) in values else "–" for n in shown]
-        lines.append("| " + " | ".join([method, *speeds, *quality]) + " |")
-    return "\n".join(lines)

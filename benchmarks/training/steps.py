@@ -36,7 +36,7 @@ _RATE = 1e-3
 Step = Callable[[], object]
 
 
-def configure_steps(parser: argparse.ArgumentParser) -> None:
+def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--data", default="cifar10", help="name of the images in the records (default: cifar10)")
     parser.add_argument("--images", metavar="SOURCE", required=True, help="images to train on")
@@ -48,7 +48,7 @@ def configure_steps(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
 
 
-def run_steps(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Time rounds of every method in turn; print and record the medians. Raises: EigenlensError."""
     device = choose_device(args.device)
     config = parse_config(_SETTINGS | load_table(None, args.set))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from eigenlens.benchmarks import documents as tables
+from eigenlens.benchmarks import documents
+from eigenlens.benchmarks.command import BENCHMARKS
 from eigenlens.benchmarks.common.records import append_records, make_record, read_records
 from eigenlens.benchmarks.encoder.fashion import LabelledImages, pca_of_pixels
+from eigenlens.benchmarks.quality.tables import quality_table
 from eigenlens.benchmarks.search.tables import growth_table, search_table
 from eigenlens.benchmarks.search.view_codes import views_of_halves
 from eigenlens.command import main
@@ -42,7 +47,7 @@ def test_a_record_says_how_to_obtain_it_again(tmp_path: Path) -> None:
 def test_a_table_shows_the_newest_values_of_the_queries_that_were_asked_for() -> None:
     records = [record("a", 4, 0.1), record("a", 4, 0.2), record("a", 4, 0.9, "validation"), record("a", 128, 0.3)]
     records += [record("pca", 4, 0.15), record("pca", 784, 0.25), record("other", 4, 0.5)]
-    table = tables.quality_table(records, queries_from="test", names={"a": "ours", "pca": "PCA"})
+    table = quality_table(records, queries_from="test", names={"a": "ours", "pca": "PCA"})
     assert table.splitlines() == [
         "| length | 4 | full |",
         "|---|---|---|",
@@ -51,11 +56,49 @@ def test_a_table_shows_the_newest_values_of_the_queries_that_were_asked_for() ->
     ]
 
 
-@pytest.mark.parametrize("table", tables.TABLES, ids=lambda table: f"{table.document.name} {table.name}")
-def test_a_document_shows_the_records(table: tables.Table) -> None:
+@pytest.mark.parametrize("table", documents.TABLES, ids=lambda table: f"{table.document.name} {table.name}")
+def test_a_document_shows_the_records(table: documents.Table) -> None:
     text = table.document.read_text()
     assert table.draw()
     assert table.render(text) == text, "run: eigenlens bench tables"
+
+
+def test_the_tables_are_drawn_by_their_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copies = []
+    for number, table in enumerate(documents.TABLES):
+        document = tmp_path / f"{number}.md"
+        document.write_text(table.document.read_text().replace(table.draw(), "an older table"))
+        copies.append(replace(table, document=document))
+    monkeypatch.setattr(documents, "TABLES", tuple(copies))
+    monkeypatch.setattr(documents, "PLOTS", ())
+    assert main(["bench", "tables"]) == 0
+    for number, table in enumerate(copies):
+        drawn = (tmp_path / f"{number}.md").read_text()
+        assert table.draw() in drawn
+        assert "an older table" not in drawn
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_each_benchmark_explains_itself_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", name, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: eigenlens bench {name} [-h]")
+    assert BENCHMARKS[name][1].split()[-1] in shown
+    assert f"\n  eigenlens bench {name}" in shown
+
+
+def test_the_list_of_benchmarks_imports_none_of_them() -> None:
+    code = "import sys; from eigenlens.command import main\n"
+    code += "try: main(['bench', '--help'])\nfinally: print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for name, (_, summary) in BENCHMARKS.items():
+        assert f"\n    {name} " in shown
+        assert summary.split()[0] in shown
+    modules = shown.splitlines()[-1].split()
+    assert "eigenlens.benchmarks.command" in modules
+    assert not {"torch", "faiss", "numpy"} & set(modules)
 
 
 def test_a_search_table_shows_each_method_at_its_targets() -> None:

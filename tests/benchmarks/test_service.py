@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from eigenlens.benchmarks.common.records import make_record, read_records
-from eigenlens.benchmarks.service.tables import closed_table, open_table, runtime_table
+from eigenlens.benchmarks.runtime.tables import runtime_table
+from eigenlens.benchmarks.service.tables import closed_table, open_table
 from eigenlens.command import main
 from tests.support.service import build_gallery
 from tests.support.training import finished_run, write_images

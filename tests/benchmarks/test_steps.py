@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eigenlens.benchmarks.common.records import read_records
-from eigenlens.benchmarks.documents import steps_table
+from eigenlens.benchmarks.training.tables import steps_table
 from eigenlens.command import main
 from tests.support.training import tiny_overrides, write_images
 
