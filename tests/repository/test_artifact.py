@@ -88,7 +88,7 @@ def test_a_manifest_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> Non
 
 def test_a_killed_build_leaves_nothing_at_the_path_and_its_remains_can_be_removed(tmp_path: Path) -> None:
     script = (
-        "import os, sys, pathlib, artifact\n"
+        "import os, sys, pathlib\nfrom eigenlens import artifact\n"
         "with artifact.publishing(pathlib.Path(sys.argv[1]), kind='codes') as directory:\n"
         "    (directory / 'a.bin').write_bytes(b'half')\n"
         "    os._exit(9)\n"
