@@ -24,50 +24,53 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
 
     gallery: Path = Field(description="directory of the gallery to serve")
-    host: str = Field("127.0.0.1", description="address to listen on; other machines can reach 0.0.0.0")
-    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is open to other machines")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     admin_key_file: Path | None = Field(
-        None, description="file of the admin key, created on first start; GALLERY/admin.key when absent"
+        None, description="file of the admin key, created on first start; default: GALLERY/admin.key"
     )
     keys_file: Path | None = Field(
-        None, description="file of the keys that `eigenlens keys` makes; GALLERY/keys.json when absent"
+        None, description="file of the keys that `eigenlens keys` makes; default: GALLERY/keys.json"
     )
     search_needs_key: bool = Field(False, description="whether searching and reading need a key with the scope search")
     rate_limit: PositiveFloat | None = Field(
-        None, description="requests a second of one key, or of one address without a key; no limit when absent"
+        None, description="requests a second per key, or per address without a key; default: no limit"
     )
-    rate_burst: PositiveInt = Field(20, description="requests that a client may send at once below its rate limit")
+    rate_burst: PositiveInt = Field(20, description="requests that a client may send at once within its rate limit")
     cors_origins: str = Field(
-        "", description="origins whose pages may call the API from a browser, separated by commas; none when empty"
+        "", description="origins whose pages may call the API from a browser, separated by commas; default: none"
     )
     import_root: Path | None = Field(
-        None, description="folder of this machine below which POST /v1/admin/import may take images; none when absent"
+        None,
+        description="folder of this machine below which POST /v1/admin/import may import; default: none",
     )
-    workers: PositiveInt = Field(1, description="processes that answer requests, over the one gallery")
+    workers: PositiveInt = Field(1, description="processes that answer requests, all over the same gallery")
     max_image_bytes: PositiveInt = Field(16 * 2**20, description="largest image that is accepted, in bytes")
-    max_batch_bytes: PositiveInt = Field(64 * 2**20, description="largest request that brings several images, in bytes")
-    max_pixels: PositiveInt = Field(64_000_000, description="most pixels of an image that is decoded")
-    max_k: PositiveInt = Field(1000, description="most results of one search")
-    max_waiting: PositiveInt = Field(64, description="searches in progress at most; more are answered 429 at once")
+    max_batch_bytes: PositiveInt = Field(64 * 2**20, description="largest request with several images, in bytes")
+    max_pixels: PositiveInt = Field(64_000_000, description="largest image that is decoded, in pixels")
+    max_k: PositiveInt = Field(1000, description="largest number of results of one search")
+    max_waiting: PositiveInt = Field(
+        64, description="largest number of searches in progress; more are answered 429 at once"
+    )
     compute_threads: PositiveInt = Field(
         default_factory=lambda given: max(1, processors() // given.get("workers", 1)) + 1,
-        description="searches that compute at the same time, in each worker; one waits for the interpreter, as a rule",
+        description="threads that run searches, in each worker; one usually waits for Python's interpreter",
     )
     max_batch: PositiveInt | None = Field(
         None,
-        description="photographs that are encoded together at most; as many as make the encoder faster, tried at "
-        "start, and at least 4, when absent",
+        description="largest number of photographs encoded together; default: as many as make the encoder faster, tried "
+        "at start, and at least 4",
     )
-    log_format: LogFormat = Field("text", description="of log lines: text, or json with an object on each line")
+    log_format: LogFormat = Field("text", description="format of the log: text, or json with one object per line")
     log_requests: bool = Field(False, description="whether every answered request is logged")
     runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
-        "auto", description="what runs the encoder; auto: the faster of those that are installed, tried at start"
+        "auto", description="what runs the encoder; auto: the fastest that is installed, tried at start"
     )
     search_device: Device = Field(
-        "auto", description="what searches and builds indexes: cpu, gpu, or auto for a GPU where FAISS sees one"
+        "auto", description="what searches and builds indexes: cpu, gpu, or auto for the GPU if FAISS sees one"
     )
     deadline_s: PositiveFloat = Field(
-        2.0, description="time in which an accepted search is answered or given up (429), in seconds"
+        2.0, description="time after which an accepted search that is not answered gets 429, in seconds"
     )
     upload_timeout_s: PositiveFloat = Field(20.0, description="time a client may take to send a request, in seconds")
 
