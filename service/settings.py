@@ -58,8 +58,8 @@ class Settings(BaseSettings):
     )
     max_batch: PositiveInt | None = Field(
         None,
-        description="largest number of photographs encoded together; default: as many as make the encoder faster, tried "
-        "at start, and at least 4",
+        description="largest number of photographs encoded together; default: as many as make the encoder faster, "
+        "tried at start, and at least 4",
     )
     log_format: LogFormat = Field("text", description="format of the log: text, or json with one object per line")
     log_requests: bool = Field(False, description="whether every answered request is logged")
