@@ -21,12 +21,15 @@ class Squares:
 
     def __init__(self, *, prepare_s: float = 0.0, finish_s: float = 0.0, **options: Any) -> None:
         self.prepare_s, self.finish_s = prepare_s, finish_s
+        self.begun: list[int] = []
         self.prepared: list[int] = []
         self.batches: list[list[int]] = []
         self.observed: list[tuple[str, float]] = []
         self.held: set[int] | None = None
         self.gate = threading.Event()
         self.gate.set()
+        self.finish_gate = threading.Event()
+        self.finish_gate.set()
         max_batch: int = options.pop("max_batch", 8)
         limits: dict[str, Any] = {"threads": 2, "max_waiting": 64, "deadline_s": 5.0}
         self.batcher: Batcher[int, int] = Batcher(
@@ -38,6 +41,7 @@ class Squares:
         )
 
     def prepare(self, number: int) -> None:
+        self.begun.append(number)
         if self.held is None or number in self.held:
             self.gate.wait(10)
         time.sleep(self.prepare_s)
@@ -47,6 +51,7 @@ class Squares:
 
     def finish(self, numbers: Sequence[int]) -> list[int | Exception]:
         self.batches.append(list(numbers))
+        self.finish_gate.wait(10)
         time.sleep(self.finish_s)
         return [ValueError("1000 cannot be finished") if number == 1000 else number * number for number in numbers]
 
@@ -66,6 +71,7 @@ def run() -> Iterator[Callable[[Squares, Callable[[Batcher[int, int]], Awaitable
     yield run
     for squares in opened:
         squares.gate.set()
+        squares.finish_gate.set()
         squares.batcher.close()
 
 
@@ -100,15 +106,20 @@ def test_what_a_thread_takes_of_those_that_wait(
     run: Run, threads: int, max_batch: int, waiting: int, taken: int
 ) -> None:
     """All threads but one are held up; so many requests wait when that one is free."""
-    squares = Squares(finish_s=0.3, threads=threads, max_batch=max_batch)
+    squares = Squares(threads=threads, max_batch=max_batch, deadline_s=60.0)
     squares.held = set(range(2, threads + 1))
     squares.gate.clear()
+    squares.finish_gate.clear()
 
     async def body(batcher: Batcher[int, int]) -> None:
-        batcher._window_s = 1.0  # a slow machine has time to prepare them
-        tasks = [asyncio.create_task(batcher.run(number)) for number in range(1, threads + 1)]
+        batcher._window_s = 60.0  # a slow machine has time to prepare them
+        tasks = [asyncio.create_task(batcher.run(number)) for number in sorted(squares.held or ())]
+        await asyncio.to_thread(wait_for, lambda: len(squares.begun) == threads - 1)
+        tasks.append(asyncio.create_task(batcher.run(1)))
         await asyncio.to_thread(wait_for, lambda: squares.batches == [[1]])
         tasks += [asyncio.create_task(batcher.run(threads + 1 + number)) for number in range(waiting)]
+        await asyncio.sleep(0)  # now they wait
+        squares.finish_gate.set()
         await asyncio.to_thread(wait_for, lambda: len(squares.batches) > 1)
         squares.gate.set()
         await asyncio.gather(*tasks)
