@@ -19,7 +19,7 @@ from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.runtime.encoder import Encoder
-from eigenlens.model.runtime.sessions import Session, installed, seconds_per_image
+from eigenlens.model.runtime.sessions import Session, computes_in_bfloat16, installed, seconds_per_image
 
 BENCH = "runtime"
 _BATCHES = (1, 16)
@@ -83,10 +83,12 @@ def sessions(path: Path, encoder: Encoder) -> Iterator[tuple[str, Session]]:
     """Every runtime that is there, by name: ONNX Runtime, OpenVINO in two precisions, torch."""
     yield REFERENCE, encoder.encode
     if installed("openvino"):
-        for precision in ("float32", "bfloat16"):
+        for precision in ("float32", "bfloat16") if computes_in_bfloat16() else ("float32",):
             yield f"openvino-{precision}", Encoder(path, runtime="openvino", precision=precision).encode
     else:
         print("openvino is not installed: pip install 'eigenlens[openvino]'", file=sys.stderr)
+    if installed("openvino") and not computes_in_bfloat16():
+        print("this processor does not compute in bfloat16: not measured", file=sys.stderr)
     training = encoder.artifact.properties["training"]
     if "neighbours" in training.get("spectrum", {}):
         yield "torch-float32", _torch(path, training)
@@ -96,7 +98,7 @@ def sessions(path: Path, encoder: Encoder) -> Iterator[tuple[str, Session]]:
 
 def _precisions(path: Path) -> Iterator[tuple[str, Encoder]]:
     yield REFERENCE, Encoder(path, precision="float32")
-    if installed("openvino"):
+    if computes_in_bfloat16():
         yield "openvino-bfloat16", Encoder(path, precision="bfloat16")
 
 

@@ -59,6 +59,13 @@ def installed(runtime: str) -> bool:
     return importlib.util.find_spec(runtime) is not None
 
 
+def computes_in_bfloat16() -> bool:
+    """Whether OpenVINO is installed and this processor computes in bfloat16."""
+    if not installed("openvino"):
+        return False
+    return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def seconds_per_image(session: Session, *, batch: int, image_size: int, trial_s: float = _TRIAL_S) -> float:
     """The best of the calls that fit into the trial's time, after one that warms up."""
     pixels = np.random.default_rng(0).integers(0, 256, (batch, image_size, image_size, 3), dtype=np.uint8)
@@ -107,11 +114,15 @@ def _onnxruntime(path: Path, *, threads: int) -> Session:
     return run
 
 
-def _openvino(path: Path, *, threads: int, streams: int, precision: str) -> Session:
+def _openvino_core() -> Any:
     # Its tools report their use to their maker, and keep an id for that in the home directory, unless they cannot.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it then fails
     import openvino
 
+    return openvino.Core()
+
+
+def _openvino(path: Path, *, threads: int, streams: int, precision: str) -> Session:
     # In float32 unless asked otherwise: left alone it computes in bfloat16 where the processor can.
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
     options = {
@@ -122,11 +133,11 @@ def _openvino(path: Path, *, threads: int, streams: int, precision: str) -> Sess
         "ENABLE_CPU_PINNING": False,
     }
     try:
-        core = openvino.Core()
+        core = _openvino_core()
         compiled: Any = core.compile_model(core.read_model(str(path)), "CPU", options)
     except Exception as error:  # OpenVINO's errors have no common root but RuntimeError
         raise EncoderError(f"OpenVINO cannot load {path}: {error}") from error
-    if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if precision == "bfloat16" and not computes_in_bfloat16():
         raise EncoderError("this processor does not compute in bfloat16, which this encoder's codes are in")
     requests = threading.local()
 
