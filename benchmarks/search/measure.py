@@ -29,7 +29,7 @@ from eigenlens.benchmarks.search.interleaved import (
 )
 from eigenlens.benchmarks.search.peers import PEERS, Ids, Vectors
 from eigenlens.index.building.build import BuildOptions, build_generation
-from eigenlens.index.building.row_order import arrange
+from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, read_rows, writing_codes
 from eigenlens.index.codes.exact import exact_search
 from eigenlens.index.codes.prefix import unit_prefix
@@ -234,7 +234,7 @@ def _write_codes(setup: Setup) -> None:
     if path.exists():
         return
     started = time.perf_counter()
-    order = arrange(lambda start, stop: _run(setup, start, stop), setup.count)
+    order = order_rows(lambda start, stop: _run(setup, start, stop), setup.count)
     arranged = time.perf_counter() - started
     artifact.write_atomic(setup.folder / "arranged.json", json.dumps({"arrange_s": arranged}).encode())
     with writing_codes(path, count=setup.count, code_length=setup.code_length, encoder_id=setup.encoder) as writer:

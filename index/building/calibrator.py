@@ -202,11 +202,11 @@ class Calibrator:
     def _found(self, index: PrefixIndex, plan: Plan) -> Rows:
         """Rows that a plan finds for each query, (q, at most 100)."""
         found = []
-        step = _RESCORED_AT_ONCE if self._codes.are_large else max(1, len(self._queries))
+        step = _RESCORED_AT_ONCE if self._codes.exceeds_memory_budget else max(1, len(self._queries))
         for start in range(0, max(1, len(self._queries)), step):
             queries = self._queries[start : start + step]
             found.append(index.run(queries, plan=plan, k=min(COUNTS[-1], index.count))[1])
-            self._codes.let_go()
+            self._codes.release_pages()
         return np.concatenate(found)
 
 

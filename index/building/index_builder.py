@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.building.clustering import two_level_centroids
-from eigenlens.index.building.spilling import ListFiller
+from eigenlens.index.building.spilling import SpillingWriter
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.gpu import Gpu, flat_index
@@ -42,7 +42,7 @@ class Builder:
     ) -> None:
         """Train on a fair sample of the codes, (m, code_length); k-means runs on the GPU where there is one."""
         self.codes, self.spec, self._kind = codes, spec, require_kind(spec.kind)
-        self._filler: ListFiller | None = None
+        self._spilling: SpillingWriter | None = None
         if self._kind.factory is None:
             self._index = codes.scan(0)
             return
@@ -68,12 +68,12 @@ class Builder:
             with all_cores():
                 _train(self._index, vectors, gpu)
         if isinstance(self._index, faiss.IndexIVFPQFastScan):
-            self._filler = ListFiller(self._index, vectors[::_SAMPLED])
+            self._spilling = SpillingWriter(self._index, vectors[::_SAMPLED])
 
     @property
     def index(self) -> faiss.Index:
         """FAISS's index of what was added so far; it may look into the builder, which has to be kept."""
-        return self._index if self._filler is None else self._filler.filled()
+        return self._index if self._spilling is None else self._spilling.finish()
 
     def add(self, start: int, stop: int) -> None:
         """Add the rows from start to stop; they come in the order of rows."""
@@ -82,7 +82,7 @@ class Builder:
             return
         for _, rows in self.codes.runs(start, stop):
             with all_cores():
-                (self._filler or self._index).add(unit_prefix(rows, self.spec.length))
+                (self._spilling or self._index).add(unit_prefix(rows, self.spec.length))
 
     def write(self, directory: Path) -> int:
         """Write the index to its file, if its kind has one. Returns: the file's size in bytes."""

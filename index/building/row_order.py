@@ -28,7 +28,7 @@ def sample_size(count: int) -> int:
     return min(_MOST_QUERIES, count // 10) if count >= _FEWEST_CODES else 0
 
 
-def arrange(
+def order_rows(
     read: Callable[[int, int], Floats], count: int, *, seed: int = 0, gpu: Gpu | None = None
 ) -> NDArray[np.int64]:
     """The order in which to write `count` codes: for each row the place that its code has now, (count,).

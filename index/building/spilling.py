@@ -1,4 +1,4 @@
-"""Second lists: codes far from their list's centroid are in another list too, so that fewer lists find as many.
+"""Spilling: codes far from their list's centroid are in another list too, so that fewer lists find as many.
 
 What a search misses are mostly codes at the edge of their list. A second list whose centroid errs in another direction
 is near a query that the first is far from.
@@ -27,10 +27,10 @@ _TINY = 1e-12
 _CHUNK = 4096
 
 
-class ListFiller:
+class SpillingWriter:
     """Fills a trained IndexIVFPQFastScan; FAISS lets the lists be chosen only in its plain form (IndexIVFPQ).
 
-    Memory: the lists twice while `filled` makes the one form of the other.
+    Memory: the lists twice while `finish` makes the one form of the other.
     """
 
     def __init__(self, index: faiss.IndexIVFPQFastScan, sample: Vectors) -> None:
@@ -49,22 +49,22 @@ class ListFiller:
         numbers = np.arange(self._count, self._count + len(vectors))
         self._put(vectors, numbers, lists[:, 0])
         for far in np.array_split(rows := np.flatnonzero(likeness[:, 0] <= self._far), len(rows) // _CHUNK + 1):
-            self._put(vectors[far], numbers[far], second_lists(vectors[far], lists[far], self._centroids))
+            self._put(vectors[far], numbers[far], choose_second_lists(vectors[far], lists[far], self._centroids))
         self._count += len(vectors)
 
-    def filled(self) -> faiss.IndexIVFPQFastScan:
-        """The index with what was added; it looks into this filler, which has to be kept."""
-        found = faiss.IndexIVFPQFastScan(self._plain)
-        found.ntotal = self._count  # and not what is in the lists
-        return found
+    def finish(self) -> faiss.IndexIVFPQFastScan:
+        """Return the index with what was added; it looks into this writer, which has to be kept."""
+        index = faiss.IndexIVFPQFastScan(self._plain)
+        index.ntotal = self._count  # and not what is in the lists
+        return index
 
     def _put(self, vectors: Vectors, numbers: Ids, lists: Ids) -> None:
-        given = [np.ascontiguousarray(array) for array in (vectors, numbers, lists)]
-        self._plain.add_core(len(vectors), *map(faiss.swig_ptr, given))
+        arrays = [np.ascontiguousarray(array) for array in (vectors, numbers, lists)]
+        self._plain.add_core(len(vectors), *map(faiss.swig_ptr, arrays))
 
 
-def second_lists(vectors: Vectors, lists: Ids, centroids: Vectors) -> Ids:
-    """Of the candidates beside its first list the one that least repeats the first's error, (n,).
+def choose_second_lists(vectors: Vectors, lists: Ids, centroids: Vectors) -> Ids:
+    """Return a second list for each vector, (n,): the candidate that least repeats the error of the first list.
 
     Args:
         vectors: (n, d).

@@ -54,13 +54,13 @@ class Timer:
 
     def times(self, index: PrefixIndex, plan: Plan, *, queries: int) -> list[float]:
         """Milliseconds of one query after the other; of at least one."""
-        if self._codes.are_large and index.kind.factory is None:
+        if self._codes.exceeds_memory_budget and index.kind.factory is None:
             return self._times_of_parts(index.count, plan.shortlist or min(10, index.count))
-        if self._codes.are_large:
+        if self._codes.exceeds_memory_budget:
             queries = min(queries, max(_FEWEST_MAPPED, _MAPPED_ROWS // (plan.shortlist or 10) - _WARM_UP))
         places = [(self._turn + number) % len(self._asked) for number in range(queries + _WARM_UP)]
         search = self._search(index, plan)
-        if self._codes.are_large:
+        if self._codes.exceeds_memory_budget:
             places = _mapped(search, places)
         times = []
         warm_up = min(_WARM_UP, len(places) - 1)
@@ -73,7 +73,7 @@ class Timer:
                 times.append(1000 * (ended - begun))
             if ended - started > _TIMED_S:
                 break
-        self._codes.let_go()
+        self._codes.release_pages()
         self._turn += number + 1  # the same queries again would find their lists in the cache
         return times
 
@@ -98,7 +98,7 @@ class Timer:
                     begun = time.perf_counter()
                     part.search(asked[number : number + 1], k)
                     times[number] += 1000 * (time.perf_counter() - begun)
-            self._codes.let_go()
+            self._codes.release_pages()
         return [float(ms) for ms in times]
 
 

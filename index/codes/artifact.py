@@ -34,8 +34,9 @@ class Codes:
     Attributes:
         codes: (n, code_length), float16, unit norm up to rounding (cosines do not depend on a code's norm).
         norms: (n,), float32: what rounding made of each norm; 1 for a code of zeros.
-        uneven: rows whose norm is not 1 up to the rounding of float32; with all others, inner products are cosines.
-        keys: (n,), int64: the gallery's key of each row. Rows are in any order; see index/arrangement.py.
+        unnormalised_rows: those whose norm is not 1 up to the rounding of float32; with all others, inner products are
+            cosines.
+        keys: (n,), int64: the gallery's key of each row. Rows are in any order; see building/row_order.py.
         code_length: coordinates of a code.
         encoder_id: of the encoder that made them.
     """
@@ -52,7 +53,7 @@ class Codes:
         self.codes: NDArray[np.float16] = np.asarray(codes)
         self.norms: NDArray[np.float32] = np.asarray(self._map(_NORMS_FILE))
         self.keys: NDArray[np.int64] = np.asarray(self._map(_KEYS_FILE))
-        self.uneven: NDArray[np.int64] = np.flatnonzero(np.abs(self.norms - 1) > ROUNDING_OF_NORM)
+        self.unnormalised_rows: NDArray[np.int64] = np.flatnonzero(np.abs(self.norms - 1) > ROUNDING_OF_NORM)
         self._order: NDArray[np.int64] = np.asarray(self._map(_ORDER_FILE))
         if self.codes.ndim != 2 or self.keys.shape != self.codes.shape[:1]:
             raise CodesError(f"{path} holds codes {self.codes.shape} and keys {self.keys.shape}, which do not match")
@@ -97,21 +98,21 @@ class Codes:
         return np.concatenate([codes[rows % step == 0] for rows, codes in self.runs(0, len(self))])
 
     @property
-    def are_large(self) -> bool:
+    def exceeds_memory_budget(self) -> bool:
         """Whether they are more than may be in memory at once while a generation is built."""
         return self.codes.nbytes > _MOST_MAPPED
 
-    def let_go(self) -> None:
+    def release_pages(self) -> None:
         """Give back the memory of the mapped codes that were read, if they are large; whoever reads on maps them anew.
 
         The system could take it back as well, but counts it as this process's.
         """
-        if self.are_large:
+        if self.exceeds_memory_budget:
             self._mapping.madvise(mmap.MADV_DONTNEED)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
         """The codes of rows from anywhere, (m, code_length); of large codes none stays mapped."""
-        if not self.are_large:
+        if not self.exceeds_memory_budget:
             return self.codes[rows]
         return read_rows(self.artifact.file(_CODES_FILE), rows, code_length=self.code_length, offset=self._offset)
 

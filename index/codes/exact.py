@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.codes.prefix import Floats, unit_prefix
-from eigenlens.index.threads import all_cores, worth_a_team
+from eigenlens.index.threads import all_cores, use_all_threads
 
 _RUN = 65_536
 
@@ -41,7 +41,7 @@ def best_of_runs(
     for run, codes in runs:
         if len(run) == 0:
             continue
-        with all_cores(worth_a_team(queries)):
+        with all_cores(use_all_threads(queries)):
             found, places = faiss.knn(
                 prefixes, unit_prefix(codes, length), min(k, len(run)), metric=faiss.METRIC_INNER_PRODUCT
             )

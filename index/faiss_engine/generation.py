@@ -22,7 +22,7 @@ from eigenlens.index.filters.columns import Attributes
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.calibration import COUNTS, Calibration, Measured
 from eigenlens.index.plans.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, IndexSpec, Plan
-from eigenlens.index.threads import worth_a_team
+from eigenlens.index.threads import use_all_threads
 
 KIND = "generation"
 # A selection of at most this many rows is scored row by row, exactly.
@@ -165,7 +165,7 @@ class Generation:
                 return scores, rows
             return rerank(queries, rows, self.codes.codes, length=plan.rerank_length, k=k)
         full = plan.prefix_length == self.code_length  # of a shorter prefix the quick search knows no scores
-        if index.kind.prunes and full and plan.rerank_length is None and not worth_a_team(queries):
+        if index.kind.prunes and full and plan.rerank_length is None and not use_all_threads(queries):
             return self._pruned(index, queries, k=k, selection=selection)
         return index.run(queries, plan=plan, k=k, selection=selection)
 

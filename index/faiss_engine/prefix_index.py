@@ -16,20 +16,20 @@ from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.errors import SearchError
 from eigenlens.index.faiss_engine.huge_pages import use_huge_pages
 from eigenlens.index.faiss_engine.kinds import require_kind, search_parameters
-from eigenlens.index.faiss_engine.prepared_search import OneQuery
+from eigenlens.index.faiss_engine.prepared_search import PreparedSearch
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import IndexSpec, Plan
-from eigenlens.index.threads import all_cores, worth_a_team
+from eigenlens.index.threads import all_cores, use_all_threads
 
 # FastScan visits the lists of each query by themselves, the nearest first: few queries at a time share none.
 _LIST_BY_LIST = 11
 # By which cosines of the same codes differ when they are computed in another order.
 _ROUNDING = 1e-5
 _SPARE = 4
-# Where more codes have a norm that is not 1, it is not asked which.
-_FEW_UNEVEN = 0.01
+# Where a larger share of the codes has a norm that is not 1, all scores are divided by the norms.
+_MAX_UNNORMALISED_SHARE = 0.01
 # Plans that are kept prepared for one query.
-_MOST_PREPARED = 256
+_PREPARED_CACHE_SIZE = 256
 
 Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -82,8 +82,10 @@ class PrefixIndex:
         self._funnel = faiss.IndexPreTransform(second)
         self._funnel.prepend_transform(faiss.NormalizationTransform(codes.code_length, 2.0))
         self._held = (first, scan, second)
-        self._uneven = frozenset(codes.uneven.tolist()) if len(codes.uneven) <= _FEW_UNEVEN * len(codes) else None
-        self._prepared: dict[tuple[Plan, int], OneQuery] = {}
+        unnormalised = codes.unnormalised_rows
+        few = len(unnormalised) <= _MAX_UNNORMALISED_SHARE * len(codes)
+        self._unnormalised_rows = frozenset(unnormalised.tolist()) if few else None
+        self._prepared: dict[tuple[Plan, int], PreparedSearch] = {}
         self._shape_of_one = (1, codes.code_length)
 
     def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
@@ -123,11 +125,16 @@ class PrefixIndex:
         effort = self.raised(plan.effort, None)
         if self._is_whole(effort) or (self._exhaustive is not None and effort == self.count):
             return
-        taken, parameters = self._refining(k, self._shortlist(plan.shortlist, k), effort, None)
-        if len(self._prepared) >= _MOST_PREPARED:
+        refined, parameters = self._refining(k, self._shortlist(plan.shortlist, k), effort, None)
+        if len(self._prepared) >= _PREPARED_CACHE_SIZE:
             self._prepared.clear()
-        self._prepared[plan, k] = OneQuery(
-            self._funnel, parameters, k=k, taken=taken, norms=self.codes.norms, uneven=self._uneven
+        self._prepared[plan, k] = PreparedSearch(
+            self._funnel,
+            parameters,
+            k=k,
+            refined=refined,
+            norms=self.codes.norms,
+            unnormalised_rows=self._unnormalised_rows,
         )
 
     def search(
@@ -144,19 +151,19 @@ class PrefixIndex:
             return self._exhaustive.search(queries, k, selection=selection)
         prefixes = unit_prefix(queries, self.spec.length)
         parameters = self._parameters(effort, selection)
-        with all_cores(worth_a_team(queries)):
+        with all_cores(use_all_threads(queries)):
             if self._is_whole(effort):
                 scores, rows = self._search_all_lists(prefixes, k, parameters)
             else:
                 scores, rows = self.index.search(prefixes, k, params=parameters)
         return without_repeats(scores, rows) if self._repeats else (scores, rows)
 
-    def _taken(self, k: int) -> int:
+    def _results_for(self, k: int) -> int:
         """How many of FAISS's results hold k different rows: some are in two lists."""
         return 2 * k if self._repeats else k
 
     def _shortlist(self, wanted: int, k: int) -> int:
-        return min(max(wanted, self._taken(k)), self._taken(self.count))
+        return min(max(wanted, self._results_for(k)), self._results_for(self.count))
 
     def search_above(
         self, queries: Scores, k: int, *, least: Scores, selection: Selection | None = None
@@ -211,13 +218,13 @@ class PrefixIndex:
         if self._is_whole(effort):
             _, listed = self.search(queries, shortlist, effort=effort, selection=selection)
             return rerank(queries, listed, self.codes.codes, length=self.codes.code_length, k=k)
-        taken, parameters = self._refining(k, shortlist, effort, selection)
+        refined, parameters = self._refining(k, shortlist, effort, selection)
         count = len(queries)
         unit = unit_prefix(queries, self.codes.code_length)
-        scores, rows = np.empty((count, taken), np.float32), np.empty((count, taken), np.int64)
-        with all_cores(worth_a_team(queries)):
+        scores, rows = np.empty((count, refined), np.float32), np.empty((count, refined), np.int64)
+        with all_cores(use_all_threads(queries)):
             x, found_scores, found_rows = map(faiss.swig_ptr, (unit, scores, rows))
-            self._funnel.search_c(count, x, taken, found_scores, found_rows, parameters)
+            self._funnel.search_c(count, x, refined, found_scores, found_rows, parameters)
         if self._repeats:
             scores, rows = without_repeats(scores, rows)
         scores[rows < 0] = -np.inf
@@ -230,13 +237,13 @@ class PrefixIndex:
     ) -> tuple[int, faiss.SearchParameters]:
         """How many results to take of the shortlist for k of them, and FAISS's parameters of that."""
         # Inner products with codes whose norm is 1 only up to rounding: a few more, then the cosines decide.
-        taken = min(self._taken(k) + _SPARE, shortlist)
+        refined = min(self._results_for(k) + _SPARE, shortlist)
         refining = faiss.IndexRefineSearchParameters(
-            # FAISS takes int(taken * factor): a little more keeps rounding from taking one off.
-            k_factor=shortlist / taken + 1e-6,
+            # FAISS takes int(k * factor): a little more keeps rounding from taking one off.
+            k_factor=shortlist / refined + 1e-6,
             base_index_params=self._parameters(effort, selection),
         )
-        return taken, faiss.SearchParametersPreTransform(index_params=refining)
+        return refined, faiss.SearchParametersPreTransform(index_params=refining)
 
     def _parameters(self, effort: int | None, selection: Selection | None) -> faiss.SearchParameters | None:
         selector = None if selection is None else selection.selector()

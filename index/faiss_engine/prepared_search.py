@@ -1,4 +1,4 @@
-"""One query by one plan, prepared: what its search does around FAISS would take as long as a tenth of it otherwise."""
+"""A prepared search: one query by one plan, without the steps around FAISS that would add a tenth to its time."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-# A first coordinate or a best score below these says nothing of how well the query's norm is known.
-_LEAST_COORDINATE, _LEAST_SCORE = 1e-12, 1e-6
+# Below these a first coordinate, or a best score, does not show how exactly the query's norm is known.
+_MIN_FIRST_COORDINATE, _MIN_BEST_SCORE = 1e-12, 1e-6
 
 Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 
-class OneQuery:
-    """The k best of a plan's shortlist, for one query after the other; each thread has its own place for them."""
+class PreparedSearch:
+    """Searches by one plan, one query at a time. Several threads may search at once: each has buffers of its own.
+
+    Attributes:
+        k: results of a search.
+    """
 
     def __init__(
         self,
@@ -25,62 +29,68 @@ class OneQuery:
         parameters: faiss.SearchParameters,
         *,
         k: int,
-        taken: int,
+        refined: int,
         norms: Scores,
-        uneven: frozenset[int] | None,
+        unnormalised_rows: frozenset[int] | None,
     ) -> None:
         """Prepare.
 
         Args:
-            funnel: finds and rescores; a row that it finds twice has the same score twice.
-            taken: results asked of it, enough for k different rows.
-            norms: of the codes, to divide scores by.
-            uneven: the only rows whose norm is not 1; None where it may be any.
+            funnel: finds a shortlist and rescores it; a row that it finds twice has the same score twice.
+            parameters: of its search.
+            refined: results to ask of it, enough for k different rows.
+            norms: of the codes, (n,), to divide scores by.
+            unnormalised_rows: the only rows whose norm is not 1; None where it may be any.
         """
         self.k = k
-        self._place = _Place(funnel, parameters, taken)
-        self._norms, self._uneven = norms, uneven
+        self._buffers = _ThreadBuffers(funnel, parameters, refined)
+        self._norms, self._unnormalised_rows = norms, unnormalised_rows
 
     def search(self, query: NDArray[np.floating]) -> tuple[Scores, Rows] | None:
-        """Scores and rows, each (1, k), best first.
+        """Return scores (cosines) and rows of the k nearest codes, each (1, k), best first.
 
         Args:
             query: a code, (1, code_length), of any norm.
 
-        Returns: None where it takes the long way: a norm too small or large or not finite, nothing alike, too few rows,
-            or one that is twice among the best with another of the same score between.
+        Returns: None where only PrefixIndex.run answers correctly: for a norm that is too small, too large or not
+            finite, without a similar code or with too few rows, and where a row is found twice with another of the same
+            score between.
         """
-        there, scores, rows, earlier, later, differ, chosen, search = self._place.parts
-        if not abs(query.item(0)) > _LEAST_COORDINATE:
+        query_buffer, scores, rows, earlier, later, differs, is_first, search = self._buffers.parts
+        if not abs(query.item(0)) > _MIN_FIRST_COORDINATE:
             return None
-        there[:] = query
+        query_buffer[:] = query
         search()
-        if rows.item(-1) < 0 or not scores.item(0) > _LEAST_SCORE:
+        if rows.item(-1) < 0 or not scores.item(0) > _MIN_BEST_SCORE:
             return None
-        np.not_equal(later, earlier, differ)
-        places = chosen.nonzero()[0]
-        found, their_scores = rows.take(places), scores.take(places)
-        listed = found.tolist()
-        if self._uneven is None or (self._uneven and not self._uneven.isdisjoint(listed)):
-            their_scores /= self._norms.take(found)
-            order = (-their_scores).argsort(kind="stable")
-            found, their_scores = found.take(order), their_scores.take(order)
-            listed = found.tolist()
+        # Two lists may hold the same row: its second result comes right after its first.
+        np.not_equal(later, earlier, differs)
+        indices = is_first.nonzero()[0]
+        result_rows, result_scores = rows.take(indices), scores.take(indices)
+        row_list = result_rows.tolist()
+        # Inner products are cosines but for the rows whose norm is not 1.
+        if self._unnormalised_rows is None or (
+            self._unnormalised_rows and not self._unnormalised_rows.isdisjoint(row_list)
+        ):
+            result_scores /= self._norms.take(result_rows)
+            order = (-result_scores).argsort(kind="stable")
+            result_rows, result_scores = result_rows.take(order), result_scores.take(order)
+            row_list = result_rows.tolist()
         k = self.k
-        if len(set(listed[:k])) < k:
+        if len(set(row_list[:k])) < k:
             return None
-        return their_scores[None, :k], found[None, :k]
+        return result_scores[None, :k], result_rows[None, :k]
 
 
-class _Place(threading.local):
-    """Where FAISS reads one query and writes what it finds, and the call itself: making these takes a while."""
+class _ThreadBuffers(threading.local):
+    """The arrays that FAISS reads a query from and writes results to, and the call: made once for each thread."""
 
-    def __init__(self, funnel: faiss.Index, parameters: faiss.SearchParameters, taken: int) -> None:
+    def __init__(self, funnel: faiss.Index, parameters: faiss.SearchParameters, refined: int) -> None:
         faiss.omp_set_num_threads(1)
         query = np.empty((1, funnel.d), np.float32)
-        scores, rows = np.empty(taken, np.float32), np.empty(taken, np.int64)
-        chosen = np.ones(taken, bool)  # those that differ from the one before
-        x, found_scores, found_rows = map(faiss.swig_ptr, (query, scores, rows))
+        scores, rows = np.empty(refined, np.float32), np.empty(refined, np.int64)
+        is_first = np.ones(refined, bool)  # whether a row differs from the one before
+        x, scores_pointer, rows_pointer = map(faiss.swig_ptr, (query, scores, rows))
         # FAISS's call in C++, without its wrapper in Python.
-        search = partial(funnel.search_c, 1, x, taken, found_scores, found_rows, parameters)
-        self.parts = query, scores, rows, rows[:-1], rows[1:], chosen[1:], chosen, search
+        search = partial(funnel.search_c, 1, x, refined, scores_pointer, rows_pointer, parameters)
+        self.parts = query, scores, rows, rows[:-1], rows[1:], is_first[1:], is_first, search

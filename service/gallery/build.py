@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions, build_generation
-from eigenlens.index.building.row_order import arrange
+from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, writing_codes
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Gpu
@@ -202,7 +202,7 @@ def _assemble(
         return previous
     progress.start("assemble", len(keys))
     path = gallery.codes / name
-    order = arrange(lambda start, stop: _codes_of(gallery, encoder, previous, keys[start:stop]), len(keys), gpu=gpu)
+    order = order_rows(lambda start, stop: _codes_of(gallery, encoder, previous, keys[start:stop]), len(keys), gpu=gpu)
     with writing_codes(path, count=len(keys), code_length=encoder.code_length, encoder_id=encoder.id) as writer:
         for start in range(0, len(keys), _ASSEMBLED):
             batch = keys[order[start : start + _ASSEMBLED]]

@@ -65,7 +65,7 @@ def test_long_codes_are_rounded_so_that_inner_products_are_cosines(tmp_path: Pat
     norms = np.linalg.norm(opened.codes.astype(np.float64), axis=1)
     assert norms[7] == 0
     np.testing.assert_allclose(np.delete(norms, [7, 8]), 1, atol=5e-7)
-    assert opened.uneven.tolist() == [8]  # and keeps its direction
+    assert opened.unnormalised_rows.tolist() == [8]  # and keeps its direction
     # The directions are nearly as near as plain rounding leaves them.
     unit = oracles.unit_prefix(codes, 256)
     plain = np.linalg.norm(unit.astype(np.float16) - unit, axis=1)
@@ -74,7 +74,7 @@ def test_long_codes_are_rounded_so_that_inner_products_are_cosines(tmp_path: Pat
 
 def test_short_codes_have_the_norms_that_rounding_leaves(tmp_path: Path) -> None:
     opened = write_codes(tmp_path / "codes", random_codes(0, 50, 16))
-    assert len(opened.uneven) > 25
+    assert len(opened.unnormalised_rows) > 25
     np.testing.assert_allclose(opened.norms, np.linalg.norm(opened.codes.astype(np.float64), axis=1), atol=1e-7)
 
 
@@ -174,10 +174,10 @@ def test_large_codes_that_were_read_are_given_back(tmp_path: Path, monkeypatch: 
     rows = np.random.default_rng(0).integers(0, len(given), 20_000)
     expected = np.array(codes.codes[rows])
     before = mapped_bytes()
-    codes.let_go()  # not of these: they are few
+    codes.release_pages()  # not of these: they are few
     assert mapped_bytes() == pytest.approx(before, abs=1 << 20)
     monkeypatch.setattr("eigenlens.index.codes.artifact._MOST_MAPPED", codes.codes.nbytes - 1)
-    codes.let_go()
+    codes.release_pages()
     left = mapped_bytes()
     assert left < before - codes.codes.nbytes / 2
     assert np.array_equal(codes.take(rows), expected)

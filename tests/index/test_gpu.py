@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from eigenlens.command import main
 from eigenlens.index.building.build import BuildOptions, build_generation
-from eigenlens.index.building.row_order import arrange
+from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.errors import NoGpuError
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Device, Gpu, open_gpu
@@ -309,8 +309,8 @@ def test_the_order_of_codes_is_found_there(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("eigenlens.index.building.row_order._WORTH_GROUPS", 1000)
     monkeypatch.setattr("eigenlens.index.building.row_order._GROUPS", 32)
     codes, copies = random_codes(0, 2000), Copies()
-    order = arrange(lambda start, stop: codes[start:stop], 2000, gpu=Gpu(copies))
-    np.testing.assert_array_equal(order, arrange(lambda start, stop: codes[start:stop], 2000))
+    order = order_rows(lambda start, stop: codes[start:stop], 2000, gpu=Gpu(copies))
+    np.testing.assert_array_equal(order, order_rows(lambda start, stop: codes[start:stop], 2000))
     assert len(copies.made) > 6
 
 

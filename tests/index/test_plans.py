@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions, build_generation
-from eigenlens.index.building.row_order import arrange, sample_size
+from eigenlens.index.building.row_order import order_rows, sample_size
 from eigenlens.index.errors import EffortError, IndexKindError, RerankLengthError, ResultCountError
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import KINDS, choose_indexes, list_count
@@ -332,7 +332,7 @@ def test_near_codes_lie_near_each_other_and_the_last_rows_are_a_sample(monkeypat
     centres = np.random.default_rng(0).normal(size=(32, CODE_LENGTH))
     of_centre = np.random.default_rng(1).integers(0, 32, 4000)
     codes = (centres[of_centre] + 0.05 * np.random.default_rng(2).normal(size=(4000, CODE_LENGTH))).astype(np.float32)
-    order = arrange(lambda start, stop: codes[start:stop], 4000)
+    order = order_rows(lambda start, stop: codes[start:stop], 4000)
     assert sorted(order.tolist()) == list(range(4000))
     kept, sample = order[: -sample_size(4000)], order[-sample_size(4000) :]
     assert (np.diff(of_centre[kept]) != 0).mean() < 0.3, "groups lie together"

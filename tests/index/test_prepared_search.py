@@ -37,7 +37,7 @@ def plan_of(generation: Generation, shortlist: int) -> Plan:
 @pytest.mark.parametrize("scale", [1, 3, 1e-7, 1e-22, 1e-25, 1e19])
 @pytest.mark.parametrize(("k", "shortlist"), [(1, 1), (10, 60), (60, 300)])
 def test_it_finds_what_many_do_whatever_its_norm(generation: Generation, scale: float, k: int, shortlist: int) -> None:
-    assert 7 in (generation._require(LENGTH)._uneven or ())
+    assert 7 in (generation._require(LENGTH)._unnormalised_rows or ())
     plan = plan_of(generation, shortlist)
     queries = (scale * random_codes(2, 6, CODE_LENGTH)).astype(np.float32)
     scores, rows = generation.search(queries, plan=plan, k=k)

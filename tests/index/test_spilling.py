@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions, build_generation
-from eigenlens.index.building.spilling import SHARE, second_lists
+from eigenlens.index.building.spilling import SHARE, choose_second_lists
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import list_count
 from eigenlens.index.faiss_engine.prefix_index import without_repeats
@@ -63,7 +63,7 @@ def test_a_second_list_errs_in_another_direction() -> None:
     centroids = oracles.unit_prefix(rng.standard_normal((20, 6)), 6).astype(np.float32)
     lists = np.argsort(-vectors @ centroids.T, axis=1)[:, :5]
     lists[0, 3:] = -1
-    for vector, candidates, found in zip(vectors, lists, second_lists(vectors, lists, centroids), strict=True):
+    for vector, candidates, found in zip(vectors, lists, choose_second_lists(vectors, lists, centroids), strict=True):
         first = vector - centroids[candidates[0]]
         losses = {}
         for candidate in candidates[1:]:

@@ -60,7 +60,7 @@ def large(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Codes:
     """Codes that count as more than may stay mapped, none of them mapped."""
     codes = write_codes(folder / "codes", random_codes(1, 200_000, 64))
     monkeypatch.setattr("eigenlens.index.codes.artifact._MOST_MAPPED", codes.codes.nbytes // 2)
-    codes.let_go()
+    codes.release_pages()
     return codes
 
 
@@ -104,18 +104,18 @@ def test_a_scan_of_large_codes_is_timed_part_by_part_and_has_no_more_in_memory(
     monkeypatch.setattr("eigenlens.index.building.timing._SCANNED_ROWS", 20_000)
     monkeypatch.setattr("eigenlens.index.building.timing.time.perf_counter", iter(range(1000)).__next__)
     parts, held, before = list[tuple[int, int]](), list[int](), mapped_bytes()
-    scan, let_go = Codes.scan, Codes.let_go
+    scan, release_pages = Codes.scan, Codes.release_pages
 
     def noting_scan(given: Codes, stop: int, *, start: int = 0) -> faiss.Index:
         parts.append((start, stop))
         return scan(given, stop, start=start)
 
-    def noting_let_go(given: Codes) -> None:
+    def noting_release(given: Codes) -> None:
         held.append(mapped_bytes() - before)
-        let_go(given)
+        release_pages(given)
 
     monkeypatch.setattr(Codes, "scan", noting_scan)
-    monkeypatch.setattr(Codes, "let_go", noting_let_go)
+    monkeypatch.setattr(Codes, "release_pages", noting_release)
     times = Timer(codes, unit_prefix(codes.read(0, 50), 64), NO_SCORES).times(index, Plan(64, "half"), queries=20)
     assert [row for start, stop in parts for row in (start, stop - 1)] == [
         row for start in range(0, 190_000, 20_000) for row in (start, min(start + 20_000, 190_000) - 1)
