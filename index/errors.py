@@ -45,6 +45,10 @@ class EffortError(SearchError, ValueError):
     """An effort for an index that has none, or below 1."""
 
 
+class PlanConflictError(SearchError, ValueError):
+    """Parts of a plan are given together with targets that a plan is chosen for."""
+
+
 class NoGpuError(SearchError):
     """A GPU was asked for, and FAISS sees none."""
 

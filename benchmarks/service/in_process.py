@@ -17,16 +17,17 @@ from PIL import Image
 
 from eigenlens.model.images.decode import load_square
 from eigenlens.service.gallery.layout import Gallery
-from eigenlens.service.search.manager import Searcher, Wish
+from eigenlens.service.search.manager import SnapshotManager
+from eigenlens.service.search.request import SearchRequest
 
 
 def measure(gallery: Path, photos: Sequence[bytes], *, batch: int, warm_s: float, seconds: float) -> dict[str, float]:
     """Searches a second by the plan that the service chooses too, with an encoder of one thread for each thread."""
     threads = len(os.sched_getaffinity(0))
-    searcher = Searcher(Gallery(gallery), runtime="auto", streams=threads, max_batch=batch)
-    searcher.load()
-    snapshot = searcher.snapshot
-    plan, _ = searcher.plan(snapshot, Wish(k=10))
+    manager = SnapshotManager(Gallery(gallery), runtime="auto", streams=threads, max_batch=batch)
+    manager.load()
+    snapshot = manager.current
+    plan = snapshot.choose_plan(SearchRequest(k=10)).plan
     encoder = snapshot.encoder
     begin = time.perf_counter() + warm_s
     done = [0] * threads
@@ -36,7 +37,7 @@ def measure(gallery: Path, photos: Sequence[bytes], *, batch: int, warm_s: float
         while (now := time.perf_counter()) < begin + seconds:
             loaded = [load_square(photos[(at + place) % len(photos)], encoder.image_size) for place in range(batch)]
             codes = encoder.encode(np.stack([pixels for pixels in loaded if isinstance(pixels, np.ndarray)]))
-            snapshot.generation.search(codes, plan=plan, k=10)
+            snapshot.engine.search(codes, plan=plan, k=10)
             at += batch
             if now >= begin:
                 done[number] += len(codes)

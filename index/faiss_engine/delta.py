@@ -87,13 +87,13 @@ class Delta:
         return None if place is None else self._view.codes[place].copy()
 
     def search(
-        self, query: NDArray[np.float32], *, length: int, k: int, condition: Filter | None = None
+        self, query: NDArray[np.float32], *, length: int, k: int, filter: Filter | None = None
     ) -> list[tuple[int, float]]:
         """Keys and cosines of the k best by the first `length` coordinates, best first.
 
         Args:
             query: one code, (code_length,).
-            condition: which images may be returned; all when None.
+            filter: which images may be returned; all when None.
         """
         view = self._view
         if view.count == 0:
@@ -115,7 +115,7 @@ class Delta:
             found = [
                 (int(view.keys[place]), float(scores[place]))
                 for place in best
-                if condition is None or matches(condition, self._metadata[place])
+                if filter is None or matches(filter, self._metadata[place])
             ]
             if len(found) >= k or wanted >= len(places):
                 return found[:k]

@@ -13,7 +13,8 @@ from eigenlens import artifact
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import Eigenfunctions
 from eigenlens.index.codes.exact import best_of_runs, rerank, score_rows
-from eigenlens.index.errors import CodesError, EffortError, PrefixLengthError, RerankLengthError, ResultCountError
+from eigenlens.index.engine import IndexDescription
+from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountError
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex, on_gpu
 from eigenlens.index.faiss_engine.kinds import require_kind
@@ -21,7 +22,7 @@ from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name, op
 from eigenlens.index.filters.columns import Attributes
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.calibration import COUNTS, Calibration, Measured
-from eigenlens.index.plans.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, IndexSpec, Plan
+from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.threads import use_all_threads
 
 KIND = "generation"
@@ -88,45 +89,11 @@ class Generation:
         """
         return self._require(length).max_effort if require_kind(self._spec(length).kind).effort else None
 
-    def make_plan(
-        self,
-        *,
-        k: int,
-        length: int | None = None,
-        rerank_length: int | None = None,
-        shortlist: int | None = None,
-        effort: int | None = None,
-    ) -> Plan:
-        """A plan for k results by a prefix of `length`, the full code when None, with what was not asked for chosen.
-
-        Raises: PrefixLengthError; RerankLengthError; ResultCountError; EffortError.
-        """
-        index = self._require(self.code_length if length is None else length)
-        spec = index.spec
-        if effort is not None and (index.max_effort is None or effort < 1):
-            raise EffortError(
-                f"effort {effort} is not possible: give 1 to {index.max_effort}"
-                if index.max_effort is not None
-                else f"the index of length {spec.length} is of kind '{spec.kind}', which has no effort; leave it out"
-            )
-        if index.max_effort is not None:
-            effort = min(effort or self.calibration.default_effort(spec), index.max_effort)
-        if rerank_length is None and index.kind.lossy:
-            rerank_length = spec.length
-        if rerank_length is None:
-            if shortlist is not None:
-                raise ResultCountError("a shortlist needs a rerank; give the rerank's length too")
-            return Plan(spec.length, spec.kind, effort)
-        if (
-            not (spec.length < rerank_length or index.kind.lossy)
-            or not spec.length <= rerank_length <= self.code_length
-        ):
-            raise RerankLengthError(rerank_length, prefix_length=spec.length, code_length=self.code_length)
-        if shortlist is not None and shortlist < k:
-            raise ResultCountError(f"a shortlist of {shortlist} cannot give {k} results; give {k} or more")
-        return Plan(
-            spec.length, spec.kind, effort, shortlist or max(MIN_SHORTLIST, SHORTLIST_FACTOR * k), rerank_length
-        )
+    def describe(self, length: int) -> IndexDescription:
+        """Describe the index of a prefix length. Raises: PrefixLengthError."""
+        spec = self._spec(length)
+        lossy = require_kind(spec.kind).lossy
+        return IndexDescription(spec.length, spec.kind, self.bytes_of(length), self.max_effort(length), lossy)
 
     def search(
         self, queries: NDArray[np.float32], *, plan: Plan, k: int, selection: Selection | None = None

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from eigenlens.index.filters.parse import Filter, parse_filter
 from eigenlens.service.api.images import ImageReference
 from eigenlens.service.api.problems import Problem
-from eigenlens.service.search.paging import Page
 
 # Validation context of what came as text: lists are separated by commas, objects are JSON.
 FROM_TEXT = {"text": True}
@@ -84,22 +81,6 @@ class SearchParameters(BaseModel):
         description="parts of the answer: metadata of each result, timing by stage, the query's code to search with "
         "again; metadata and timing when absent",
     )
-
-    @cached_property
-    def page(self) -> Page:
-        """Which results are wanted."""
-        return Page(self.k, self.offset, self.min_score, self.group_duplicates)
-
-    @cached_property
-    def condition(self) -> Filter | None:
-        """The filter, understood. Raises: FilterError."""
-        return None if self.filter is None else parse_filter(self.filter)
-
-    def rerank_length(self, code_length: int) -> int | None:
-        """The rerank as a number of coordinates; None for none."""
-        if self.rerank == "none":
-            return None
-        return code_length if self.rerank == "full" else self.rerank
 
 
 class SearchBody(SearchParameters):

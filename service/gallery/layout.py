@@ -26,6 +26,8 @@ from typing import IO
 
 from eigenlens import artifact
 from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.engine import Engine
+from eigenlens.index.faiss_engine.engine import FaissEngine
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.service.errors import GalleryBusyError, GalleryError, GenerationInUseError, GenerationNotFoundError
@@ -126,9 +128,10 @@ class Gallery:
         """Numbers and manifests of the generations on disk, ascending; damaged ones are passed over."""
         for number in self.numbers():
             with contextlib.suppress(artifact.ArtifactError):
-                yield number, self._manifest(number)
+                yield number, self.manifest(number)
 
-    def _manifest(self, number: int) -> artifact.Artifact:
+    def manifest(self, number: int) -> artifact.Artifact:
+        """Read the manifest of a generation, without verifying its files. Raises: ArtifactError."""
         path = self.generation_path(number)
         found = artifact.read(path, kind="generation", verify=False)
         if not found.properties.keys() >= _PROPERTIES:
@@ -167,7 +170,7 @@ class Gallery:
 
     def open_generation(self, number: int, *, verify: bool = True, gpu: Gpu | None = None) -> Generation:
         """Open a generation with its codes. Raises: ArtifactError, which names a damaged file; SearchError."""
-        codes = Codes(self.codes / str(self._manifest(number).properties["codes"]), verify=verify)
+        codes = Codes(self.codes / str(self.manifest(number).properties["codes"]), verify=verify)
         return Generation(self.generation_path(number), codes, verify=verify, gpu=gpu)
 
     def open_current(self, *, gpu: Gpu | None = None) -> tuple[int, Generation]:
@@ -186,6 +189,13 @@ class Gallery:
                 log.warning("generation %d cannot be served: %s", number, error)
                 problems.append(str(error))
         raise GalleryError(f"no generation of {self.root} can be served: {'; '.join(problems)}")
+
+    def open_engine(self, *, gpu: Gpu | None = None) -> tuple[int, Engine]:
+        """Open what searches the generation that open_current opens, and its number. Raises: GalleryError."""
+        number, generation = self.open_current(gpu=gpu)
+        if gpu is not None:
+            log.info("the GPU searches the lengths %s", generation.lengths_on_gpu)
+        return number, FaissEngine(generation, gpu=gpu)
 
     def current_encoder_id(self) -> str:
         """Id of the encoder of the current generation. Raises: GalleryError, before the first build; ArtifactError."""
@@ -237,7 +247,7 @@ class Gallery:
 
     def position_of(self, number: int) -> Position:
         """How much of the gallery's history a generation has in it. Raises: ArtifactError."""
-        properties = self._manifest(number).properties
+        properties = self.manifest(number).properties
         return Position(int(properties["last_key"]), int(properties["removal"]))
 
     def _remove_unused_codes(self) -> None:

@@ -3,77 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from eigenlens.service.api.search import SearchAnswer, SearchParameters
+from eigenlens.service.api.search import SearchAnswer
 from eigenlens.service.http.presenters import present_plan, present_result
-from eigenlens.service.search.manager import Found, Hit
 from eigenlens.service.search.paging import Result
+from eigenlens.service.search.pipeline import Page
+from eigenlens.service.search.snapshot import Hit
 
-_KEPT_IMAGES = 50_000
-_KEPT_PLANS = 1000
+_IMAGE_CACHE_SIZE = 50_000
+_PLAN_CACHE_SIZE = 1000
 
 
 class AnswerWriter:
     """Writes a SearchAnswer as pydantic would, from parts. Several threads may write at once."""
 
     def __init__(self) -> None:
+        # A plain dictionary: each result of each answer looks here, and one that evicts by use takes ten times as long.
         self._images: dict[tuple[int, bool], bytes] = {}
         self._plans: dict[object, bytes] = {}
 
-    def write(
-        self,
-        results: Sequence[Result] | Sequence[Hit],
-        found: Found,
-        asked: SearchParameters,
-        *,
-        generation: int,
-        timing_ms: Mapping[str, float],
-        code: NDArray[np.float32],
-    ) -> bytes:
-        """The answer's bytes, with what was asked to be included."""
-        metadata = "metadata" in asked.include
+    def write(self, page: Page) -> bytes:
+        """Return the bytes of an answer, with what was asked to be included."""
+        metadata = "metadata" in page.include
         parts = [
-            self._hit(result, metadata) if isinstance(result, Hit) else self._result(result, asked)
-            for result in results
+            self._write_hit(result, metadata=metadata)
+            if isinstance(result, Hit)
+            else _write_result(result, metadata=metadata, grouped=True)
+            for result in page.results
         ]
         more = b""
-        if "timing" in asked.include:
-            stages = ",".join([f'"{name}":{ms}' for name, ms in timing_ms.items()])
+        if "timing" in page.include:
+            stages = ",".join([f'"{name}":{ms}' for name, ms in page.timing_ms.items()])
             more += b',"timing_ms":{%s}' % stages.encode()
-        if "code" in asked.include:
-            more += b',"code":%s' % json.dumps(code.tolist()).encode()
-        return b'{"results":[%s],%s%s}' % (b",".join(parts), self._plan(found, asked, generation), more)
+        if "code" in page.include:
+            more += b',"code":%s' % json.dumps(page.code.tolist()).encode()
+        return b'{"results":[%s],%s%s}' % (b",".join(parts), self._write_plan(page), more)
 
-    def _plan(self, found: Found, asked: SearchParameters, generation: int) -> bytes:
-        """What all searches by a plan are told: members of the answer, without its braces."""
-        depth = asked.page.depth
-        kept = generation, found.plan, found.measured is None, depth
-        plan = self._plans.get(kept)
-        if plan is None:
+    def _write_plan(self, page: Page) -> bytes:
+        """Return what the answers of all searches by a plan share: their members, without the braces."""
+        plan, measured = page.search.plan, page.search.measured
+        key = page.generation, plan, measured is None, page.depth
+        body = self._plans.get(key)
+        if body is None:
             answer = SearchAnswer(
-                results=[], plan=present_plan(found.plan, found.measured, k=depth), generation=generation
+                results=[], plan=present_plan(plan, measured, k=page.depth), generation=page.generation
             )
-            plan = answer.model_dump_json(include={"plan", "generation"}, exclude_none=True).encode()[1:-1]
-            if len(self._plans) >= _KEPT_PLANS:
+            body = answer.model_dump_json(include={"plan", "generation"}, exclude_none=True).encode()[1:-1]
+            if len(self._plans) >= _PLAN_CACHE_SIZE:
                 self._plans.clear()
-            self._plans[kept] = plan
-        return plan
+            self._plans[key] = body
+        return body
 
-    def _hit(self, hit: Hit, metadata: bool) -> bytes:
-        kept = hit.record.key, metadata
-        image = self._images.get(kept)
+    def _write_hit(self, hit: Hit, *, metadata: bool) -> bytes:
+        key = hit.record.key, metadata
+        image = self._images.get(key)
         if image is None:
-            asked = SearchParameters(include=["metadata"] if metadata else [])
-            answer = present_result(Result(hit), asked)
+            answer = present_result(Result(hit), metadata=metadata, grouped=False)
             image = answer.model_dump_json(exclude={"score"}, exclude_none=True).encode()[:-1]
-            if len(self._images) >= _KEPT_IMAGES:
+            if len(self._images) >= _IMAGE_CACHE_SIZE:
                 self._images.clear()
-            self._images[kept] = image
+            self._images[key] = image
         return b'%s,"score":%s}' % (image, repr(hit.score).encode())
 
-    def _result(self, result: Result, asked: SearchParameters) -> bytes:
-        return present_result(result, asked).model_dump_json(exclude_none=True).encode()
+
+def _write_result(result: Result, *, metadata: bool, grouped: bool) -> bytes:
+    answer = present_result(result, metadata=metadata, grouped=grouped)
+    return answer.model_dump_json(exclude_none=True).encode()

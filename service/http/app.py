@@ -20,6 +20,7 @@ from eigenlens.index.faiss_engine.gpu import open_gpu
 from eigenlens.service.errors import KeyFileError
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.http import openapi, problems, static_page
+from eigenlens.service.http.answers import AnswerWriter
 from eigenlens.service.http.middleware.access import Guard, RateLimit
 from eigenlens.service.http.middleware.body_limit import BodyLimit, RequestEnvelope, Shortcut
 from eigenlens.service.http.routes import (
@@ -38,7 +39,7 @@ from eigenlens.service.http.state import Compute, State
 from eigenlens.service.jobs.store import Jobs, Runner, now
 from eigenlens.service.keys import Keyring
 from eigenlens.service.search.batching import Batcher, Observe
-from eigenlens.service.search.manager import Searcher
+from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.pipeline import Pipeline
 from eigenlens.service.settings import Settings, load_settings, processors
 from eigenlens.service.telemetry.logs import configure_logs
@@ -137,25 +138,32 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
     gpu = open_gpu(settings.search_device)
     gallery = Gallery(settings.gallery)
     serving = gallery.serving()
-    searcher = Searcher(
+    snapshots = SnapshotManager(
         gallery,
-        gpu=gpu,
+        open_engine=partial(gallery.open_engine, gpu=gpu),
         runtime=settings.runtime,
         threads=max(settings.compute_threads, processors() // settings.workers),
         streams=settings.compute_threads,
         max_batch=settings.max_batch,
     )
-    searcher.load()
+    snapshots.load()
     jobs = Jobs(gallery)
-    pipeline = Pipeline(searcher, max_pixels=settings.max_pixels, max_k=settings.max_k, observe=observe)
+    pipeline = Pipeline(
+        snapshots,
+        write=AnswerWriter().write,
+        max_pixels=settings.max_pixels,
+        max_k=settings.max_k,
+        observe=observe,
+        observe_search=metrics.observe_search,
+    )
     return State(
         settings=settings,
         gallery=gallery,
-        searcher=searcher,
+        snapshots=snapshots,
         jobs=jobs,
         abandoned_ended=jobs.fail_abandoned(before=started),
         started=started,
-        runner=Runner(gallery, jobs, on_done=searcher.follow, search_device=settings.search_device),
+        runner=Runner(gallery, jobs, on_done=snapshots.follow, search_device=settings.search_device),
         keyring=Keyring(admin_key_file=settings.key_file, keys_file=settings.keys_path),
         metrics=metrics,
         compute=Compute(threads=settings.compute_threads, max_waiting=settings.max_waiting),
@@ -164,7 +172,7 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
             pipeline.finish,
             threads=settings.compute_threads,
             max_waiting=settings.max_waiting,
-            max_batch=lambda: searcher.max_batch,
+            max_batch=lambda: snapshots.max_batch,
             deadline_s=settings.deadline_s,
             observe=observe,
         ),
@@ -197,7 +205,7 @@ async def _follow(state: State) -> None:
         except KeyFileError as error:
             log.warning("changed keys cannot be read; those of before count on: %s", error)
         try:
-            await to_thread.run_sync(state.searcher.follow)
+            await to_thread.run_sync(state.snapshots.follow)
             if not state.abandoned_ended:
                 state.abandoned_ended = await to_thread.run_sync(
                     partial(state.jobs.fail_abandoned, before=state.started)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from eigenlens.index.filters.parse import parse_filter
+from eigenlens.index.plans.choice import PlanRequest
 from eigenlens.service.api.search import FROM_TEXT, SearchBody, SearchParameters
 from eigenlens.service.errors import RequestError
+from eigenlens.service.search.request import SearchRequest
 
 JSON_TEXT = {"type": "string", "contentMediaType": "application/json"}
 
@@ -42,6 +45,25 @@ def named(given: Mapping[str, Any]) -> dict[str, Any]:
     if "length" in given:
         raise RequestError("length and dimensions are two names of one thing; give one of them")
     return {"length" if name == "dimensions" else name: value for name, value in given.items()}
+
+
+def search_request(parameters: SearchParameters) -> SearchRequest:
+    """Return the search that parameters ask for. Raises: FilterError."""
+    return SearchRequest(
+        k=parameters.k,
+        offset=parameters.offset,
+        plan=PlanRequest(
+            length=None if parameters.length == "auto" else parameters.length,
+            rerank=None if parameters.rerank == "none" else parameters.rerank,
+            shortlist=parameters.shortlist,
+            effort=parameters.effort,
+            target_recall=parameters.target_recall,
+            max_latency_ms=parameters.max_latency_ms,
+        ),
+        filter=None if parameters.filter is None else parse_filter(parameters.filter),
+        min_score=parameters.min_score,
+        duplicate_cosine=parameters.group_duplicates,
+    )
 
 
 def documented_in_query() -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from eigenlens.index.plans.plan import Plan
 from eigenlens.service.api.admin import BackupAnswer, GenerationAnswer, Job
 from eigenlens.service.api.embeddings import EmbeddingAnswer
 from eigenlens.service.api.images import AddAnswer, AddedAnswer, FailedAnswer, ImageAnswer
-from eigenlens.service.api.search import DuplicateAnswer, MeasuredAnswer, PlanAnswer, ResultAnswer, SearchParameters
+from eigenlens.service.api.search import DuplicateAnswer, MeasuredAnswer, PlanAnswer, ResultAnswer
 from eigenlens.service.gallery.ingest import Outcome
 from eigenlens.service.gallery.store import ImageRecord
 from eigenlens.service.jobs.store import Job as StoredJob
@@ -58,16 +58,15 @@ def present_measured(measured: Measured) -> MeasuredAnswer:
     )
 
 
-def present_result(result: Result, parameters: SearchParameters) -> ResultAnswer:
-    """Return a result with the parts that `parameters.include` names, and its duplicates if they are grouped."""
+def present_result(result: Result, *, metadata: bool, grouped: bool) -> ResultAnswer:
+    """Return a result, with its metadata and its near-duplicates where they were asked for."""
     record = result.hit.record
-    is_grouped = parameters.group_duplicates is not None
     return ResultAnswer(
         **_reference(record),
         score=result.hit.score,
-        metadata=record.metadata if "metadata" in parameters.include else None,
+        metadata=record.metadata if metadata else None,
         duplicates=[DuplicateAnswer(id=hit.record.id, score=hit.score) for hit in result.duplicates]
-        if is_grouped
+        if grouped
         else None,
     )
 

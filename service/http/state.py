@@ -18,7 +18,7 @@ from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.thumbnails import Thumbnails
 from eigenlens.service.jobs.store import Jobs, Runner
 from eigenlens.service.keys import Keyring
-from eigenlens.service.search.manager import Searcher
+from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.pipeline import SearchBatcher
 from eigenlens.service.settings import Settings
 from eigenlens.service.telemetry.metrics import Metrics
@@ -54,7 +54,7 @@ class State:
 
     settings: Settings
     gallery: Gallery
-    searcher: Searcher
+    snapshots: SnapshotManager
     jobs: Jobs
     started: str
     abandoned_ended: bool

@@ -13,13 +13,13 @@ from eigenlens.service.http.state import State
 
 def stats_of(state: State) -> StatsAnswer:
     """What there is now."""
-    gallery, snapshot = state.gallery, state.searcher.snapshot
+    gallery, snapshot = state.gallery, state.snapshots.current
     started = datetime.fromisoformat(state.started)
     return StatsAnswer(
         images=gallery.store.count(),
-        searchable=snapshot.count,
-        pending=len(snapshot.delta),
-        removed=snapshot.rows.removed,
+        searchable=len(snapshot.engine),
+        pending=snapshot.engine.added,
+        removed=snapshot.engine.removed,
         generation=snapshot.number,
         generations=gallery.numbers(),
         encoder=snapshot.encoder.id,

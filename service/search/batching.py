@@ -27,12 +27,12 @@ _MAX_WINDOW_S = 0.01
 _SWEEP_S = 0.05
 # So many requests are done together whatever is gained by it in the work itself: threads that take requests one by one
 # wait for the interpreter, and for each other, longer than the first of so many waits for the last.
-TOGETHER = 4
+MIN_BATCH = 4
 _SMOOTHING = 0.1
 
 
 class _Job(Generic[Q, A]):
-    """A request that was accepted. It is over when its future is done, whoever did that."""
+    """A request that was accepted. It is done when its future is, whoever ended it."""
 
     __slots__ = ("arrived", "future", "place", "query", "receive", "watch")
 
@@ -43,7 +43,7 @@ class _Job(Generic[Q, A]):
         self.watch: asyncio.Task[None] | None = None
 
     @property
-    def over(self) -> bool:
+    def is_done(self) -> bool:
         return self.future.done()
 
     def end(self, outcome: A | BaseException) -> None:
@@ -59,7 +59,7 @@ class _Job(Generic[Q, A]):
 class Batcher(Generic[Q, A]):
     """Threads that prepare and finish requests; a bounded number of requests in progress, each with a deadline.
 
-    A request that is over, because its client left or its deadline passed, is dropped where it is next looked at: it
+    A request that is done, because its client left or its deadline passed, is dropped where it is next looked at: it
     is neither prepared nor finished.
 
     `prepare` does what can be done for one request alone; what it raises is that request's answer. `finish` gives the
@@ -103,12 +103,12 @@ class Batcher(Generic[Q, A]):
         return self.depth >= self._max_waiting or self.depth * self._pace_s > self._deadline_s
 
     def check(self) -> None:
-        """Raises: OverloadedError, if as many requests as can be answered in time are in progress."""
+        """Refuse a request that could not be answered in time. Raises: OverloadedError."""
         if self.full:
             raise OverloadedError(f"{self.depth} searches are in progress already; try again in a moment")
 
     async def run(self, query: Q, *, receive: Receive | None = None) -> A:
-        """The answer to a request, as the work gives it.
+        """Answer a request, as the work does.
 
         Args:
             receive: of the request's connection, whose body was read; tells when the client leaves.
@@ -154,23 +154,23 @@ class Batcher(Generic[Q, A]):
             batch: list[_Job[Q, A]] = []
             begun = time.perf_counter()
             while job is not None:
-                if not job.over and self._prepare_one(job):
+                if not job.is_done and self._prepare_one(job):
                     batch.append(job)
-                if len(batch) >= self._most(len(batch)) or time.perf_counter() - begun > self._window_s:
+                if len(batch) >= self._batch_limit(len(batch)) or time.perf_counter() - begun > self._window_s:
                     break
-                job = self._next_at_once()
+                job = self._next_waiting()
             self._finish_all(batch)
 
-    def _most(self, taken: int) -> int:
-        """Requests of a batch at most: few, or a thread's share of those that wait, as the others want to work too."""
-        return min(self._max_batch(), max(TOGETHER, -(-(taken + self._waiting.qsize()) // len(self._threads))))
+    def _batch_limit(self, taken: int) -> int:
+        """Return how many requests a batch holds at most: a few, or this thread's share of those that wait."""
+        return min(self._max_batch(), max(MIN_BATCH, -(-(taken + self._waiting.qsize()) // len(self._threads))))
 
-    def _next_at_once(self) -> _Job[Q, A] | None:
+    def _next_waiting(self) -> _Job[Q, A] | None:
         try:
             job = self._waiting.get_nowait()
         except Empty:
             return None
-        if job is None:  # it tells some thread to end, and this one is busy
+        if job is None:  # it ends some thread, and this one is busy
             self._waiting.put(None)
         return job
 
@@ -184,7 +184,7 @@ class Batcher(Generic[Q, A]):
         return True
 
     def _finish_all(self, batch: Sequence[_Job[Q, A]]) -> None:
-        jobs = [job for job in batch if not job.over]
+        jobs = [job for job in batch if not job.is_done]
         if not jobs:
             return
         begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Pages of results: where they begin, how good they have to be, near-duplicates gathered behind the best of them."""
+"""Pages of results: cut from the nearest images, near-duplicates grouped behind the best of them."""
 
 from __future__ import annotations
 
@@ -9,42 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.codes.prefix import unit_prefix
-from eigenlens.index.errors import ResultCountError
-from eigenlens.service.search.manager import Found, Hit
+from eigenlens.service.search.request import SearchRequest
+from eigenlens.service.search.snapshot import Hit, SearchResult
 
-# How far a page may reach, in pages of the most results that one search gives.
-_PAGES = 10
 # Codes of a generation are rounded to half precision, codes of the delta are not.
 _ROUNDING = 1e-5
-
-
-@dataclass(frozen=True)
-class Page:
-    """Which results are wanted.
-
-    Attributes:
-        offset: better results that are passed over.
-        min_score: results below it are left out.
-        duplicate_cosine: images whose full codes have this cosine or more are near-duplicates; None keeps all apart.
-    """
-
-    k: int
-    offset: int = 0
-    min_score: float | None = None
-    duplicate_cosine: float | None = None
-
-    @property
-    def depth(self) -> int:
-        """Results from the best to the last of the page."""
-        return self.offset + self.k
-
-    def check(self, *, max_k: int) -> None:
-        """Raises: ResultCountError, if the page is too large or lies too deep."""
-        if self.k > max_k:
-            raise ResultCountError(f"k is {self.k}; at most {max_k} results are answered")
-        limit = max_k if self.duplicate_cosine is not None else _PAGES * max_k
-        if self.depth > limit:
-            raise ResultCountError(f"offset and k reach to result {self.depth}; pages reach to {limit}")
 
 
 @dataclass(frozen=True)
@@ -56,13 +25,13 @@ class Result:
 
 
 def find_page(
-    page: Page,
-    search: Callable[[int], Found],
+    request: SearchRequest,
+    search: Callable[[int], SearchResult],
     codes_of: Callable[[Sequence[int]], NDArray[np.float32]],
     *,
     limit: int,
-) -> tuple[list[Result], Found]:
-    """The results of a page, best first, and the search that gave them.
+) -> tuple[list[Result], SearchResult]:
+    """Return the results of a page, best first, and the search that gave them.
 
     Args:
         search: for so many results.
@@ -71,46 +40,52 @@ def find_page(
 
     Raises: SearchError.
     """
-    depth = page.depth
-    if page.duplicate_cosine is None:
-        found = search(depth)
-        return [Result(hit) for hit in good_enough(page, found)[page.offset :]], found
-    depth = min(2 * depth, max(limit, depth))
-    while True:  # duplicates take no place, so more may have to be looked at than are answered
-        found = search(depth)
-        hits = good_enough(page, found)
-        results = _gathered(hits, codes_of, cosine=page.duplicate_cosine, most=page.depth)
-        if len(results) == page.depth or len(hits) < depth or depth >= limit:
-            return results[page.offset :], found
-        depth = min(2 * depth, limit)
+    depth = request.depth
+    if request.duplicate_cosine is None:
+        result = search(depth)
+        return [Result(hit) for hit in hits_of_page(request, result)], result
+    # Duplicates take no place of their own, so more hits may have to be looked at than are answered.
+    count = min(2 * depth, max(limit, depth))
+    while True:
+        result = search(count)
+        hits = _good_enough(request, result)
+        groups = _group(hits, codes_of, cosine=request.duplicate_cosine, max_groups=depth)
+        if len(groups) == depth or len(hits) < count or count >= limit:
+            return groups[request.offset :], result
+        count = min(2 * count, limit)
 
 
-def good_enough(page: Page, found: Found) -> list[Hit]:
-    """The hits that score high enough for a page, best first."""
-    return [hit for hit in found.hits if page.min_score is None or hit.score >= page.min_score]
+def hits_of_page(request: SearchRequest, result: SearchResult) -> list[Hit]:
+    """Return the hits of a page, best first, where near-duplicates are kept apart."""
+    return _good_enough(request, result)[request.offset :]
 
 
-def _gathered(
+def _good_enough(request: SearchRequest, result: SearchResult) -> list[Hit]:
+    least = request.min_score
+    return result.hits if least is None else [hit for hit in result.hits if hit.score >= least]
+
+
+def _group(
     hits: Sequence[Hit],
     codes_of: Callable[[Sequence[int]], NDArray[np.float32]],
     *,
     cosine: float,
-    most: int,
+    max_groups: int,
 ) -> list[Result]:
-    """Each hit either opens a result or stands behind the first result that it is a near-duplicate of."""
+    """Let each hit open a result, or put it behind the first result that it is a near-duplicate of."""
     if not hits:
         return []
     codes = codes_of([hit.record.key for hit in hits])
     units = unit_prefix(codes, codes.shape[1])
-    opened = np.empty((min(most, len(hits)), codes.shape[1]), dtype=np.float32)
+    opened = np.empty((min(max_groups, len(hits)), codes.shape[1]), dtype=np.float32)
     results: list[Result] = []
     by_content: dict[str, int] = {}
     for hit, unit in zip(hits, units, strict=True):
         near = np.flatnonzero(opened[: len(results)] @ unit >= cosine - _ROUNDING)
-        place = by_content.get(hit.record.sha256, int(near[0]) if len(near) else None)
-        if place is not None:
-            results[place].duplicates.append(hit)
-        elif len(results) < most:
+        group = by_content.get(hit.record.sha256, int(near[0]) if len(near) else None)
+        if group is not None:
+            results[group].duplicates.append(hit)
+        elif len(results) < max_groups:
             by_content[hit.record.sha256] = len(results)
             opened[len(results)] = unit
             results.append(Result(hit))

@@ -1,25 +1,29 @@
-"""What the batcher's threads do with searches: decode each photograph, then encode and search all that are ready."""
+"""What the batcher's threads do with searches: decode each photograph, then encode and search all that are ready.
+
+The steps of one search: its query is prepared (its plan is chosen, its photograph decoded), its code is found, its
+nearest images are searched together with those of other searches that share a plan, its page is cut, and its answer is
+written.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.artifact import EigenlensError
 from eigenlens.model.images.decode import decode
-from eigenlens.service.api.search import SearchParameters
 from eigenlens.service.errors import RequestError
-from eigenlens.service.http.answers import AnswerWriter
 from eigenlens.service.search.batching import Batcher, Observe
-from eigenlens.service.search.manager import Found, Hit, Searcher, Snapshot, Wish
-from eigenlens.service.search.paging import Result, find_page, good_enough
+from eigenlens.service.search.manager import SnapshotManager
+from eigenlens.service.search.paging import Result, find_page, hits_of_page
+from eigenlens.service.search.request import SearchRequest
+from eigenlens.service.search.snapshot import Hit, SearchResult, Snapshot
 
 
 @dataclass(eq=False)
@@ -27,19 +31,20 @@ class Query:
     """One search: exactly one of image, id and code, and how to search with it.
 
     Attributes:
-        asked: how to search; None, where only the image's code is asked for.
+        request: how to search; None, where only the image's code is wanted.
+        include: parts of the answer, as its writer knows them.
         image: encoded bytes.
         id: of an image of the gallery, which is left out of the results.
         code: a full code.
     """
 
-    asked: SearchParameters | None
+    request: SearchRequest | None
+    include: frozenset[str] = frozenset()
     image: bytes | None = None
     id: str | None = None
     code: Sequence[float] | None = None
     # What the threads made of it.
     snapshot: Snapshot = field(init=False)
-    wish: Wish = field(init=False)
     pixels: NDArray[np.uint8] | None = field(init=False, default=None)
     vector: NDArray[np.float32] = field(init=False)
     arrived: float = field(init=False, default_factory=time.perf_counter)
@@ -47,11 +52,31 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a search comes to.
+class Page:
+    """The results of a search, and all that an answer says beside them.
 
     Attributes:
-        body: a SearchAnswer as JSON; empty, where only the code was asked for.
+        results: best first; bare hits where near-duplicates are kept apart.
+        depth: results that were searched for, to the last of the page.
+        include: parts of the answer that were asked for.
+        code: of the query, (code_length,).
+    """
+
+    results: Sequence[Result] | Sequence[Hit]
+    search: SearchResult
+    depth: int
+    include: frozenset[str]
+    generation: int
+    timing_ms: dict[str, float]
+    code: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a search.
+
+    Attributes:
+        body: as it was written; empty, where only the code was asked for.
         code: of the query, (code_length,).
         timing_ms: by stage.
         batch: searches that were finished together.
@@ -72,29 +97,42 @@ SearchBatcher = Batcher[Query, Answer]
 
 
 class Pipeline:
-    """Answers searches from the generation that is served; its methods are those that a Batcher calls.
+    """Answers searches from the snapshot that is served; `prepare` and `finish` are what a Batcher calls."""
 
-    `observe` is called with the seconds of the stages "decode" (of one photograph), "encode" and "search" (of all that
-    were done together), and of whole searches as "length N", by the prefix length of their plan.
-    """
+    def __init__(
+        self,
+        manager: SnapshotManager,
+        *,
+        write: Callable[[Page], bytes],
+        max_pixels: int,
+        max_k: int,
+        observe: Observe,
+        observe_search: Callable[[int, float], None],
+    ) -> None:
+        """Answer searches.
 
-    def __init__(self, searcher: Searcher, *, max_pixels: int, max_k: int, observe: Observe) -> None:
-        self._searcher, self._max_pixels, self._max_k, self._observe = searcher, max_pixels, max_k, observe
-        self._answers = AnswerWriter()
+        Args:
+            write: makes the body of an answer.
+            observe: called with the seconds of the stages "decode" (of one photograph), "encode" and "search" (of all
+                that were done together).
+            observe_search: called with the prefix length of each search's plan and the seconds that it took in all.
+        """
+        self._manager, self._write, self._max_pixels, self._max_k = manager, write, max_pixels, max_k
+        self._observe, self._observe_search = observe, observe_search
 
     def prepare(self, query: Query) -> None:
-        """Find out what is to be done, and decode. Raises: SearchError; ImageError; ServiceError."""
+        """Choose the plan of a search and decode its image. Raises: SearchError; ImageError; ServiceError."""
         query.timing_ms["queue"] = _milliseconds(time.perf_counter() - query.arrived)
-        query.snapshot = snapshot = self._searcher.snapshot
-        leave_out = None
+        query.snapshot = snapshot = self._manager.current
         if query.id is not None:
-            leave_out = self._searcher.gallery.store.record(query.id).key
-            query.vector = self._searcher.code_of(snapshot, leave_out)
+            key = self._manager.gallery.store.record(query.id).key
+            query.vector = snapshot.code_of(key)
+            if query.request is not None:
+                query.request = replace(query.request, exclude_key=key)
         elif query.code is not None:
-            query.vector = _checked(query.code, snapshot.generation.code_length)
-        if query.asked is not None:
-            query.wish = _wish(snapshot, query.asked, leave_out=leave_out)
-            self._searcher.plan(snapshot, query.wish)  # what cannot be searched is not decoded
+            query.vector = _checked_code(query.code, snapshot.engine.code_length)
+        if query.request is not None:
+            snapshot.choose_plan(query.request)  # what cannot be searched is not decoded
         if query.image is not None:
             side = snapshot.encoder.image_size
             with self._stage("decode", [query]):
@@ -102,100 +140,84 @@ class Pipeline:
 
     def finish(self, queries: Sequence[Query]) -> list[Answer | Exception]:
         """Encode all photographs in one call, and search all that share a plan in another."""
-        for snapshot in {id(query.snapshot): query.snapshot for query in queries}.values():
-            pictured = [query for query in queries if query.snapshot is snapshot and query.pixels is not None]
-            if pictured:
-                with self._stage("encode", pictured):
-                    codes = snapshot.encoder.encode(np.stack([q.pixels for q in pictured if q.pixels is not None]))
-                for query, code in zip(pictured, codes, strict=True):
-                    query.vector, query.pixels = code, None
-        alike: dict[object, list[Query]] = defaultdict(list)
+        self._encode(queries)
+        groups: dict[object, list[Query]] = defaultdict(list)
         for query in queries:
-            alike[self._together(query)].append(query)
+            groups[_group_key(query)].append(query)
         answers: dict[Query, Answer | Exception] = {}
-        for group in alike.values():
+        for group in groups.values():
             try:
-                found = self._search(group)
-                answers.update((query, self._answer(query, found.get(query), batch=len(queries))) for query in group)
+                results = self._search(group)
+                answers.update((query, self._answer(query, results.get(query), batch=len(queries))) for query in group)
             except EigenlensError as error:  # it is about what they have in common
                 answers.update((query, error) for query in group)
         return [answers[query] for query in queries]
 
-    def _together(self, query: Query) -> object:
-        """Equal for queries that are searched in one call."""
-        if query.asked is None:
-            return None
-        if query.asked.group_duplicates is not None:  # how deep it has to look depends on what it finds
-            return query
-        return id(query.snapshot), query.wish.together
+    def _encode(self, queries: Sequence[Query]) -> None:
+        for snapshot in {id(query.snapshot): query.snapshot for query in queries}.values():
+            decoded = [query for query in queries if query.snapshot is snapshot and query.pixels is not None]
+            if decoded:
+                with self._stage("encode", decoded):
+                    codes = snapshot.encoder.encode(np.stack([q.pixels for q in decoded if q.pixels is not None]))
+                for query, code in zip(decoded, codes, strict=True):
+                    query.vector, query.pixels = code, None
 
-    def _search(self, group: list[Query]) -> dict[Query, Found]:
-        first = group[0]
-        if first.asked is None or first.asked.group_duplicates is not None:
+    def _search(self, group: list[Query]) -> dict[Query, SearchResult]:
+        """Search for a group in one call; with near-duplicates grouped a search is done by itself, as it pages."""
+        requests = [query.request for query in group if query.request is not None]
+        if not requests or requests[0].duplicate_cosine is not None:
             return {}
         with self._stage("search", group):
-            codes = np.stack([query.vector for query in group])
-            found = self._searcher.search_together(first.snapshot, codes, [query.wish for query in group])
-        return dict(zip(group, found, strict=True))
+            results = group[0].snapshot.search_batch(np.stack([query.vector for query in group]), requests)
+        return dict(zip(group, results, strict=True))
 
-    def _answer(self, query: Query, found: Found | None, *, batch: int) -> Answer:
-        asked, snapshot, code = query.asked, query.snapshot, query.vector
-        if asked is None:
+    def _answer(self, query: Query, result: SearchResult | None, *, batch: int) -> Answer:
+        request, snapshot, code = query.request, query.snapshot, query.vector
+        if request is None:
             return Answer(b"", code, query.timing_ms, batch)
         results: Sequence[Result] | Sequence[Hit]
-        if found is not None:
-            page = asked.page
-            results = good_enough(page, found)[page.offset :]
+        if result is not None:
+            results = hits_of_page(request, result)
         else:
             with self._stage("search", [query]):
-                results, found = self._gathered(query, asked)
-        query.timing_ms["total"] = _milliseconds(time.perf_counter() - query.arrived)
-        self._observe(f"length {found.plan.prefix_length}", query.timing_ms["total"] / 1000)
-        body = self._answers.write(
-            results, found, asked, generation=snapshot.number, timing_ms=query.timing_ms, code=code
-        )
-        return Answer(body, code, query.timing_ms, batch)
+                results, result = self._find_page(query, request)
+        total_s = time.perf_counter() - query.arrived
+        query.timing_ms["total"] = _milliseconds(total_s)
+        self._observe_search(result.plan.prefix_length, total_s)
+        page = Page(results, result, request.depth, query.include, snapshot.number, query.timing_ms, code)
+        return Answer(self._write(page), code, query.timing_ms, batch)
 
-    def _gathered(self, query: Query, asked: SearchParameters) -> tuple[list[Result], Found]:
-        """Near-duplicates gathered: as many searches as that takes."""
-        return find_page(
-            asked.page,
-            lambda depth: self._searcher.search(query.snapshot, query.vector, replace(query.wish, k=depth)),
-            partial(self._searcher.codes_of, query.snapshot),
-            limit=max(asked.page.depth, min(self._max_k, asked.shortlist or self._max_k)),
-        )
+    def _find_page(self, query: Query, request: SearchRequest) -> tuple[list[Result], SearchResult]:
+        """Group near-duplicates, by as many searches as that takes."""
+
+        def search(depth: int) -> SearchResult:
+            return query.snapshot.search(query.vector, replace(request, k=depth, offset=0))
+
+        limit = max(request.depth, min(self._max_k, request.plan.shortlist or self._max_k))
+        return find_page(request, search, query.snapshot.codes_of, limit=limit)
 
     @contextmanager
     def _stage(self, name: str, queries: Sequence[Query]) -> Iterator[None]:
         begun = time.perf_counter()
         yield
-        took = time.perf_counter() - begun
-        self._observe(name, took)
+        took_s = time.perf_counter() - begun
+        self._observe(name, took_s)
         for query in queries:
-            query.timing_ms[name] = _milliseconds(took)
+            query.timing_ms[name] = _milliseconds(took_s)
 
 
-def _wish(snapshot: Snapshot, asked: SearchParameters, *, leave_out: int | None) -> Wish:
-    length = None if asked.length == "auto" else asked.length
-    effort = asked.effort
-    if effort == "max":  # of a plan that is chosen, any number is refused
-        effort = 1 if length is None else snapshot.generation.max_effort(length)
-    return Wish(
-        k=asked.page.depth,
-        length=length,
-        rerank_length=asked.rerank_length(snapshot.generation.code_length),
-        shortlist=asked.shortlist,
-        effort=effort,
-        target_recall=asked.target_recall,
-        max_latency_ms=asked.max_latency_ms,
-        condition=asked.condition,
-        leave_out=leave_out,
-    )
+def _group_key(query: Query) -> object:
+    """Equal for queries that are searched in one call."""
+    if query.request is None:
+        return None
+    if query.request.duplicate_cosine is not None:  # how deep it has to look depends on what it finds
+        return query
+    return id(query.snapshot), query.request.batch_key
 
 
-def _checked(given: Sequence[float], code_length: int) -> NDArray[np.float32]:
+def _checked_code(values: Sequence[float], code_length: int) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):  # too large is infinite, and that is refused
-        code = np.asarray(given, dtype=np.float32)
+        code = np.asarray(values, dtype=np.float32)
     if code.shape != (code_length,) or not np.isfinite(code).all():
         raise RequestError(f"a code has {code_length} finite numbers, not {len(code)}")
     return code

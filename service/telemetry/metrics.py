@@ -78,8 +78,10 @@ class Metrics:
             self.stages.labels(name).observe(value)
         elif name == "batch":
             self.batches.observe(value)
-        elif name.startswith("length "):
-            self.searches.labels(name.removeprefix("length ")).observe(value)
+
+    def observe_search(self, length: int, seconds: float) -> None:
+        """Count a search by the prefix length of its plan."""
+        self.searches.labels(str(length)).observe(seconds)
 
     def request(self, scope: Any, *, status: int, seconds: float) -> None:
         """Count an answered request."""

@@ -22,11 +22,11 @@ router = APIRouter(prefix="/v1/admin", tags=["admin"])
 def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = None) -> Job:
     """Build the next generation in the background; searches are answered from the present one until the switch."""
     asked = body or RebuildBody()
-    present = state.searcher.snapshot.generation
+    engine = state.snapshots.current.engine
     if asked.encoder is None:  # what cannot be built is refused now and not in the job
-        lengths = choose_lengths(present.code_length, asked.lengths or present.lengths)
+        lengths = choose_lengths(engine.code_length, asked.lengths or engine.lengths)
         kinds = {int(length): kind for length, kind in asked.kinds.items()}
-        choose_indexes(len(present), lengths=lengths, kinds=kinds)
+        choose_indexes(len(engine.keys), lengths=lengths, kinds=kinds)
     elif not (state.gallery.encoder_path(asked.encoder) / "manifest.json").is_file():
         known = ", ".join(sorted(path.name for path in state.gallery.encoders.iterdir()))
         raise EncoderNotFoundError(f"the gallery has no encoder '{asked.encoder}'; it has {known}")
@@ -51,7 +51,7 @@ def import_folder(state: CurrentState, response: Response, body: ImportBody) -> 
 @router.get("/generations")
 def list_generations(state: CurrentState) -> list[GenerationAnswer]:
     """The generations that are kept, newest first."""
-    served = state.searcher.snapshot.number
+    served = state.snapshots.current.number
     return [
         present_generation(number, found, served=number == served)
         for number, found in reversed(list(state.gallery.manifests()))
@@ -62,9 +62,9 @@ def list_generations(state: CurrentState) -> list[GenerationAnswer]:
 def activate_generation(number: int, state: CurrentState) -> GenerationAnswer:
     """Serve a generation that is kept. Images that were added or removed since it was built stay so."""
     state.gallery.switch(number)
-    state.searcher.load()
-    snapshot = state.searcher.snapshot
-    return present_generation(snapshot.number, snapshot.generation.artifact, served=True)
+    state.snapshots.load()
+    snapshot = state.snapshots.current
+    return present_generation(snapshot.number, state.gallery.manifest(snapshot.number), served=True)
 
 
 @router.delete(
@@ -72,7 +72,7 @@ def activate_generation(number: int, state: CurrentState) -> GenerationAnswer:
 )
 def delete_generation(number: int, state: CurrentState) -> None:
     """Remove a generation that is not served, and the codes that only it needed."""
-    if number == state.searcher.snapshot.number:
+    if number == state.snapshots.current.number:
         raise GenerationInUseError(f"generation {number} is served; activate another one first")
     state.gallery.remove_generation(number)
 

@@ -23,9 +23,8 @@ from eigenlens.service.http.parameters import (
     given_by,
     named,
 )
-from eigenlens.service.http.routes.search import answer_search, query_of
+from eigenlens.service.http.routes.search import answer_search, image_query, query_of
 from eigenlens.service.http.state import CurrentState, State, Timing
-from eigenlens.service.search.pipeline import Query
 
 router = APIRouter(prefix="/v1", tags=["search"])
 
@@ -85,7 +84,7 @@ async def _answer(
     """Whether it could be answered, and a BatchItemAnswer as JSON."""
     try:
         if isinstance(given, bytes):
-            query = Query(SearchParameters.model_validate(shared), image=given)
+            query = image_query(SearchParameters.model_validate(shared), given)
         else:
             query = query_of(from_json(given, shared))
         answer = await answer_search(state, query, receive=request.receive)

@@ -39,7 +39,7 @@ def browse(
 
 def _sample(state: State, count: int, seed: int) -> list[ImageRecord]:
     """Images of the generation that is served, one of each of `count` stretches of it: neighbours are alike."""
-    keys = state.searcher.snapshot.generation.keys
+    keys = state.snapshots.current.engine.keys
     count = min(count, len(keys))
     edges = np.linspace(0, len(keys), count + 1).astype(np.int64)
     random = np.random.default_rng(seed)

@@ -20,7 +20,7 @@ from eigenlens.service.errors import EigenfunctionNotFoundError
 from eigenlens.service.http.openapi import documented
 from eigenlens.service.http.presenters import present_image
 from eigenlens.service.http.state import CurrentState, State
-from eigenlens.service.search.manager import Snapshot
+from eigenlens.service.search.snapshot import Snapshot
 
 router = APIRouter(prefix="/v1/eigenfunctions", tags=["eigenfunctions"])
 
@@ -31,7 +31,7 @@ _SHOWN = 8
 @router.get("")
 def spectrum(state: CurrentState) -> SpectrumAnswer:
     """The eigenvalue of every coordinate, and between which values the images of the gallery lie."""
-    snapshot = state.searcher.snapshot
+    snapshot = state.snapshots.current
     low, median, high = _of(snapshot).shares(0.05, 0.5, 0.95).T.tolist()
     eigenvalues = [float(value) for value in snapshot.encoder.eigenvalues]
     return SpectrumAnswer(generation=snapshot.number, eigenvalues=eigenvalues, low=low, median=median, high=high)
@@ -46,7 +46,7 @@ def eigenfunction(
     ] = None,
 ) -> EigenfunctionAnswer:
     """One coordinate, counted from 1: its eigenvalue, the images at its ends and its middle, where a query falls."""
-    snapshot = state.searcher.snapshot
+    snapshot = state.snapshots.current
     functions = _of(snapshot)
     if not 1 <= coordinate <= len(functions):
         raise EigenfunctionNotFoundError(f"there is no coordinate {coordinate}; there are 1 to {len(functions)}")
@@ -67,7 +67,7 @@ def eigenfunction(
 
 
 def _of(snapshot: Snapshot) -> Eigenfunctions:
-    found = snapshot.generation.eigenfunctions
+    found = snapshot.engine.eigenfunctions
     if found is None:
         raise EigenfunctionNotFoundError(
             f"generation {snapshot.number} was built before eigenfunctions were kept; rebuild the gallery to see them"
@@ -79,9 +79,10 @@ def _images(
     state: State, snapshot: Snapshot, rows: np.ndarray[tuple[int], np.dtype[np.int64]], coordinate: int
 ) -> list[PlacedAnswer]:
     """The first few of these rows whose image is still there, with their values."""
-    codes = snapshot.generation.codes
-    keys = codes.keys[rows].tolist()
+    engine = snapshot.engine
+    keys = engine.keys[rows].tolist()
     records = state.gallery.store.records(keys)
-    values = unit_prefix(codes.codes[rows], codes.code_length)[:, coordinate - 1]
-    there = [(records[key], float(value)) for key, value in zip(keys, values, strict=True) if key in records]
-    return [PlacedAnswer(**present_image(record).model_dump(), value=value) for record, value in there[:_SHOWN]]
+    present = [key for key in keys if key in records]
+    codes = unit_prefix(snapshot.codes_of(present), engine.code_length) if present else []
+    placed = [(records[key], float(code[coordinate - 1])) for key, code in zip(present, codes, strict=True)]
+    return [PlacedAnswer(**present_image(record).model_dump(), value=value) for record, value in placed[:_SHOWN]]

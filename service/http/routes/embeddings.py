@@ -23,8 +23,8 @@ from eigenlens.service.http.bodies import decode_base64
 from eigenlens.service.http.openapi import documented
 from eigenlens.service.http.presenters import present_embedding
 from eigenlens.service.http.state import CurrentState
-from eigenlens.service.search.manager import Snapshot
 from eigenlens.service.search.pipeline import Query
+from eigenlens.service.search.snapshot import Snapshot
 
 router = APIRouter(tags=["embeddings"])
 
@@ -36,7 +36,7 @@ _AT_ONCE = 16
 @router.post("/embeddings", include_in_schema=False)
 async def embeddings(request: Request, body: EmbeddingsBody, state: CurrentState) -> EmbeddingsAnswer:
     """Codes of images, or prefixes of them, of unit length. Works with OpenAI's client libraries."""
-    snapshot = state.searcher.snapshot
+    snapshot = state.snapshots.current
     _require(snapshot, body.model)
     length = body.dimensions or snapshot.encoder.code_length
     if length > snapshot.encoder.code_length:
@@ -57,7 +57,7 @@ async def embeddings(request: Request, body: EmbeddingsBody, state: CurrentState
                 raise InputError(f"input {place}: {error}", parameter="input") from error
 
     codes = await asyncio.gather(*(encode(place, image) for place, image in enumerate(images)))
-    if state.searcher.snapshot.encoder is not snapshot.encoder:
+    if state.snapshots.current.encoder is not snapshot.encoder:
         raise NotReadyError("another encoder is served since a moment ago; try again")
     return EmbeddingsAnswer(
         data=[
@@ -71,13 +71,13 @@ async def embeddings(request: Request, body: EmbeddingsBody, state: CurrentState
 @router.get("/v1/models")
 async def list_models(state: CurrentState) -> ModelsAnswer:
     """The encoder that is served, with the prefix lengths of its codes that can be searched."""
-    return ModelsAnswer(data=[_model(state.searcher.snapshot, MODEL)])
+    return ModelsAnswer(data=[_model(state.snapshots.current, MODEL)])
 
 
 @router.get("/v1/models/{model}", responses=documented("model-not-found"))
 async def get_model(model: str, state: CurrentState) -> ModelAnswer:
     """One model."""
-    snapshot = state.searcher.snapshot
+    snapshot = state.snapshots.current
     _require(snapshot, model)
     return _model(snapshot, model)
 
@@ -95,5 +95,5 @@ def _model(snapshot: Snapshot, id: str) -> ModelAnswer:
         created=int(datetime.fromisoformat(encoder.artifact.created).timestamp()),
         encoder=encoder.id,
         dimensions=encoder.code_length,
-        matryoshka_dimensions=list(snapshot.generation.lengths),
+        matryoshka_dimensions=list(snapshot.engine.lengths),
     )

@@ -20,7 +20,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 async def readyz(request: Request) -> dict[str, str | int]:
     """The encoder is warm and a generation is loaded; also during a rebuild. 503 otherwise."""
-    snapshot = state_of(request).searcher.snapshot
+    snapshot = state_of(request).snapshots.current
     return {"status": "ready", "generation": snapshot.number}
 
 
@@ -32,13 +32,13 @@ def metrics(state: CurrentState) -> Response:
 
 
 def _figures(state: State) -> dict[str, float]:
-    snapshot = state.searcher.snapshot
+    snapshot = state.snapshots.current
     running = [job for job in state.jobs.list() if job.finished is None]
     return {
         "eigenlens_generation": snapshot.number,
-        "eigenlens_gallery_images": snapshot.count,
-        "eigenlens_delta_images": len(snapshot.delta),
-        "eigenlens_removed_images": snapshot.rows.removed,
+        "eigenlens_gallery_images": len(snapshot.engine),
+        "eigenlens_delta_images": snapshot.engine.added,
+        "eigenlens_removed_images": snapshot.engine.removed,
         "eigenlens_jobs_running": len(running),
         "eigenlens_job_progress_ratio": running[0].done / running[0].total if running and running[0].total else 0.0,
     }

@@ -108,9 +108,9 @@ async def put_image(id: str, request: Request, response: Response, state: Curren
 @router.patch("/{id:image}", responses=documented("image-not-found", "image-changed"))
 def change_metadata(id: str, body: MetadataBody, state: CurrentState) -> ImageAnswer:
     """Change metadata: fields that are given are set, fields that are null are removed (RFC 7396)."""
-    store, snapshot = state.gallery.store, state.searcher.snapshot
+    store, snapshot = state.gallery.store, state.snapshots.current
     record = store.record(id)
-    code = state.searcher.code_of(snapshot, record.key)
+    code = snapshot.code_of(record.key)
     try:
         metadata = merged(record.metadata, body.metadata)
     except ValueError as error:
@@ -118,7 +118,7 @@ def change_metadata(id: str, body: MetadataBody, state: CurrentState) -> ImageAn
     changed = store.replace_metadata(id, metadata, key=record.key, code=code, encoder_id=snapshot.encoder.id)
     if not changed:
         raise ImageChangedError(f"image '{id}' was changed at the same time; look at it and try again")
-    state.searcher.sync()
+    state.snapshots.sync()
     return present_image(store.record(id))
 
 
@@ -127,7 +127,7 @@ def delete_image(id: str, state: CurrentState) -> None:
     """Remove an image. No search that begins after the answer returns it."""
     record = state.gallery.store.record(id)
     state.gallery.store.remove([record.id])
-    state.searcher.sync()
+    state.snapshots.sync()
 
 
 def _take_in(state: State, images: list[SourceImage], *, keep_metadata: bool = False) -> list[Outcome]:
@@ -138,7 +138,7 @@ def _take_in(state: State, images: list[SourceImage], *, keep_metadata: bool = F
         else replace(image, data=b"", problem=f"the image has {len(image.data)} bytes; at most {limit} are taken")
         for image in images
     ]
-    encoder = state.searcher.snapshot.encoder
+    encoder = state.snapshots.current.encoder
     outcomes = take_in(
         state.gallery.store,
         encoder,
@@ -147,13 +147,13 @@ def _take_in(state: State, images: list[SourceImage], *, keep_metadata: bool = F
         max_pixels=state.settings.max_pixels,
         keep_metadata=keep_metadata,
     )
-    state.searcher.sync()
+    state.snapshots.sync()
     return outcomes
 
 
 def _refuse(state: State, image: SourceImage) -> None:
     """Raise what is wrong with the image as a search would."""
-    found = image.load(state.searcher.snapshot.encoder.image_size, max_pixels=state.settings.max_pixels)
+    found = image.load(state.snapshots.current.encoder.image_size, max_pixels=state.settings.max_pixels)
     raise found if isinstance(found, Exception) else RequestError("the image cannot be used")
 
 

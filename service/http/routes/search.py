@@ -29,11 +29,19 @@ from eigenlens.service.http.bodies import (
     read_json,
 )
 from eigenlens.service.http.openapi import documented
-from eigenlens.service.http.parameters import documented_in_form, documented_in_query, from_json, from_text, given_by
+from eigenlens.service.http.parameters import (
+    documented_in_form,
+    documented_in_query,
+    from_json,
+    from_text,
+    given_by,
+    search_request,
+)
 from eigenlens.service.http.presenters import present_measured
 from eigenlens.service.http.state import CurrentState, State, state_of
 from eigenlens.service.search.batching import Receive
 from eigenlens.service.search.pipeline import Answer, Query
+from eigenlens.service.search.request import SearchRequest
 
 router = APIRouter(prefix="/v1", tags=["search"])
 
@@ -77,30 +85,30 @@ router.add_api_route(
 @router.get("/lengths")
 def lengths(state: CurrentState) -> LengthsAnswer:
     """The prefix lengths that can be searched, and what each costs."""
-    snapshot = state.searcher.snapshot
-    generation, calibration = snapshot.generation, snapshot.generation.calibration
+    snapshot = state.snapshots.current
+    engine, calibration = snapshot.engine, snapshot.engine.calibration
     plans = sorted(calibration.measured, key=lambda measured: measured.latency_ms["p50"])
-    alone = {length: calibration.plain(length) for length in generation.lengths}
+    plain = {length: calibration.plain(length) for length in engine.lengths}
     return LengthsAnswer(
         lengths=[
             LengthAnswer(
-                length=spec.length,
-                kind=spec.kind,
-                bytes=generation.bytes_of(spec.length),
-                bytes_per_image=round(generation.bytes_of(spec.length) / len(generation), 1),
-                full=spec.length == generation.code_length,
-                max_effort=generation.max_effort(spec.length),
-                alone=None if (found := alone[spec.length]) is None else present_measured(found),
+                length=index.length,
+                kind=index.kind,
+                bytes=index.bytes,
+                bytes_per_image=round(index.bytes / len(engine.keys), 1),
+                full=index.length == engine.code_length,
+                max_effort=index.max_effort,
+                alone=None if (measured := plain[index.length]) is None else present_measured(measured),
             )
-            for spec in generation.specs
+            for index in map(engine.describe, engine.lengths)
         ],
-        code_length=generation.code_length,
-        count=snapshot.count,
-        pending=len(snapshot.delta),
-        removed=snapshot.rows.removed,
+        code_length=engine.code_length,
+        count=len(engine),
+        pending=engine.added,
+        removed=engine.removed,
         generation=snapshot.number,
         plans=[present_measured(measured) for measured in plans],
-        filters=generation.attributes.fields,
+        filters={field: list(kinds) for field, kinds in engine.fields.items()},
         encoder=snapshot.encoder.id,
         eigenvalues=[float(x) for x in snapshot.encoder.eigenvalues],
     )
@@ -110,21 +118,22 @@ async def _read(request: Request) -> Query:
     """The search that a request asks for. Raises: RequestError; ValidationError."""
     media_type = media_type_of(request)
     if media_type.startswith("image/") or media_type == "application/octet-stream":
-        return Query(_parameters(request.scope["query_string"]), image=await request.body())
+        return _image_query(request, await request.body())
     if media_type == "multipart/form-data":
         lone = lone_file(request.headers["content-type"], await request.body())
         if lone is not None:
-            return Query(_parameters(request.scope["query_string"]), image=lone)
+            return _image_query(request, lone)
         async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
             upload = await files_of(form)[0].read()
             fields = [(name, value) for name, value in form.multi_items() if name != "image"]
-        asked = _parameters(request.scope["query_string"])
-        if fields:
-            asked = SearchParameters.model_validate({**given_by(asked), **given_by(from_text(fields))})
-        return Query(asked, image=upload)
+        if not fields:
+            return _image_query(request, upload)
+        parameters, _ = _from_query_string(request.scope["query_string"])
+        parameters = SearchParameters.model_validate({**given_by(parameters), **given_by(from_text(fields))})
+        return image_query(parameters, upload)
     if media_type == "application/json":
-        shared = given_by(_parameters(request.scope["query_string"]))
-        return query_of(from_json(await read_json(request), shared))
+        parameters, _ = _from_query_string(request.scope["query_string"])
+        return query_of(from_json(await read_json(request), given_by(parameters)))
     raise ContentTypeError(
         "a search takes multipart/form-data with a file `image`, an image as the body itself (image/...), "
         f"or application/json, not '{media_type or 'nothing'}'"
@@ -132,14 +141,31 @@ async def _read(request: Request) -> Query:
 
 
 @lru_cache(maxsize=256)
-def _parameters(query_string: bytes) -> SearchParameters:
-    """Many searches are asked for in the same way."""
-    return from_text(QueryParams(query_string).multi_items())
+def _from_query_string(query_string: bytes) -> tuple[SearchParameters, SearchRequest]:
+    """Parse a query string; kept, since many searches have the same."""
+    parameters = from_text(QueryParams(query_string).multi_items())
+    return parameters, search_request(parameters)
 
 
-def query_of(asked: SearchBody) -> Query:
-    """The search that a JSON object asks for. Raises: RequestError."""
-    return Query(asked, image=None if asked.image is None else decode_base64(asked.image), id=asked.id, code=asked.code)
+def _image_query(request: Request, image: bytes) -> Query:
+    parameters, search = _from_query_string(request.scope["query_string"])
+    return Query(search, frozenset(parameters.include), image=image)
+
+
+def image_query(parameters: SearchParameters, image: bytes) -> Query:
+    """Return the search for an image. Raises: FilterError."""
+    return Query(search_request(parameters), frozenset(parameters.include), image=image)
+
+
+def query_of(body: SearchBody) -> Query:
+    """Return the search that a JSON object asks for. Raises: RequestError; FilterError."""
+    return Query(
+        search_request(body),
+        frozenset(body.include),
+        image=None if body.image is None else decode_base64(body.image),
+        id=body.id,
+        code=body.code,
+    )
 
 
 async def answer_search(state: State, query: Query, *, receive: Receive | None = None) -> Answer:
@@ -148,6 +174,6 @@ async def answer_search(state: State, query: Query, *, receive: Receive | None =
         raise BodyTooLargeError(
             f"the image has {len(query.image)} bytes; at most {state.settings.max_image_bytes} are taken"
         )
-    if query.asked is not None:
-        query.asked.page.check(max_k=state.settings.max_k)
+    if query.request is not None:
+        query.request.check_page(max_k=state.settings.max_k)
     return await state.batcher.run(query, receive=receive)

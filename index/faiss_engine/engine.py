@@ -1,0 +1,129 @@
+"""The engine over FAISS: a generation, which of its rows are still images, and the codes that came after it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenlens.index.codes.eigenfunctions import Eigenfunctions
+from eigenlens.index.engine import IndexDescription, Neighbors
+from eigenlens.index.faiss_engine.delta import Delta
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.faiss_engine.gpu import Gpu, device_name
+from eigenlens.index.filters.parse import Filter
+from eigenlens.index.filters.selection import Selection
+from eigenlens.index.plans.calibration import Calibration
+from eigenlens.index.plans.plan import Plan
+
+_SELECTION_CACHE_SIZE = 16
+
+
+class FaissEngine:
+    """Searches a generation and what was added since; satisfies `index.engine.Engine`.
+
+    engine = FaissEngine(Generation(path, codes))
+    nearest = engine.search(queries, plan=PlanChooser(engine).choose(PlanRequest(), k=10).plan, k=10)
+    """
+
+    def __init__(self, generation: Generation, *, gpu: Gpu | None = None) -> None:
+        """Search a generation, which was opened for the GPU where one is given."""
+        self.generation = generation
+        self.encoder_id: str = generation.encoder_id
+        self.code_length: int = generation.code_length
+        self.lengths: tuple[int, ...] = generation.lengths
+        self.calibration: Calibration = generation.calibration
+        self.keys: NDArray[np.int64] = generation.keys
+        self.eigenfunctions: Eigenfunctions | None = generation.eigenfunctions
+        self.fields: Mapping[str, Sequence[str]] = generation.attributes.fields
+        self.device: str = device_name(gpu)
+        self._delta = Delta(generation.code_length, generation.lengths)
+        self._present = np.ones(len(generation), dtype=bool)
+        self._removed = 0
+        self._lock = threading.Lock()
+        self._cached_selection = lru_cache(_SELECTION_CACHE_SIZE)(self._select)
+
+    def __len__(self) -> int:
+        return len(self.generation) - self._removed + len(self._delta)
+
+    @property
+    def added(self) -> int:
+        """Images that were added since the build."""
+        return len(self._delta)
+
+    @property
+    def removed(self) -> int:
+        """Images that were removed or replaced since the build."""
+        return self._removed
+
+    def describe(self, length: int) -> IndexDescription:
+        """Describe the index of a prefix length. Raises: PrefixLengthError."""
+        return self.generation.describe(length)
+
+    def search(
+        self, codes: NDArray[np.float32], *, plan: Plan, k: int, filter: Filter | None = None
+    ) -> list[Neighbors]:
+        """Return the k nearest images of each code (q, code_length), best first; fewer where fewer were found.
+
+        Raises: PrefixLengthError; ResultCountError; CodesError.
+        """
+        length = plan.rerank_length or plan.prefix_length
+        selection = self._selection(filter)
+        # The delta first: an image that a rebuild moves is then found in it or in the generation, never in neither.
+        recent = [self._delta.search(code, length=length, k=k, filter=filter) for code in codes]
+        if selection is not None and not selection.count:
+            return recent
+        scores, rows = self.generation.search(codes, plan=plan, k=k, selection=selection)
+        keys = self.keys[rows].tolist()
+        built = [
+            [(key, score) for key, score, row in zip(*columns, strict=True) if row >= 0]
+            for columns in zip(keys, scores.tolist(), rows.tolist(), strict=True)
+        ]
+        return [
+            sorted(new + old, key=lambda neighbor: -neighbor[1])[:k] if new else old
+            for new, old in zip(recent, built, strict=True)
+        ]
+
+    def codes_of(self, keys: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+        """Return full codes (code_length,) by key; keys that are not here are left out."""
+        codes = self.generation.codes
+        rows = codes.rows_of(np.asarray(keys, dtype=np.int64))
+        stored = np.asarray(codes.codes[rows[rows >= 0]], dtype=np.float32)
+        result = dict(zip(codes.keys[rows[rows >= 0]].tolist(), stored, strict=True))
+        for position in np.flatnonzero(rows < 0):
+            code = self._delta.code_of(keys[int(position)])
+            if code is not None:
+                result[keys[int(position)]] = code
+        return result
+
+    def add(self, keys: Sequence[int], codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> None:
+        """Add codes (m, code_length) of images; keys that are here already are left as they are."""
+        self._delta.add(keys, codes, metadata)
+
+    def remove(self, keys: Sequence[int]) -> None:
+        """Never return these images again; keys that are not here are passed over."""
+        for key in keys:
+            self._delta.remove(key)
+        rows = self.generation.codes.rows_of(np.asarray(keys, dtype=np.int64))
+        with self._lock:
+            self._present[rows[rows >= 0]] = False
+            self._removed = len(self._present) - int(np.count_nonzero(self._present))
+
+    def warm_up(self) -> None:
+        """Open what a plain search needs, so that the first one does not wait for it."""
+        self.generation.warm_up()
+
+    def _selection(self, filter: Filter | None) -> Selection | None:
+        """Return the rows that a search may return; None for all of them."""
+        removed = self._removed
+        return None if removed == 0 and filter is None else self._cached_selection(removed, filter)
+
+    def _select(self, _removed: int, filter: Filter | None) -> Selection:
+        """Select rows; with the count of removals as part of the cache's key, an older selection is not used again."""
+        with self._lock:
+            present = self._present.copy()
+        return Selection(present if filter is None else present & self.generation.attributes.mask(filter))

@@ -1,0 +1,125 @@
+"""The choice of a plan: from the parts of one that a request fixes, or for the targets that it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from eigenlens.index.engine import Indexes
+from eigenlens.index.errors import EffortError, PlanConflictError, RerankLengthError, ResultCountError
+from eigenlens.index.plans.calibration import Measured
+from eigenlens.index.plans.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, IndexSpec, Plan
+
+_PLAN_CACHE_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """How a search asks to be run: by parts of a plan, or by targets that a plan is chosen for.
+
+    Attributes:
+        length: prefix length; None to have it chosen.
+        rerank: coordinates at which a shortlist is rescored; None for no rerank.
+        shortlist, effort: further parts of a plan. `rerank`, `shortlist` and `effort` need a length and no targets.
+        target_recall: share of the exact k nearest by full codes, 0 to 1.
+        max_latency_ms: of the search itself.
+    """
+
+    length: int | None = None
+    rerank: int | Literal["full"] | None = None
+    shortlist: int | None = None
+    effort: int | Literal["max"] | None = None
+    target_recall: float | None = None
+    max_latency_ms: float | None = None
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether a plan has to be chosen by what calibration measured."""
+        return self.length is None or self.target_recall is not None or self.max_latency_ms is not None
+
+    @property
+    def fixes_plan(self) -> bool:
+        """Whether parts of a plan are given that a choice by targets would contradict."""
+        return not (self.rerank is None and self.shortlist is None and self.effort is None)
+
+
+@dataclass(frozen=True)
+class ChosenPlan:
+    """A plan, and what calibration measured of it; None where it did not measure this very plan."""
+
+    plan: Plan
+    measured: Measured | None
+
+
+class PlanChooser:
+    """Chooses the plans of all searches of one engine, and keeps those it chose.
+
+    chooser = PlanChooser(engine)
+    plan = chooser.choose(PlanRequest(target_recall=0.95), k=10).plan
+    """
+
+    def __init__(self, indexes: Indexes) -> None:
+        """Choose among the indexes of an engine."""
+        self._indexes = indexes
+        self._choose_cached = lru_cache(_PLAN_CACHE_SIZE)(self._choose)
+
+    def choose(self, request: PlanRequest, *, k: int) -> ChosenPlan:
+        """Choose the plan for k results.
+
+        Raises: PlanConflictError, if parts of a plan are given together with targets; TargetError, if no plan meets the
+            targets; PrefixLengthError; RerankLengthError; ResultCountError; EffortError.
+        """
+        return self._choose_cached(request, k)
+
+    def _choose(self, request: PlanRequest, k: int) -> ChosenPlan:
+        calibration = self._indexes.calibration
+        if not request.has_targets:
+            plan = self._complete(request, k)
+            return ChosenPlan(plan, calibration.expected(plan, k))
+        if request.fixes_plan:
+            raise PlanConflictError(
+                "rerank, shortlist and effort are parts of a plan that is chosen here: "
+                "give them with a length and without target_recall and max_latency_ms"
+            )
+        if request.length is not None:
+            self._indexes.describe(request.length)  # refuses a length that was not built
+        measured = calibration.choose(
+            k=k, target_recall=request.target_recall, max_latency_ms=request.max_latency_ms, length=request.length
+        )
+        return ChosenPlan(measured.for_k(k), measured)
+
+    def _complete(self, request: PlanRequest, k: int) -> Plan:
+        """Complete the parts of a plan that are given by calibrated and default ones."""
+        code_length = self._indexes.code_length
+        index = self._indexes.describe(code_length if request.length is None else request.length)
+        effort = self._effort(request, index.length)
+        rerank_length = code_length if request.rerank == "full" else request.rerank
+        if rerank_length is None and index.lossy:
+            rerank_length = index.length
+        if rerank_length is None:
+            if request.shortlist is not None:
+                raise ResultCountError("a shortlist needs a rerank; give the rerank's length too")
+            return Plan(index.length, index.kind, effort)
+        longer = index.length < rerank_length or index.lossy
+        if not longer or not index.length <= rerank_length <= code_length:
+            raise RerankLengthError(rerank_length, prefix_length=index.length, code_length=code_length)
+        if request.shortlist is not None and request.shortlist < k:
+            raise ResultCountError(f"a shortlist of {request.shortlist} cannot give {k} results; give {k} or more")
+        shortlist = request.shortlist or max(MIN_SHORTLIST, SHORTLIST_FACTOR * k)
+        return Plan(index.length, index.kind, effort, shortlist, rerank_length)
+
+    def _effort(self, request: PlanRequest, length: int) -> int | None:
+        index = self._indexes.describe(length)
+        if index.max_effort is None:
+            if request.effort is None or request.effort == "max":
+                return None
+            raise EffortError(
+                f"the index of length {length} is of kind '{index.kind}', which has no effort; leave it out"
+            )
+        if request.effort == "max":
+            return index.max_effort
+        if request.effort is not None and request.effort < 1:
+            raise EffortError(f"effort {request.effort} is not possible: give 1 to {index.max_effort}")
+        default = self._indexes.calibration.default_effort(IndexSpec(length, index.kind))
+        return min(request.effort or default, index.max_effort)
