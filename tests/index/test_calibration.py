@@ -17,6 +17,7 @@ from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
 from eigenlens.index.metrics import recall_at_k
 from eigenlens.index.plans.calibration import Calibration, Measured, Recall
+from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import Plan
 from tests.support.codes import write_codes
 
@@ -61,7 +62,7 @@ def test_a_cheaper_target_is_not_met_by_searching_everything(generation: Generat
 def test_a_length_is_searched_by_itself_at_an_effort_that_finds_nearly_all(generation: Generation) -> None:
     queries = clustered(3, 500)
     for length in (8, 16):
-        plan = generation.make_plan(k=10, length=length)
+        plan = PlanChooser(generation).choose(PlanRequest(length), k=10).plan
         _, found = generation.search(queries, plan=plan, k=10)
         _, exact = exact_search(generation.codes.codes, queries, length=length, k=10)
         assert recall_at_k(found, exact).mean() > 0.97
@@ -215,4 +216,4 @@ def test_a_gallery_too_small_to_measure_is_searched_exactly(tmp_path: Path) -> N
     build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH)))
     generation = Generation(tmp_path / "generation", codes)
     assert generation.calibration.choose(k=10).exact
-    assert generation.calibration.expected(generation.make_plan(k=10, length=8), 10) is None
+    assert generation.calibration.expected(PlanChooser(generation).choose(PlanRequest(8), k=10).plan, 10) is None

@@ -36,7 +36,7 @@ def test_a_delta_is_an_exact_search(
     for row in removed:
         assert delta.remove(100 + row) == (row < n)
     kept = [r for r in range(n) if r not in removed and label in (None, r % 3)]
-    found = delta.search(query, length=length, k=k, condition=None if label is None else parse_filter({"label": label}))
+    found = delta.search(query, length=length, k=k, filter=None if label is None else parse_filter({"label": label}))
     scores = oracles.cosine(query[None], codes, length=length)[0] if n else np.empty(0)
     expected = sorted((scores[r] for r in kept), reverse=True)[:k]
     np.testing.assert_allclose([score for _, score in found], expected, atol=1e-5)

@@ -19,6 +19,7 @@ from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.errors import CodesError, SearchError
 from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import Plan, choose_lengths
 from tests.support.codes import CODE_LENGTH, LENGTHS, flip_byte, random_codes, write_codes, write_generation
 
@@ -181,7 +182,9 @@ def test_what_is_copied_into_memory_is_not_mapped_as_well(kind: str, is_mapped: 
     )
     generation = Generation(path, codes)
     for length in generation.lengths:
-        generation.search(codes.codes[:1].astype(np.float32), plan=generation.make_plan(k=1, length=length), k=1)
+        generation.search(
+            codes.codes[:1].astype(np.float32), plan=PlanChooser(generation).choose(PlanRequest(length), k=1).plan, k=1
+        )
     mapped = {
         Path(line.split()[-1]).name for line in Path("/proc/self/maps").read_text().splitlines() if "faiss" in line
     }

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from eigenlens.command import main
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.errors import NoGpuError
+from eigenlens.index.faiss_engine.engine import FaissEngine
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Device, Gpu, open_gpu
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex
@@ -32,7 +34,8 @@ from eigenlens.index.plans.plan import Plan
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.gallery.build import Progress, publish_generation
 from eigenlens.service.jobs.store import Jobs, Runner
-from eigenlens.service.search.manager import Searcher, Wish
+from eigenlens.service.search.manager import SnapshotManager
+from eigenlens.service.search.request import SearchRequest
 from tests.support.codes import CODE_LENGTH, random_codes, repeatable, write_codes
 from tests.support.service import build_gallery, code_of, pixels_of, serving, settings_of, wait_for
 
@@ -405,11 +408,13 @@ def test_a_generation_that_was_measured_where_it_is_served_brings_no_warning(
     with gallery.writing():
         encoder = Encoder(gallery.encoder_path(gallery.current_encoder_id()))
         publish_generation(gallery, encoder, Progress(), gpu=gpu)
-    searcher = Searcher(gallery, gpu=gpu)
-    searcher.load()
-    generation = searcher.snapshot.generation
+    manager = SnapshotManager(gallery, open_engine=partial(gallery.open_engine, gpu=gpu))
+    manager.load()
+    engine = manager.current.engine
+    assert isinstance(engine, FaissEngine)
+    generation = engine.generation
     assert generation.calibration.device == "gpu"
     assert generation.lengths_on_gpu == generation.lengths
     assert "latencies" not in caplog.text
-    found = searcher.search(searcher.snapshot, code_of(pixels_of(5)).astype(np.float32), Wish(k=1))
+    found = manager.current.search(code_of(pixels_of(5)).astype(np.float32), SearchRequest(k=1))
     assert found.hits[0].score == pytest.approx(1, abs=1e-3)

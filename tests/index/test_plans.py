@@ -20,11 +20,16 @@ from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import KINDS, choose_indexes, list_count
 from eigenlens.index.faiss_engine.prefix_index import graph_of_lists
 from eigenlens.index.filters.selection import Selection
+from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from tests.support import oracles
 from tests.support.codes import CODE_LENGTH, LENGTHS, random_codes, repeatable, write_codes, write_generation
 
 TOLERANCE = 2e-4  # codes are kept in half precision
+
+
+def make_plan(generation: Generation, *, k: int, **parts: Any) -> Plan:
+    return PlanChooser(generation).choose(PlanRequest(**parts), k=k).plan
 
 
 def generation_of(folder: Path, codes: NDArray[np.float32], kind: str, *, length: int) -> Generation:
@@ -227,7 +232,7 @@ def test_the_view_of_the_mapped_codes_is_the_codes(tmp_path: Path) -> None:
 
 def test_a_plan_for_a_lossy_index_rescores_at_its_own_length(tmp_path: Path) -> None:
     generation = generation_of(tmp_path, random_codes(0, 300), "ivf-sq8", length=8)
-    plan = generation.make_plan(k=10, length=8)
+    plan = make_plan(generation, k=10, length=8)
     assert (plan.kind, plan.shortlist, plan.rerank_length) == ("ivf-sq8", 100, 8)
     assert plan.effort is not None
     assert 1 <= plan.effort <= (generation.max_effort(8) or 0)
@@ -243,18 +248,18 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Generation:
 
 
 def test_a_plan_without_a_rerank_has_no_shortlist(flat: Generation) -> None:
-    assert flat.make_plan(k=10, length=8) == Plan(8)
-    assert flat.make_plan(k=10) == Plan(CODE_LENGTH, "panorama")
+    assert make_plan(flat, k=10, length=8) == Plan(8)
+    assert make_plan(flat, k=10, length=CODE_LENGTH) == Plan(CODE_LENGTH, "panorama")
     with pytest.raises(ResultCountError, match="needs a rerank"):
-        flat.make_plan(length=8, k=10, shortlist=100)
+        make_plan(flat, length=8, k=10, shortlist=100)
 
 
 def test_a_shortlist_grows_with_k(flat: Generation) -> None:
-    assert flat.make_plan(length=8, k=1, rerank_length=16) == Plan(8, shortlist=100, rerank_length=16)
-    assert flat.make_plan(length=8, k=50, rerank_length=16).shortlist == 500
-    assert flat.make_plan(length=8, k=50, rerank_length=16, shortlist=50).shortlist == 50
+    assert make_plan(flat, length=8, k=1, rerank=16) == Plan(8, shortlist=100, rerank_length=16)
+    assert make_plan(flat, length=8, k=50, rerank=16).shortlist == 500
+    assert make_plan(flat, length=8, k=50, rerank=16, shortlist=50).shortlist == 50
     with pytest.raises(ResultCountError, match="shortlist of 49 cannot give 50 results"):
-        flat.make_plan(length=8, k=50, rerank_length=16, shortlist=49)
+        make_plan(flat, length=8, k=50, rerank=16, shortlist=49)
 
 
 @pytest.mark.parametrize(
@@ -270,14 +275,14 @@ def test_a_rerank_uses_more_coordinates_than_the_prefix(
     flat: Generation, length: int, rerank_length: int, message: str
 ) -> None:
     with pytest.raises(RerankLengthError, match=message):
-        flat.make_plan(length=length, k=10, rerank_length=rerank_length)
+        make_plan(flat, length=length, k=10, rerank=rerank_length)
 
 
 def test_an_effort_that_an_index_does_not_have_is_refused(flat: Generation, tmp_path: Path) -> None:
     with pytest.raises(EffortError, match="of kind 'flat', which has no effort"):
-        flat.make_plan(k=10, length=8, effort=3)
+        make_plan(flat, k=10, length=8, effort=3)
     lists = generation_of(tmp_path, random_codes(0, 300), "ivf", length=8)
-    assert lists.make_plan(k=10, length=8, effort=10**6).effort == lists.max_effort(8)
+    assert make_plan(lists, k=10, length=8, effort=10**6).effort == lists.max_effort(8)
 
 
 def test_kinds_suit_the_number_of_codes() -> None:

@@ -83,6 +83,8 @@ def _images(
     keys = engine.keys[rows].tolist()
     records = state.gallery.store.records(keys)
     present = [key for key in keys if key in records]
-    codes = unit_prefix(snapshot.codes_of(present), engine.code_length) if present else []
+    if not present:
+        return []
+    codes = unit_prefix(snapshot.codes_of(present), engine.code_length)
     placed = [(records[key], float(code[coordinate - 1])) for key, code in zip(present, codes, strict=True)]
     return [PlacedAnswer(**present_image(record).model_dump(), value=value) for record, value in placed[:_SHOWN]]

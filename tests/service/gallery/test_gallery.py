@@ -16,7 +16,7 @@ from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import GalleryBusyError, GalleryError, ImageContentGoneError
 from eigenlens.service.gallery.build import Progress, add_images, publish_generation
 from eigenlens.service.gallery.layout import Gallery
-from eigenlens.service.search.manager import Searcher
+from eigenlens.service.search.manager import SnapshotManager
 from tests.support.service import (
     LENGTHS,
     build_gallery,
@@ -167,7 +167,7 @@ def test_nothing_is_removed_while_a_generation_is_opened(tmp_path: Path) -> None
         Gallery(tmp_path / "gallery").retire(keep=1)
         removed.set()
 
-    searcher = Searcher(gallery)
+    manager = SnapshotManager(gallery)
     opened = gallery.open_current
 
     def slowly(**given: Any) -> tuple[int, Generation]:
@@ -179,8 +179,8 @@ def test_nothing_is_removed_while_a_generation_is_opened(tmp_path: Path) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gallery, "open_current", slowly)
         gallery.activate(1)
-        searcher.load()
-    assert searcher.snapshot.number == 1
+        manager.load()
+    assert manager.current.number == 1
     assert removed.wait(10)
     assert gallery.numbers() == [1, 2]
     gallery.activate(2)

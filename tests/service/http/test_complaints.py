@@ -23,7 +23,7 @@ from eigenlens.index.plans.plan import Plan
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.layout import Gallery
-from eigenlens.service.search.manager import Searcher
+from eigenlens.service.search.manager import SnapshotManager
 from tests.support.codes import CODE_LENGTH, random_codes, write_codes
 from tests.support.living import COUNT, add, client, gallery, nearest
 from tests.support.service import admin_headers, image_id, serving, settings_of, write_encoder
@@ -64,7 +64,7 @@ def test_codes_of_one_encoder_are_never_searched_with_another(gallery: Gallery) 
     shutil.rmtree(place)
     shutil.copytree(other, place)
     with pytest.raises(GalleryError, match=f"is encoder {Encoder(other).id}"):
-        Searcher(gallery).load()
+        SnapshotManager(gallery).load()
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])

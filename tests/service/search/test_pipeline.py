@@ -15,7 +15,9 @@ import pytest
 
 from eigenlens.service.api.search import ResultAnswer, SearchAnswer, SearchParameters
 from eigenlens.service.gallery.layout import Gallery
-from eigenlens.service.search.manager import Searcher
+from eigenlens.service.http.answers import AnswerWriter
+from eigenlens.service.http.parameters import search_request
+from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.pipeline import Answer, Pipeline, Query
 from tests.support.service import CODE_LENGTH, build_gallery, code_of, image_id, pixels_of, png, serving, settings_of
 
@@ -28,10 +30,16 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
 class Observed:
     def __init__(self, gallery: Gallery) -> None:
         self.stages: list[str] = []
-        searcher = Searcher(gallery)
-        searcher.load()
+        self.lengths: list[int] = []
+        manager = SnapshotManager(gallery)
+        manager.load()
         self.pipeline = Pipeline(
-            searcher, max_pixels=10_000, max_k=1000, observe=lambda name, _: self.stages.append(name)
+            manager,
+            write=AnswerWriter().write,
+            max_pixels=10_000,
+            max_k=1000,
+            observe=lambda name, _: self.stages.append(name),
+            observe_search=lambda length, _: self.lengths.append(length),
         )
 
     def answers(self, queries: Sequence[Query]) -> list[Answer | Exception]:
@@ -45,6 +53,10 @@ def observed(gallery: Gallery) -> Observed:
     return Observed(gallery)
 
 
+def query_by(parameters: SearchParameters, **what: Any) -> Query:
+    return Query(search_request(parameters), frozenset(parameters.include), **what)
+
+
 def queries() -> list[Query]:
     """Of every sort, several of each, mixed."""
     asked = [
@@ -55,9 +67,9 @@ def queries() -> list[Query]:
         SearchParameters(k=2, length=4, group_duplicates=0.9),
         SearchParameters(k=3, length=4, min_score=0.5, include=[]),
     ]
-    made = [Query(asked[n % len(asked)], image=png(pixels_of(500 + n))) for n in range(18)]
-    made += [Query(asked[0], id=image_id(n)) for n in range(4)]
-    made += [Query(asked[1], code=[float(n + j) for j in range(CODE_LENGTH)]) for n in range(4)]
+    made = [query_by(asked[n % len(asked)], image=png(pixels_of(500 + n))) for n in range(18)]
+    made += [query_by(asked[0], id=image_id(n)) for n in range(4)]
+    made += [query_by(asked[1], code=[float(n + j) for j in range(CODE_LENGTH)]) for n in range(4)]
     return [*made, Query(None, image=png(pixels_of(500)))]
 
 
@@ -82,20 +94,21 @@ def test_a_batch_is_answered_as_each_search_alone(observed: Observed) -> None:
 def test_a_batch_is_encoded_in_one_call_and_searched_in_one_for_each_plan_and_filter(observed: Observed) -> None:
     plain, other = SearchParameters(k=3, length=4), SearchParameters(k=3, length=CODE_LENGTH)
     filtered = SearchParameters(k=3, length=4, filter={"label": "odd"})
-    observed.answers([Query(asked, image=png(pixels_of(n))) for n in range(4) for asked in (plain, other, filtered)])
+    observed.answers([query_by(asked, image=png(pixels_of(n))) for n in range(4) for asked in (plain, other, filtered)])
     assert observed.stages.count("decode") == 12
     assert observed.stages.count("encode") == 1
     assert observed.stages.count("search") == 3
+    assert sorted(observed.lengths) == 8 * [4] + 4 * [CODE_LENGTH]
 
 
 def test_what_cannot_be_searched_fails_alone_and_is_not_decoded(observed: Observed) -> None:
     with pytest.raises(ValueError, match="prefix length 5 was not built"):
-        observed.pipeline.prepare(Query(SearchParameters(length=5), image=png(pixels_of(0))))
+        observed.pipeline.prepare(query_by(SearchParameters(length=5), image=png(pixels_of(0))))
     assert observed.stages == []
 
 
 def test_an_answer_is_what_pydantic_would_have_written(observed: Observed) -> None:
-    answer = observed.answers([Query(SearchParameters(k=4, length=CODE_LENGTH), image=png(pixels_of(1)))])[0]
+    answer = observed.answers([query_by(SearchParameters(k=4, length=CODE_LENGTH), image=png(pixels_of(1)))])[0]
     assert isinstance(answer, Answer)
     body = json.loads(answer.body)
     assert body["results"][0]["id"] == image_id(1)
@@ -111,11 +124,11 @@ def test_an_image_that_another_process_removed_is_never_answered_again(tmp_path:
     gallery = build_gallery(tmp_path)
     observed = Observed(gallery)
     query = SearchParameters(k=5, length=CODE_LENGTH)
-    before = parsed(observed.answers([Query(query, image=png(pixels_of(1)))])[0])
+    before = parsed(observed.answers([query_by(query, image=png(pixels_of(1)))])[0])
     gone = before["results"][0]["id"]
     Gallery(gallery.root).store.remove([gone])
     for _ in range(2):
-        after = parsed(observed.answers([Query(query, image=png(pixels_of(1)))])[0])
+        after = parsed(observed.answers([query_by(query, image=png(pixels_of(1)))])[0])
         assert [result["id"] for result in after["results"][:4]] == [result["id"] for result in before["results"][1:]]
         assert len(after["results"]) == 5
 
@@ -154,6 +167,6 @@ def test_a_few_are_encoded_together_even_if_nothing_is_gained(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch, asked: int | None, worthwhile: int, together: int
 ) -> None:
     monkeypatch.setattr("eigenlens.model.runtime.encoder.Encoder.worthwhile_batch", lambda *_, **__: worthwhile)
-    searcher = Searcher(gallery, max_batch=asked)
-    searcher.load()
-    assert searcher.max_batch == together
+    manager = SnapshotManager(gallery, max_batch=asked)
+    manager.load()
+    assert manager.max_batch == together
