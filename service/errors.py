@@ -21,7 +21,7 @@ class GalleryBusyError(GalleryError):
     """Another process is writing to the gallery; only one may."""
 
 
-class NoRoomError(GalleryError):
+class InsufficientSpaceError(GalleryError):
     """A build takes more disk or memory than there is."""
 
 

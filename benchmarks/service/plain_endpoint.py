@@ -42,7 +42,7 @@ def create_app() -> FastAPI:
     size = int(session.get_inputs()[0].shape[1])
     index = faiss.read_index(os.environ[INDEX_VARIABLE])
     index.hnsw.efSearch = _EF_SEARCH
-    names = dict(gallery.store.query("SELECT key, id FROM images"))
+    names = {row["key"]: row["id"] for row in gallery.store.query("SELECT key, id FROM images")}
     ids = [names[key] for key in generation.keys.tolist()]
     app = FastAPI()
 

@@ -16,8 +16,10 @@ from eigenlens.model.images.sources import open_source
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.commands.options import parse_known_kinds, parse_lengths
 from eigenlens.service.errors import GalleryError
-from eigenlens.service.gallery.build import Progress, Report, add_images, publish_generation
+from eigenlens.service.gallery.build import GenerationOptions, publish_generation
+from eigenlens.service.gallery.ingest import IngestReport, add_images
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.progress import Progress
 
 EPILOG = """examples:
   eigenlens build --encoder encoders/fashion --images fashion-mnist --gallery galleries/fashion
@@ -57,10 +59,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build; progress on standard error. Raises: EigenlensError."""
+    """Build the gallery, with progress on standard error. Raises: EigenlensError."""
     if args.encoder is None and not (args.gallery / "gallery.sqlite").exists():
         raise GalleryError(f"there is no gallery at {args.gallery} yet: give the --encoder to make one with")
-    gpu = open_gpu(args.search_device)
+    options = GenerationOptions(lengths=args.lengths, kinds=args.kinds, gpu=open_gpu(args.search_device))
     encoder = Encoder(args.encoder) if args.encoder is not None else None
     source = open_source(args.images) if args.images is not None else None
     if encoder is not None:
@@ -72,15 +74,15 @@ def run(args: argparse.Namespace) -> int:
             choose_lengths(encoder.code_length, args.lengths)
         else:
             gallery.adopt_encoder(encoder.artifact.path)
-        report = add_images(gallery, encoder, source, progress) if source is not None else Report()
-        number = publish_generation(gallery, encoder, progress, lengths=args.lengths, kinds=args.kinds, gpu=gpu)
-    _tell(report)
+        report = add_images(gallery, encoder, source, progress) if source is not None else IngestReport()
+        number = publish_generation(gallery, encoder, progress, options)
+    _print_report(report)
     print(f"generation {number} of {args.gallery}: {gallery.store.count()} images")
     print(f"next: eigenlens serve --gallery {args.gallery}", file=sys.stderr)
     return 0
 
 
-def _tell(report: Report) -> None:
+def _print_report(report: IngestReport) -> None:
     if report.added or report.unchanged:
         print(f"{report.added} images taken in, {report.unchanged} were there already")
     if report.failed:
@@ -92,7 +94,7 @@ def _tell(report: Report) -> None:
 
 
 class ProgressBar(Progress):
-    """One bar a stage on standard error."""
+    """Shows progress on standard error, one bar a stage."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Never] | None = None
@@ -104,18 +106,18 @@ class ProgressBar(Progress):
         self._close()
 
     def start(self, stage: str, total: int) -> None:
-        """A stage begins."""
+        """Begin a stage of `total` items."""
         self._close()
         if total:
             self._bar = tqdm(total=total, desc=stage, unit="index" if stage == "index" else "image")
 
     def advance(self, count: int) -> None:
-        """So many more items are done."""
+        """Count `count` more items as done."""
         if self._bar is not None:
             self._bar.update(count)
 
-    def tell(self, text: str) -> None:
-        """Something to know before the next stage."""
+    def log(self, text: str) -> None:
+        """Print a message."""
         self._close()
         print(text, file=sys.stderr)
 

@@ -85,7 +85,7 @@ def follow(client: Client, job: Job, *, as_json: bool) -> int:
     last = job
     for last in client.follow(job["id"]):
         if not as_json:
-            _tell(last)
+            _print_progress(last)
     if as_json:
         print_json(last)
     else:
@@ -95,7 +95,7 @@ def follow(client: Client, job: Job, *, as_json: bool) -> int:
     return 0 if last["state"] == "done" else 1
 
 
-def _tell(job: Job) -> None:
+def _print_progress(job: Job) -> None:
     share = f" {job['done']:,} of {job['total']:,}" if job["total"] else ""
     line = f"{job['kind']} {job['id']}: {job['stage'] or job['state']}{share}"
     end = {"end": "", "flush": True} if sys.stderr.isatty() else {}

@@ -1,11 +1,10 @@
-"""Building a gallery: take images in with their codes, encode what has none, publish the next generation."""
+"""Building a generation: encode images that have no code, assemble all codes, index them, switch to the result."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,74 +16,44 @@ from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.faiss_engine.kinds import choose_indexes
 from eigenlens.index.plans.plan import choose_lengths
-from eigenlens.model.errors import ImageError
-from eigenlens.model.images.decode import load_square
-from eigenlens.model.images.sources import Source, batches
 from eigenlens.model.runtime.encoder import Encoder
-from eigenlens.service.errors import GalleryError, ImageContentGoneError, ImageNotFoundError
-from eigenlens.service.gallery.disk_space import require_room
-from eigenlens.service.gallery.ingest import take_in
+from eigenlens.service.errors import GalleryError
+from eigenlens.service.gallery.disk_space import require_space
+from eigenlens.service.gallery.encoding import encode_images
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.progress import Progress
 
 log = logging.getLogger(__name__)
 
-BATCH = 256
-_ASSEMBLED = 4096
+_ASSEMBLY_BATCH_SIZE = 4096
 KEPT_GENERATIONS = 3
 
 
-@dataclass
-class Report:
-    """What one build did with the images."""
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How a generation is built.
 
-    added: int = 0
-    unchanged: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
-
-
-class Progress:
-    """Where a build stands; subclasses show or record it. `advance` may raise to stop the build between two batches."""
-
-    def start(self, stage: str, total: int) -> None:
-        """A stage begins: 'take in', 'encode', 'assemble' or 'index'."""
-
-    def advance(self, count: int) -> None:
-        """So many more items of the stage are done."""
-
-    def tell(self, text: str) -> None:
-        """Something to know before the next stage."""
-
-
-def add_images(gallery: Gallery, encoder: Encoder, source: Source, progress: Progress) -> Report:
-    """Take a source's images in with their codes, batch by batch; each batch is durable when it is counted.
-
-    Images that are there with the same content are skipped, so an interrupted call carries on where it stopped.
-    Files of a folder stay where they are; bytes from an archive or a sample are copied into the store.
+    Attributes:
+        lengths: prefix lengths; when None those of the current generation, or the usual ones for another encoder.
+        kinds: index kind by length; lengths without one get the kind that suits the gallery's size.
+        gpu: for the indexes, and for the searches that calibration measures; the CPU when None.
     """
-    report = Report()
-    progress.start("take in", len(source))
-    with ThreadPoolExecutor() as pool:
-        for batch in batches(source, BATCH):
-            for outcome in take_in(gallery.store, encoder, batch, pool, keep_metadata=True):
-                if outcome.status == "failed":
-                    report.failed.append((outcome.id, outcome.reason or ""))
-                elif outcome.status == "unchanged":
-                    report.unchanged += 1
-                else:
-                    report.added += 1
-            progress.advance(len(batch))
-    return report
+
+    lengths: Sequence[int] | None = None
+    kinds: Mapping[int, str] | None = None
+    gpu: Gpu | None = None
+
+
+_DEFAULTS = GenerationOptions()
 
 
 def publish_generation(
     gallery: Gallery,
     encoder: Encoder,
     progress: Progress,
+    options: GenerationOptions = _DEFAULTS,
     *,
-    lengths: Sequence[int] | None = None,
-    kinds: Mapping[int, str] | None = None,
-    gpu: Gpu | None = None,
-    switch: Callable[[int], None] | None = None,
+    activate: Callable[[int], None] | None = None,
 ) -> int:
     """Build the next generation from everything in the store and switch to it; the caller holds the writer's lock.
 
@@ -92,144 +61,109 @@ def publish_generation(
     may be added, replaced and removed meanwhile: what came after the moment that the generation holds stays pending.
 
     Args:
-        lengths: prefix lengths; when None those of the current generation, or the usual ones for another encoder.
-        kinds: index kind of some of the lengths; what suits the gallery for the others.
-        gpu: for the indexes, and for the searches that calibration measures; the CPU when None.
-        switch: called with the number of the new generation, to activate it; the gallery's own `activate` when None.
+        activate: called with the number of the new generation to switch to it; the gallery's own when None.
 
     Returns: the number of the new generation.
 
     Raises: CodesError, for a length that codes do not have; IndexKindError; GalleryError, if there is no image, or one
-        that has to be encoded cannot be; NoRoomError.
+        that has to be encoded cannot be; InsufficientSpaceError.
     """
     current = _current_generation(gallery, encoder)
+    lengths = options.lengths
     if lengths is None and current is not None:
         lengths = current.lengths
-    chosen = choose_lengths(encoder.code_length, lengths)
+    lengths = choose_lengths(encoder.code_length, lengths)
     count = gallery.store.count()
-    specs = choose_indexes(count, lengths=chosen, kinds=kinds, gpu=gpu is not None)
-    told = require_room(gallery.root, specs, count=count, code_length=encoder.code_length)
-    progress.tell(f"the generation takes {told}")
-    previous = None if current is None else current.codes
-    keys, removal = _encode_missing(gallery, encoder, previous, progress)
+    specs = choose_indexes(count, lengths=lengths, kinds=options.kinds, gpu=options.gpu is not None)
+    requirements = require_space(gallery.root, specs, count=count, code_length=encoder.code_length)
+    progress.log(f"the generation takes {requirements}")
+    build = _Build(gallery, encoder, None if current is None else current.codes, progress, options.gpu)
+    keys, last_removal = build.encode_missing()
     number = gallery.next_number()
-    codes = _assemble(gallery, encoder, previous, keys, name=f"{number:06d}", gpu=gpu, progress=progress)
-    progress.start("index", len(chosen))
+    codes = build.assemble(keys, name=f"{number:06d}")
+    progress.start("index", len(lengths))
     build_generation(
         gallery.generation_path(number),
         codes,
         BuildOptions(
-            lengths=chosen,
-            kinds=kinds,
+            lengths=lengths,
+            kinds=options.kinds,
             metadata=gallery.store.metadata_of(codes.keys),
-            removal=removal,
-            gpu=gpu,
+            removal=last_removal,
+            gpu=options.gpu,
             on_progress=lambda done, total: progress.advance(1),
         ),
     )
     served = gallery.current()
-    (switch or gallery.activate)(number)
+    (activate or gallery.activate)(number)
     gallery.retire(keep=KEPT_GENERATIONS, served=served)
     return number
 
 
-def encode_images(gallery: Gallery, encoder: Encoder, keys: Sequence[int], progress: Progress) -> list[str]:
-    """Keep codes by this encoder of images that have none; each batch is durable when it is counted.
+@dataclass(frozen=True)
+class _Build:
+    """The codes of one build; `previous` are those of the current generation, if they are this encoder's."""
 
-    Returns: why images could not be encoded, one reason each; one that was removed meanwhile needs no code.
-    """
-    failed: list[str] = []
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(keys), BATCH):
-            batch = [int(key) for key in keys[start : start + BATCH]]
-            contents = {}
-            for key in batch:
-                try:
-                    contents[key] = gallery.store.content(key)
-                except ImageNotFoundError:
-                    continue
-                except ImageContentGoneError as error:
-                    failed.append(str(error))
-            loaded = pool.map(lambda data: load_square(data, encoder.image_size), contents.values())
-            pixels = {}
-            for key, found in zip(contents, loaded, strict=True):
-                if isinstance(found, ImageError):
-                    failed.append(f"image {key} was taken in but can no longer be read: {found}")
-                else:
-                    pixels[key] = found
-            if pixels:
-                codes = encoder.encode(np.stack(list(pixels.values())))
-                gallery.store.put_codes(list(pixels), codes, encoder_id=encoder.id)
-            progress.advance(len(batch))
-    return failed
+    gallery: Gallery
+    encoder: Encoder
+    previous: Codes | None
+    progress: Progress
+    gpu: Gpu | None
 
+    def encode_missing(self) -> tuple[NDArray[np.int64], int]:
+        """Encode images until each has a code. Returns: keys of all images and the last removal, at one moment."""
+        store, announced = self.gallery.store, False
+        while True:
+            keys, last_removal = store.contents()
+            coded = store.coded_keys(encoder_id=self.encoder.id)
+            if self.previous is not None:
+                coded = np.union1d(coded, self.previous.keys)
+            missing = np.setdiff1d(keys, coded)
+            if not announced or len(missing):
+                self.progress.start("encode", len(missing))
+                announced = True
+            if len(missing) == 0:
+                return keys, last_removal
+            failures = encode_images(self.gallery, self.encoder, missing.tolist(), self.progress)
+            if failures:
+                raise GalleryError(
+                    f"{len(failures)} images have no code and cannot be encoded: {'; '.join(failures[:3])}"
+                )
 
-def _encode_missing(
-    gallery: Gallery, encoder: Encoder, previous: Codes | None, progress: Progress
-) -> tuple[NDArray[np.int64], int]:
-    """Keys of all images at a moment when each has a code, and the last removal at that moment."""
-    announced = False
-    while True:
-        keys, removal = gallery.store.contents()
-        coded = gallery.store.coded_keys(encoder_id=encoder.id)
-        if previous is not None:
-            coded = np.union1d(coded, previous.keys)
-        missing = np.setdiff1d(keys, coded)
-        if not announced or len(missing):
-            progress.start("encode", len(missing))
-            announced = True
-        if len(missing) == 0:
-            return keys, removal
-        failed = encode_images(gallery, encoder, missing.tolist(), progress)
-        if failed:
-            raise GalleryError(f"{len(failed)} images have no code and cannot be encoded: {'; '.join(failed[:3])}")
+    def assemble(self, keys: NDArray[np.int64], *, name: str) -> Codes:
+        """Write one codes artifact for all images, near ones together; reuse the previous one if nothing changed."""
+        if len(keys) == 0:
+            raise GalleryError(f"the gallery {self.gallery.root} has no images; give some with --images")
+        if self.previous is not None and np.array_equal(np.sort(self.previous.keys), keys):
+            return self.previous
+        self.progress.start("assemble", len(keys))
+        path = self.gallery.codes / name
+        order = order_rows(lambda start, stop: self._codes_of(keys[start:stop]), len(keys), gpu=self.gpu)
+        code_length, encoder_id = self.encoder.code_length, self.encoder.id
+        with writing_codes(path, count=len(keys), code_length=code_length, encoder_id=encoder_id) as writer:
+            for start in range(0, len(keys), _ASSEMBLY_BATCH_SIZE):
+                batch = keys[order[start : start + _ASSEMBLY_BATCH_SIZE]]
+                writer.append(batch, self._codes_of(batch))
+                self.progress.advance(len(batch))
+        return Codes(path, verify=False)
 
-
-def _assemble(
-    gallery: Gallery,
-    encoder: Encoder,
-    previous: Codes | None,
-    keys: NDArray[np.int64],
-    *,
-    name: str,
-    gpu: Gpu | None,
-    progress: Progress,
-) -> Codes:
-    """One codes artifact for all images, near ones together; the previous one itself where nothing changed."""
-    if len(keys) == 0:
-        raise GalleryError(f"the gallery {gallery.root} has no images; give some with --images")
-    if previous is not None and np.array_equal(np.sort(previous.keys), keys):
-        return previous
-    progress.start("assemble", len(keys))
-    path = gallery.codes / name
-    order = order_rows(lambda start, stop: _codes_of(gallery, encoder, previous, keys[start:stop]), len(keys), gpu=gpu)
-    with writing_codes(path, count=len(keys), code_length=encoder.code_length, encoder_id=encoder.id) as writer:
-        for start in range(0, len(keys), _ASSEMBLED):
-            batch = keys[order[start : start + _ASSEMBLED]]
-            writer.append(batch, _codes_of(gallery, encoder, previous, batch))
-            progress.advance(len(batch))
-    return Codes(path, verify=False)
-
-
-def _codes_of(
-    gallery: Gallery, encoder: Encoder, previous: Codes | None, keys: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Codes from the previous artifact or the store; zeros for an image that was removed meanwhile."""
-    codes = np.zeros((len(keys), encoder.code_length), dtype=np.float32)
-    held = np.zeros(len(keys), dtype=bool)
-    if previous is not None:
-        rows = previous.rows_of(keys)
-        held = rows >= 0
-        codes[held] = previous.take(rows[held])
-    for place in np.flatnonzero(~held):
-        code = gallery.store.code_of(int(keys[place]), encoder_id=encoder.id)
-        if code is not None:
-            codes[place] = code
-    return codes
+    def _codes_of(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return codes of images, (n, code_length); zeros for an image that was removed meanwhile."""
+        codes = np.zeros((len(keys), self.encoder.code_length), dtype=np.float32)
+        is_coded = np.zeros(len(keys), dtype=bool)
+        if self.previous is not None:
+            rows = self.previous.rows_of(keys)
+            is_coded = rows >= 0
+            codes[is_coded] = self.previous.take(rows[is_coded])
+        for index in np.flatnonzero(~is_coded):
+            code = self.gallery.store.code_of(int(keys[index]), encoder_id=self.encoder.id)
+            if code is not None:
+                codes[index] = code
+        return codes
 
 
 def _current_generation(gallery: Gallery, encoder: Encoder) -> Generation | None:
-    """The current generation, if its codes are this encoder's and it can be opened: otherwise all is encoded again."""
+    """Return the current generation; None if it has codes of another encoder or cannot be opened."""
     if gallery.current() is None:
         return None
     try:

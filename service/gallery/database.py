@@ -114,6 +114,8 @@ class Database:
             raise
         connection.execute("COMMIT")
 
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a SELECT."""
-        return self.connection.execute(sql, parameters).fetchall()
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """Return all rows of a SELECT; a row's columns are read by name."""
+        cursor = self.connection.cursor()
+        cursor.row_factory = sqlite3.Row
+        return cursor.execute(sql, parameters).fetchall()

@@ -1,10 +1,10 @@
-"""Taking images in: decoded, encoded and kept with their codes, each batch durable when it is counted."""
+"""Ingest: images are decoded, encoded and stored with their codes, each batch durable when it is counted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from eigenlens.model.errors import ImageError
 from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, inspect
-from eigenlens.model.images.sources import SourceImage
+from eigenlens.model.images.sources import Source, SourceImage, batches
 from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.gallery.encoding import BATCH_SIZE
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.store import NewImage, Store
 
 
@@ -27,7 +30,37 @@ class Outcome:
     reason: str | None = None
 
 
-def take_in(
+@dataclass
+class IngestReport:
+    """Counts of the images of one source: added or replaced, unchanged, and (id, reason) of each that failed."""
+
+    added: int = 0
+    unchanged: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+def add_images(gallery: Gallery, encoder: Encoder, source: Source, progress: Progress) -> IngestReport:
+    """Ingest all images of a source, batch by batch.
+
+    Images that are in the store with the same content are skipped, so an interrupted call carries on where it stopped.
+    Files of a folder stay where they are; bytes from an archive or a sample are copied into the store.
+    """
+    report = IngestReport()
+    progress.start("take in", len(source))
+    with ThreadPoolExecutor() as pool:
+        for batch in batches(source, BATCH_SIZE):
+            for outcome in ingest(gallery.store, encoder, batch, pool, keep_metadata=True):
+                if outcome.status == "failed":
+                    report.failed.append((outcome.id, outcome.reason or ""))
+                elif outcome.status == "unchanged":
+                    report.unchanged += 1
+                else:
+                    report.added += 1
+            progress.advance(len(batch))
+    return report
+
+
+def ingest(
     store: Store,
     encoder: Encoder,
     images: Sequence[SourceImage],
@@ -36,40 +69,43 @@ def take_in(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     keep_metadata: bool = False,
 ) -> list[Outcome]:
-    """Keep images with their codes in one transaction; one that cannot be used fails alone.
+    """Store images with their codes in one transaction; an image that cannot be used fails alone.
 
-    Images that are there with the same content and metadata are left as they are. Files stay where they are; bytes
-    without a file are copied into the store. Of several images with one id the last one counts.
+    Images that are in the store with the same content and metadata are left as they are. Files stay where they are;
+    bytes without a file are copied into the store. Of several images with one id the last one counts.
 
     Args:
-        keep_metadata: of images that are there with the same content: what was edited since is not undone.
+        pool: decodes the images.
+        keep_metadata: keep the stored metadata of an image whose content is the same, so that edits are not undone.
+
+    Returns: one outcome for each image, in their order.
     """
     outcomes: dict[int, Outcome] = {}
-    fresh: list[tuple[int, SourceImage, str]] = []
-    for place, image in enumerate(images):
+    changed: list[tuple[int, SourceImage, str]] = []
+    for position, image in enumerate(images):
         checksum = sha256(image.data).hexdigest()
         if image.problem is None and store.holds(
             image.id, checksum=checksum, path=image.path, metadata=None if keep_metadata else dict(image.metadata)
         ):
-            outcomes[place] = Outcome(image.id, "unchanged")
+            outcomes[position] = Outcome(image.id, "unchanged")
         else:
-            fresh.append((place, image, checksum))
-    loaded = list(pool.map(lambda item: item[1].load(encoder.image_size, max_pixels=max_pixels), fresh))
+            changed.append((position, image, checksum))
+    decoded = list(pool.map(lambda item: item[1].load(encoder.image_size, max_pixels=max_pixels), changed))
     accepted: list[tuple[int, SourceImage, str, NDArray[np.uint8]]] = []
-    for (place, image, checksum), pixels in zip(fresh, loaded, strict=True):
+    for (position, image, checksum), pixels in zip(changed, decoded, strict=True):
         if isinstance(pixels, ImageError):
-            outcomes[place] = Outcome(image.id, "failed", str(pixels))
+            outcomes[position] = Outcome(image.id, "failed", str(pixels))
         else:
-            accepted.append((place, image, checksum, pixels))
+            accepted.append((position, image, checksum, pixels))
     if accepted:
         codes = encoder.encode(np.stack([pixels for *_, pixels in accepted]))
         rows = [
             _new_image(image, checksum, code) for (_, image, checksum, _), code in zip(accepted, codes, strict=True)
         ]
         replaced = store.put(rows, encoder_id=encoder.id)
-        for (place, image, *_), there in zip(accepted, replaced, strict=True):
-            outcomes[place] = Outcome(image.id, "replaced" if there else "added")
-    return [outcomes[place] for place in range(len(images))]
+        for (position, image, *_), was_replaced in zip(accepted, replaced, strict=True):
+            outcomes[position] = Outcome(image.id, "replaced" if was_replaced else "added")
+    return [outcomes[position] for position in range(len(images))]
 
 
 def _new_image(image: SourceImage, checksum: str, code: NDArray[np.float32]) -> NewImage:

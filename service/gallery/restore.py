@@ -17,8 +17,8 @@ from eigenlens import artifact
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.service.errors import BackupError, GalleryBusyError, GalleryError
 from eigenlens.service.gallery.backup import DATABASE, KIND
-from eigenlens.service.gallery.build import Progress
 from eigenlens.service.gallery.layout import Gallery, taken
+from eigenlens.service.gallery.progress import Progress
 
 _STAGING = ".restoring-"
 _CHUNK = 1 << 20

@@ -36,7 +36,8 @@ from eigenlens.service.http.routes import (
     search,
 )
 from eigenlens.service.http.state import Compute, State
-from eigenlens.service.jobs.store import Jobs, Runner, now
+from eigenlens.service.jobs.runner import Runner
+from eigenlens.service.jobs.store import Jobs, now
 from eigenlens.service.keys import Keyring
 from eigenlens.service.search.batching import Batcher, Observe
 from eigenlens.service.search.manager import SnapshotManager
@@ -177,7 +178,7 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
             observe=observe,
         ),
         # One at a time: they would wait for the database's one writer anyway, and searches keep their threads.
-        intake=Compute(threads=1, max_waiting=settings.max_waiting),
+        ingest=Compute(threads=1, max_waiting=settings.max_waiting),
         decoders=ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="decode"),
         serving=serving,
     )

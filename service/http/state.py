@@ -16,7 +16,8 @@ from fastapi import Depends, Request
 from eigenlens.service.errors import NotReadyError, OverloadedError
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.thumbnails import Thumbnails
-from eigenlens.service.jobs.store import Jobs, Runner
+from eigenlens.service.jobs.runner import Runner
+from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.keys import Keyring
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.pipeline import SearchBatcher
@@ -63,7 +64,7 @@ class State:
     metrics: Metrics
     compute: Compute
     batcher: SearchBatcher
-    intake: Compute
+    ingest: Compute
     decoders: ThreadPoolExecutor
     serving: int
     thumbnails: Thumbnails = field(default_factory=Thumbnails)

@@ -1,14 +1,11 @@
-"""Jobs, such as a rebuild: each runs in a process of its own and is recorded in the gallery's database."""
+"""Jobs, such as a rebuild, as the gallery's database records them."""
 
 from __future__ import annotations
 
 import json
-import logging
-import subprocess
-import sys
-import threading
+import sqlite3
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -16,15 +13,19 @@ from typing import Any, Literal
 from eigenlens.service.errors import JobEndedError, JobNotFoundError, JobRunningError
 from eigenlens.service.gallery.layout import Gallery
 
-log = logging.getLogger(__name__)
-
 State = Literal["queued", "running", "cancelling", "done", "failed", "cancelled"]
-_COLUMNS = "id, kind, state, stage, done, total, options, error, generation, created, finished, result"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job. `stage`, `done` and `total` say how far it is, `generation` what it published, `result` what it did."""
+    """One job.
+
+    Attributes:
+        stage, done, total: how far it is: items done of the present stage, and how many that has.
+        generation: number of the generation that it published, if it did.
+        result: what it did other than that, if it did anything.
+        created, finished: times in ISO format, UTC; `finished` is None until it ends.
+    """
 
     id: str
     kind: str
@@ -41,12 +42,16 @@ class Job:
 
     @property
     def has_result(self) -> bool:
-        """Whether what it was started for has happened."""
+        """Whether the job has done what it was started for."""
         return self.generation is not None or self.result is not None
 
 
 class Jobs:
-    """The jobs of one gallery, as every process that serves it sees them."""
+    """The jobs of one gallery, as every process that serves it sees them.
+
+    jobs = Jobs(gallery)
+    job = jobs.create("rebuild", {"lengths": [8, 16]})
+    """
 
     def __init__(self, gallery: Gallery) -> None:
         self._gallery = gallery
@@ -66,18 +71,18 @@ class Jobs:
         return self.get(job_id)
 
     def get(self, job_id: str) -> Job:
-        """One job. Raises: JobNotFoundError."""
-        rows = self._store.query(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job_id,))  # noqa: S608 - constant
+        """Return one job. Raises: JobNotFoundError."""
+        rows = self._store.query("SELECT * FROM jobs WHERE id = ?", (job_id,))
         if not rows:
             raise JobNotFoundError(f"there is no job '{job_id}'")
         return _job(rows[0])
 
     def list(self) -> list[Job]:
-        """The last hundred jobs, newest first."""
-        return [_job(row) for row in self._store.query(f"SELECT {_COLUMNS} FROM jobs ORDER BY rowid DESC LIMIT 100")]  # noqa: S608 - constant
+        """Return the last hundred jobs, newest first."""
+        return [_job(row) for row in self._store.query("SELECT * FROM jobs ORDER BY rowid DESC LIMIT 100")]
 
     def progress(self, job_id: str, *, stage: str, done: int, total: int) -> None:
-        """Record how far a running job is."""
+        """Record the progress of a running job: `done` of `total` items of a stage."""
         with self._store.transaction() as connection:
             connection.execute(
                 "UPDATE jobs SET state = CASE state WHEN 'queued' THEN 'running' ELSE state END, "
@@ -86,30 +91,30 @@ class Jobs:
             )
 
     def cancel(self, job_id: str) -> Job:
-        """Ask a job to end without a result; the process that works on it sees that. Raises: JobEndedError."""
+        """Mark a job to be cancelled; the process that works on it sees that and ends. Raises: JobEndedError."""
         with self._store.transaction() as connection:
-            asked = connection.execute(
+            updated = connection.execute(
                 "UPDATE jobs SET state = 'cancelling' WHERE id = ? AND finished IS NULL "
                 "AND generation IS NULL AND result IS NULL",
                 (job_id,),
             )
         job = self.get(job_id)
-        if asked.rowcount == 0:
+        if updated.rowcount == 0:
             raise JobEndedError(f"job {job_id} has ended ({job.state}) and cannot be cancelled")
         return job
 
-    def published(self, job_id: str, generation: int) -> None:
-        """Record what a job built; it is done only when the service has switched to that."""
+    def record_generation(self, job_id: str, generation: int) -> None:
+        """Record the generation that a job built; the job is done only when the service has switched to it."""
         with self._store.transaction() as connection:
             connection.execute("UPDATE jobs SET generation = ? WHERE id = ?", (generation, job_id))
 
-    def did(self, job_id: str, result: Mapping[str, Any]) -> None:
+    def record_result(self, job_id: str, result: Mapping[str, Any]) -> None:
         """Record what a job did other than to publish a generation."""
         with self._store.transaction() as connection:
             connection.execute("UPDATE jobs SET result = ? WHERE id = ?", (json.dumps(result), job_id))
 
     def finish(self, job_id: str, *, error: str | None = None) -> None:
-        """Record how a job ended, unless its end is recorded already."""
+        """Record the end of a job, unless it is recorded already: done, failed with an error, or cancelled."""
         state = "done" if error is None else "failed"
         if error is not None and self.get(job_id).state == "cancelling":
             state, error = "cancelled", None
@@ -134,54 +139,24 @@ class Jobs:
         return True
 
 
-class Runner:
-    """Starts jobs in processes of their own, which end with this one however it ends."""
-
-    def __init__(self, gallery: Gallery, jobs: Jobs, *, on_done: Callable[[], None], search_device: str) -> None:
-        self._gallery, self._jobs, self._on_done = gallery, jobs, on_done
-        self._options = ("--search-device", search_device)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._watcher: threading.Thread | None = None
-
-    def start(self, kind: str, options: Mapping[str, Any]) -> Job:
-        """Start a job of a kind that `service.gallery.tasks` knows. Raises: JobRunningError."""
-        job = self._jobs.create(kind, options)
-        worker = [sys.executable, "-m", "eigenlens.service.jobs.worker", str(self._gallery.root)]
-        command = [*worker, "--job", job.id, *self._options]
-        # The worker reads its standard input: when this process ends, even by SIGKILL, the pipe closes and so does it.
-        try:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        except OSError as error:
-            self._jobs.finish(job.id, error=f"no process could be started: {error.strerror}")
-            return self._jobs.get(job.id)
-        self._watcher = threading.Thread(target=self._watch, args=(job.id, self._process), daemon=True)
-        self._watcher.start()
-        return job
-
-    def close(self) -> None:
-        """End a job that is running; it leaves nothing half done."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-        if self._watcher is not None:
-            self._watcher.join(timeout=10)
-
-    def _watch(self, job_id: str, process: subprocess.Popen[bytes]) -> None:
-        status = process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
-        self._on_done()
-        lost = not self._jobs.get(job_id).has_result
-        problem = f"the job's process ended with status {status}; see the service's log"
-        self._jobs.finish(job_id, error=problem if lost else None)
-
-
-def _job(row: tuple[Any, ...]) -> Job:
-    fields = list(row)
-    fields[6] = json.loads(fields[6])
-    fields[11] = None if fields[11] is None else json.loads(fields[11])
-    return Job(*fields)
+def _job(row: sqlite3.Row) -> Job:
+    result = row["result"]
+    return Job(
+        id=row["id"],
+        kind=row["kind"],
+        state=row["state"],
+        stage=row["stage"],
+        done=row["done"],
+        total=row["total"],
+        options=json.loads(row["options"]),
+        error=row["error"],
+        generation=row["generation"],
+        created=row["created"],
+        finished=row["finished"],
+        result=None if result is None else json.loads(result),
+    )
 
 
 def now() -> str:
-    """The present time as jobs note it; such times compare as text."""
+    """Return the present time as jobs record it: ISO format, UTC, milliseconds; such times compare as text."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""What jobs do, each in a process of its own: rebuild, take a folder of the server's in, restore a backup."""
+"""The work of each kind of job: rebuild, import a folder of the server, restore a backup."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from typing import Any
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.model.images.sources import FolderSource, SourceImage
 from eigenlens.model.runtime.encoder import Encoder
-from eigenlens.service.gallery.build import Progress, add_images, publish_generation
+from eigenlens.service.gallery.build import GenerationOptions, publish_generation
+from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.restore import restore_into
 from eigenlens.service.jobs.store import Jobs
 
-_REASONS = 100
+_MAX_REASONS = 100
 
 
 @dataclass(frozen=True)
 class Task:
-    """A job that runs.
+    """A running job.
 
     Attributes:
         gpu: for indexes; the CPU when None.
-        switching: held while what cannot be taken back happens and is noted in the job; no cancellation falls between.
+        commit_lock: held while the job's irrevocable step happens and is recorded; no cancellation falls between.
     """
 
     gallery: Gallery
@@ -34,51 +36,51 @@ class Task:
     options: Mapping[str, Any]
     progress: Progress
     gpu: Gpu | None
-    switching: AbstractContextManager[Any]
+    commit_lock: AbstractContextManager[Any]
 
     def encoder(self) -> Encoder:
-        """The one that is asked for, or that of the current generation."""
+        """Return the encoder that the options name, or that of the current generation."""
         return Encoder(self.gallery.encoder_path(self.options.get("encoder") or self.gallery.current_encoder_id()))
 
     def publish(self) -> None:
         """Build the next generation and switch to it."""
         kinds = {int(length): kind for length, kind in self.options.get("kinds", {}).items()}
-        publish_generation(
-            self.gallery,
-            self.encoder(),
-            self.progress,
-            lengths=self.options.get("lengths"),
-            kinds=kinds,
-            gpu=self.gpu,
-            switch=self._switch,
-        )
+        options = GenerationOptions(lengths=self.options.get("lengths"), kinds=kinds, gpu=self.gpu)
+        publish_generation(self.gallery, self.encoder(), self.progress, options, activate=self._activate)
 
-    def _switch(self, number: int) -> None:
-        with self.switching:
+    def record_result(self, result: Mapping[str, Any]) -> None:
+        """Record what the job did other than to publish a generation."""
+        self.jobs.record_result(self.job_id, result)
+
+    def _activate(self, number: int) -> None:
+        with self.commit_lock:
             self.gallery.activate(number)
-            self.jobs.published(self.job_id, number)
+            self.jobs.record_generation(self.job_id, number)
 
 
 def rebuild(task: Task) -> None:
-    """Options: lengths, kinds, encoder."""
+    """Build the next generation. Options: lengths, kinds, encoder."""
     task.publish()
 
 
 def import_folder(task: Task) -> None:
-    """Options: folder, root, rebuild. Files that lie outside of the root, by a symbolic link, are left out."""
-    source = _Within(FolderSource(Path(task.options["folder"])), Path(task.options["root"]))
+    """Ingest a folder of the server. Options: folder, root, rebuild.
+
+    Files that lie outside of the root, by a symbolic link, are left out.
+    """
+    source = RestrictedSource(FolderSource(Path(task.options["folder"])), Path(task.options["root"]))
     report = add_images(task.gallery, task.encoder(), source, task.progress)
-    failed = [{"id": id, "reason": reason} for id, reason in report.failed[:_REASONS]]
+    failed = [{"id": id, "reason": reason} for id, reason in report.failed[:_MAX_REASONS]]
     counts = {"added": report.added, "unchanged": report.unchanged, "failed": len(report.failed)}
-    task.jobs.did(task.job_id, {**counts, "reasons": failed})
+    task.record_result({**counts, "reasons": failed})
     if task.options.get("rebuild"):
         task.publish()
 
 
 def restore(task: Task) -> None:
-    """Options: backup, rebuild."""
-    with restore_into(task.gallery, Path(task.options["backup"]), task.progress) as apply, task.switching:
-        task.jobs.did(task.job_id, apply())
+    """Make the gallery's images those of a backup. Options: backup, rebuild."""
+    with restore_into(task.gallery, Path(task.options["backup"]), task.progress) as apply, task.commit_lock:
+        task.record_result(apply())
     if task.options.get("rebuild"):
         task.publish()
 
@@ -86,8 +88,8 @@ def restore(task: Task) -> None:
 TASKS: dict[str, Callable[[Task], None]] = {"rebuild": rebuild, "import": import_folder, "restore": restore}
 
 
-class _Within:
-    """A source of which only what lies below a root is taken."""
+class RestrictedSource:
+    """A source without the files that lie outside of a root: these fail, with the reason."""
 
     def __init__(self, source: FolderSource, root: Path) -> None:
         self.name = source.name

@@ -1,7 +1,7 @@
-"""The process of a job: does what it was started for and records its progress and its result in the job.
+"""The process of a job: does its work and records its progress and its result in the job.
 
-Run by the service as `python -m service.gallery.worker GALLERY --job ID --search-device DEVICE`; ends when its standard
-input closes.
+Started by the service as `python -P -m eigenlens.service.jobs.worker GALLERY --job ID --search-device DEVICE`; ends
+when its standard input closes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pathlib import Path
 
 from eigenlens.artifact import EigenlensError
 from eigenlens.index.faiss_engine.gpu import open_gpu
-from eigenlens.service.gallery.build import Progress
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.jobs.tasks import TASKS, Task
 
 _RECORD_EVERY_S = 0.2
 _NICENESS = 10
-# The removal of a generation holds the lock for a moment.
-_PATIENCE_S = 1.0
+# The removal of a generation holds the writer's lock for a moment.
+_LOCK_TIMEOUT_S = 1.0
 
 
 class JobProgress(Progress):
@@ -35,18 +35,18 @@ class JobProgress(Progress):
         self._stage, self._done, self._total, self._recorded = "", 0, 0, 0.0
 
     def start(self, stage: str, total: int) -> None:
-        """A stage begins."""
+        """Begin a stage of `total` items."""
         self._stage, self._done, self._total = stage, 0, total
         self._record()
 
     def advance(self, count: int) -> None:
-        """So many more items are done."""
+        """Count `count` more items as done."""
         self._done += count
         if time.monotonic() - self._recorded >= _RECORD_EVERY_S or self._done >= self._total:
             self._record()
 
-    def tell(self, text: str) -> None:
-        """Something to know before the next stage."""
+    def log(self, text: str) -> None:
+        """Log a message."""
         logging.info(text)
 
     def _record(self) -> None:
@@ -55,7 +55,7 @@ class JobProgress(Progress):
 
 
 def main() -> int:
-    """Do one job; the service ends it when it has switched to the result."""
+    """Do one job; the service records its end once it has switched to the result. Returns: the exit status."""
     parser = argparse.ArgumentParser(description="Do a job of the service, such as a rebuild.")
     parser.add_argument("gallery", type=Path)
     parser.add_argument("--job", required=True)
@@ -67,14 +67,14 @@ def main() -> int:
     gallery = Gallery(args.gallery)
     jobs = Jobs(gallery)
     job = jobs.get(args.job)
-    switching = threading.Lock()
-    threading.Thread(target=end_when_cancelled, args=(jobs, job.id, switching), daemon=True).start()
+    commit_lock = threading.Lock()
+    threading.Thread(target=end_when_cancelled, args=(jobs, job.id, commit_lock), daemon=True).start()
     progress = JobProgress(jobs, job.id)
     try:
         progress.start("open", 0)
-        with gallery.writing(wait_s=_PATIENCE_S):
+        with gallery.writing(wait_s=_LOCK_TIMEOUT_S):
             gpu = open_gpu(args.search_device)
-            TASKS[job.kind](Task(gallery, jobs, job.id, job.options, progress, gpu, switching))
+            TASKS[job.kind](Task(gallery, jobs, job.id, job.options, progress, gpu, commit_lock))
     except EigenlensError as error:
         jobs.finish(job.id, error=str(error))
         return 1
@@ -85,14 +85,14 @@ def main() -> int:
     return 0
 
 
-def end_when_cancelled(jobs: Jobs, job_id: str, switching: threading.Lock) -> None:
-    """End this process when its job is to be cancelled, unless it has switched already.
+def end_when_cancelled(jobs: Jobs, job_id: str, commit_lock: threading.Lock) -> None:
+    """End this process when its job is marked to be cancelled, unless the job has a result already.
 
-    What was begun is left to the next builder to remove. A switch and its note in the job are never cut in two.
+    What was begun is left to the next builder to remove. A switch and its record in the job are never cut in two.
     """
     while jobs.get(job_id).state != "cancelling":
         time.sleep(_RECORD_EVERY_S)
-    with switching:
+    with commit_lock:
         if not jobs.get(job_id).has_result:
             os._exit(4)
 

@@ -13,8 +13,9 @@ from eigenlens.artifact import EigenlensError
 from eigenlens.index.engine import Engine
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import GalleryError, NotReadyError
-from eigenlens.service.gallery.build import Progress, encode_images
+from eigenlens.service.gallery.encoding import encode_images
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.records import Records
 from eigenlens.service.gallery.store import Position
 from eigenlens.service.search.batching import MIN_BATCH

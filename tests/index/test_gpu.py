@@ -32,8 +32,10 @@ from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import Plan
 from eigenlens.model.runtime.encoder import Encoder
-from eigenlens.service.gallery.build import Progress, publish_generation
-from eigenlens.service.jobs.store import Jobs, Runner
+from eigenlens.service.gallery.build import GenerationOptions, publish_generation
+from eigenlens.service.gallery.progress import Progress
+from eigenlens.service.jobs.runner import Runner
+from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.request import SearchRequest
 from tests.support.codes import CODE_LENGTH, random_codes, repeatable, write_codes
@@ -407,7 +409,7 @@ def test_a_generation_that_was_measured_where_it_is_served_brings_no_warning(
     gpu = Gpu(faiss.clone_index)
     with gallery.writing():
         encoder = Encoder(gallery.encoder_path(gallery.current_encoder_id()))
-        publish_generation(gallery, encoder, Progress(), gpu=gpu)
+        publish_generation(gallery, encoder, Progress(), GenerationOptions(gpu=gpu))
     manager = SnapshotManager(gallery, open_engine=partial(gallery.open_engine, gpu=gpu))
     manager.load()
     engine = manager.current.engine

@@ -21,8 +21,10 @@ from PIL import Image
 from eigenlens import artifact
 from eigenlens.model.images.sources import FolderSource
 from eigenlens.model.runtime.encoder import Encoder
-from eigenlens.service.gallery.build import Progress, add_images, publish_generation
+from eigenlens.service.gallery.build import GenerationOptions, publish_generation
+from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.http.app import create_app
 from eigenlens.service.settings import Settings, load_settings
 
@@ -97,7 +99,7 @@ def build_gallery(root: Path, *, count: int = 40, lengths: Sequence[int] = LENGT
         gallery.adopt_encoder(encoder_path)
         encoder = Encoder(encoder_path)
         add_images(gallery, encoder, FolderSource(write_images(root / "images", count)), Progress())
-        publish_generation(gallery, encoder, Progress(), lengths=lengths)
+        publish_generation(gallery, encoder, Progress(), GenerationOptions(lengths=lengths))
     return gallery
 
 
@@ -140,7 +142,7 @@ def wait_for(condition: Callable[[], Any], *, timeout_s: float = 30) -> Any:
 
 def publish(gallery: Gallery, encoder: Encoder, progress: Progress | None = None) -> int:
     with gallery.writing():
-        return publish_generation(gallery, encoder, progress or Progress(), lengths=LENGTHS)
+        return publish_generation(gallery, encoder, progress or Progress(), GenerationOptions(lengths=LENGTHS))
 
 
 def stored_codes(gallery: Gallery) -> dict[str, np.ndarray[Any, Any]]:

@@ -11,7 +11,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from eigenlens.model.images.sources import SourceImage
 from eigenlens.service.api.images import AddAnswer, ImageAnswer, MetadataBody, merged
 from eigenlens.service.errors import BodyTooLargeError, ImageChangedError, RequestError
-from eigenlens.service.gallery.ingest import Outcome, take_in
+from eigenlens.service.gallery.ingest import Outcome, ingest
 from eigenlens.service.gallery.store import ImageRecord
 from eigenlens.service.gallery.thumbnails import Thumbnail
 from eigenlens.service.http.bodies import ADD_BODY, FILE, PUT_BODY, read_images, read_one
@@ -51,7 +51,7 @@ async def add_images(
     An image that cannot be used fails alone: `failed` tells why. `images` are those that are in the gallery now.
     """
     given = await read_images(request)
-    outcomes = await state.intake.run(_take_in, state, given, keep_metadata=keep_metadata)
+    outcomes = await state.ingest.run(_ingest, state, given, keep_metadata=keep_metadata)
     return present_outcomes(outcomes)
 
 
@@ -98,7 +98,7 @@ async def put_image(id: str, request: Request, response: Response, state: Curren
     limit = state.settings.max_image_bytes
     if len(given.data) > limit:
         raise BodyTooLargeError(f"the image has {len(given.data)} bytes; at most {limit} are taken")
-    outcome = (await state.intake.run(_take_in, state, [given]))[0]
+    outcome = (await state.ingest.run(_ingest, state, [given]))[0]
     if outcome.status == "failed":
         await state.compute.run(_refuse, state, given)
     response.status_code = 201 if outcome.status == "added" else 200
@@ -130,7 +130,7 @@ def delete_image(id: str, state: CurrentState) -> None:
     state.snapshots.sync()
 
 
-def _take_in(state: State, images: list[SourceImage], *, keep_metadata: bool = False) -> list[Outcome]:
+def _ingest(state: State, images: list[SourceImage], *, keep_metadata: bool = False) -> list[Outcome]:
     limit = state.settings.max_image_bytes
     bounded = [
         image
@@ -139,7 +139,7 @@ def _take_in(state: State, images: list[SourceImage], *, keep_metadata: bool = F
         for image in images
     ]
     encoder = state.snapshots.current.encoder
-    outcomes = take_in(
+    outcomes = ingest(
         state.gallery.store,
         encoder,
         bounded,

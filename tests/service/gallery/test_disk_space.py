@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from eigenlens.command import main
@@ -16,8 +17,8 @@ from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import KINDS
 from eigenlens.index.faiss_engine.prefix_index import file_name
 from eigenlens.index.plans.plan import IndexSpec
-from eigenlens.service.errors import NoRoomError
-from eigenlens.service.gallery.disk_space import require_room
+from eigenlens.service.errors import InsufficientSpaceError
+from eigenlens.service.gallery.disk_space import require_space
 from tests.support.codes import random_codes, write_codes
 from tests.support.service import build_gallery
 
@@ -62,26 +63,24 @@ def test_more_than_the_disk_has_free_is_refused(tmp_path: Path, monkeypatch: pyt
     specs = [IndexSpec(LENGTH, "flat"), IndexSpec(256, "half")]
     disk = 1_000_000 * (512 + 20 + 4 * LENGTH)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=disk))
-    told = require_room(tmp_path, specs, count=1_000_000, code_length=256)
-    assert "660.0 MB on disk for 1000000 images, at most 128.0 MB" in told
-    assert "length 32 (flat) 128.0 MB, length 256 (half) 0.0 MB" in told
+    estimate = require_space(tmp_path, specs, count=1_000_000, code_length=256)
+    assert "660.0 MB on disk for 1000000 images, at most 128.0 MB" in estimate
+    assert "length 32 (flat) 128.0 MB, length 256 (half) 0.0 MB" in estimate
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=disk - 1))
-    with pytest.raises(NoRoomError, match=r"has 660\.0 MB free, and the build takes 660\.0 MB on disk"):
-        require_room(tmp_path, specs, count=1_000_000, code_length=256)
+    with pytest.raises(InsufficientSpaceError, match=r"has 660\.0 MB free, and the build takes 660\.0 MB on disk"):
+        require_space(tmp_path, specs, count=1_000_000, code_length=256)
 
 
 def test_more_than_there_is_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eigenlens.service.gallery.disk_space._OF_MEMORY", tmp_path / "meminfo")
     specs = [IndexSpec(LENGTH, "flat")]
-    require_room(tmp_path, specs, count=1_000_000, code_length=LENGTH)  # nobody tells
-    (tmp_path / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 250000 kB\n")
-    require_room(tmp_path, specs, count=1_000_000, code_length=LENGTH)
-    (tmp_path / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable: 249999 kB\n")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=250_000 * 1024))
+    require_space(tmp_path, specs, count=1_000_000, code_length=LENGTH)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=249_999 * 1024))
     with pytest.raises(
-        NoRoomError,
+        InsufficientSpaceError,
         match=r"256\.0 MB of memory are available.*128\.0 MB at once in memory.*give length 32 a smaller kind: half",
     ):
-        require_room(tmp_path, specs, count=1_000_000, code_length=LENGTH)
+        require_space(tmp_path, specs, count=1_000_000, code_length=LENGTH)
 
 
 def test_lists_of_4_bits_take_their_size_twice_while_they_are_built() -> None:

@@ -14,8 +14,10 @@ from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.model.images.sources import FolderSource
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import GalleryBusyError, GalleryError, ImageContentGoneError
-from eigenlens.service.gallery.build import Progress, add_images, publish_generation
+from eigenlens.service.gallery.build import GenerationOptions, publish_generation
+from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.search.manager import SnapshotManager
 from tests.support.service import (
     LENGTHS,
@@ -103,7 +105,8 @@ def test_another_encoder_encodes_everything_again(tmp_path: Path) -> None:
 
 
 def test_encoding_that_was_interrupted_carries_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eigenlens.service.gallery.build.BATCH", 2)
+    monkeypatch.setattr("eigenlens.service.gallery.encoding.BATCH_SIZE", 2)
+    monkeypatch.setattr("eigenlens.service.gallery.ingest.BATCH_SIZE", 2)
     gallery, recorder = build_gallery(tmp_path, count=6), Recorder()
     other = Encoder(write_encoder(tmp_path / "other", shift=100.0))
     with gallery.writing():
@@ -125,7 +128,7 @@ def test_a_build_that_stops_leaves_the_old_generation_and_no_half_one(tmp_path: 
         with gallery.writing():
             gallery.adopt_encoder(other.artifact.path)
             add_images(gallery, other, source, Stop(stage))
-            publish_generation(gallery, other, Stop(stage), lengths=LENGTHS)
+            publish_generation(gallery, other, Stop(stage), GenerationOptions(lengths=LENGTHS))
 
     with pytest.raises(KeyboardInterrupt):
         build()
@@ -262,7 +265,7 @@ def test_a_build_keeps_the_lengths_of_the_gallery_unless_others_are_asked_for(tm
     gallery, encoder = build_gallery(tmp_path, count=4, lengths=(3, 6)), Encoder(tmp_path / "encoder")
     for asked, expected in ((None, (3, 6, 12)), ((5,), (5, 12)), (None, (5, 12))):
         with gallery.writing():
-            publish_generation(gallery, encoder, Progress(), lengths=asked)
+            publish_generation(gallery, encoder, Progress(), GenerationOptions(lengths=asked))
         assert gallery.open_current()[1].lengths == expected
 
 
@@ -302,4 +305,4 @@ def test_codes_are_pending_until_every_generation_that_is_kept_has_them(tmp_path
         assert publish(gallery, encoder) == number
     assert gallery.numbers() == [2, 3, 4]
     assert pending() == 0
-    assert gallery.store.query("SELECT count(*) FROM removed") == [(0,)]
+    assert gallery.store.query("SELECT count(*) FROM removed")[0][0] == 0

@@ -12,8 +12,9 @@ from eigenlens.command import main
 from eigenlens.model.images.sources import FolderSource
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import GalleryError
-from eigenlens.service.gallery.build import Progress, add_images
+from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.progress import Progress
 from tests.support.service import (
     build_gallery,
     image_id,

@@ -198,7 +198,7 @@ def test_a_service_that_starts_while_a_dead_ones_worker_still_runs_ends_its_job_
 def test_a_job_whose_result_was_published_before_the_kill_is_done(gallery: Gallery) -> None:
     jobs = Jobs(gallery)
     left = jobs.create("rebuild", {})
-    jobs.published(left.id, 1)
+    jobs.record_generation(left.id, 1)
     with serving(settings_of(gallery)) as client:
         body = client.get(f"/v1/admin/jobs/{left.id}", headers=admin_headers(gallery)).json()
     assert (body["state"], body["generation"], body["error"]) == ("done", 1, None)

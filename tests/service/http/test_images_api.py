@@ -14,7 +14,9 @@ from PIL import Image
 
 from eigenlens.model.images.sources import FolderSource
 from eigenlens.model.runtime.encoder import Encoder
-from eigenlens.service.gallery.build import Progress, add_images, publish_generation
+from eigenlens.service.gallery.build import GenerationOptions, publish_generation
+from eigenlens.service.gallery.ingest import add_images
+from eigenlens.service.gallery.progress import Progress
 from tests.support.service import build_gallery, image_id, pixels_of, png, serving, settings_of
 
 
@@ -36,7 +38,7 @@ def client(folder: Path) -> Iterator[httpx.Client]:
     encoder = Encoder(folder / "encoder")
     with gallery.writing():
         add_images(gallery, encoder, FolderSource(photographs), Progress())
-        publish_generation(gallery, encoder, Progress(), lengths=[4])
+        publish_generation(gallery, encoder, Progress(), GenerationOptions(lengths=[4]))
     with serving(settings_of(gallery)) as running:
         yield running
 

@@ -9,8 +9,10 @@ import pytest
 
 from eigenlens.model.images.sources import FolderSource
 from eigenlens.model.runtime.encoder import Encoder
-from eigenlens.service.gallery.build import Progress, add_images, publish_generation
+from eigenlens.service.gallery.build import publish_generation
+from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.jobs.worker import end_when_cancelled
 from tests.support.living import COUNT, add, client, gallery, nearest, rebuild
@@ -123,15 +125,15 @@ def test_a_job_can_be_cancelled(client: httpx.Client, gallery: Gallery, monkeypa
 def test_a_job_that_has_switched_is_not_cancelled_any_more(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
     monkeypatch.setattr("os._exit", ended.append)
-    jobs, switching = Jobs(gallery), threading.Lock()
+    jobs, commit_lock = Jobs(gallery), threading.Lock()
     for switched, exits in ((True, []), (False, [4])):
         job = jobs.create("rebuild", {})
-        with switching:  # the cancellation comes while the worker switches
+        with commit_lock:  # the cancellation comes while the worker switches
             jobs.cancel(job.id)
-            waiting = threading.Thread(target=end_when_cancelled, args=(jobs, job.id, switching))
+            waiting = threading.Thread(target=end_when_cancelled, args=(jobs, job.id, commit_lock))
             waiting.start()
             if switched:
-                jobs.published(job.id, 2)
+                jobs.record_generation(job.id, 2)
         waiting.join()
         assert ended == exits
         jobs.finish(job.id, error=None if switched else "the process ended")

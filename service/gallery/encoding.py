@@ -1,0 +1,51 @@
+"""Encoding images that the store holds: their codes are stored batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from eigenlens.model.errors import ImageError
+from eigenlens.model.images.decode import load_square
+from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.errors import ImageContentGoneError, ImageNotFoundError
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.progress import Progress
+
+BATCH_SIZE = 256
+
+
+def encode_images(gallery: Gallery, encoder: Encoder, keys: Sequence[int], progress: Progress) -> list[str]:
+    """Encode stored images and store their codes; each batch is durable when it is counted.
+
+    Args:
+        keys: of images that have no code by this encoder.
+
+    Returns: one reason for each image that could not be encoded; an image that was removed meanwhile needs no code.
+    """
+    failures: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(keys), BATCH_SIZE):
+            batch = [int(key) for key in keys[start : start + BATCH_SIZE]]
+            contents = {}
+            for key in batch:
+                try:
+                    contents[key] = gallery.store.content(key)
+                except ImageNotFoundError:
+                    continue
+                except ImageContentGoneError as error:
+                    failures.append(str(error))
+            decoded = pool.map(lambda data: load_square(data, encoder.image_size), contents.values())
+            pixels = {}
+            for key, square in zip(contents, decoded, strict=True):
+                if isinstance(square, ImageError):
+                    failures.append(f"image {key} was taken in but can no longer be read: {square}")
+                else:
+                    pixels[key] = square
+            if pixels:
+                codes = encoder.encode(np.stack(list(pixels.values())))
+                gallery.store.put_codes(list(pixels), codes, encoder_id=encoder.id)
+            progress.advance(len(batch))
+    return failures

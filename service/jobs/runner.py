@@ -1,0 +1,55 @@
+"""Running jobs: each in a process of its own, which ends with the service however that ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.jobs.store import Job, Jobs
+
+# -P: a file of the working directory is never imported in place of a module.
+_WORKER = (sys.executable, "-P", "-m", "eigenlens.service.jobs.worker")
+
+
+class Runner:
+    """Starts jobs in processes of their own, which end with this one however it ends."""
+
+    def __init__(self, gallery: Gallery, jobs: Jobs, *, on_done: Callable[[], None], search_device: str) -> None:
+        self._gallery, self._jobs, self._on_done = gallery, jobs, on_done
+        self._options = ("--search-device", search_device)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: threading.Thread | None = None
+
+    def start(self, kind: str, options: Mapping[str, Any]) -> Job:
+        """Start a job of a kind in `service.jobs.tasks.TASKS`. Raises: JobRunningError."""
+        job = self._jobs.create(kind, options)
+        command = [*_WORKER, str(self._gallery.root), "--job", job.id, *self._options]
+        # The worker reads its standard input: when this process ends, even by SIGKILL, the pipe closes and so does it.
+        try:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        except OSError as error:
+            self._jobs.finish(job.id, error=f"no process could be started: {error.strerror}")
+            return self._jobs.get(job.id)
+        self._watcher = threading.Thread(target=self._watch, args=(job.id, self._process), daemon=True)
+        self._watcher.start()
+        return job
+
+    def close(self) -> None:
+        """End a job that is running; it leaves nothing half done."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+        if self._watcher is not None:
+            self._watcher.join(timeout=10)
+
+    def _watch(self, job_id: str, process: subprocess.Popen[bytes]) -> None:
+        status = process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+        self._on_done()
+        lost = not self._jobs.get(job_id).has_result
+        problem = f"the job's process ended with status {status}; see the service's log"
+        self._jobs.finish(job_id, error=problem if lost else None)
