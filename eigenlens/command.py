@@ -38,11 +38,13 @@ COMMANDS = {
 EXTRAS = {
     "PIL": "cpu",
     "anyio": "cpu",
+    "cachetools": "cpu",
     "faiss": "cpu",
     "fastapi": "cpu",
     "numpy": "cpu",
     "onnxruntime": "cpu",
     "prometheus_client": "cpu",
+    "psutil": "cpu",
     "pydantic_settings": "cpu",
     "starlette": "cpu",
     "uvicorn": "cpu",
