@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from eigenlens.index.engine import Indexes
 from eigenlens.index.errors import EffortError, PlanConflictError, RerankLengthError, ResultCountError
 from eigenlens.index.plans.calibration import Measured
 from eigenlens.index.plans.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, IndexSpec, Plan
+
+if TYPE_CHECKING:  # the engine's protocol is described by plans, so that an import of it here would be a circle
+    from eigenlens.index.engine import Indexes
 
 _PLAN_CACHE_SIZE = 1000
 

@@ -76,13 +76,7 @@ def test_no_modules_import_each_other_in_a_circle(graph: grimp.ImportGraph) -> N
     assert circles(arrows) == []
 
 
-@pytest.mark.parametrize(
-    "package",
-    [
-        pytest.param("service", marks=pytest.mark.xfail(strict=False, reason="api and search are being taken apart")),
-        *PACKAGES[1:],
-    ],
-)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_folders_of_a_package_import_each_other_in_a_circle(graph: grimp.ImportGraph, package: str) -> None:
     prefix = f"eigenlens.{package}."
     arrows: dict[str, set[str]] = {}

@@ -21,8 +21,8 @@ from eigenlens.command import COMMANDS, EXTRAS
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("benchmarks", "index", "model", "service")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Commands that need no extra: they ask a service, or only touch the file of keys.
-LIGHT = ("search", "add", "rm", "rebuild", "jobs", "generations", "stats", "backup", "restore", "keys")
+# Commands that need no extra: they ask a service, touch the file of keys alone, or import what they run once it is known.
+LIGHT = ("search", "add", "rm", "rebuild", "jobs", "generations", "stats", "backup", "restore", "keys", "bench")
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -109,12 +109,13 @@ def outcome(*arguments):
     return status, error.getvalue()
 
 outcomes = {{name: outcome(name, "--help") for name in COMMANDS}}
+outcomes["bench search"] = outcome("bench", "search", "--help")
 outcomes["restore here"] = outcome("restore", "{ROOT / "README.md"}", "--gallery", "nowhere")
 print(json.dumps(outcomes))
 """
     outcomes = json.loads(run_with_only([name_of(line) for line in PROJECT["dependencies"]], program))
     assert all(outcomes.pop(name) == [0, ""] for name in LIGHT)
-    assert set(outcomes) == set(COMMANDS) - set(LIGHT) | {"restore here"}
+    assert set(outcomes) == set(COMMANDS) - set(LIGHT) | {"bench search", "restore here"}
     for name, (status, error) in outcomes.items():
         assert status == 1, name
         extra = "train" if name in ("train", "fit", "export") else "cpu"
