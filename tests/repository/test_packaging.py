@@ -21,7 +21,7 @@ from eigenlens.command import COMMANDS, EXTRAS
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("benchmarks", "index", "model", "service")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Commands that need no extra: they ask a service, touch the file of keys alone, or import what they run once it is known.
+# Commands that need no extra: they ask a service, touch the file of keys alone, or import nothing until they run.
 LIGHT = ("search", "add", "rm", "rebuild", "jobs", "generations", "stats", "backup", "restore", "keys", "bench")
 
 pytestmark = pytest.mark.timeout(300)
