@@ -10,11 +10,12 @@ The command is `eigenlens`; `eigenlens --help` lists what it does.
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
-
+# Nothing is imported here, not even `typing`: `python -m eigenlens` runs this file while the working directory is still
+# on the path, and a file there may have any name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from eigenlens.service.client import AsyncClient, Client
 
     __version__: str
@@ -25,10 +26,14 @@ __all__ = ["AsyncClient", "Client", "__version__"]
 def __getattr__(name: str) -> Any:
     """Import on first use: a command that needs no client loads none."""
     if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             return version("eigenlens")
         except PackageNotFoundError:  # a checkout on the path, not installed
             return "0.0.0+unknown"
     if name in ("AsyncClient", "Client"):
-        return getattr(import_module("eigenlens.service.client"), name)
+        from eigenlens.service import client
+
+        return getattr(client, name)
     raise AttributeError(f"module 'eigenlens' has no attribute {name!r}")

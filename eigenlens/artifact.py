@@ -14,13 +14,13 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -66,30 +66,42 @@ class Artifact:
     created: str
 
     def file(self, name: str) -> Path:
-        """Path of a file that the manifest lists. Raises ArtifactDamagedError if it lists no such file."""
+        """Return the path of a file that the manifest lists. Raises: ArtifactDamagedError, if it lists no such file."""
         if name not in self.files:
             raise ArtifactDamagedError(self.path, name, "the manifest does not list it")
         return self.path / name
 
 
 def command_line() -> str:
-    """The command that is running, as one would type it, for manifests and benchmark records."""
+    """Return the command that is running, as one would type it, for manifests and benchmark records."""
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 @contextmanager
 def publishing(
-    path: Path, *, kind: str, made_from: Mapping[str, str] | None = None, properties: dict[str, Any] | None = None
+    path: Path,
+    *,
+    kind: str,
+    made_from: Mapping[str, str] | None = None,
+    properties: dict[str, Any] | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> Iterator[Path]:
     """Yield a directory beside `path` to write into; on success it becomes `path`, on failure it is removed.
 
-    A reader, or a power cut, sees nothing at `path` or all of it. `properties` may be filled in while writing.
+    A reader, or a power cut, sees nothing at `path` or all of it.
+
+    Args:
+        properties: may be filled in while writing.
+        check: called with the directory once it is a whole artifact and before it is at `path`; what it raises is
+            a failure.
 
     Raises: ArtifactExistsError, if anything is at `path` already.
     """
     with _staging(path) as staging:
         yield staging
         seal(staging, kind=kind, made_from=made_from, properties=properties)
+        if check is not None:
+            check(staging)
 
 
 def copy(source: Path, target: Path, *, kind: str) -> Artifact:
@@ -97,9 +109,9 @@ def copy(source: Path, target: Path, *, kind: str) -> Artifact:
 
     Raises: ArtifactError, if it is damaged or of another kind; ArtifactExistsError.
     """
-    found = read(source, kind=kind)
+    original = read(source, kind=kind)
     with _staging(target) as staging:
-        for name in (*found.files, MANIFEST):
+        for name in (*original.files, MANIFEST):
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, staging / name)
             with (staging / name).open("rb") as f:
@@ -188,7 +200,7 @@ def read(path: Path, *, kind: str, verify: bool = True) -> Artifact:
         manifest = json.loads(raw)
         check = manifest.pop("check", None)  # manifests of earlier versions have none
         content = {key: manifest[key] for key in ("format", "kind", "made_from", "properties", "files")}
-        found = Artifact(
+        opened = Artifact(
             path=path,
             kind=content["kind"],
             id=manifest["id"],
@@ -203,16 +215,16 @@ def read(path: Path, *, kind: str, verify: bool = True) -> Artifact:
         raise ArtifactDamagedError(path, MANIFEST, f"not a manifest ({error!r})") from error
     if format_version != FORMAT_VERSION:
         raise ArtifactError(f"{path} has format {format_version}; this version reads format {FORMAT_VERSION}")
-    if found.kind != kind:
-        raise ArtifactError(f"{path} is of kind '{found.kind}', and '{kind}' was asked for")
-    if found.id != _content_id(content):
+    if opened.kind != kind:
+        raise ArtifactError(f"{path} is of kind '{opened.kind}', and '{kind}' was asked for")
+    if opened.id != _content_id(content):
         raise ArtifactDamagedError(path, MANIFEST, "its id does not match its contents")
     if manifest.keys() != {*content, "id", "command", "created"} or check not in (None, _content_id(manifest)):
         raise ArtifactDamagedError(path, MANIFEST, "its check does not match its contents")
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
-        for _ in pool.map(lambda item: _check_file(path, *item, verify=verify), found.files.items()):
+        for _ in pool.map(lambda item: _check_file(path, *item, verify=verify), opened.files.items()):
             pass
-    return found
+    return opened
 
 
 def _check_file(path: Path, name: str, expected: Mapping[str, Any], *, verify: bool) -> None:
@@ -230,23 +242,40 @@ def _check_file(path: Path, name: str, expected: Mapping[str, Any], *, verify: b
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace `path`: a reader, or a power cut, sees the old bytes or the new."""
-    fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Replace the contents of `path`: a reader, or a power cut, sees the old bytes or the new."""
+    with writing_atomic(path, mode=mode) as f:
+        f.write(data)
+
+
+@contextmanager
+def writing_atomic(path: Path, *, mode: int = 0o644, overwrite: bool = True) -> Iterator[IO[bytes]]:
+    """Yield a file beside `path` to write to; on success it becomes `path`, on failure it is removed.
+
+    Args:
+        mode: permissions of the file.
+        overwrite: replace a file at `path`.
+
+    Raises: FileExistsError, if there is a file at `path` and `overwrite` is off.
+    """
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
     try:
         with os.fdopen(fd, "wb") as f:
-            f.write(data)
+            yield f
             f.flush()
             os.fsync(f.fileno())
-        os.chmod(tmp, mode)
-        os.replace(tmp, path)
-    except BaseException:
-        Path(tmp).unlink(missing_ok=True)
-        raise
+        temporary.chmod(mode)
+        if overwrite:
+            os.replace(temporary, path)
+        else:
+            os.link(temporary, path)  # unlike a rename it never replaces
+    finally:
+        temporary.unlink(missing_ok=True)
     fsync_directory(path.parent)
 
 
 def fsync_directory(path: Path) -> None:
-    """Make renames within the directory durable."""
+    """Flush the directory to disk, so that renames within it are durable."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -255,11 +284,11 @@ def fsync_directory(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove an artifact: it is gone at once, and whole; what a kill leaves of it is no artifact any more."""
-    leaving = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_STAGING}{path.name}-"))
-    os.rename(path, leaving)  # takes the place of an empty directory
+    """Remove an artifact in one step; what a kill leaves of it is no artifact any more."""
+    discarded = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{_STAGING}{path.name}-"))
+    os.rename(path, discarded)  # takes the place of an empty directory
     fsync_directory(path.parent)
-    shutil.rmtree(leaving)
+    shutil.rmtree(discarded)
 
 
 def remove_leftovers(parent: Path) -> None:

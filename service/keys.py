@@ -160,8 +160,7 @@ def _changing(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, keys: Sequence[Key]) -> None:
-    artifact.write_atomic(path, json.dumps({"keys": [asdict(key) for key in keys]}, indent=1).encode())
-    path.chmod(0o600)
+    artifact.write_atomic(path, json.dumps({"keys": [asdict(key) for key in keys]}, indent=1).encode(), mode=0o600)
 
 
 def _marks(path: Path) -> tuple[int, int, int] | None:

@@ -195,7 +195,12 @@ def export(
         "training_images": len(pixels),
         "training": config.model_dump(mode="json"),
     }
-    with artifact.publishing(out, kind=KIND, made_from={"run": trained.id}, properties=properties) as directory:
+
+    def check(written: Path) -> None:
+        check_agreement(serving, written, pixels, image_size=config.image_size)
+
+    made_from = {"run": trained.id}
+    with artifact.publishing(out, kind=KIND, made_from=made_from, properties=properties, check=check) as directory:
         network = code_network(trained_network, config).to(device).eval()
         spectrum = estimate_spectrum(network, pixels, config, device=device)
         set_codes(network, spectrum, diffusion_time=time)
@@ -212,9 +217,6 @@ def export(
             json.dumps(_report(spectrum, config, leading=network.leading, diffusion_time=time), indent=1)
         )
         write_onnx(serving, directory / ONNX_FILE, image_size=config.image_size)
-        artifact.seal(directory, kind=KIND, properties=properties)
-        check_agreement(serving, directory, pixels, image_size=config.image_size)
-        (directory / artifact.MANIFEST).unlink()
     return artifact.read(out, kind=KIND, verify=False)
 
 

@@ -91,13 +91,14 @@ def publish_backbone(backbone: nn.Module, directory: Path, *, properties: Mappin
     size, length = int(backbone.image_size), int(backbone.feature_length)  # type: ignore[arg-type]  # as it has to have
     network = ServingNetwork(round_weights(backbone.eval())).eval()
     told = _described(length, size, properties)
-    with artifact.publishing(directory, kind=KIND, properties=told) as staging:
+    pixels = np.random.default_rng(0).integers(0, 256, (_CHECKED, size, size, 3), dtype=np.uint8)
+
+    def check(written: Path) -> None:
+        check_agreement(network, written, pixels, image_size=size)
+
+    with artifact.publishing(directory, kind=KIND, properties=told, check=check) as staging:
         write_onnx(network, staging / ONNX_FILE, image_size=size)
         store_in_half(staging / ONNX_FILE)
-        artifact.seal(staging, kind=KIND, properties=told)
-        pixels = np.random.default_rng(0).integers(0, 256, (_CHECKED, size, size, 3), dtype=np.uint8)
-        check_agreement(network, staging, pixels, image_size=size)
-        (staging / artifact.MANIFEST).unlink()
     return Encoder(directory)
 
 

@@ -47,12 +47,14 @@ def publish_head(
         "eigenvalues": eigenvalues,
     }
     expected = head.codes(power_normalise(backbone.encode(pixels[:_CHECKED])))
-    with artifact.publishing(out, kind=KIND, made_from={"backbone": backbone.id}, properties=told) as directory:
+
+    def check(directory: Path) -> None:
+        require_agreement(expected, Encoder(directory, precision="float32").encode(pixels[:_CHECKED]))
+
+    made_from = {"backbone": backbone.id}
+    with artifact.publishing(out, kind=KIND, made_from=made_from, properties=told, check=check) as directory:
         onnx.save(with_head(onnx.load(backbone.artifact.file(ONNX_FILE)), head), directory / ONNX_FILE)
         (directory / SPECTRUM_FILE).write_text(json.dumps({"eigenvalues": eigenvalues}))
-        artifact.seal(directory, kind=KIND, properties=told)
-        require_agreement(expected, Encoder(directory, precision="float32").encode(pixels[:_CHECKED]))
-        (directory / artifact.MANIFEST).unlink()
     return artifact.read(out, kind=KIND, verify=False)
 
 

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.image_files import IMAGE_EXTENSIONS, is_image_path
 from eigenlens.model.errors import ImageError, SourceError
 from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, load_square
 from eigenlens.model.images.fashion_mnist import FashionMnist
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MAX_FILE_BYTES = 256 * 2**20
 
 
@@ -66,12 +66,10 @@ class FolderSource:
         self.name = str(root.resolve())
         self._root = root
         self._paths = sorted(
-            path
-            for path in root.rglob("*")
-            if path.suffix.lower() in EXTENSIONS and not _is_hidden(path.relative_to(root)) and path.is_file()
+            path for path in root.rglob("*") if is_image_path(path.relative_to(root)) and path.is_file()
         )
         if not self._paths:
-            raise SourceError(f"{root} holds no image file ({' '.join(EXTENSIONS)})")
+            raise SourceError(f"{root} holds no image file ({' '.join(IMAGE_EXTENSIONS)})")
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -100,7 +98,7 @@ class TarSource:
         except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
             raise SourceError(f"{path} is not a readable tar archive: {error}") from error
         if not self._count:
-            raise SourceError(f"{path} holds no image file ({' '.join(EXTENSIONS)})")
+            raise SourceError(f"{path} holds no image file ({' '.join(IMAGE_EXTENSIONS)})")
 
     def __len__(self) -> int:
         return self._count
@@ -161,13 +159,9 @@ def _printable(name: str) -> PurePosixPath:
     return PurePosixPath(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
-def _is_hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)
-
-
 def _is_image_member(member: tarfile.TarInfo) -> bool:
     relative = PurePosixPath(member.name.removeprefix("./"))
-    return member.isfile() and relative.suffix.lower() in EXTENSIONS and not _is_hidden(Path(relative))
+    return member.isfile() and is_image_path(relative)
 
 
 def _folder_label(relative: PurePosixPath) -> dict[str, str]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import random
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -18,6 +16,7 @@ from urllib.parse import quote
 
 import httpx
 
+from eigenlens.artifact import writing_atomic
 from eigenlens.service.client.types import SearchOptions
 from eigenlens.service.errors import ServiceError
 
@@ -218,16 +217,12 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that appears whole or not at all. Raises: ServiceError, if there is one or none can be had."""
     if path.exists():
         raise ServiceError(f"{path} exists already and is not overwritten; choose another name")
-    try:
-        fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise ServiceError(f"cannot write to {path.parent}: {error.strerror}") from error
-    try:
-        with os.fdopen(fd, "wb") as f:
-            yield f
-        os.replace(tmp, path)
-    finally:
-        Path(tmp).unlink(missing_ok=True)
+    with ExitStack() as stack:
+        try:
+            f = stack.enter_context(writing_atomic(path, mode=0o600))
+        except OSError as error:
+            raise ServiceError(f"cannot write to {path.parent}: {error.strerror}") from error
+        yield f
 
 
 def rebuild(lengths: Sequence[int] | None, kinds: Mapping[int, str] | None, encoder: str | None) -> Call:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eigenlens.image_files import is_image_path
 from eigenlens.service.client.calls import ApiError, Call, add, read
 from eigenlens.service.client.types import Added
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 _BATCH_FILES = 32
 _BATCH_BYTES = 16 * 2**20
 
@@ -34,7 +34,7 @@ def uploads_of(folder: Path, *, prefix: str = "", metadata: Mapping[str, Any] | 
     found = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.suffix.lower() in EXTENSIONS and not any(part.startswith(".") for part in parts) and path.is_file():
+        if is_image_path(path.relative_to(folder)) and path.is_file():
             label = {"label": parts[0]} if len(parts) > 1 else {}
             found.append(Upload(path, prefix + "/".join(parts), {**label, **(metadata or {})}))
     return found

@@ -6,7 +6,6 @@ its encoder. Keys of the service are not in it.
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import sqlite3
@@ -140,16 +139,8 @@ class Archive:
 
 
 def write_archive(archive: Archive, path: Path) -> int:
-    """Write an archive as a file, whole or not at all; returns its bytes."""
-    fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with io.FileIO(fd, "wb") as f:
-            for piece in archive:
-                f.write(piece)
-            os.fsync(fd)
-            size = f.tell()
-        os.link(tmp, path)  # unlike a rename it never replaces
-    finally:
-        Path(tmp).unlink(missing_ok=True)
-    artifact.fsync_directory(path.parent)
-    return size
+    """Write an archive as a new file, whole or not at all. Returns: its bytes. Raises: FileExistsError."""
+    with artifact.writing_atomic(path, mode=0o600, overwrite=False) as f:
+        for piece in archive:
+            f.write(piece)
+        return f.tell()

@@ -1,44 +1,46 @@
-"""Small pictures for result grids, made on demand and kept in memory."""
+"""Thumbnails for result grids, made on demand and cached in memory."""
 
 from __future__ import annotations
 
 import io
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from eigenlens.model.images.decode import decode
 
 SIDE = 192
-_KEPT = 4096
+_THUMBNAIL_CACHE_SIZE = 4096
 _QUALITY = 82
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An encoded picture."""
+    """An encoded image and its media type."""
 
     data: bytes
     media_type: str
 
 
 class Thumbnails:
-    """Makes thumbnails of at most 192 pixels a side; never enlarges; keeps the last few thousand."""
+    """Makes thumbnails of at most 192 pixels a side, never enlarged, and caches those that were used last.
+
+    thumbnails = Thumbnails()
+    thumbnail = thumbnails.get(checksum) or thumbnails.make(checksum, content, max_pixels=64_000_000)
+    """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, Thumbnail] = OrderedDict()
+        self._cache: LRUCache[str, Thumbnail] = LRUCache(_THUMBNAIL_CACHE_SIZE)
         self._lock = threading.Lock()
 
     def get(self, checksum: str) -> Thumbnail | None:
-        """The thumbnail of a content, if it is kept."""
+        """Return the cached thumbnail of an image's content, by its checksum; None if there is none."""
         with self._lock:
-            found = self._kept.get(checksum)
-            if found is not None:
-                self._kept.move_to_end(checksum)
-            return found
+            return self._cache.get(checksum)
 
     def make(self, checksum: str, content: bytes, *, max_pixels: int) -> Thumbnail:
-        """Make and keep the thumbnail of a content. Raises: ImageError."""
+        """Make and cache the thumbnail of an image's content. Raises: ImageError."""
         image = decode(content, max_pixels=max_pixels, at_least=SIDE)
         small = max(image.size) <= SIDE
         image.thumbnail((SIDE, SIDE))
@@ -49,7 +51,5 @@ class Thumbnails:
             image.save(buffer, "JPEG", quality=_QUALITY)
         made = Thumbnail(buffer.getvalue(), "image/png" if small else "image/jpeg")
         with self._lock:
-            self._kept[checksum] = made
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+            self._cache[checksum] = made
         return made

@@ -18,10 +18,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from eigenlens.image_files import IMAGE_EXTENSIONS
 from eigenlens.model.errors import SourceError
 from eigenlens.model.images import fashion_mnist
 from eigenlens.model.images.fashion_mnist import LABELS, PACKAGE, FashionMnist, find_or_fetch
-from eigenlens.model.images.sources import EXTENSIONS, FolderSource, Source, TarSource, open_source
+from eigenlens.model.images.sources import FolderSource, Source, TarSource, open_source
 
 # What a folder of a person's may hold; the contents are never looked at here.
 IMAGES = {
@@ -88,7 +89,7 @@ def test_a_folder_named_like_an_image_is_none(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("extension", EXTENSIONS)
+@pytest.mark.parametrize("extension", IMAGE_EXTENSIONS)
 def test_every_extension_counts_in_any_case(tmp_path: Path, extension: str) -> None:
     folder = write_folder(tmp_path, [f"a{extension}", f"b{extension.upper()}"])
     assert len(FolderSource(folder)) == 2

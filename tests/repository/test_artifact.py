@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -66,6 +67,26 @@ def test_nothing_is_at_the_path_until_all_is_written(tmp_path: Path) -> None:
             fill(directory, {name: data})
             assert not path.exists()
     assert sorted(p.name for p in path.parent.iterdir()) == ["x"]
+
+
+def test_an_artifact_that_fails_its_check_is_not_published(tmp_path: Path) -> None:
+    checked: list[artifact.Artifact] = []
+
+    def check(directory: Path) -> None:
+        assert not (tmp_path / "x").exists()
+        checked.append(artifact.read(directory, kind=KIND))
+        if len(checked) == 1:
+            raise ValueError("it does not do what it should")
+
+    def build() -> None:
+        with artifact.publishing(tmp_path / "x", kind=KIND, check=check) as directory:
+            fill(directory)
+
+    with pytest.raises(ValueError, match="does not do"):
+        build()
+    assert list(tmp_path.iterdir()) == []
+    build()
+    assert artifact.read(tmp_path / "x", kind=KIND).id == checked[1].id
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
@@ -192,6 +213,20 @@ def test_write_atomic_never_touches_the_old_bytes(tmp_path: Path) -> None:
         assert reader.read() == b"old bytes"
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o644
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_file_that_must_be_new_replaces_none(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for content in (b"first", b"second"):
+        with (
+            pytest.raises(FileExistsError) if path.exists() else contextlib.nullcontext(),
+            artifact.writing_atomic(path, mode=0o600, overwrite=False) as f,
+        ):
+            f.write(content)
+            assert not path.exists() or path.read_bytes() == b"first"
+    assert path.read_bytes() == b"first"
+    assert path.stat().st_mode & 0o777 == 0o600
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
