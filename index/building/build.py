@@ -20,10 +20,11 @@ from eigenlens.index.errors import CodesError
 from eigenlens.index.faiss_engine.generation import KIND
 from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.faiss_engine.gpu_index import on_gpu
-from eigenlens.index.faiss_engine.kinds import choose_indexes
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, read_prefix_index
+from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from eigenlens.index.filters.columns import write_attributes
 from eigenlens.index.plans.plan import IndexSpec
+from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class BuildOptions:
         removal: number of the last removal of images that the codes have in them.
         gpu: for k-means, and for the searches that are measured; the CPU when None.
         on_progress: called with (indexes built, indexes in all) after each.
+        tuning: thresholds of the build.
     """
 
     lengths: Sequence[int]
@@ -47,6 +49,7 @@ class BuildOptions:
     removal: int = 0
     gpu: Gpu | None = None
     on_progress: Callable[[int, int], None] | None = None
+    tuning: Tuning = DEFAULT_TUNING
 
 
 def build_generation(
@@ -58,11 +61,11 @@ def build_generation(
 
     Raises: ArtifactExistsError; CodesError, if there are no codes; IndexKindError.
     """
-    gpu = options.gpu
+    gpu, tuning = options.gpu, options.tuning
     if len(codes) == 0:
         raise CodesError("there are no codes to index; add images first")
     sample = codes.sample(TRAINING_VECTORS)
-    specs = choose_indexes(len(codes), lengths=options.lengths, kinds=options.kinds, gpu=gpu is not None)
+    specs = choose_indexes(len(codes), lengths=options.lengths, kinds=options.kinds, gpu=gpu is not None, tuning=tuning)
     properties: dict[str, Any] = {
         "count": len(codes),
         "code_length": codes.code_length,
@@ -73,24 +76,26 @@ def build_generation(
     }
     made_from = {"codes": codes.id, "encoder": codes.encoder_id}
     with artifact.publishing(path, kind=KIND, made_from=made_from, properties=properties) as directory:
-        calibrator = Calibrator(codes, indexes=len(specs), queries=options.queries)
+        calibrator = Calibrator(codes, indexes=len(specs), queries=options.queries, tuning=tuning)
         sizes: dict[IndexSpec, int] = {}
         for done, spec in enumerate(specs, start=1):
-            sizes[spec] = _build_index(directory, Builder(codes, spec, sample=sample, gpu=gpu), calibrator, gpu=gpu)
+            sizes[spec] = _build_index(
+                directory, Builder(codes, spec, sample=sample, gpu=gpu, tuning=tuning), calibrator, options
+            )
             return_freed_memory()
             if options.on_progress is not None:
                 options.on_progress(done, len(specs))
-        calibrator.measure_again(lambda spec: on_gpu(read_prefix_index(directory, spec, codes), gpu))
+        calibrator.measure_again(lambda spec: on_gpu(read_prefix_index(directory, spec, codes), gpu, tuning=tuning))
         properties["calibration"] = calibrator.result(sizes, device=device_name(gpu)).to_json()
         write_attributes(directory, options.metadata)
         write_eigenfunctions(directory, codes, sample=sample)
     return artifact.read(path, kind=KIND, verify=False)
 
 
-def _build_index(directory: Path, builder: Builder, calibrator: Calibrator, *, gpu: Gpu | None) -> int:
+def _build_index(directory: Path, builder: Builder, calibrator: Calibrator, options: BuildOptions) -> int:
     """Fill, measure and write one index. Returns: its file's size in bytes."""
     codes, spec = builder.codes, builder.spec
     builder.add(0, calibrator.held_in)
-    calibrator.measure(on_gpu(PrefixIndex(builder.index, spec, codes), gpu))
+    calibrator.measure(on_gpu(PrefixIndex(builder.index, spec, codes), options.gpu, tuning=options.tuning))
     builder.add(calibrator.held_in, len(codes))
     return builder.write(directory)

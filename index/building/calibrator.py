@@ -17,33 +17,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.building.row_order import sample_size
-from eigenlens.index.building.timing import FEWEST_TIMED, Timer, line_through, percentiles, smoothed
+from eigenlens.index.building.timing import MIN_TIMED, Timer, line_through, percentiles, smoothed
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import best_of_runs
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, Rows
 from eigenlens.index.plans.calibration import COUNTS, Calibration, Measured, Recall, effort_name, is_plain
 from eigenlens.index.plans.plan import IndexSpec, Plan
+from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 _DEEPEST = 300
 # Shortlists grow by a fourteenth.
 _SHORTLISTS = sorted({1, *(round(10 * 2 ** (i / 10)) for i in range(50)), _DEEPEST})
 _TRIAL = 9
-_ROUNDS = 3
+_REPEATS = 3
 # Efforts grow by a seventh, five times to double.
 _STEPS_TO_DOUBLE = 5
-# They are tried upwards until recall grows by less than this when they double, or for an index's share of so long.
-_SATURATED = 2e-4
-# For so many codes or fewer, and longer by more.
-_BUDGET_S, _BUDGET_CODES = 26.0, 1_000_000
 # A latency is guessed to so much, beside one of another index and beside one of the same.
-_SURE, _SURE_WITHIN = 1.1, 1.01
+_TOLERANCE, _TOLERANCE_WITHIN_INDEX = 1.1, 1.01
 # Queries that are rescored at once, of large codes.
 _RESCORED_AT_ONCE = 10
 # Recall below which no plan is offered.
-_USELESS = 0.5
+_MIN_RECALL = 0.5
 # The default effort of a length finds this share of what the highest measured effort finds.
-_ENOUGH = 0.99
+_SUFFICIENT_SHARE = 0.99
 
 
 class Calibrator:
@@ -53,9 +50,16 @@ class Calibrator:
         held_in: rows that the indexes hold while they are measured; the later ones are the queries.
     """
 
-    def __init__(self, codes: Codes, *, indexes: int, queries: NDArray[np.float32] | None = None) -> None:
+    def __init__(
+        self,
+        codes: Codes,
+        *,
+        indexes: int,
+        queries: NDArray[np.float32] | None = None,
+        tuning: Tuning = DEFAULT_TUNING,
+    ) -> None:
         """Prepare to measure so many indexes, by the given queries or codes that are held out."""
-        self._codes, self._indexes = codes, indexes
+        self._codes, self._indexes, self._tuning = codes, indexes, tuning
         held_out = sample_size(len(codes)) if queries is None else 0
         self.held_in = len(codes) - held_out
         started = time.monotonic()
@@ -66,7 +70,7 @@ class Calibrator:
             codes.runs(0, self.held_in), self._queries, length=codes.code_length, k=k
         )
         timed = self._queries if len(self._queries) else unit_prefix(codes.read(0, 1), codes.code_length)
-        self._timer = Timer(codes, timed, self._scores)
+        self._timer = Timer(codes, timed, self._scores, tuning=tuning)
         self._measured: dict[IndexSpec, list[Measured]] = {}
         self._efforts: dict[str, int] = {}
         self._spent_s = time.monotonic() - started
@@ -85,7 +89,9 @@ class Calibrator:
             return
         full = spec.length == self._codes.code_length
         started = time.monotonic()
-        budget_s = _BUDGET_S * max(1.0, len(self._codes) / _BUDGET_CODES) - self._searched_s
+        # Each index gets an equal share of what is left of the time for searches.
+        tuning = self._tuning
+        budget_s = tuning.calibration_s * max(1.0, len(self._codes) / tuning.calibration_codes) - self._searched_s
         budget_s /= max(1, self._indexes - len(self._measured))
         candidates: list[tuple[Plan, dict[int, Recall]]] = []
         reached: list[tuple[int, float]] = []
@@ -104,12 +110,12 @@ class Calibrator:
             if full and not index.kind.lossy:
                 candidates.append((Plan(spec.length, spec.kind, effort), _plain_recalls(found, self._exact.shape[1])))
             before = reached[-1 - _STEPS_TO_DOUBLE][1] if len(reached) > _STEPS_TO_DOUBLE else -1.0
-            if (mean - before < _SATURATED and mean > 0) or time.monotonic() - started > budget_s:
+            if (mean - before < tuning.min_recall_gain and mean > 0) or time.monotonic() - started > budget_s:
                 break
         self._searched_s += time.monotonic() - started
         measured = self._time_front(index, candidates)
         if index.max_effort is not None:
-            enough = _ENOUGH * max(mean for _, mean in reached)
+            enough = _SUFFICIENT_SHARE * max(mean for _, mean in reached)
             self._efforts[effort_name(spec)] = next(effort for effort, mean in reached if mean >= enough)
         self._measured[spec] = [*measured, *self._plain(index)]
 
@@ -121,15 +127,15 @@ class Calibrator:
         """
         started = time.monotonic()
         everything = [m for measured in self._measured.values() for m in measured if m.plan.shortlist is not None]
-        chosen = list({m.plan: m for k in COUNTS for m in _near_front(everything, k=k, sure=_SURE)}.values())
+        chosen = list({m.plan: m for k in COUNTS for m in _near_front(everything, k=k, sure=_TOLERANCE)}.values())
         spec_of = {m.plan: spec for spec, measured in self._measured.items() for m in measured}
         indexes = {spec: open_index(spec) for spec in {spec_of[m.plan] for m in chosen}}
         times: dict[Plan, list[float]] = {m.plan: [] for m in chosen}
         order = np.random.default_rng(0)  # what disturbs the machine for a while meets plans of all indexes
-        for _ in range(_ROUNDS):
+        for _ in range(_REPEATS):
             for number in order.permutation(len(chosen)):
                 plan = chosen[number].plan
-                queries = self._timer.queries // _ROUNDS
+                queries = self._timer.queries // _REPEATS
                 times[plan] += self._timer.times(indexes[spec_of[plan]], plan, queries=queries)
         for spec, measured in self._measured.items():
             told = smoothed({m.plan: percentiles(times[m.plan]) for m in measured if m.plan in times})
@@ -169,9 +175,9 @@ class Calibrator:
         tried = [plan for of_effort in ends.values() for plan in of_effort]
         guess = line_through([(plan, self._timer.latencies(index, plan, queries=_TRIAL)["p50"]) for plan in tried])
         guessed = [Measured(plan, recall, {"p50": guess(plan)}) for plan, recall in candidates]
-        chosen = {m.plan: m for k in COUNTS for m in _near_front(guessed, k=k, sure=_SURE_WITHIN)}
+        chosen = {m.plan: m for k in COUNTS for m in _near_front(guessed, k=k, sure=_TOLERANCE_WITHIN_INDEX)}
         # Enough to tell which are worth timing again.
-        queries = max(FEWEST_TIMED, self._timer.queries // (2 * _ROUNDS))
+        queries = max(MIN_TIMED, self._timer.queries // (2 * _REPEATS))
         times = smoothed({plan: self._timer.latencies(index, plan, queries=queries) for plan in chosen})
         return [
             replace(
@@ -245,14 +251,13 @@ def _efforts(index: PrefixIndex) -> list[int | None]:
     if index.max_effort is None:
         return [None]
     steps = {round(2 ** (i / _STEPS_TO_DOUBLE)) for i in range(24 * _STEPS_TO_DOUBLE)}
-    least = 10 if index.kind.effort == "efSearch" else 1
+    least = index.kind.min_measured_effort
     return [*sorted(step for step in steps if least <= step < index.max_effort), index.max_effort]
 
 
 def _depth(index: PrefixIndex, effort: int | None) -> int:
     """The longest shortlist to look at; a graph search that keeps fewer candidates would change with a longer one."""
-    deepest = min(_DEEPEST, index.count, index.kind.most or _DEEPEST)
-    return min(deepest, max(effort or 1, 10)) if index.kind.effort == "efSearch" else deepest
+    return min(_DEEPEST, index.count, index.kind.max_shortlist(effort) or _DEEPEST)
 
 
 def _shortlists(deepest: int) -> list[int]:
@@ -267,7 +272,7 @@ def _front(measured: Sequence[Measured], *, k: int) -> list[Measured]:
     """Those that no other beats in both latency and recall@k."""
     front: list[Measured] = []
     for m in sorted(measured, key=lambda m: (m.latency_ms["p50"], -m.recall[k].low)):
-        if m.recall[k].low < _USELESS:
+        if m.recall[k].low < _MIN_RECALL:
             continue
         if not front or m.recall[k].low > front[-1].recall[k].low:
             front.append(m)
@@ -281,7 +286,7 @@ def _near_front(measured: Sequence[Measured], *, k: int, sure: float) -> list[Me
     return [
         m
         for m in measured
-        if m.recall[k].low >= _USELESS
+        if m.recall[k].low >= _MIN_RECALL
         and m.latency_ms["p50"] <= sure * latencies[bisect.bisect_left(recalls, m.recall[k].low)]
     ]
 

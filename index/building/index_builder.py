@@ -13,18 +13,15 @@ from eigenlens.index.building.spilling import SpillingWriter
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.gpu import Gpu, flat_index
-from eigenlens.index.faiss_engine.kinds import require_kind
-from eigenlens.index.faiss_engine.prefix_index import Scores, file_name, graph_of_lists
+from eigenlens.index.faiss_engine.kinds import Kind, graph_of_lists, require_kind
+from eigenlens.index.faiss_engine.prefix_index import Scores, file_name
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.threads import all_cores
+from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 TRAINING_VECTORS = 262_144
-_VECTORS_PER_LIST = 64
-_KMEANS_STEPS = 8
-_EF_CONSTRUCTION = 100
-_EF_ASSIGNMENT = 24
-# One training vector in so many tells which are far from their centroid.
-_SAMPLED = 16
+# One training vector in so many is used to find how far from their centroid the spilled ones are.
+_SAMPLE_STEP = 16
 
 
 class Builder:
@@ -38,37 +35,36 @@ class Builder:
     """
 
     def __init__(
-        self, codes: Codes, spec: IndexSpec, *, sample: NDArray[np.float16], seed: int = 0, gpu: Gpu | None = None
+        self,
+        codes: Codes,
+        spec: IndexSpec,
+        *,
+        sample: NDArray[np.float16],
+        seed: int = 0,
+        gpu: Gpu | None = None,
+        tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
         """Train on a fair sample of the codes, (m, code_length); k-means runs on the GPU where there is one."""
         self.codes, self.spec, self._kind = codes, spec, require_kind(spec.kind)
         self._spilling: SpillingWriter | None = None
-        if self._kind.factory is None:
+        if not self._kind.has_file:
             self._index = codes.scan(0)
             return
-        factory = self._kind.factory(len(codes), spec.length)
-        self._index = faiss.index_factory(spec.length, factory, faiss.METRIC_INNER_PRODUCT)
+        # 1. An empty index of the right size, whose k-means is set up.
+        self._index = self._kind.create(len(codes), spec.length, seed=seed, tuning=tuning)
         vectors = unit_prefix(sample, spec.length)
-        if isinstance(self._index, faiss.IndexHNSW):
-            self._index.hnsw.efConstruction = _EF_CONSTRUCTION
-        if isinstance(self._index, faiss.IndexIVF):
-            clustering = self._index.cp
-            clustering.niter, clustering.seed = _KMEANS_STEPS, seed + 1
-            clustering.max_points_per_centroid = _VECTORS_PER_LIST
-            clustering.min_points_per_centroid = 1  # it only warns, of galleries that are small on purpose
-            graph = graph_of_lists(self._index)
-            if graph is not None:
-                graph.hnsw.efConstruction = _EF_CONSTRUCTION
-                graph.hnsw.efSearch = _EF_ASSIGNMENT
-                with all_cores():
-                    graph.add(two_level_centroids(vectors, int(self._index.nlist), seed=seed, gpu=gpu))
-        if isinstance(self._index, faiss.IndexIVFPQFastScan):
-            self._index.pq.cp.min_points_per_centroid = 1
+        # 2. Centroids of many lists are found in two levels, and kept in a graph.
+        graph = graph_of_lists(self._index)
+        if graph is not None:
+            with all_cores():
+                graph.add(two_level_centroids(vectors, int(self._index.nlist), seed=seed, gpu=gpu))
+        # 3. What is left to train: centroids of few lists, and how vectors are quantised.
         if not self._index.is_trained:
             with all_cores():
-                _train(self._index, vectors, gpu)
-        if isinstance(self._index, faiss.IndexIVFPQFastScan):
-            self._spilling = SpillingWriter(self._index, vectors[::_SAMPLED])
+                _train(self._index, vectors, self._kind, gpu)
+        # 4. Codes far from their centroid are to be in two lists.
+        if self._kind.finds_rows_twice(self._index):
+            self._spilling = SpillingWriter(self._index, vectors[::_SAMPLE_STEP], share=tuning.spilled_share)
 
     @property
     def index(self) -> faiss.Index:
@@ -77,7 +73,7 @@ class Builder:
 
     def add(self, start: int, stop: int) -> None:
         """Add the rows from start to stop; they come in the order of rows."""
-        if self._kind.factory is None:
+        if not self._kind.has_file:
             self._index = self.codes.scan(stop)
             return
         for _, rows in self.codes.runs(start, stop):
@@ -86,15 +82,15 @@ class Builder:
 
     def write(self, directory: Path) -> int:
         """Write the index to its file, if its kind has one. Returns: the file's size in bytes."""
-        if self._kind.factory is None:
+        if not self._kind.has_file:
             return 0
         path = directory / file_name(self.spec)
         faiss.write_index(self.index, str(path))
         return path.stat().st_size
 
 
-def _train(index: faiss.Index, vectors: Scores, gpu: Gpu | None) -> None:
-    if not isinstance(index, faiss.IndexIVF):
+def _train(index: faiss.Index, vectors: Scores, kind: Kind, gpu: Gpu | None) -> None:
+    if not kind.has_lists:
         index.train(vectors)
         return
     assigner = flat_index(index.d, gpu)

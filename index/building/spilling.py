@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
-# Share of the codes that have a second list: those least like their centroid.
-SHARE = 0.3
 # The nearest lists, among which the second is chosen.
 _CANDIDATES = 8
 # lambda of equation 4: what an error along the first list's weighs beside its length.
@@ -33,14 +31,14 @@ class SpillingWriter:
     Memory: the lists twice while `finish` makes the one form of the other.
     """
 
-    def __init__(self, index: faiss.IndexIVFPQFastScan, sample: Vectors) -> None:
-        """Learn from a sample of the unit vectors, (m, d), which are far from their centroid."""
+    def __init__(self, index: faiss.IndexIVFPQFastScan, sample: Vectors, *, share: float) -> None:
+        """Learn from a sample of the unit vectors, (m, d), which `share` of them is farthest from its centroid."""
         self._trained = index  # owns the centroids
         self._plain = faiss.IndexIVFPQ(index.quantizer, index.d, index.nlist, index.pq.M, 4, index.metric_type)
         self._plain.pq, self._plain.by_residual, self._plain.is_trained = index.pq, index.by_residual, True
         self._centroids: Vectors = faiss.downcast_index(index.quantizer).reconstruct_n(0, index.nlist)
         likeness, _ = index.quantizer.search(sample, 1)
-        self._far = float(np.quantile(likeness, SHARE)) if index.nlist > 1 else -np.inf
+        self._far = float(np.quantile(likeness, share)) if index.nlist > 1 else -np.inf
         self._count = 0
 
     def add(self, vectors: Vectors) -> None:

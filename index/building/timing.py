@@ -17,19 +17,19 @@ from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
 from eigenlens.index.plans.plan import Plan
 from eigenlens.index.threads import all_cores
+from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 Latencies = dict[str, float]
 
 _TIMED_QUERIES = 150
-FEWEST_TIMED = 10
+MIN_TIMED = 10
 _TIMED_S = 0.25
 _WARM_UP = 3
 # A line through the times of so many plans says more than the times.
-_WORTH_A_LINE = 8
+_MIN_PLANS_FOR_LINE = 8
 # Of large codes: rows of shortlists that are mapped at once, each with what the system maps around it, up to 450 KB;
-# queries whatever their shortlists; and rows that are scanned at once.
-_MAPPED_ROWS, _FEWEST_MAPPED = 2048, 3
-_SCANNED_ROWS = 1 << 20
+# and queries whatever their shortlists.
+_MAPPED_ROWS, _MIN_MAPPED = 2048, 3
 _SCANS = 3
 # Larger than any cache of a processor that this will run on, or nearly.
 _DISPLACING_BYTES = 1 << 26
@@ -42,11 +42,18 @@ class Timer:
         queries: that a plan is worth timing by.
     """
 
-    def __init__(self, codes: Codes, queries: NDArray[np.float32], scores: NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        codes: Codes,
+        queries: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        *,
+        tuning: Tuning = DEFAULT_TUNING,
+    ) -> None:
         """Time by queries, (q, code_length), of which the exact scores are known, (q, k), best first; (0, k) if not."""
         self._codes, self._asked, self._scores = codes, queries, scores
-        self._turn = 0
-        self.queries = min(_TIMED_QUERIES, max(FEWEST_TIMED, len(codes) // 100))
+        self._turn, self._tuning = 0, tuning
+        self.queries = min(_TIMED_QUERIES, max(MIN_TIMED, len(codes) // 100))
 
     def latencies(self, index: PrefixIndex, plan: Plan, *, queries: int | None = None) -> Latencies:
         """Percentiles of the milliseconds of one plan."""
@@ -54,10 +61,10 @@ class Timer:
 
     def times(self, index: PrefixIndex, plan: Plan, *, queries: int) -> list[float]:
         """Milliseconds of one query after the other; of at least one."""
-        if self._codes.exceeds_memory_budget and index.kind.factory is None:
+        if self._codes.exceeds_memory_budget and not index.kind.has_file:
             return self._times_of_parts(index.count, plan.shortlist or min(10, index.count))
         if self._codes.exceeds_memory_budget:
-            queries = min(queries, max(_FEWEST_MAPPED, _MAPPED_ROWS // (plan.shortlist or 10) - _WARM_UP))
+            queries = min(queries, max(_MIN_MAPPED, _MAPPED_ROWS // (plan.shortlist or 10) - _WARM_UP))
         places = [(self._turn + number) % len(self._asked) for number in range(queries + _WARM_UP)]
         search = self._search(index, plan)
         if self._codes.exceeds_memory_budget:
@@ -90,8 +97,9 @@ class Timer:
         """Milliseconds of scans of large codes, part by part: one of all at once would have them all in memory."""
         asked = self._asked[:_SCANS]
         times = np.zeros(len(asked))
-        for start in range(0, count, _SCANNED_ROWS):
-            part = self._codes.scan(min(start + _SCANNED_ROWS, count), start=start)
+        step = self._tuning.timed_scan_rows
+        for start in range(0, count, step):
+            part = self._codes.scan(min(start + step, count), start=start)
             with all_cores(False):
                 part.search(asked[:1], k)  # maps it
                 for number in range(len(asked)):
@@ -123,7 +131,7 @@ def percentiles(times: Sequence[float]) -> Latencies:
 
 def smoothed(measured: Mapping[Plan, Latencies]) -> dict[Plan, Latencies]:
     """Latencies of plans of one index, medians on one line, the other percentiles as far from them as measured."""
-    if len(measured) < _WORTH_A_LINE:
+    if len(measured) < _MIN_PLANS_FOR_LINE:
         return dict(measured)
     guess = line_through([(plan, latencies["p50"]) for plan, latencies in measured.items()])
     return {

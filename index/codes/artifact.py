@@ -17,19 +17,20 @@ from eigenlens import artifact
 from eigenlens.index.codes.prefix import ROUNDING_OF_NORM, Floats, round_to_unit_norm, squared_norms, unit_prefix
 from eigenlens.index.codes.views import set_view
 from eigenlens.index.errors import CodesError
+from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 KIND = "codes"
 _CODES_FILE = "codes.npy"
 _KEYS_FILE = "keys.npy"
 _ORDER_FILE = "order.npy"
 _NORMS_FILE = "norms.npy"
-_RUN = 65_536
-# So much of a mapping may be in memory while a generation is built.
-_MOST_MAPPED = 1 << 30
 
 
 class Codes:
     """An opened codes artifact, memory-mapped.
+
+        codes = Codes(Path("gallery/codes/000001"))
+        rows = codes.rows_of(np.array([17, 4]))
 
     Attributes:
         codes: (n, code_length), float16, unit norm up to rounding (cosines do not depend on a code's norm).
@@ -39,11 +40,13 @@ class Codes:
         keys: (n,), int64: the gallery's key of each row. Rows are in any order; see building/row_order.py.
         code_length: coordinates of a code.
         encoder_id: of the encoder that made them.
+        tuning: how much is read, and may stay mapped, at once.
     """
 
-    def __init__(self, path: Path, *, verify: bool = True) -> None:
+    def __init__(self, path: Path, *, verify: bool = True, tuning: Tuning = DEFAULT_TUNING) -> None:
         """Open the artifact at `path`. Raises: ArtifactError; CodesError."""
         self.artifact = artifact.read(path, kind=KIND, verify=verify)
+        self.tuning = tuning
         self.id = self.artifact.id
         self.encoder_id = self.artifact.made_from["encoder"]
         codes = self._map(_CODES_FILE)
@@ -75,8 +78,8 @@ class Codes:
         """The row of each key, (m,); -1 for a key that is not here."""
         if len(self) == 0:
             return np.full(len(keys), -1, dtype=np.int64)
-        places = np.minimum(np.searchsorted(self.keys, keys, sorter=self._order), len(self) - 1)
-        rows = np.asarray(self._order[places])
+        indices = np.minimum(np.searchsorted(self.keys, keys, sorter=self._order), len(self) - 1)
+        rows = np.asarray(self._order[indices])
         return np.where(self.keys[rows] == keys, rows, -1)
 
     def read(self, start: int, stop: int) -> NDArray[np.float16]:
@@ -88,8 +91,8 @@ class Codes:
 
     def runs(self, start: int, stop: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
         """The rows from start to stop and their codes, run by run in the order of the file."""
-        for begin in range(start, stop, _RUN):
-            end = min(begin + _RUN, stop)
+        for begin in range(start, stop, self.tuning.rows_per_run):
+            end = min(begin + self.tuning.rows_per_run, stop)
             yield np.arange(begin, end), self.read(begin, end)
 
     def sample(self, count: int) -> NDArray[np.float16]:
@@ -100,7 +103,7 @@ class Codes:
     @property
     def exceeds_memory_budget(self) -> bool:
         """Whether they are more than may be in memory at once while a generation is built."""
-        return self.codes.nbytes > _MOST_MAPPED
+        return self.codes.nbytes > self.tuning.max_mapped_bytes
 
     def release_pages(self) -> None:
         """Give back the memory of the mapped codes that were read, if they are large; whoever reads on maps them anew.

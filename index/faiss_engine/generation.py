@@ -24,12 +24,9 @@ from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.calibration import COUNTS, Calibration, Measured
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.threads import use_all_threads
+from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 KIND = "generation"
-# A selection of at most this many rows is scored row by row, exactly.
-_FEW_ROWS = 2000
-# Recall of the plan whose results tell an index that prunes how much has to be scored.
-_GOOD_GUESS = 0.9
 
 
 class Generation:
@@ -44,7 +41,15 @@ class Generation:
         eigenfunctions: what its coordinates look like; None in a generation of an earlier version.
     """
 
-    def __init__(self, path: Path, codes: Codes, *, verify: bool = True, gpu: Gpu | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        codes: Codes,
+        *,
+        verify: bool = True,
+        gpu: Gpu | None = None,
+        tuning: Tuning = DEFAULT_TUNING,
+    ) -> None:
         """Open the generation at `path` over the codes it was built from, to be searched on the GPU where it can.
 
         Raises: ArtifactError, which names a missing or damaged file; CodesError, if these are other codes.
@@ -57,7 +62,7 @@ class Generation:
         self.encoder_id, self.code_length = codes.encoder_id, codes.code_length
         self.specs = tuple(IndexSpec(**entry) for entry in self.artifact.properties["indexes"])
         self.lengths: tuple[int, ...] = tuple(spec.length for spec in self.specs)
-        self._gpu = gpu
+        self._gpu, self.tuning = gpu, tuning
         self._opening = threading.Lock()
         self._indexes = {spec.length: self._open(spec) for spec in self.specs if require_kind(spec.kind).mapped}
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
@@ -120,14 +125,14 @@ class Generation:
             raise CodesError("queries hold values that are not finite; they have no nearest codes")
         k = min(k, len(self))
         last = plan.rerank_length or plan.prefix_length
-        if selection is not None and selection.count <= max(_FEW_ROWS, k):
+        if selection is not None and selection.count <= max(self.tuning.max_rows_scored_directly, k):
             return score_rows(queries, selection.rows, self.codes.codes, length=last, k=k)
         if plan.shortlist is not None and max(plan.shortlist, k) >= len(self):
             return self._scan(queries, length=last, k=k, selection=selection)  # everything is rescored: no first pass
-        most = index.kind.most
-        if most is not None and max(plan.shortlist or 0, k) > most:
-            wanted = max(plan.shortlist or 0, k)
-            scores, rows = self._scan(queries, length=plan.prefix_length, k=wanted, selection=selection)
+        max_results = index.kind.max_results
+        candidates = max(plan.shortlist or 0, k)
+        if max_results is not None and candidates > max_results:
+            scores, rows = self._scan(queries, length=plan.prefix_length, k=candidates, selection=selection)
             if plan.rerank_length is None:
                 return scores, rows
             return rerank(queries, rows, self.codes.codes, length=plan.rerank_length, k=k)
@@ -155,7 +160,7 @@ class Generation:
             good = [
                 m
                 for m in self.calibration.measured
-                if m.plan.rerank_length == self.code_length and m.recall_for(k).low >= _GOOD_GUESS
+                if m.plan.rerank_length == self.code_length and m.recall_for(k).low >= self.tuning.min_bound_recall
             ]
             self._guesses[measured_at] = min(good, key=lambda m: m.latency_ms["p50"]) if good else None
         found = self._guesses[measured_at]
@@ -186,4 +191,4 @@ class Generation:
         return found
 
     def _open(self, spec: IndexSpec) -> PrefixIndex:
-        return on_gpu(open_prefix_index(self.artifact, spec, self.codes), self._gpu)
+        return on_gpu(open_prefix_index(self.artifact, spec, self.codes), self._gpu, tuning=self.tuning)

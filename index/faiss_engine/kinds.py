@@ -1,163 +1,363 @@
-"""The kinds of FAISS index that a prefix can be searched with, and which one suits a gallery."""
+"""The kinds of FAISS index that a prefix can be searched with: how each is made, read and asked.
+
+What depends on an index's kind is a method here; the rest of the package asks no index which class of FAISS's it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 import faiss
 
 from eigenlens.index.errors import IndexKindError
-from eigenlens.index.plans.plan import IndexSpec
+from eigenlens.index.faiss_engine.huge_pages import use_huge_pages
+from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
-# Below this many codes a flat scan of a short prefix costs no more than the call itself.
-_WORTH_LISTS = 20_000
-# k-means wants some tens of training vectors for each list.
-_MIN_VECTORS_PER_LIST = 39
+# k-means needs some tens of training vectors for each list.
+_MIN_VECTORS_PER_LIST, _MAX_VECTORS_PER_LIST = 39, 64
+_MAX_LISTS = 65_536
+_KMEANS_STEPS = 8
+_EF_CONSTRUCTION = 100
+# Candidates that the graph over centroids keeps while codes are assigned to lists.
+_EF_ASSIGNMENT = 24
 # Fewer vectors do not train a product quantiser.
-_WORTH_QUANTISING = 256
-# Above this many codes full float32 vectors take too much memory.
-_MOST_IN_MEMORY = 3_000_000
-# Beyond so many lists a graph over their centroids finds the nearest sooner than a scan of them.
-_MOST_SCANNED_LISTS = 1024
-# From so many coordinates 4 bits of each are enough to find a shortlist.
-_WORTH_4_BITS = 32
+_MIN_CODES_FOR_PQ = 256
+# FastScan visits the lists of each query by themselves, the nearest first: few queries at a time share none.
+_LIST_BY_LIST = 11
 # Panorama keeps vectors, and at most so many results, in batches of this size, or of a larger one where there are many
 # vectors: a batch costs as much as some hundreds of them.
-_PANORAMA_BATCH, _LARGEST_BATCH = 1024, 65_536
+_PANORAMA_BATCH, _MAX_PANORAMA_BATCH = 1024, 65_536
 # There are so many at least: the last is filled up, and the first is scored whole where no bound is known.
-_BATCHES = 32
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of index.
-
-    Attributes:
-        name: as plans, manifests and the API call it.
-        effort: what its effort counts: "nprobe" (lists visited), "efSearch" (candidates kept); None if it has none.
-        lossy: whether it keeps codes approximately; what it finds is then always rescored from the codes themselves.
-        factory: FAISS factory string for `count` codes of `length` coordinates; None if the codes themselves are the
-            index and no file is needed, which is possible for the full length only.
-        most: results that it gives at once at most; None without a limit.
-        mapped: whether FAISS maps its file; one that it reads into memory is opened by the first search that needs it.
-        prunes: whether it leaves out early what cannot score as high as is known to be had.
-        gpu: whether FAISS can search it on a GPU.
-    """
-
-    name: str
-    effort: str | None
-    lossy: bool
-    factory: Callable[[int, int], str] | None
-    most: int | None = None
-    mapped: bool = True
-    prunes: bool = False
-    gpu: bool = False
-
-    @property
-    def exact(self) -> bool:
-        """Whether, looking at everything, it finds the true nearest by the prefix that it holds."""
-        return not self.lossy or self.factory is None
+_MIN_PANORAMA_BATCHES = 32
+_BYTES_OF_ID = 8
+_BYTES_OF_LINK = 4
+# Codes that centroids were not trained on are less like them, so more of them have a second list.
+_SPILLED_BEYOND_SHARE = 1.3
 
 
 def list_count(count: int) -> int:
-    """Inverted lists for so many codes: a power of two near 4 sqrt(n), with enough vectors each to train."""
+    """Return the number of inverted lists for `count` codes: a power of two near 4 sqrt(n), enough vectors in each."""
     lists = 1
-    while lists * lists < 12 * count and 2 * lists * _MIN_VECTORS_PER_LIST <= count and lists < 65_536:
+    while lists * lists < 12 * count and 2 * lists * _MIN_VECTORS_PER_LIST <= count and lists < _MAX_LISTS:
         lists *= 2
     return lists
 
 
-def _lists(count: int) -> str:
-    lists = list_count(count)
-    # Centroids in half precision stay in the cache between searches, and quantise as well.
-    return f"IVF{lists}(HNSW16,SQfp16)" if lists > _MOST_SCANNED_LISTS else f"IVF{lists}"
+def graph_of_lists(index: faiss.Index) -> Any:
+    """Return the graph (IndexHNSW) over the centroids of an index with so many lists that it has one; else None."""
+    quantizer = faiss.downcast_index(index.quantizer) if isinstance(index, faiss.IndexIVF) else None
+    return quantizer if isinstance(quantizer, faiss.IndexHNSW) else None
 
 
-def _panorama(count: int, length: int) -> str:
-    batch = _PANORAMA_BATCH
-    while batch < _LARGEST_BATCH and 2 * batch * _BATCHES <= count:
-        batch *= 2
-    levels = next(levels for levels in (16, 8, 4, 2, 1) if length % levels == 0)
-    return f"FlatIPPanorama{levels}_{batch}"
+@dataclass(frozen=True)
+class Kind:
+    """A kind of index: one that scans all vectors, unless a subclass says otherwise.
+
+        kind = require_kind("ivf-sq8")
+        index = kind.create(count=1_000_000, length=32)
+
+    Attributes:
+        name: as plans, manifests and the API call it.
+        encoding: of the vectors, in FAISS's factory strings.
+        lossy: whether it keeps codes approximately; what it finds is then always rescored from the codes themselves.
+        gpu: whether FAISS can search it on a GPU.
+        effort: what its effort counts: "nprobe" (lists visited), "efSearch" (candidates kept); None if it has none.
+        has_file: whether an index has a file of its own; the codes themselves are the index otherwise.
+        has_lists: whether vectors are in inverted lists.
+        mapped: whether FAISS maps its file; one that it reads into memory is opened by the first search that needs it.
+        prunes: whether it leaves out early what cannot score as high as is known to be had.
+        max_results: results that it gives at once at most; None without a limit.
+        min_measured_effort: the least effort that a calibration measures.
+        copies_while_built: how often it is in memory at the end of its build.
+    """
+
+    name: str
+    encoding: str
+    lossy: bool
+    gpu: bool = False
+
+    effort: ClassVar[str | None] = None
+    has_file: ClassVar[bool] = True
+    has_lists: ClassVar[bool] = False
+    mapped: ClassVar[bool] = True
+    prunes: ClassVar[bool] = False
+    max_results: ClassVar[int | None] = None
+    min_measured_effort: ClassVar[int] = 1
+    copies_while_built: ClassVar[int] = 1
+
+    @property
+    def exact(self) -> bool:
+        """Whether, looking at everything, it finds the true nearest by the prefix that it holds."""
+        return not self.lossy or not self.has_file
+
+    def factory(self, count: int, length: int, *, tuning: Tuning = DEFAULT_TUNING) -> str:
+        """Return FAISS's factory string for `count` codes of `length` coordinates."""
+        return self.encoding
+
+    def create(self, count: int, length: int, *, seed: int = 0, tuning: Tuning = DEFAULT_TUNING) -> faiss.Index:
+        """Return an empty index for `count` codes of `length` coordinates, set up to be trained and filled."""
+        return faiss.index_factory(length, self.factory(count, length, tuning=tuning), faiss.METRIC_INNER_PRODUCT)
+
+    def read(self, path: Path) -> faiss.Index:
+        """Return the index in a file. Raises: RuntimeError, as FAISS does, for a file that it cannot read."""
+        # A file that is copied into memory is not mapped beside: its pages would count as this process's memory too.
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if self.mapped else 0)
+
+    def prepare_for_search(self, index: faiss.Index) -> None:
+        """Set what a filled index needs before its first search."""
+
+    def max_effort(self, index: faiss.Index) -> int | None:
+        """Return the effort at which an index looks at everything; None if its kind has no effort."""
+        return None
+
+    def max_shortlist(self, effort: int | None) -> int | None:
+        """Return the longest shortlist that a search of this effort finds without working harder; None: any length."""
+        return self.max_results
+
+    def exhaustive_index(self, index: faiss.Index) -> tuple[faiss.Index, str] | None:
+        """Return an index, and its kind, that looks at everything where this one may not; None where it does."""
+        return None
+
+    def finds_rows_twice(self, index: faiss.Index) -> bool:
+        """Whether a row can be in two lists of the index."""
+        return False
+
+    def without_graph(self, index: faiss.Index) -> faiss.Index:
+        """Return the same index without a graph over its lists, which no GPU can search."""
+        return index
+
+    def search_parameters(
+        self, *, effort: int | None, selector: faiss.IDSelector | None
+    ) -> faiss.SearchParameters | None:
+        """Return FAISS's parameters of one call; nothing is ever set on a shared index."""
+        return None if selector is None else faiss.SearchParameters(sel=selector)
+
+    def index_bytes(self, count: int, length: int, *, tuning: Tuning = DEFAULT_TUNING) -> int:
+        """Return the size of the file for `count` codes of `length` coordinates, to some percent."""
+        return _bytes_of_vectors(self.create(count, length, tuning=tuning), count)
 
 
-def _fast_scan(count: int, length: int) -> str:
-    if count < _WORTH_QUANTISING:
-        return f"{_lists(count)},Flat"
-    return f"{_lists(count)},PQ{length}x4fsr"  # 4 bits of each coordinate of what its list's centroid leaves
+@dataclass(frozen=True)
+class CodesKind(Kind):
+    """The codes themselves, in half precision: no file, and the full length alone."""
+
+    has_file: ClassVar[bool] = False
+
+    def index_bytes(self, count: int, length: int, *, tuning: Tuning = DEFAULT_TUNING) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class PanoramaKind(Kind):
+    """A scan that leaves out early what cannot score as high as is known to be had."""
+
+    mapped: ClassVar[bool] = False
+    prunes: ClassVar[bool] = True
+    max_results: ClassVar[int | None] = _PANORAMA_BATCH
+
+    def factory(self, count: int, length: int, *, tuning: Tuning = DEFAULT_TUNING) -> str:
+        batch = _PANORAMA_BATCH
+        while batch < _MAX_PANORAMA_BATCH and 2 * batch * _MIN_PANORAMA_BATCHES <= count:
+            batch *= 2
+        levels = next(levels for levels in (16, 8, 4, 2, 1) if length % levels == 0)
+        return f"{self.encoding}{levels}_{batch}"
+
+
+@dataclass(frozen=True)
+class IvfKind(Kind):
+    """Inverted lists, the nearest of which are visited; a graph over their centroids where they are many."""
+
+    effort: ClassVar[str | None] = "nprobe"
+    has_lists: ClassVar[bool] = True
+
+    def factory(self, count: int, length: int, *, tuning: Tuning = DEFAULT_TUNING) -> str:
+        lists = list_count(count)
+        # Centroids in half precision stay in the cache between searches, and quantise as well.
+        graph = "(HNSW16,SQfp16)" if lists > tuning.max_scanned_lists else ""
+        return f"IVF{lists}{graph},{self.encoding}"
+
+    def create(self, count: int, length: int, *, seed: int = 0, tuning: Tuning = DEFAULT_TUNING) -> faiss.Index:
+        index = super().create(count, length, seed=seed, tuning=tuning)
+        clustering = index.cp
+        clustering.niter, clustering.seed = _KMEANS_STEPS, seed + 1
+        clustering.max_points_per_centroid = _MAX_VECTORS_PER_LIST
+        clustering.min_points_per_centroid = 1  # it only warns, of galleries that are small on purpose
+        graph = graph_of_lists(index)
+        if graph is not None:
+            graph.hnsw.efConstruction = _EF_CONSTRUCTION
+            graph.hnsw.efSearch = _EF_ASSIGNMENT
+        return index
+
+    def read(self, path: Path) -> faiss.Index:
+        index = super().read(path)
+        if not self.mapped:
+            use_huge_pages(faiss.downcast_InvertedLists(index.invlists))
+        return index
+
+    def max_effort(self, index: faiss.Index) -> int | None:
+        return int(index.nlist)
+
+    def without_graph(self, index: faiss.Index) -> faiss.Index:
+        graph = graph_of_lists(index)
+        if graph is None:
+            return index
+        centroids = faiss.IndexFlatIP(index.d)
+        centroids.add(graph.reconstruct_n(0, graph.ntotal))
+        scanned = self._with_centroids(index, centroids)
+        scanned.replace_invlists(index.invlists, False)
+        scanned.ntotal, scanned.is_trained = index.ntotal, True
+        return scanned
+
+    def _with_centroids(self, index: faiss.Index, centroids: faiss.Index) -> faiss.Index:
+        """Return an index without vectors that keeps them as `index` does, in lists around other centroids."""
+        return faiss.IndexIVFFlat(centroids, index.d, index.nlist, index.metric_type)
+
+    def search_parameters(
+        self, *, effort: int | None, selector: faiss.IDSelector | None
+    ) -> faiss.SearchParameters | None:
+        return self._parameters(
+            nprobe=effort,
+            # A graph over the lists keeps as many candidates as lists are visited; a scan ignores it.
+            quantizer_params=faiss.SearchParametersHNSW(efSearch=effort),
+            **({} if selector is None else {"sel": selector}),
+        )
+
+    def _parameters(self, **parameters: Any) -> faiss.SearchParameters:
+        return faiss.SearchParametersIVF(**parameters)
+
+    def index_bytes(self, count: int, length: int, *, tuning: Tuning = DEFAULT_TUNING) -> int:
+        index = self.create(count, length, tuning=tuning)
+        listed, stored = self._entries(index, count, tuning)
+        quantizer = faiss.downcast_index(index.quantizer)
+        lists = int(index.nlist)
+        centroids = (
+            _bytes_of_vectors(quantizer, lists) if graph_of_lists(index) is None else _bytes_of_graph(quantizer, lists)
+        )
+        return stored * int(index.code_size) + listed * _BYTES_OF_ID + centroids
+
+    def _entries(self, index: faiss.Index, count: int, tuning: Tuning) -> tuple[int, int]:
+        """Return how many entries the lists have, and for how many there is room."""
+        return count, count
+
+
+@dataclass(frozen=True)
+class ScalarIvfKind(IvfKind):
+    """Lists of vectors with each coordinate in 8 bits."""
+
+    def _with_centroids(self, index: faiss.Index, centroids: faiss.Index) -> faiss.Index:
+        same = faiss.IndexIVFScalarQuantizer(
+            centroids, index.d, index.nlist, index.sq.qtype, index.metric_type, index.by_residual
+        )
+        same.sq = index.sq
+        return same
+
+
+@dataclass(frozen=True)
+class RaBitQKind(IvfKind):
+    """Lists of vectors with each coordinate in 1 bit."""
+
+    def _parameters(self, **parameters: Any) -> faiss.SearchParameters:
+        return faiss.IVFRaBitQSearchParameters(**parameters)
+
+
+@dataclass(frozen=True)
+class FastScanKind(IvfKind):
+    """Lists of vectors with each coordinate in 4 bits, some of the vectors in two lists; float32 where they are few."""
+
+    mapped: ClassVar[bool] = False
+    copies_while_built: ClassVar[int] = 2  # lists get their last form from a first one
+
+    def factory(self, count: int, length: int, *, tuning: Tuning = DEFAULT_TUNING) -> str:
+        lists = super().factory(count, length, tuning=tuning).removesuffix(self.encoding)
+        # 4 bits of each coordinate of what its list's centroid leaves.
+        return f"{lists}PQ{length}x4fsr" if count >= _MIN_CODES_FOR_PQ else f"{lists}Flat"
+
+    def create(self, count: int, length: int, *, seed: int = 0, tuning: Tuning = DEFAULT_TUNING) -> faiss.Index:
+        index = super().create(count, length, seed=seed, tuning=tuning)
+        if self.finds_rows_twice(index):
+            index.pq.cp.min_points_per_centroid = 1
+        return index
+
+    def prepare_for_search(self, index: faiss.Index) -> None:
+        if self.finds_rows_twice(index):
+            index.implem = _LIST_BY_LIST
+
+    def finds_rows_twice(self, index: faiss.Index) -> bool:
+        return isinstance(index, faiss.IndexIVFPQFastScan)
+
+    def _entries(self, index: faiss.Index, count: int, tuning: Tuning) -> tuple[int, int]:
+        if not self.finds_rows_twice(index):
+            return count, count
+        listed = count + round(_SPILLED_BEYOND_SHARE * tuning.spilled_share * count)
+        return listed, listed + int(index.nlist) * int(index.bbs) // 2  # the last block of each list is filled up
+
+
+@dataclass(frozen=True)
+class HnswKind(Kind):
+    """A graph over the vectors, along which a search goes from near to nearer."""
+
+    effort: ClassVar[str | None] = "efSearch"
+    min_measured_effort: ClassVar[int] = 10
+
+    def create(self, count: int, length: int, *, seed: int = 0, tuning: Tuning = DEFAULT_TUNING) -> faiss.Index:
+        index = super().create(count, length, seed=seed, tuning=tuning)
+        index.hnsw.efConstruction = _EF_CONSTRUCTION
+        return index
+
+    def max_effort(self, index: faiss.Index) -> int | None:
+        return int(index.ntotal)
+
+    def max_shortlist(self, effort: int | None) -> int | None:
+        return max(effort or 1, self.min_measured_effort)  # it keeps no more candidates, and would with a longer one
+
+    def exhaustive_index(self, index: faiss.Index) -> tuple[faiss.Index, str] | None:
+        # A graph may hold nodes that no path leads to: looking at everything goes through its vectors.
+        return faiss.downcast_index(index.storage), "sq8"
+
+    def search_parameters(
+        self, *, effort: int | None, selector: faiss.IDSelector | None
+    ) -> faiss.SearchParameters | None:
+        return faiss.SearchParametersHNSW(efSearch=effort, **({} if selector is None else {"sel": selector}))
+
+    def index_bytes(self, count: int, length: int, *, tuning: Tuning = DEFAULT_TUNING) -> int:
+        return _bytes_of_graph(self.create(count, length, tuning=tuning), count)
 
 
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("flat", None, False, lambda count, length: "Flat", gpu=True),
-        Kind("panorama", None, False, _panorama, most=_PANORAMA_BATCH, mapped=False, prunes=True),
-        Kind("half", None, True, None),
-        Kind("sq8", None, True, lambda count, length: "SQ8"),
-        Kind("ivf", "nprobe", False, lambda count, length: f"{_lists(count)},Flat", gpu=True),
-        Kind("ivf-sq8", "nprobe", True, lambda count, length: f"{_lists(count)},SQ8", gpu=True),
-        Kind("ivf-pq", "nprobe", True, _fast_scan, mapped=False),
-        Kind("ivf-rabitq", "nprobe", True, lambda count, length: f"{_lists(count)},RaBitQ"),
-        Kind("hnsw", "efSearch", True, lambda count, length: "HNSW16,SQ8"),
+        Kind("flat", "Flat", lossy=False, gpu=True),
+        PanoramaKind("panorama", "FlatIPPanorama", lossy=False),
+        CodesKind("half", "SQfp16", lossy=True),
+        Kind("sq8", "SQ8", lossy=True),
+        IvfKind("ivf", "Flat", lossy=False, gpu=True),
+        ScalarIvfKind("ivf-sq8", "SQ8", lossy=True, gpu=True),
+        FastScanKind("ivf-pq", "PQ", lossy=True),
+        RaBitQKind("ivf-rabitq", "RaBitQ", lossy=True),
+        HnswKind("hnsw", "HNSW16,SQ8", lossy=True),
     )
 }
 
 
 def require_kind(name: str) -> Kind:
-    """The kind of that name. Raises: IndexKindError, which lists the names there are."""
+    """Return the kind of that name. Raises: IndexKindError, which lists the names there are."""
     if name not in KINDS:
         raise IndexKindError(f"there is no index kind '{name}'; available: {', '.join(KINDS)}")
     return KINDS[name]
 
 
-def choose_indexes(
-    count: int, *, lengths: Sequence[int], kinds: Mapping[int, str] | None = None, gpu: bool = False
-) -> tuple[IndexSpec, ...]:
-    """The indexes to build for `count` codes: one for each length, of the kind asked for or the one that suits.
-
-    Args:
-        gpu: whether a GPU searches them, where it can.
-
-    Raises: IndexKindError, for an unknown kind, or one for a length that is not built.
-    """
-    wanted = dict(kinds or {})
-    for length, kind in wanted.items():
-        if require_kind(kind).factory is None and length != max(lengths):
-            raise IndexKindError(f"kind '{kind}' scans the codes themselves: for length {max(lengths)} only")
-        if length not in lengths:
-            raise IndexKindError(
-                f"kind '{kind}' for length {length}, which is not built: {', '.join(map(str, lengths))}"
-            )
-    full = max(lengths)
-    return tuple(IndexSpec(n, wanted.get(n) or _suitable(count, n, full=n == full, gpu=gpu)) for n in sorted(lengths))
+def _bytes_of_vectors(index: faiss.Index, count: int) -> int:
+    """Return the size of `count` vectors one after the other; with their sums, where the index keeps some."""
+    sums = _BYTES_OF_LINK * (int(index.n_levels) + 1) if hasattr(index, "n_levels") else 0
+    return count * (int(index.code_size) + sums)
 
 
-def _suitable(count: int, length: int, *, full: bool, gpu: bool) -> str:
-    """What suits: exact scans of few codes, lists of many; of full codes what finds the true nearest.
-
-    A GPU knows neither an index that prunes nor 4 bits a coordinate.
-    """
-    if full:
-        return "half" if count > _MOST_IN_MEMORY else "panorama" if length >= 16 and not gpu else "flat"
-    if count < _WORTH_LISTS:
-        return "flat"
-    return "ivf-pq" if length >= _WORTH_4_BITS and not gpu else "ivf-sq8"
-
-
-def search_parameters(
-    kind: Kind, *, effort: int | None, selector: faiss.IDSelector | None
-) -> faiss.SearchParameters | None:
-    """FAISS's parameters of one call; nothing is ever set on a shared index."""
-    given = {} if selector is None else {"sel": selector}
-    if (
-        kind.effort == "nprobe"
-    ):  # a graph over the lists keeps as many candidates as lists are visited; a scan ignores it
-        given["quantizer_params"] = faiss.SearchParametersHNSW(efSearch=effort)
-    if kind.name == "ivf-rabitq":
-        return faiss.IVFRaBitQSearchParameters(nprobe=effort, **given)
-    if kind.effort == "nprobe":
-        return faiss.SearchParametersIVF(nprobe=effort, **given)
-    if kind.effort == "efSearch":
-        return faiss.SearchParametersHNSW(efSearch=effort, **given)
-    return faiss.SearchParameters(**given) if given else None
+def _bytes_of_graph(index: faiss.Index, count: int) -> int:
+    """Return the size of a graph over `count` vectors, and of these."""
+    # 2 M links of each in the lowest level, M in each of the levels above, where one in M is; level and offset.
+    m = int(index.hnsw.nb_neighbors(1))
+    links = _BYTES_OF_LINK * (2 * m + m / (m - 1)) + 4 + 8
+    return round(count * (int(faiss.downcast_index(index.storage).code_size) + links))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
@@ -14,15 +13,12 @@ from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import rerank
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.errors import SearchError
-from eigenlens.index.faiss_engine.huge_pages import use_huge_pages
-from eigenlens.index.faiss_engine.kinds import require_kind, search_parameters
+from eigenlens.index.faiss_engine.kinds import graph_of_lists, require_kind
 from eigenlens.index.faiss_engine.prepared_search import PreparedSearch
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.threads import all_cores, use_all_threads
 
-# FastScan visits the lists of each query by themselves, the nearest first: few queries at a time share none.
-_LIST_BY_LIST = 11
 # By which cosines of the same codes differ when they are computed in another order.
 _ROUNDING = 1e-5
 _SPARE = 4
@@ -40,12 +36,6 @@ def file_name(spec: IndexSpec) -> str:
     return f"prefix-{spec.length:04d}-{spec.kind}.faiss"
 
 
-def graph_of_lists(index: faiss.Index) -> Any:
-    """The graph (IndexHNSW) over the centroids of an index with so many lists that it has one; None without."""
-    quantizer = faiss.downcast_index(index.quantizer) if isinstance(index, faiss.IndexIVF) else None
-    return quantizer if isinstance(quantizer, faiss.IndexHNSW) else None
-
-
 class PrefixIndex:
     """The index of one prefix length over its codes. Searches may run in several threads at once.
 
@@ -59,18 +49,14 @@ class PrefixIndex:
         """Search `index`, which holds the first `index.ntotal` rows of the codes."""
         self.spec, self.kind, self.codes = spec, require_kind(spec.kind), codes
         self.count = int(index.ntotal)
-        self.max_effort: int | None = None
-        self._exhaustive: PrefixIndex | None = None
+        self.max_effort = self.kind.max_effort(index)
         self._graph = graph_of_lists(index)
-        if self.kind.effort == "nprobe":
-            self.max_effort = int(index.nlist)
-        elif self.kind.effort == "efSearch":
-            self.max_effort = self.count
-            # A graph may hold nodes that no path leads to: looking at everything goes through its vectors.
-            self._exhaustive = PrefixIndex(faiss.downcast_index(index.storage), IndexSpec(spec.length, "sq8"), codes)
-        self._repeats = isinstance(index, faiss.IndexIVFPQFastScan)
-        if self._repeats:
-            index.implem = _LIST_BY_LIST
+        exhaustive = self.kind.exhaustive_index(index)
+        self._exhaustive: PrefixIndex | None = None
+        if exhaustive is not None:
+            self._exhaustive = PrefixIndex(exhaustive[0], IndexSpec(spec.length, exhaustive[1]), codes)
+        self._finds_rows_twice = self.kind.finds_rows_twice(index)
+        self.kind.prepare_for_search(index)
         self.index = index
         # Full codes in, prefixes sliced and normalised inside, a shortlist rescored from the mapped codes: one call.
         first = faiss.IndexPreTransform(index)
@@ -156,11 +142,11 @@ class PrefixIndex:
                 scores, rows = self._search_all_lists(prefixes, k, parameters)
             else:
                 scores, rows = self.index.search(prefixes, k, params=parameters)
-        return without_repeats(scores, rows) if self._repeats else (scores, rows)
+        return without_repeats(scores, rows) if self._finds_rows_twice else (scores, rows)
 
     def _results_for(self, k: int) -> int:
         """How many of FAISS's results hold k different rows: some are in two lists."""
-        return 2 * k if self._repeats else k
+        return 2 * k if self._finds_rows_twice else k
 
     def _shortlist(self, wanted: int, k: int) -> int:
         return min(max(wanted, self._results_for(k)), self._results_for(self.count))
@@ -225,7 +211,7 @@ class PrefixIndex:
         with all_cores(use_all_threads(queries)):
             x, found_scores, found_rows = map(faiss.swig_ptr, (unit, scores, rows))
             self._funnel.search_c(count, x, refined, found_scores, found_rows, parameters)
-        if self._repeats:
+        if self._finds_rows_twice:
             scores, rows = without_repeats(scores, rows)
         scores[rows < 0] = -np.inf
         scores /= self.codes.norms[rows]
@@ -247,7 +233,7 @@ class PrefixIndex:
 
     def _parameters(self, effort: int | None, selection: Selection | None) -> faiss.SearchParameters | None:
         selector = None if selection is None else selection.selector()
-        return search_parameters(self.kind, effort=effort, selector=selector)
+        return self.kind.search_parameters(effort=effort, selector=selector)
 
     def raised(self, effort: int | None, selection: Selection | None) -> int | None:
         """The effort of a search, the maximum when None: it grows as a selection leaves fewer rows."""
@@ -273,25 +259,23 @@ def open_prefix_index(generation: Artifact, spec: IndexSpec, codes: Codes) -> Pr
 
     Raises: ArtifactDamagedError, if its file is not listed; SearchError, if it cannot be read or holds something else.
     """
-    if require_kind(spec.kind).factory is not None:
+    if require_kind(spec.kind).has_file:
         generation.file(file_name(spec))
     return read_prefix_index(generation.path, spec, codes)
 
 
 def read_prefix_index(directory: Path, spec: IndexSpec, codes: Codes) -> PrefixIndex:
     """Open an index that was written to a directory. Raises: SearchError, if it cannot be read or is another."""
-    if require_kind(spec.kind).factory is None:
+    kind = require_kind(spec.kind)
+    if not kind.has_file:
         return PrefixIndex(codes.scan(len(codes)), spec, codes)
     path = directory / file_name(spec)
     try:
-        # A file that is copied into memory is not mapped beside: its pages would count as this process's memory too.
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if require_kind(spec.kind).mapped else 0)
+        index = kind.read(path)
     except RuntimeError as error:
         raise SearchError(f"FAISS cannot read {path}: {error}") from error
     if index.d != spec.length or index.ntotal != len(codes):
         raise SearchError(
             f"{path} holds {index.ntotal} vectors of {index.d} coordinates, not {len(codes)} of {spec.length}"
         )
-    if isinstance(index, faiss.IndexIVF) and not require_kind(spec.kind).mapped:
-        use_huge_pages(faiss.downcast_InvertedLists(index.invlists))
     return PrefixIndex(index, spec, codes)

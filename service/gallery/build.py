@@ -14,7 +14,7 @@ from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, writing_codes
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Gpu
-from eigenlens.index.faiss_engine.kinds import choose_indexes
+from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import GalleryError

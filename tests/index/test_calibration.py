@@ -19,6 +19,7 @@ from eigenlens.index.metrics import recall_at_k
 from eigenlens.index.plans.calibration import Calibration, Measured, Recall
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import Plan
+from eigenlens.index.tuning import Tuning
 from tests.support.codes import write_codes
 
 CODE_LENGTH = 32
@@ -116,9 +117,7 @@ def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeyp
 def test_more_codes_are_calibrated_for_longer(
     codes_in_budget: int, many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eigenlens.index.building.calibrator._BUDGET_S", 0.0002)
-    monkeypatch.setattr("eigenlens.index.building.calibrator._BUDGET_CODES", codes_in_budget)
-    monkeypatch.setattr("eigenlens.index.building.calibrator._SATURATED", -1.0)
+    tuning = Tuning(calibration_s=0.0002, calibration_codes=codes_in_budget, min_recall_gain=-1.0)
     codes = write_codes(tmp_path / "codes", clustered(1, 5000))
     searched: set[int | None] = set()
     search = PrefixIndex.search
@@ -128,7 +127,8 @@ def test_more_codes_are_calibrated_for_longer(
         return search(index, *arguments, effort=effort, **more)
 
     monkeypatch.setattr(PrefixIndex, "search", noting)
-    build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "ivf"}))
+    options = BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "ivf"}, tuning=tuning)
+    build_generation(tmp_path / "generation", codes, options)
     assert (len(searched - {None}) > 10) == many
 
 

@@ -14,6 +14,7 @@ from eigenlens import artifact
 from eigenlens.index.codes.artifact import Codes, writing_codes
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.errors import CodesError
+from eigenlens.index.tuning import Tuning
 from tests.support import oracles
 from tests.support.codes import CODE_LENGTH, ENCODER_ID, flip_byte, mapped_bytes, random_codes, repeatable, write_codes
 
@@ -176,7 +177,7 @@ def test_large_codes_that_were_read_are_given_back(tmp_path: Path, monkeypatch: 
     before = mapped_bytes()
     codes.release_pages()  # not of these: they are few
     assert mapped_bytes() == pytest.approx(before, abs=1 << 20)
-    monkeypatch.setattr("eigenlens.index.codes.artifact._MOST_MAPPED", codes.codes.nbytes - 1)
+    monkeypatch.setattr(codes, "tuning", Tuning(max_mapped_bytes=codes.codes.nbytes - 1))
     codes.release_pages()
     left = mapped_bytes()
     assert left < before - codes.codes.nbytes / 2

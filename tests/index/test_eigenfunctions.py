@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from eigenlens import artifact
-from eigenlens.index.codes import artifact as codes_module
 from eigenlens.index.codes.eigenfunctions import KEPT, PLACES, Eigenfunctions
 from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.tuning import Tuning
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.codes import CODE_LENGTH, random_codes, write_generation
 from tests.support.service import admin_headers, build_gallery, code_of, image_id, pixels_of, serving, settings_of
@@ -26,10 +26,9 @@ def unit_columns(codes: np.ndarray) -> np.ndarray:
     return np.asarray((rounded / np.linalg.norm(rounded, axis=1, keepdims=True)).T)
 
 
-def test_ends_and_middle_are_those_of_the_sorted_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codes_module, "_RUN", 300)
+def test_ends_and_middle_are_those_of_the_sorted_column(tmp_path: Path) -> None:
     codes = random_codes(0, 1000)
-    functions = write_generation(tmp_path, codes).eigenfunctions
+    functions = write_generation(tmp_path, codes, tuning=Tuning(rows_per_run=300)).eigenfunctions
     assert functions is not None
     assert len(functions) == CODE_LENGTH
     for coordinate, column in enumerate(unit_columns(codes)):

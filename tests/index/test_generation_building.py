@@ -21,6 +21,7 @@ from eigenlens.index.errors import CodesError, SearchError
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import Plan, choose_lengths
+from eigenlens.index.tuning import Tuning
 from tests.support.codes import CODE_LENGTH, LENGTHS, flip_byte, random_codes, write_codes, write_generation
 
 FILES = ("prefix-0004-flat.faiss", "prefix-0008-flat.faiss", "prefix-0016-panorama.faiss")
@@ -50,7 +51,7 @@ def test_building_reports_each_length(tmp_path: Path) -> None:
 def test_an_index_built_in_many_chunks_is_the_one_built_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 23))
     whole = build_generation(tmp_path / "whole", codes, BuildOptions(lengths=LENGTHS))
-    monkeypatch.setattr("eigenlens.index.codes.artifact._RUN", 5)
+    monkeypatch.setattr(codes, "tuning", Tuning(rows_per_run=5))
     chunks = build_generation(tmp_path / "chunks", codes, BuildOptions(lengths=LENGTHS))
     assert all(chunks.files[name] == whole.files[name] for name in FILES)
 

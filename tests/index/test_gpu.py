@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,12 @@ from eigenlens.index.faiss_engine.engine import FaissEngine
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Device, Gpu, open_gpu
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex
-from eigenlens.index.faiss_engine.kinds import KINDS, choose_indexes
+from eigenlens.index.faiss_engine.kinds import KINDS
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
+from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import Plan
+from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
 from eigenlens.service.gallery.progress import Progress
@@ -59,16 +62,20 @@ class Copies:
         return self.made[-1]
 
 
-def generation_of(folder: Path, codes: NDArray[np.float32], kind: str, *, length: int = 8) -> Generation:
+def generation_of(
+    folder: Path, codes: NDArray[np.float32], kind: str, *, length: int = 8, tuning: Tuning = DEFAULT_TUNING
+) -> Generation:
     opened = write_codes(folder / "codes", codes)
     build_generation(
-        folder / "generation", opened, BuildOptions(lengths=sorted({length, CODE_LENGTH}), kinds={length: kind})
+        folder / "generation",
+        opened,
+        BuildOptions(lengths=sorted({length, CODE_LENGTH}), kinds={length: kind}, tuning=tuning),
     )
-    return Generation(folder / "generation", opened)
+    return Generation(folder / "generation", opened, tuning=tuning)
 
 
 def on_gpu(generation: Generation, copy: Callable[[faiss.Index], faiss.Index] = faiss.clone_index) -> Generation:
-    return Generation(generation.artifact.path, generation.codes, verify=False, gpu=Gpu(copy))
+    return Generation(generation.artifact.path, generation.codes, verify=False, gpu=Gpu(copy), tuning=generation.tuning)
 
 
 def of_gpu(generation: Generation, length: int = 8) -> GpuIndex:
@@ -102,9 +109,8 @@ def test_the_same_plans_find_the_same(kind: str, data: st.DataObject) -> None:
     codes[n // 2 : n // 2 + data.draw(st.integers(0, 3))] = codes[0]
     length = CODE_LENGTH if kind == "half" else data.draw(st.sampled_from((8, CODE_LENGTH)))
     queries = np.concatenate([random_codes(1, data.draw(st.sampled_from([2, 70]))), codes[:1]])
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
-        here = generation_of(Path(folder), codes, kind, length=length)
+    with tempfile.TemporaryDirectory() as folder:
+        here = generation_of(Path(folder), codes, kind, length=length, tuning=Tuning(max_rows_scored_directly=0))
         there = on_gpu(here)
         assert there.lengths_on_gpu == ((length,) if kind in ON_GPU else ())
         most = here.max_effort(length)
@@ -127,8 +133,7 @@ def test_the_same_plans_find_the_same(kind: str, data: st.DataObject) -> None:
 def test_what_a_selection_leaves_out_is_never_found_and_the_rest_is(
     tmp_path: Path, kind: str, left_out: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
-    here = generation_of(tmp_path, random_codes(0, 400), kind)
+    here = generation_of(tmp_path, random_codes(0, 400), kind, tuning=Tuning(max_rows_scored_directly=0))
     there = on_gpu(here)
     refuse(monkeypatch, there._require(CODE_LENGTH))
     index, selection, queries = of_gpu(there), removed(400, left_out), random_codes(1, 5)
@@ -148,13 +153,13 @@ def test_what_a_selection_leaves_out_is_never_found_and_the_rest_is(
 def test_the_effort_grows_as_a_selection_leaves_fewer_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = of_gpu(on_gpu(generation_of(tmp_path, random_codes(0, 400), "ivf")))
     asked: list[int | None] = []
-    run = index._there.run
+    run = index._copy.run
 
     def noted(*given: Any, plan: Plan, **more: Any) -> Any:
         asked.append(plan.effort)
         return run(*given, plan=plan, **more)
 
-    monkeypatch.setattr(index._there, "run", noted)
+    monkeypatch.setattr(index._copy, "run", noted)
     for selection in (None, removed(400, 300)):
         index.run(random_codes(1, 1), plan=Plan(8, "ivf", 2), k=3, selection=selection)
     assert asked == [2, 8]
@@ -165,8 +170,7 @@ def test_the_effort_grows_as_a_selection_leaves_fewer_rows(tmp_path: Path, monke
 def test_lists_that_a_graph_finds_are_found_by_a_scan_of_the_same_centroids(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eigenlens.index.faiss_engine.kinds._MOST_SCANNED_LISTS", 4)
-    here = generation_of(tmp_path, random_codes(0, 3000), kind)
+    here = generation_of(tmp_path, random_codes(0, 3000), kind, tuning=Tuning(max_scanned_lists=4))
     copies = Copies()
     there = on_gpu(here, copies)
     assert type(faiss.downcast_index(copies.made[0].quantizer)) is faiss.IndexFlatIP
@@ -183,10 +187,9 @@ def test_lists_that_a_graph_finds_are_found_by_a_scan_of_the_same_centroids(
 def test_more_than_a_gpu_gives_comes_from_the_cpu(
     tmp_path: Path, plan: Plan, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = generation_of(tmp_path, random_codes(0, 3000), "ivf")
+    here = generation_of(tmp_path, random_codes(0, 3000), "ivf", tuning=Tuning(max_gpu_results=8))
     there = on_gpu(here)
-    refuse(monkeypatch, of_gpu(there)._there)
-    monkeypatch.setattr("eigenlens.index.faiss_engine.gpu_index._MOST", 8)
+    refuse(monkeypatch, of_gpu(there)._copy)
     queries = random_codes(1, 3)
     np.testing.assert_array_equal(there.search(queries, plan=plan, k=k)[0], here.search(queries, plan=plan, k=k)[0])
     many = removed(3000, 8)
@@ -216,8 +219,8 @@ def test_a_search_that_finds_no_memory_is_done_on_the_cpu(
     here = generation_of(tmp_path, random_codes(0, 300), "flat")
     there = on_gpu(here)
     index = of_gpu(there)
-    monkeypatch.setattr(index._there, "run", fail)
-    monkeypatch.setattr(index._there, "search", fail)
+    monkeypatch.setattr(index._copy, "run", fail)
+    monkeypatch.setattr(index._copy, "search", fail)
     queries, plan = random_codes(1, 3), Plan(8, shortlist=20, rerank_length=CODE_LENGTH)
     expected = here.search(queries, plan=plan, k=5)
     np.testing.assert_array_equal(there.search(queries, plan=plan, k=5)[1], expected[1])
@@ -250,7 +253,7 @@ def test_searches_of_several_threads_come_one_after_the_other(tmp_path: Path, mo
 
     for length in (4, 8):
         index = of_gpu(there, length)
-        monkeypatch.setattr(index._there, "run", alone(index._there.run))
+        monkeypatch.setattr(index._copy, "run", alone(index._copy.run))
     queries = random_codes(1, 40)
     plans = [Plan(length, spec.kind, 5, 50, CODE_LENGTH) for length, spec in zip((4, 8), here.specs, strict=False)]
     asked = [(plan, queries[place : place + 1]) for place in range(40) for plan in plans]
@@ -280,17 +283,15 @@ def test_no_copy_is_made_or_freed_while_another_is_searched(tmp_path: Path) -> N
     assert made[0] is not None
 
 
-def test_a_build_trains_and_measures_there_and_writes_the_same_indexes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("eigenlens.index.faiss_engine.kinds._MOST_SCANNED_LISTS", 16)
+def test_a_build_trains_and_measures_there_and_writes_the_same_indexes(tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 3000))
     kinds = {4: "ivf", 8: "ivf-pq", 12: "ivf-sq8"}
     lengths = (4, 8, 12, CODE_LENGTH)
     copies = Copies()
     kinds[CODE_LENGTH] = "flat"
-    here = build_generation(tmp_path / "here", codes, BuildOptions(lengths=lengths, kinds=kinds))
-    there = build_generation(tmp_path / "there", codes, BuildOptions(lengths=lengths, kinds=kinds, gpu=Gpu(copies)))
+    options = BuildOptions(lengths=lengths, kinds=kinds, tuning=Tuning(max_scanned_lists=16))
+    here = build_generation(tmp_path / "here", codes, options)
+    there = build_generation(tmp_path / "there", codes, replace(options, gpu=Gpu(copies)))
     indexes = [name for name in here.files if name.endswith(".faiss")]
     assert len(indexes) == 4
     assert all(here.files[name] == there.files[name] for name in indexes)
@@ -310,12 +311,11 @@ def test_one_k_means_of_few_lists_is_done_there(tmp_path: Path) -> None:
     assert [copy.ntotal for copy in copies.made] == [8, 360], "eight lists, then the full length's index"
 
 
-def test_the_order_of_codes_is_found_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eigenlens.index.building.row_order._WORTH_GROUPS", 1000)
-    monkeypatch.setattr("eigenlens.index.building.row_order._GROUPS", 32)
+def test_the_order_of_codes_is_found_there() -> None:
+    tuning = Tuning(min_codes_for_groups=1000, row_groups=32)
     codes, copies = random_codes(0, 2000), Copies()
-    order = order_rows(lambda start, stop: codes[start:stop], 2000, gpu=Gpu(copies))
-    np.testing.assert_array_equal(order, order_rows(lambda start, stop: codes[start:stop], 2000))
+    order = order_rows(lambda start, stop: codes[start:stop], 2000, gpu=Gpu(copies), tuning=tuning)
+    np.testing.assert_array_equal(order, order_rows(lambda start, stop: codes[start:stop], 2000, tuning=tuning))
     assert len(copies.made) > 6
 
 

@@ -8,20 +8,18 @@ import faiss
 import numpy as np
 import pytest
 
-from eigenlens.index.faiss_engine.kinds import require_kind
-from eigenlens.index.faiss_engine.prefix_index import graph_of_lists
+from eigenlens.index.faiss_engine.kinds import graph_of_lists, require_kind
 from tests.support.codes import random_codes
 
 
 @pytest.mark.parametrize("count", [1, 1024, 40_000, 65_536, 1_000_000, 3_000_000])
 def test_batches_of_panorama_grow_with_the_codes_and_waste_little(count: int) -> None:
     kind = require_kind("panorama")
-    assert kind.factory is not None
     found = re.search(r"_(\d+)$", kind.factory(count, 256))
     assert found is not None
     batch = int(found.group(1))
-    assert kind.most is not None
-    assert kind.most <= batch
+    assert kind.max_results is not None
+    assert kind.max_results <= batch
     assert batch == 1024 or 32 * batch <= count < 64 * batch or batch == 65_536
 
 
@@ -30,7 +28,6 @@ def test_panorama_finds_the_nearest_with_a_bound_and_without(count: int) -> None
     vectors = random_codes(0, count, 32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     kind = require_kind("panorama")
-    assert kind.factory is not None
     index = faiss.index_factory(32, kind.factory(count, 32), faiss.METRIC_INNER_PRODUCT)
     index.add(vectors)
     queries = vectors[:20] + np.float32(0.1) * random_codes(1, 20, 32)
@@ -44,7 +41,6 @@ def test_panorama_finds_the_nearest_with_a_bound_and_without(count: int) -> None
 def test_so_many_lists_are_found_by_a_graph_over_centroids_in_half_precision() -> None:
     for name in ("ivf", "ivf-sq8", "ivf-pq", "ivf-rabitq"):
         factory = require_kind(name).factory
-        assert factory is not None
         few = faiss.index_factory(32, factory(50_000, 32), faiss.METRIC_INNER_PRODUCT)
         assert graph_of_lists(few) is None
         many = faiss.index_factory(32, factory(1_000_000, 32), faiss.METRIC_INNER_PRODUCT)

@@ -17,11 +17,12 @@ from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.row_order import order_rows, sample_size
 from eigenlens.index.errors import EffortError, IndexKindError, RerankLengthError, ResultCountError
 from eigenlens.index.faiss_engine.generation import Generation
-from eigenlens.index.faiss_engine.kinds import KINDS, choose_indexes, list_count
-from eigenlens.index.faiss_engine.prefix_index import graph_of_lists
+from eigenlens.index.faiss_engine.kinds import KINDS, graph_of_lists, list_count
+from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import IndexSpec, Plan
+from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 from tests.support import oracles
 from tests.support.codes import CODE_LENGTH, LENGTHS, random_codes, repeatable, write_codes, write_generation
 
@@ -32,12 +33,16 @@ def make_plan(generation: Generation, *, k: int, **parts: Any) -> Plan:
     return PlanChooser(generation).choose(PlanRequest(**parts), k=k).plan
 
 
-def generation_of(folder: Path, codes: NDArray[np.float32], kind: str, *, length: int) -> Generation:
+def generation_of(
+    folder: Path, codes: NDArray[np.float32], kind: str, *, length: int, tuning: Tuning = DEFAULT_TUNING
+) -> Generation:
     opened = write_codes(folder / "codes", codes)
     build_generation(
-        folder / "generation", opened, BuildOptions(lengths=sorted({length, CODE_LENGTH}), kinds={length: kind})
+        folder / "generation",
+        opened,
+        BuildOptions(lengths=sorted({length, CODE_LENGTH}), kinds={length: kind}, tuning=tuning),
     )
-    return Generation(folder / "generation", opened)
+    return Generation(folder / "generation", opened, tuning=tuning)
 
 
 def lengths_of(kind: str) -> tuple[int, ...]:
@@ -76,11 +81,11 @@ def test_all_of_many_lists_are_visited_at_the_greatest_effort(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A graph finds the nearest of many lists, and may hold some that no path leads to."""
-    monkeypatch.setattr("eigenlens.index.faiss_engine.kinds._MOST_SCANNED_LISTS", 4)
     codes = random_codes(0, 3000)
     codes[1500:] = codes[:1500]  # copies: their centroids, being equal, are easily cut off from a graph
     monkeypatch.setattr("faiss.IO_FLAG_MMAP_IFC", 0)  # a graph that is mapped cannot be changed
-    generation = generation_of(tmp_path, codes, kind, length=8)
+    tuning = Tuning(max_scanned_lists=4, max_rows_scored_directly=0)
+    generation = generation_of(tmp_path, codes, kind, length=8, tuning=tuning)
     opened = generation._require(8)
     graph = graph_of_lists(opened.index)
     assert graph is not None
@@ -88,7 +93,6 @@ def test_all_of_many_lists_are_visited_at_the_greatest_effort(
     cut = np.full(graph.hnsw.neighbors.size(), -1, dtype=np.int32)
     faiss.copy_array_to_vector(cut, graph.hnsw.neighbors)  # cut every path
     mask = np.random.default_rng(1).random(3000) < 0.9
-    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
     queries = random_codes(1, 5)
     plan = Plan(8, kind, 64, shortlist=2990, rerank_length=CODE_LENGTH)
     for selection in (None, Selection(mask)):
@@ -103,12 +107,11 @@ def test_all_of_many_lists_are_visited_at_the_greatest_effort(
 def test_what_a_quick_search_finds_says_what_the_exact_one_leaves_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
-    monkeypatch.setattr("eigenlens.index.faiss_engine.kinds._WORTH_LISTS", 1000)
     codes = random_codes(0, 3000)
     codes[10:40] = codes[3]  # ties at the last place
     codes[50] = 0
-    generation = write_generation(tmp_path, codes)
+    tuning = Tuning(max_rows_scored_directly=0, min_codes_for_ivf=1000)
+    generation = write_generation(tmp_path, codes, tuning=tuning)
     assert generation._guess(10) is not None
     asked: list[NDArray[np.float32]] = []
     index = generation._require(CODE_LENGTH)
@@ -133,14 +136,11 @@ def test_what_a_quick_search_finds_says_what_the_exact_one_leaves_out(
     assert all((bound > -1).all() for bound in asked)
 
 
-def test_an_index_of_a_prefix_that_prunes_is_not_told_scores_of_full_codes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_index_of_a_prefix_that_prunes_is_not_told_scores_of_full_codes(tmp_path: Path) -> None:
     """They may be higher than any of the prefix's, which then leaves out too much."""
-    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._GOOD_GUESS", 0.0)
     codes = random_codes(0, 400)
     codes[:, 4:] = 100  # full codes are all alike, and prefixes are not
-    generation = generation_of(tmp_path, codes, "panorama", length=4)
+    generation = generation_of(tmp_path, codes, "panorama", length=4, tuning=Tuning(min_bound_recall=0.0))
     assert generation._guess(10) is not None
     queries = codes[200:205]
     scores, rows = generation.search(queries, plan=Plan(4, "panorama"), k=10)
@@ -150,10 +150,9 @@ def test_an_index_of_a_prefix_that_prunes_is_not_told_scores_of_full_codes(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_selection_keeps_every_kind_to_its_rows(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
-    length = lengths_of(kind)[0]
-    generation = generation_of(tmp_path, random_codes(0, 400), kind, length=length)
+def test_a_selection_keeps_every_kind_to_its_rows(tmp_path: Path, kind: str) -> None:
+    length, tuning = lengths_of(kind)[0], Tuning(max_rows_scored_directly=0)
+    generation = generation_of(tmp_path, random_codes(0, 400), kind, length=length, tuning=tuning)
     mask = np.random.default_rng(1).random(400) < 0.1
     queries = random_codes(2, 5)
     plan = Plan(length, kind, generation.max_effort(length), shortlist=400, rerank_length=CODE_LENGTH)
@@ -165,12 +164,10 @@ def test_a_selection_keeps_every_kind_to_its_rows(tmp_path: Path, kind: str, mon
 
 
 @pytest.mark.parametrize("kind", ["ivf-sq8", "hnsw"])
-def test_a_filter_that_leaves_few_rows_raises_the_effort(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_filter_that_leaves_few_rows_raises_the_effort(tmp_path: Path, kind: str) -> None:
     """With one row in fifty allowed, the effort for all rows would see hardly one of them."""
-    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
-    generation = generation_of(tmp_path, random_codes(0, 3000), kind, length=8)
+    tuning = Tuning(max_rows_scored_directly=0)
+    generation = generation_of(tmp_path, random_codes(0, 3000), kind, length=8, tuning=tuning)
     mask = np.zeros(3000, dtype=bool)
     mask[::50] = True
     plan = Plan(8, kind, 10 if kind == "hnsw" else 2, shortlist=40, rerank_length=CODE_LENGTH)
@@ -191,14 +188,11 @@ def test_a_selection_of_few_rows_is_scored_exactly_at_the_last_length(tmp_path: 
     np.testing.assert_allclose(scores, np.take_along_axis(cosines, rows, 1), atol=TOLERANCE)
 
 
-def test_more_results_than_an_index_gives_at_once_come_from_the_codes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("eigenlens.index.codes.artifact._RUN", 300)
-    monkeypatch.setattr("eigenlens.index.faiss_engine.generation._FEW_ROWS", 0)
-    generation = write_generation(tmp_path, random_codes(0, 1500))
+def test_more_results_than_an_index_gives_at_once_come_from_the_codes(tmp_path: Path) -> None:
+    tuning = Tuning(rows_per_run=300, max_rows_scored_directly=0)
+    generation = write_generation(tmp_path, random_codes(0, 1500), tuning=tuning)
     assert generation.specs[-1] == IndexSpec(CODE_LENGTH, "panorama")
-    most = KINDS["panorama"].most
+    most = KINDS["panorama"].max_results
     assert most is not None
     queries, mask = random_codes(1, 2), np.random.default_rng(0).random(1500) < 0.9
     cosines = oracles.cosine(queries, generation.codes.codes, length=CODE_LENGTH)
@@ -326,18 +320,17 @@ def test_rows_are_found_by_key_in_any_order(tmp_path: Path) -> None:
 def test_a_sample_lies_at_equal_distances_whatever_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 25))
     for run in (4, 10, 100):
-        monkeypatch.setattr("eigenlens.index.codes.artifact._RUN", run)
+        monkeypatch.setattr(codes, "tuning", Tuning(rows_per_run=run))
         np.testing.assert_array_equal(codes.sample(7), codes.codes[::4])
         assert len(codes.sample(1000)) == 25
 
 
-def test_near_codes_lie_near_each_other_and_the_last_rows_are_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eigenlens.index.building.row_order._WORTH_GROUPS", 1000)
-    monkeypatch.setattr("eigenlens.index.building.row_order._GROUPS", 32)
+def test_near_codes_lie_near_each_other_and_the_last_rows_are_a_sample() -> None:
+    tuning = Tuning(min_codes_for_groups=1000, row_groups=32)
     centres = np.random.default_rng(0).normal(size=(32, CODE_LENGTH))
     of_centre = np.random.default_rng(1).integers(0, 32, 4000)
     codes = (centres[of_centre] + 0.05 * np.random.default_rng(2).normal(size=(4000, CODE_LENGTH))).astype(np.float32)
-    order = order_rows(lambda start, stop: codes[start:stop], 4000)
+    order = order_rows(lambda start, stop: codes[start:stop], 4000, tuning=tuning)
     assert sorted(order.tolist()) == list(range(4000))
     kept, sample = order[: -sample_size(4000)], order[-sample_size(4000) :]
     assert (np.diff(of_centre[kept]) != 0).mean() < 0.3, "groups lie together"

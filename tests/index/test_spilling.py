@@ -11,12 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions, build_generation
-from eigenlens.index.building.spilling import SHARE, choose_second_lists
+from eigenlens.index.building.spilling import choose_second_lists
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import list_count
 from eigenlens.index.faiss_engine.prefix_index import without_repeats
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import Plan
+from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 from tests.support import oracles
 from tests.support.codes import CODE_LENGTH, random_codes, write_codes
 
@@ -48,7 +49,7 @@ def test_the_codes_least_like_their_centroid_are_in_two_lists(generation: Genera
     assert set(held) == set(range(COUNT))
     assert set(held.values()) == {1, 2}
     twice = np.array([row for row, times in held.items() if times == 2])
-    assert len(twice) / COUNT == pytest.approx(SHARE, abs=0.06)
+    assert len(twice) / COUNT == pytest.approx(DEFAULT_TUNING.spilled_share, abs=0.06)
     index = generation._require(LENGTH).index
     prefixes = oracles.unit_prefix(generation.codes.codes, LENGTH).astype(np.float32)
     centroids = faiss.downcast_index(index.quantizer).reconstruct_n(0, index.nlist)
@@ -117,11 +118,12 @@ def test_a_selection_holds_for_both_lists(generation: Generation) -> None:
 
 def test_as_many_lists_find_more_with_second_ones(generation: Generation, tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, COUNT))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eigenlens.index.building.spilling.SHARE", 0.0)
-        build_generation(
-            tmp_path / "generation", codes, BuildOptions(lengths=(LENGTH, CODE_LENGTH), kinds={LENGTH: "ivf-pq"})
-        )
+    tuning = Tuning(spilled_share=0.0)
+    build_generation(
+        tmp_path / "generation",
+        codes,
+        BuildOptions(lengths=(LENGTH, CODE_LENGTH), kinds={LENGTH: "ivf-pq"}, tuning=tuning),
+    )
     plain = Generation(tmp_path / "generation", codes)
     asked = random_codes(4, 200)
     exact = generation.search(asked, plan=Plan(CODE_LENGTH, "panorama"), k=10)[1]

@@ -16,6 +16,7 @@ from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
 from eigenlens.index.plans.plan import IndexSpec, Plan
+from eigenlens.index.tuning import Tuning
 from tests.support.codes import mapped_bytes, random_codes, write_codes
 
 CODE_LENGTH = 32
@@ -59,7 +60,7 @@ def test_the_plan_that_was_lucky_is_not_told_to_be_quicker() -> None:
 def large(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Codes:
     """Codes that count as more than may stay mapped, none of them mapped."""
     codes = write_codes(folder / "codes", random_codes(1, 200_000, 64))
-    monkeypatch.setattr("eigenlens.index.codes.artifact._MOST_MAPPED", codes.codes.nbytes // 2)
+    monkeypatch.setattr(codes, "tuning", Tuning(max_mapped_bytes=codes.codes.nbytes // 2))
     codes.release_pages()
     return codes
 
@@ -101,7 +102,6 @@ def test_a_scan_of_large_codes_is_timed_part_by_part_and_has_no_more_in_memory(
 ) -> None:
     codes = large(tmp_path, monkeypatch)
     index = PrefixIndex(codes.scan(190_000), IndexSpec(64, "half"), codes)
-    monkeypatch.setattr("eigenlens.index.building.timing._SCANNED_ROWS", 20_000)
     monkeypatch.setattr("eigenlens.index.building.timing.time.perf_counter", iter(range(1000)).__next__)
     parts, held, before = list[tuple[int, int]](), list[int](), mapped_bytes()
     scan, release_pages = Codes.scan, Codes.release_pages
@@ -116,7 +116,8 @@ def test_a_scan_of_large_codes_is_timed_part_by_part_and_has_no_more_in_memory(
 
     monkeypatch.setattr(Codes, "scan", noting_scan)
     monkeypatch.setattr(Codes, "release_pages", noting_release)
-    times = Timer(codes, unit_prefix(codes.read(0, 50), 64), NO_SCORES).times(index, Plan(64, "half"), queries=20)
+    timer = Timer(codes, unit_prefix(codes.read(0, 50), 64), NO_SCORES, tuning=Tuning(timed_scan_rows=20_000))
+    times = timer.times(index, Plan(64, "half"), queries=20)
     assert [row for start, stop in parts for row in (start, stop - 1)] == [
         row for start in range(0, 190_000, 20_000) for row in (start, min(start + 20_000, 190_000) - 1)
     ]
@@ -139,7 +140,7 @@ def test_a_slow_plan_of_large_codes_is_timed_at_least_once(
         if len(asked) == 1:
             time.sleep(seconds)
 
-    monkeypatch.setattr("eigenlens.index.codes.artifact._MOST_MAPPED", 0)
+    monkeypatch.setattr(codes, "tuning", Tuning(max_mapped_bytes=0))
     monkeypatch.setattr(index, "kind", require_kind("ivf"))
     monkeypatch.setattr(index, "run", run)
     timer = Timer(codes, unit_prefix(codes.read(0, 50), 8), NO_SCORES)

@@ -16,6 +16,7 @@ from PIL import Image
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.codes.artifact import Codes, writing_codes
 from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 CODE_LENGTH = 16
 LENGTHS = (4, 8, CODE_LENGTH)
@@ -33,19 +34,31 @@ def random_codes(seed: int, n: int, code_length: int = CODE_LENGTH) -> NDArray[n
     return (rng.normal(size=(n, code_length)) * decay * norms).astype(np.float32)
 
 
-def write_codes(path: Path, codes: NDArray[np.float32], *, keys: Sequence[int] | None = None) -> Codes:
+def write_codes(
+    path: Path,
+    codes: NDArray[np.float32],
+    *,
+    keys: Sequence[int] | None = None,
+    tuning: Tuning = DEFAULT_TUNING,
+) -> Codes:
     """Publish and open a codes artifact; keys are 100, 101, ... when none are given."""
     chosen = np.asarray(keys if keys is not None else range(100, 100 + len(codes)), dtype=np.int64)
     with writing_codes(path, count=len(codes), code_length=codes.shape[1], encoder_id=ENCODER_ID) as writer:
         writer.append(chosen, codes)
-    return Codes(path)
+    return Codes(path, tuning=tuning)
 
 
-def write_generation(folder: Path, codes: NDArray[np.float32], *, lengths: Sequence[int] = LENGTHS) -> Generation:
+def write_generation(
+    folder: Path,
+    codes: NDArray[np.float32],
+    *,
+    lengths: Sequence[int] = LENGTHS,
+    tuning: Tuning = DEFAULT_TUNING,
+) -> Generation:
     """Publish and open `folder`/codes and `folder`/generation."""
-    opened = write_codes(folder / "codes", codes)
-    build_generation(folder / "generation", opened, BuildOptions(lengths=lengths))
-    return Generation(folder / "generation", opened)
+    opened = write_codes(folder / "codes", codes, tuning=tuning)
+    build_generation(folder / "generation", opened, BuildOptions(lengths=lengths, tuning=tuning))
+    return Generation(folder / "generation", opened, tuning=tuning)
 
 
 def mapped_bytes() -> int:

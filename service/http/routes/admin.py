@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
-from eigenlens.index.faiss_engine.kinds import choose_indexes
+from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.service.api.admin import GenerationAnswer, ImportBody, Job, RebuildBody, StatsAnswer
 from eigenlens.service.errors import EncoderNotFoundError, FolderError, GenerationInUseError

@@ -17,6 +17,7 @@ from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import KINDS
 from eigenlens.index.faiss_engine.prefix_index import file_name
 from eigenlens.index.plans.plan import IndexSpec
+from eigenlens.index.tuning import Tuning
 from eigenlens.service.errors import InsufficientSpaceError
 from eigenlens.service.gallery.disk_space import require_space
 from tests.support.codes import random_codes, write_codes
@@ -36,19 +37,19 @@ def codes(tmp_path_factory: pytest.TempPathFactory) -> Codes:
         (name, graph)
         for name, kind in KINDS.items()
         for graph in (False, True)
-        if kind.factory is not None and (kind.effort == "nprobe" or not graph)
+        if kind.has_file and (kind.effort == "nprobe" or not graph)
     ],
 )
-def test_an_index_is_as_large_as_was_said(
-    codes: Codes, tmp_path: Path, kind: str, graph: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("eigenlens.index.faiss_engine.kinds._MOST_SCANNED_LISTS", 8 if graph else 1024)
+def test_an_index_is_as_large_as_was_said(codes: Codes, tmp_path: Path, kind: str, graph: bool) -> None:
+    tuning = Tuning(max_scanned_lists=8 if graph else 1024)
     build_generation(
-        tmp_path / "generation", codes, BuildOptions(lengths=(LENGTH, 64), kinds={LENGTH: kind, 64: "half"})
+        tmp_path / "generation",
+        codes,
+        BuildOptions(lengths=(LENGTH, 64), kinds={LENGTH: kind, 64: "half"}, tuning=tuning),
     )
     spec = IndexSpec(LENGTH, kind)
     size = (tmp_path / "generation" / file_name(spec)).stat().st_size
-    said = index_bytes([spec, IndexSpec(64, "half")], len(codes))
+    said = index_bytes([spec, IndexSpec(64, "half")], len(codes), tuning=tuning)
     assert said[spec] == pytest.approx(size, rel=0.15)
     assert said[spec] >= 0.95 * size
     assert said[IndexSpec(64, "half")] == Generation(tmp_path / "generation", codes).bytes_of(64) == 0
