@@ -102,7 +102,10 @@ class FaissEngine:
 
     def add(self, keys: Sequence[int], codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> None:
         """Add codes (m, code_length) of images; keys that are here already are left as they are."""
-        self._delta.add(keys, codes, metadata)
+        rows = self.generation.codes.rows_of(np.asarray(keys, dtype=np.int64))
+        new = np.flatnonzero(rows < 0)
+        if len(new):
+            self._delta.add([keys[i] for i in new], np.asarray(codes)[new], [metadata[i] for i in new])
 
     def remove(self, keys: Sequence[int]) -> None:
         """Never return these images again; keys that are not here are passed over."""

@@ -1,0 +1,190 @@
+"""Every engine against float64 plain loops: what is added is found, what is removed is not, filters and plans hold."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.engine import Engine
+from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountError
+from eigenlens.index.faiss_engine.engine import FaissEngine
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.filters.parse import parse_filter
+from eigenlens.index.plans.choice import PlanChooser, PlanRequest
+from tests.support import oracles
+from tests.support.codes import CODE_LENGTH, ENCODER_ID, LENGTHS, random_codes, repeatable, write_codes
+from tests.support.numpy_engine import NumpyEngine
+
+Open = Callable[[Path, NDArray[np.float32], Sequence[Mapping[str, Any]]], Engine]
+TOLERANCE = 2e-3  # codes are kept in half precision
+COUNT, FIRST_KEY = 300, 100
+_folders = itertools.count()
+
+
+def open_numpy(_: Path, codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> Engine:
+    keys = range(FIRST_KEY, FIRST_KEY + len(codes))
+    return NumpyEngine(keys, codes, metadata, lengths=LENGTHS, encoder_id=ENCODER_ID)
+
+
+def open_faiss(kinds: Mapping[int, str]) -> Open:
+    def open_engine(folder: Path, codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> Engine:
+        folder = folder / str(next(_folders))
+        stored = write_codes(folder / "codes", codes)
+        build_generation(folder / "generation", stored, BuildOptions(lengths=LENGTHS, kinds=kinds, metadata=metadata))
+        return FaissEngine(Generation(folder / "generation", stored))
+
+    return open_engine
+
+
+ENGINES = {
+    "numpy": open_numpy,
+    "faiss": open_faiss({}),
+    "faiss-lists": open_faiss({4: "ivf", 8: "ivf-sq8", CODE_LENGTH: "half"}),
+    "faiss-graph": open_faiss({4: "hnsw", 8: "ivf-pq"}),
+}
+
+
+class Gallery:
+    """What an engine was told, as plain dictionaries, and what it should answer."""
+
+    def __init__(self, open_engine: Open, folder: Path, seed: int) -> None:
+        codes = random_codes(seed, COUNT)
+        metadata = [{"label": "ab"[row % 2], "number": row} for row in range(COUNT)]
+        self.engine = open_engine(folder, codes, metadata)
+        self.codes = dict(zip(range(FIRST_KEY, FIRST_KEY + COUNT), codes, strict=True))
+        self.metadata = dict(zip(self.codes, metadata, strict=True))
+
+    def add(self, keys: Sequence[int], seed: int) -> None:
+        codes = random_codes(seed, len(keys))
+        metadata = [{"label": "c" if key % 2 else "a", "number": key} for key in keys]
+        self.engine.add(keys, codes, metadata)
+        for key, code, values in zip(keys, codes, metadata, strict=True):
+            self.codes.setdefault(key, code)
+            self.metadata.setdefault(key, values)
+
+    def remove(self, keys: Sequence[int]) -> None:
+        self.engine.remove(keys)
+        for key in keys:
+            self.codes.pop(key, None)
+
+    def check(
+        self, queries: NDArray[np.float32], *, k: int, plan: PlanRequest, label: str | None = None, below: int = 10**9
+    ) -> None:
+        """Compare with the exact answer; a plan that looks at everything has to give it."""
+        chosen = PlanChooser(self.engine).choose(plan, k=k).plan
+        condition = parse_filter({"number": {"$lt": below}} if label is None else {"label": label})
+        unfiltered = label is None and below == 10**9
+        nearest = self.engine.search(queries, plan=chosen, k=k, filter=None if unfiltered else condition)
+        allowed = [
+            key
+            for key in self.codes
+            if (label is None or self.metadata[key]["label"] == label) and self.metadata[key]["number"] < below
+        ]
+        length = chosen.rerank_length or chosen.prefix_length
+        for query, neighbors in zip(queries, nearest, strict=True):
+            keys = [key for key, _ in neighbors]
+            assert len(keys) == len(set(keys)) == min(k, len(allowed))
+            assert set(keys) <= set(allowed)
+            if not allowed:
+                continue
+            exact = oracles.cosine(query[None], np.array([self.codes[key] for key in allowed]), length=length)
+            by_key = dict(zip(allowed, exact[0], strict=True))
+            np.testing.assert_allclose([s for _, s in neighbors], [by_key[key] for key in keys], atol=TOLERANCE)
+            np.testing.assert_allclose(
+                [by_key[key] for key in keys], oracles.best_scores(exact, k)[0], atol=2 * TOLERANCE
+            )
+
+
+def plans(engine: Engine) -> list[PlanRequest]:
+    """Each length at its maximum effort, alone or with everything rescored; and what is chosen for an exact search."""
+    found = [PlanRequest(target_recall=1.0)]
+    for length in engine.lengths:
+        index = engine.describe(length)
+        effort = None if index.max_effort is None else "max"
+        if not index.lossy:
+            found.append(PlanRequest(length, effort=effort))  # type: ignore[arg-type]
+        if index.lossy or length < engine.code_length:
+            found.append(PlanRequest(length, rerank="full", shortlist=2 * COUNT, effort=effort))  # type: ignore[arg-type]
+    return found
+
+
+@pytest.fixture(params=ENGINES)
+def open_engine(request: pytest.FixtureRequest) -> Open:
+    return ENGINES[request.param]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@repeatable
+@given(seed=st.integers(0, 2**31), k=st.sampled_from([1, 7, COUNT + 50]), data=st.data())
+def test_any_history_gives_the_exact_answer(
+    tmp_path_factory: pytest.TempPathFactory, name: str, seed: int, k: int, data: st.DataObject
+) -> None:
+    gallery = Gallery(ENGINES[name], tmp_path_factory.getbasetemp() / "engines", seed)
+    rng = np.random.default_rng(seed)
+    gallery.add(range(1000, 1000 + data.draw(st.integers(0, 60))), seed + 1)
+    gallery.remove(rng.choice(list(gallery.codes), data.draw(st.integers(0, 200)), replace=False).tolist())
+    plan = data.draw(st.sampled_from(plans(gallery.engine)))
+    label = data.draw(st.sampled_from([None, "a", "c", "none"]))
+    below = data.draw(st.sampled_from([10**9, 5])) if label is None else 10**9
+    gallery.check(random_codes(seed + 2, 3), k=k, plan=plan, label=label, below=below)
+    assert len(gallery.engine) == len(gallery.codes)
+
+
+def test_what_is_added_is_found_and_what_is_removed_is_not(open_engine: Open, tmp_path: Path) -> None:
+    gallery = Gallery(open_engine, tmp_path, 5)
+    engine = gallery.engine
+    gallery.add([7000], 9)
+    gallery.add([7000, FIRST_KEY], 10)  # both are there
+    assert (engine.added, engine.removed, len(engine)) == (1, 0, COUNT + 1)
+    query = engine.codes_of([7000])[7000][None]
+    for plan in plans(engine):
+        gallery.check(query, k=3, plan=plan)
+    gallery.remove([7000, FIRST_KEY + 1, 999_999])
+    assert (engine.added, engine.removed, len(engine)) == (0, 1, COUNT - 1)
+    for plan in plans(engine):
+        gallery.check(query, k=COUNT, plan=plan)
+
+
+def test_codes_are_given_back_by_key(open_engine: Open, tmp_path: Path) -> None:
+    gallery = Gallery(open_engine, tmp_path, 6)
+    gallery.add([7000], 9)
+    wanted = [FIRST_KEY + 3, 7000, 999_999, FIRST_KEY]
+    codes = gallery.engine.codes_of(wanted)
+    assert codes.keys() == {FIRST_KEY + 3, 7000, FIRST_KEY}
+    for key, code in codes.items():
+        cosines = oracles.cosine(code[None], gallery.codes[key][None], length=CODE_LENGTH)
+        assert cosines[0, 0] == pytest.approx(1, abs=TOLERANCE)
+    assert gallery.engine.codes_of([]) == {}
+
+
+def test_an_engine_tells_what_it_can_do(open_engine: Open, tmp_path: Path) -> None:
+    engine = Gallery(open_engine, tmp_path, 7).engine
+    assert engine.lengths == LENGTHS
+    assert (engine.code_length, engine.encoder_id, engine.device) == (CODE_LENGTH, ENCODER_ID, "cpu")
+    assert {field: list(kinds) for field, kinds in engine.fields.items()} == {"label": ["text"], "number": ["number"]}
+    assert sorted(engine.keys.tolist()) == list(range(FIRST_KEY, FIRST_KEY + COUNT))
+    assert [engine.describe(length).length for length in LENGTHS] == list(LENGTHS)
+    engine.warm_up()
+
+
+def test_what_no_engine_can_search_is_refused(open_engine: Open, tmp_path: Path) -> None:
+    engine = Gallery(open_engine, tmp_path, 8).engine
+    query = random_codes(1, 1)
+    plan = PlanChooser(engine).choose(PlanRequest(target_recall=1.0), k=1).plan
+    with pytest.raises(PrefixLengthError, match="available: 4, 8, 16"):
+        engine.describe(5)
+    with pytest.raises(ResultCountError, match="k is 0"):
+        engine.search(query, plan=plan, k=0)
+    with pytest.raises(CodesError):
+        engine.search(query[:, :5], plan=plan, k=1)
+    with pytest.raises(CodesError):
+        engine.search(np.full_like(query, np.nan), plan=plan, k=1)
