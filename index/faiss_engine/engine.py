@@ -103,8 +103,8 @@ class FaissEngine:
     def add(self, keys: Sequence[int], codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> None:
         """Add codes (m, code_length) of images; keys that are here already are left as they are."""
         rows = self.generation.codes.rows_of(np.asarray(keys, dtype=np.int64))
-        new = np.flatnonzero(rows < 0)
-        if len(new):
+        new = np.flatnonzero(rows < 0).tolist()
+        if new:
             self._delta.add([keys[i] for i in new], np.asarray(codes)[new], [metadata[i] for i in new])
 
     def remove(self, keys: Sequence[int]) -> None:

@@ -58,14 +58,14 @@ class Gallery:
 
     def __init__(self, open_engine: Open, folder: Path, seed: int) -> None:
         codes = random_codes(seed, COUNT)
-        metadata = [{"label": "ab"[row % 2], "number": row} for row in range(COUNT)]
+        metadata: list[dict[str, Any]] = [{"label": "ab"[row % 2], "number": row} for row in range(COUNT)]
         self.engine = open_engine(folder, codes, metadata)
         self.codes = dict(zip(range(FIRST_KEY, FIRST_KEY + COUNT), codes, strict=True))
         self.metadata = dict(zip(self.codes, metadata, strict=True))
 
     def add(self, keys: Sequence[int], seed: int) -> None:
         codes = random_codes(seed, len(keys))
-        metadata = [{"label": "c" if key % 2 else "a", "number": key} for key in keys]
+        metadata: list[dict[str, Any]] = [{"label": "c" if key % 2 else "a", "number": key} for key in keys]
         self.engine.add(keys, codes, metadata)
         for key, code, values in zip(keys, codes, metadata, strict=True):
             self.codes.setdefault(key, code)
