@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eigenlens.artifact import EigenlensError
-from eigenlens.benchmarks.common.service_process import start_service
+from eigenlens.benchmarks.common.service_process import running_service
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -30,14 +30,12 @@ def looking_at(gallery: Path) -> Iterator[tuple[Browser, str]]:
         raise BrowserError("playwright is not installed: pip install '.[dev]'") from None
     if chromium is None:
         raise BrowserError("chromium is not installed: apt-get install chromium")
-    with tempfile.TemporaryDirectory() as folder:
-        process, address = start_service(gallery, Path(folder) / "service.log")
-        try:
-            with sync_playwright() as playwright:
-                arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-                browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-                yield browser, address
-                browser.close()
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_service(gallery, Path(folder) / "service.log") as server,
+        sync_playwright() as playwright,
+    ):
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield browser, server.address
+        browser.close()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from eigenlens.benchmarks.common.arguments import positive
 from eigenlens.benchmarks.common.records import append_records, make_record
-from eigenlens.benchmarks.common.service_process import start_service
+from eigenlens.benchmarks.common.service_process import running_service
 from eigenlens.model.images.sources import Source, SourceImage, open_source
 
 
@@ -70,17 +69,6 @@ def run(args: argparse.Namespace) -> None:
         append_records(args.results, records)
 
 
-@contextmanager
-def _served(gallery: Path, log: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A service over the gallery: its address and the headers of its admin."""
-    process, address = start_service(gallery, log)
-    try:
-        yield address, {"Authorization": f"Bearer {(gallery / 'admin.key').read_text().strip()}"}
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
 def measure_adds(
     gallery: Path, source: Source, *, rate: int, batch: int, seconds: float, searches_per_s: float, log: Path
 ) -> dict[str, Any]:
@@ -88,13 +76,14 @@ def measure_adds(
     queries = [image for image, _ in zip(source, range(200), strict=False)]
     images = [image for image, _ in zip(source, range(2000), strict=False)]
     with (
-        _served(gallery, log) as (address, headers),
-        httpx.Client(base_url=address, headers=headers) as client,
+        running_service(gallery, log) as server,
+        httpx.Client(base_url=server.address, headers=_admin_headers(gallery)) as client,
         multiprocessing.get_context("spawn").Pool(1) as adder,  # or its work would be timed with the searches
     ):
         idle = _searches(client, queries, searches_per_s, lambda elapsed: elapsed < seconds / 3)
         begun = time.monotonic()
-        adding = adder.apply_async(_add, (address, headers, images), {"rate": rate, "batch": batch, "seconds": seconds})
+        arguments = server.address, _admin_headers(gallery), images
+        adding = adder.apply_async(_add, arguments, {"rate": rate, "batch": batch, "seconds": seconds})
         busy = _searches(client, queries, searches_per_s, lambda _: not adding.ready())
         took, failed = time.monotonic() - begun, adding.get()
         lengths = client.get("/v1/lengths").json()
@@ -105,6 +94,11 @@ def measure_adds(
         "adds_per_s": lengths["pending"] / took,
         "pending": lengths["pending"],
     }
+
+
+def _admin_headers(gallery: Path) -> dict[str, str]:
+    """Return the headers with which the gallery's administrator asks; its key is there once it is served."""
+    return {"Authorization": f"Bearer {(gallery / 'admin.key').read_text().strip()}"}
 
 
 def _searches(

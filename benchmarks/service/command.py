@@ -10,11 +10,11 @@ from typing import Any
 
 from eigenlens.benchmarks.common.arguments import positive
 from eigenlens.benchmarks.common.records import append_records, make_record, read_records
+from eigenlens.benchmarks.common.service_process import Server
 from eigenlens.benchmarks.service.measure import (
     PHOTOS,
     Cell,
     Measured,
-    Server,
     merged,
     run_in_process,
     run_load,

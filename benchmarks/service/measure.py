@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from eigenlens.benchmarks.common.service_process import start_service
+from eigenlens.benchmarks.common.service_process import Server, running_service, stopping
 from eigenlens.benchmarks.service.plain_endpoint import GALLERY_VARIABLE, INDEX_VARIABLE, write_index
 from eigenlens.model.images.decode import decode
 from eigenlens.model.images.sources import Source
@@ -33,7 +33,6 @@ PATHS = {"eigenlens": "/v1/search?k=10", "plain-fastapi": "/search?k=10"}
 _QUALITY = 90
 _READY_S = 60.0
 _BATCH = 16
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def write_photos(source: Source, folder: Path, *, sizes: Iterable[str]) -> None:
@@ -95,18 +94,6 @@ class Measured:
             yield name, round(float(np.median(values)), 3), "ms" if name.endswith("_ms") else "MB"
 
 
-@dataclass(frozen=True)
-class Server:
-    """A running server: its process and its port on 127.0.0.1."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-
-    def memory_mb(self) -> float:
-        """Resident memory."""
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * _PAGE / 1e6
-
-
 @contextmanager
 def servers(gallery: Path, work: Path) -> Iterator[dict[str, Server]]:
     """The service and the plain endpoint over one gallery, both warm."""
@@ -114,21 +101,25 @@ def servers(gallery: Path, work: Path) -> Iterator[dict[str, Server]]:
     if not index.exists():
         write_index(Gallery(gallery), index.with_suffix(".tmp"))
         index.with_suffix(".tmp").rename(index)
-    process, address = start_service(gallery, work / "service.log")
-    started = {"eigenlens": Server(process, int(address.rpartition(":")[2]))}
-    try:
-        started["plain-fastapi"] = _start_plain(gallery, index, work / "plain.log")
-        yield started
-    finally:
-        for server in started.values():
-            server.process.terminate()
-        for server in started.values():
-            server.process.wait(timeout=30)
+    with (
+        running_service(gallery, work / "service.log") as service,
+        _running_plain_endpoint(gallery, index, work / "plain.log") as plain,
+    ):
+        yield {"eigenlens": service, "plain-fastapi": plain}
 
 
-def _start_plain(gallery: Path, index: Path, log: Path) -> Server:
+@contextmanager
+def _running_plain_endpoint(gallery: Path, index: Path, log: Path) -> Iterator[Server]:
+    """Serve a gallery by the plain endpoint, from when it answers to the end of the block."""
+    server = _start_plain_endpoint(gallery, index, log)
+    with stopping(server.process):
+        yield server
+
+
+def _start_plain_endpoint(gallery: Path, index: Path, log: Path) -> Server:
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "uvicorn", "--factory", "eigenlens.benchmarks.service.plain_endpoint:create_app"]
     command += ["--port", str(port), "--no-access-log"]
     environment = os.environ | {GALLERY_VARIABLE: str(gallery), INDEX_VARIABLE: str(index)}
@@ -137,8 +128,8 @@ def _start_plain(gallery: Path, index: Path, log: Path) -> Server:
     deadline = time.monotonic() + _READY_S
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            if httpx.get(f"http://127.0.0.1:{port}/openapi.json", timeout=1).status_code == 200:
-                return Server(process, port)
+            if httpx.get(f"{address}/openapi.json", timeout=1).status_code == 200:
+                return Server(process, address)
         except httpx.TransportError:
             time.sleep(0.05)
     process.kill()
