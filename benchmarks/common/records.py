@@ -7,7 +7,9 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +18,40 @@ from eigenlens.artifact import command_line
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-def make_record(
-    *,
-    bench: str,
-    data: str,
-    method: str,
-    length: int | None,
-    metric: str,
-    value: float,
-    unit: str = "",
-    seed: int = 0,
-    params: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """A record in the project's one format; commit, machine, command and date are filled in."""
+@dataclass(frozen=True)
+class Subject:
+    """What values are measured of.
+
+        subject = Subject(bench="search", data="cifar10-views", method="flat", params={"n": 1_000_000})
+        append_records(path, [make_record(subject, "latency_ms", 54.2, "ms")])
+
+    Attributes:
+        data: name of the images or codes.
+        method: one row of a comparison.
+        length: prefix length; None where there is none.
+        params: what else the values depend on.
+    """
+
+    bench: str
+    data: str
+    method: str
+    length: int | None = None
+    seed: int = 0
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_record(subject: Subject, metric: str, value: float, unit: str = "") -> dict[str, Any]:
+    """Return a record in the project's one format; commit, machine, command and date are filled in."""
     return {
-        "bench": bench,
-        "data": data,
-        "method": method,
-        "length": length,
+        "bench": subject.bench,
+        "data": subject.data,
+        "method": subject.method,
+        "length": subject.length,
         "metric": metric,
         "value": value,
         "unit": unit,
-        "seed": seed,
-        "params": dict(params or {}),
+        "seed": subject.seed,
+        "params": dict(subject.params),
         "command": command_line(),
         "commit": _commit(),
         "machine": _machine(),
@@ -56,12 +69,13 @@ def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """All whole records of a results file; a line cut short by an interruption is left out."""
+    """Read all whole records of a results file; a line cut short by an interruption is left out."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
+@cache
 def _commit() -> str:
     root = Path(__file__).parents[1]
     done = subprocess.run(
@@ -70,6 +84,7 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+@cache
 def _machine() -> str:
     model = next(
         (

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from eigenlens.benchmarks.common.arguments import positive
-from eigenlens.benchmarks.common.records import append_records, make_record
-from eigenlens.benchmarks.common.retrieval import retrieval_quality
-from eigenlens.benchmarks.encoder.fashion import encode_all, load_fashion_mnist, pca_of_pixels
+from eigenlens.benchmarks.common.labelled import encode_all
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record
+from eigenlens.benchmarks.common.retrieval import Cutoffs, LabelledCodes, retrieval_quality
+from eigenlens.benchmarks.encoder.fashion import load_fashion_mnist, pca_of_pixels
 from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.commands.options import parse_lengths
@@ -44,16 +45,21 @@ def run(args: argparse.Namespace) -> None:
     """Measure the encoder and PCA of the pixels, and print a table of both. Raises: EigenlensError."""
     encoder = Encoder(args.encoder)
     lengths = choose_lengths(encoder.code_length, args.lengths)
-    data = load_fashion_mnist(queries=args.queries)
-    codes = encode_all(encoder, data.gallery, name="gallery"), encode_all(encoder, data.queries, name="queries")
-    pixels, labels = pca_of_pixels(data), (data.gallery_labels, data.query_labels)
+    gallery, queries = load_fashion_mnist(queries=args.queries)
+    codes = LabelledCodes(
+        encode_all(encoder, gallery.pixels, name="gallery"),
+        gallery.labels,
+        encode_all(encoder, queries.pixels, name="queries"),
+        queries.labels,
+    )
+    pca = pca_of_pixels(gallery.pixels, queries.pixels)
+    pixels = LabelledCodes(pca[0], gallery.labels, pca[1], queries.labels)
+    at = Cutoffs(args.k, args.k)
     measured = {
-        args.name: retrieval_quality(*codes, *labels, lengths=lengths, precision_at=args.k, map_at=args.k),
-        "pca-of-pixels": retrieval_quality(
-            *pixels, *labels, lengths=[*lengths[:-1], pixels[0].shape[1]], precision_at=args.k, map_at=args.k
-        ),
+        args.name: retrieval_quality(codes, lengths=lengths, at=at),
+        "pca-of-pixels": retrieval_quality(pixels, lengths=[*lengths[:-1], pixels.gallery.shape[1]], at=at),
     }
-    sizes = {"queries": len(data.queries), "gallery": len(data.gallery)}
+    sizes = {"queries": len(queries), "gallery": len(gallery)}
     print(
         f"Fashion-MNIST, precision@{args.k} by class, "
         f"{sizes['queries']:,} {args.queries} queries, gallery {sizes['gallery']:,}"
@@ -83,13 +89,9 @@ def _print_table(measured: Mapping[str, Quality], *, metric: str) -> None:
 def _records(method: str, quality: Quality, *, params: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         make_record(
-            bench="quality",
-            data="fashion-mnist",
-            method=method,
-            length=length,
-            metric=metric,
-            value=round(value, 6),
-            params=params,
+            Subject(bench="quality", data="fashion-mnist", method=method, length=length, params=params),
+            metric,
+            round(value, 6),
         )
         for length, values in quality.items()
         for metric, value in values.items()

@@ -1,58 +1,33 @@
-"""Quality of an encoder artifact on Fashion-MNIST, by prefix length, beside PCA of the pixels."""
+"""Fashion-MNIST as a retrieval task, and PCA of its pixels to compare an encoder with."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from eigenlens.benchmarks.common.labelled import LabelledImages
+from eigenlens.benchmarks.common.pca import Features, principal_components
 from eigenlens.model.images.fashion_mnist import FashionMnist
-from eigenlens.model.runtime.encoder import Encoder
-
-_BATCH = 500
 
 
-@dataclass(frozen=True)
-class LabelledImages:
-    """Gallery and queries with labels.
-
-    Attributes:
-        gallery, queries: uint8 pixels, (n, side, side, 3).
-        gallery_labels, query_labels: (n,).
+def load_fashion_mnist(*, queries: str) -> tuple[LabelledImages, LabelledImages]:
+    """Load a gallery and queries: the 10,000 `test` images of the 60,000 for training, or 10,000 `validation` ones
+    of the other 50,000.
     """
-
-    gallery: NDArray[np.uint8]
-    gallery_labels: NDArray[np.int64]
-    queries: NDArray[np.uint8]
-    query_labels: NDArray[np.int64]
+    gallery, searched = (FashionMnist(split) for split in ("train" if queries == "test" else "fit", queries))
+    return _in_colour(gallery), _in_colour(searched)
 
 
-def load_fashion_mnist(*, queries: str) -> LabelledImages:
-    """The 10,000 test images as queries of the 60,000 for training, or 10,000 `validation` ones of the other 50,000."""
-    found, searched = (FashionMnist(split) for split in ("train" if queries == "test" else "fit", queries))
-    return LabelledImages(*_colour(found), *_colour(searched))
+def _in_colour(sample: FashionMnist) -> LabelledImages:
+    return LabelledImages(np.repeat(sample.pixels[..., None], 3, axis=-1), sample.labels.astype(np.int64))
 
 
-def _colour(sample: FashionMnist) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    return np.repeat(sample.pixels[..., None], 3, axis=-1), sample.labels.astype(np.int64)
+def pca_of_pixels(gallery: NDArray[np.uint8], queries: NDArray[np.uint8]) -> tuple[Features, Features]:
+    """Return the principal components of grey pixels (n, side, side, 3) at full length, fitted to the gallery."""
+    gallery_vectors, query_vectors = _grey_vectors(gallery), _grey_vectors(queries)
+    components = principal_components(gallery_vectors)
+    return components(gallery_vectors), components(query_vectors)
 
 
-def encode_all(encoder: Encoder, pixels: NDArray[np.uint8], *, name: str) -> NDArray[np.float32]:
-    """Codes of all images through the encoder that is served, (n, code_length), with a progress bar."""
-    starts = range(0, len(pixels), _BATCH)
-    return np.concatenate(
-        [encoder.encode(pixels[i : i + _BATCH]) for i in tqdm(starts, desc=f"encode {name}", unit="batch")]
-    )
-
-
-def pca_of_pixels(data: LabelledImages) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Principal components of the raw pixels, fitted on the gallery: codes of gallery and queries, full length."""
-    gallery = data.gallery[..., 0].reshape(len(data.gallery), -1).astype(np.float32) / 255
-    queries = data.queries[..., 0].reshape(len(data.queries), -1).astype(np.float32) / 255
-    mean = gallery.mean(0)
-    centred = (gallery - mean).astype(np.float64)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    axes = axes[:, ::-1].astype(np.float32)
-    return (gallery - mean) @ axes, (queries - mean) @ axes
+def _grey_vectors(pixels: NDArray[np.uint8]) -> Features:
+    return pixels[..., 0].reshape(len(pixels), -1).astype(np.float32) / np.float32(255)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.benchmarks.common.records import append_records, make_record, read_records
-from eigenlens.benchmarks.heads.evaluate import LENGTHS, Judged, is_query, principal_components
+from eigenlens.benchmarks.common.pca import Features, principal_components
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
+from eigenlens.benchmarks.heads.evaluate import LENGTHS, EvaluationSet, is_query
 from eigenlens.model.commands.fit import AUGMENTATION, settle
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.heads.features import cache_features, power_normalise
@@ -44,77 +45,79 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Fit and measure. Raises: EigenlensError."""
     backbone = open_backbone(BackboneChoice(), args.work)
-    judged = _judged(backbone, args)
+    features = _evaluation_set(backbone, args)
     known = {record["method"] for record in read_records(args.results)} if args.results else set()
     for method in (*METHODS, *([args.name] if args.encoder else [])):
         if method in known:
             print(f"{method:<14}is in {args.results} already", file=sys.stderr)
             continue
-        params: dict[str, Any] = {"fitted_to": args.train, "gallery": len(judged.gallery)}
-        params |= {"queries": len(judged.queries), "scenes": int(judged.asks.sum())}
+        params: dict[str, Any] = {"fitted_to": args.train, "gallery": len(features.gallery)}
+        params |= {"queries": len(features.queries), "scenes": int(features.scene_queries.sum())}
         if method == args.name:
             encoder = Encoder(args.encoder)
-            coded = _judged(encoder, args)
+            codes = _evaluation_set(encoder, args)
             params |= {"fitted_to": encoder.artifact.properties["images"], "encoder": encoder.id}
             params |= {"settings": encoder.artifact.properties["training"]}
         else:
-            fitted = _fitted_to(method, judged, backbone, args) if method in HEADS else None
-            code, settings = _code(method, judged, fitted)
-            coded, params = judged.mapped(code), params | settings
-        _measure(method, coded, params, args.results)
+            drawn = _features_to_fit(method, features, backbone, args) if method in HEADS else None
+            code, settings = _code_function(method, features.gallery, drawn)
+            codes, params = features.mapped(code), params | settings
+        _measure(method, codes, params, args.results)
 
 
-def _fitted_to(method: str, judged: Judged, backbone: Encoder, args: argparse.Namespace) -> NDArray[np.float32]:
-    """What `eigenlens fit` fits such a head to: the photographs and, if positives include them, views of them."""
+def _features_to_fit(
+    method: str, features: EvaluationSet, backbone: Encoder, args: argparse.Namespace
+) -> NDArray[np.float32]:
+    """Return what `eigenlens fit` fits such a head to, (n, 1 + views, d): photographs and, for some, views of them."""
     if method == "neighbours":
-        return power_normalise(judged.gallery[:, None])
+        return power_normalise(features.gallery[:, None])
     source = open_source(args.train)
-    drawn = cache_features(source, backbone, views=_VIEWS, augmentation=AUGMENTATION, seed=0, directory=args.work)
-    return power_normalise(drawn.values)
+    cached = cache_features(source, backbone, views=_VIEWS, augmentation=AUGMENTATION, seed=0, directory=args.work)
+    return power_normalise(cached.values)
 
 
-def _code(
-    method: str, judged: Judged, fitted: NDArray[np.float32] | None
-) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], dict[str, Any]]:
-    """What turns features into the method's codes, and the settings behind it."""
+def _code_function(
+    method: str, gallery: Features, drawn: NDArray[np.float32] | None
+) -> tuple[Callable[[Features], Features], dict[str, Any]]:
+    """Fit a method; returns what turns features into its codes, and the settings behind it."""
     if method == "raw":
         return lambda features: features, {}
     if method == "pca":
-        return principal_components(judged.gallery), {}
+        return principal_components(gallery), {}
     if method == "pca-of-roots":
-        components = principal_components(power_normalise(judged.gallery))
+        components = principal_components(power_normalise(gallery))
         return lambda features: components(power_normalise(features)), {}
-    assert fitted is not None
+    assert drawn is not None
     free = argparse.Namespace(neighbours=None, ridge=None, diffusion_time=None)
-    settings = settle(fitted, method, labels=None, given=free)  # type: ignore[arg-type]  # one of HEADS
-    head = fit_head(fitted, settings, code_length=fitted.shape[2])
-    told = asdict(settings) | {"views": fitted.shape[1] - 1}
-    return lambda features: head.codes(power_normalise(features)), {"settings": told}
+    settings = settle(drawn, method, labels=None, given=free)  # type: ignore[arg-type]  # one of HEADS
+    head = fit_head(drawn, settings, code_length=drawn.shape[2])
+    described = asdict(settings) | {"views": drawn.shape[1] - 1}
+    return lambda features: head.codes(power_normalise(features)), {"settings": described}
 
 
-def _judged(encoder: Encoder, args: argparse.Namespace) -> Judged:
-    """Codes of all photographs that are judged; computed once for each encoder."""
+def _evaluation_set(encoder: Encoder, args: argparse.Namespace) -> EvaluationSet:
+    """Encode all photographs that are measured on; computed once for each encoder."""
     values, labels, ids = [], [], []
     for spec in (args.train, args.test, args.scenes):
         source = open_source(spec)
-        found = cache_features(source, encoder, views=0, augmentation=_PLAIN, seed=0, directory=args.work)
-        skipped = {id for id, _ in found.skipped}
-        values.append(found.values[:, 0].astype(np.float32))
-        labels.append(np.array(found.labels))
+        cached = cache_features(source, encoder, views=0, augmentation=_PLAIN, seed=0, directory=args.work)
+        skipped = {id for id, _ in cached.skipped}
+        values.append(cached.values[:, 0].astype(np.float32))
+        labels.append(np.array(cached.labels))
         ids.append([image.id for image in source if image.id not in skipped])
-    asks = np.array([is_query(id) for id in ids[2]])
-    return Judged(values[0], labels[0], values[1], labels[1], values[2], labels[2], asks)
+    scene_queries = np.array([is_query(id) for id in ids[2]])
+    return EvaluationSet(values[0], labels[0], values[1], labels[1], values[2], labels[2], scene_queries)
 
 
-def _measure(method: str, coded: Judged, params: dict[str, Any], results: Path | None) -> None:
-    full = coded.gallery.shape[1]
-    rows = [
-        make_record(bench="heads", data=data, method=method, length=length, metric=metric, value=value, params=params)
+def _measure(method: str, codes: EvaluationSet, params: dict[str, Any], results: Path | None) -> None:
+    full = codes.gallery.shape[1]
+    records = [
+        make_record(Subject(bench="heads", data=data, method=method, length=length, params=params), metric, value)
         for length in (*(length for length in LENGTHS if length < full), full)
-        for (data, metric), value in coded.quality(length).items()
+        for (data, metric), value in codes.quality(length).items()
     ]
     for data in ("clothing", "holidays-half"):
-        values = [(row["length"], row["value"]) for row in rows if row["data"] == data]
+        values = [(record["length"], record["value"]) for record in records if record["data"] == data]
         print(f"{method:<14}{data:<14}  " + "  ".join(f"{length}: {value:.3f}" for length, value in values), flush=True)
     if results:
-        append_records(results, [row | {"value": round(row["value"], 6)} for row in rows])
+        append_records(results, [record | {"value": round(record["value"], 6)} for record in records])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eigenlens.artifact import EigenlensError
-from eigenlens.benchmarks.common.records import append_records, make_record
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record
 from eigenlens.benchmarks.page.browser import looking_at
 
 if TYPE_CHECKING:
@@ -107,21 +107,12 @@ def main() -> int:
         return 1
     records: list[dict[str, Any]] = []
     for name, times in measured.items():
+        params = {"images": images, "samples": len(times)}
+        subject = Subject(bench="page", data=args.data, method="eigenlens", params=params)
         for percent in (50, 95):
             value = round(float(np.percentile(times, percent)), 1)
             print(f"{name} p{percent}: {value} ms over {len(times)}")
-            records.append(
-                make_record(
-                    bench="page",
-                    data=args.data,
-                    method="eigenlens",
-                    length=None,
-                    metric=f"{name.removesuffix('_ms')}_p{percent}_ms",
-                    value=value,
-                    unit="ms",
-                    params={"images": images, "samples": len(times)},
-                )
-            )
+            records.append(make_record(subject, f"{name.removesuffix('_ms')}_p{percent}_ms", value, "ms"))
     if args.results is not None:
         append_records(args.results, records)
     return 0

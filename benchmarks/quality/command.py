@@ -7,17 +7,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from eigenlens.benchmarks.common.records import append_records, make_record, read_records
+from eigenlens.benchmarks.common.labelled import load_labelled
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
+from eigenlens.benchmarks.common.retrieval import LabelledCodes
 from eigenlens.benchmarks.quality.methods import (
     MAP_AT,
     METHODS,
     SETTINGS,
     Reader,
     config_of,
+    describe_training,
     hold_out,
-    load_labelled,
     measure_codes,
-    told,
     trained_network,
 )
 from eigenlens.model.commands.train import choose_device
@@ -67,10 +68,10 @@ def run(args: argparse.Namespace) -> None:
     runs = args.work / args.data
     train_images = load_labelled(args.train, side=plain.cached_side, directory=runs / "train")
     if args.queries == "test":
-        asked = load_labelled(args.test, side=plain.cached_side, directory=runs / "test")
-        found = train_images
+        queries = load_labelled(args.test, side=plain.cached_side, directory=runs / "test")
+        gallery = train_images
     else:
-        found, asked = hold_out(train_images)
+        gallery, queries = hold_out(train_images)
     known = read_records(args.results) if args.results else []
     done = {(r["data"], r["method"], r["seed"]) for r in known if r["params"]["queries_from"] == args.queries}
     present: tuple[object, int] | None = None
@@ -84,17 +85,18 @@ def run(args: argparse.Namespace) -> None:
             config = config_of(args.data, method, seed=seed, changes=changes)
             if (config.objective, seed) != present:
                 network = trained_network(config, args.train, runs=runs, device=device)
-                reader, present = Reader(network, train_images, [found, asked], device=device), (config.objective, seed)
-            gallery, queries = reader.codes(method, config)
-            rows = measure_codes(gallery, queries, found, asked)
-            _tell(name, seed, rows)
+                reader = Reader(network, train_images, [gallery, queries], device=device)
+                present = config.objective, seed
+            gallery_codes, query_codes = reader.codes(method, config)
+            rows = measure_codes(LabelledCodes(gallery_codes, gallery.labels, query_codes, queries.labels))
+            _print_values(name, seed, rows)
             if args.results:
                 params = {
                     "queries_from": args.queries,
                     "queries": len(queries),
                     "gallery": len(gallery),
                     "codes": method.codes,
-                    "training": told(method, config),
+                    "training": describe_training(method, config),
                 }
                 append_records(args.results, [_record(args.data, name, seed, row, params) for row in rows])
 
@@ -104,11 +106,11 @@ def _objective(data: str, name: str, changes: dict[str, Any]) -> str:
 
 
 def _record(data: str, name: str, seed: int, row: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    row = row | {"value": round(row["value"], 6)}
-    return make_record(bench="quality", data=data, method=name, seed=seed, params=params, **row)
+    subject = Subject(bench="quality", data=data, method=name, length=row["length"], seed=seed, params=params)
+    return make_record(subject, row["metric"], round(row["value"], 6))
 
 
-def _tell(name: str, seed: int, rows: list[dict[str, Any]]) -> None:
+def _print_values(name: str, seed: int, rows: list[dict[str, Any]]) -> None:
     values = [(row["length"], row["value"]) for row in rows if row["metric"] == f"mAP@{MAP_AT}"]
     print(f"{name:<28}seed {seed}  " + "  ".join(f"{length}: {value:.3f}" for length, value in values), flush=True)
 

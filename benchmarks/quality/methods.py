@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from eigenlens.benchmarks.common.retrieval import probe_accuracy, retrieval_quality
+from eigenlens.benchmarks.common.labelled import LabelledImages
+from eigenlens.benchmarks.common.pca import principal_components
+from eigenlens.benchmarks.common.retrieval import Cutoffs, LabelledCodes, probe_accuracy, retrieval_quality
 from eigenlens.model.config import SpectrumConfig, TrainingConfig, parse_config
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.export.export import code_network, estimate_spectrum, set_codes
@@ -75,37 +77,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 _OVER_OUTPUTS = SpectrumConfig(neighbours=0, basis="projector", ridge=1e-2, diffusion_time=4.0)
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Pixels (n, side, side, 3), uint8, with labels (n,)."""
-
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-    def part(self, rows: NDArray[np.int64]) -> Labelled:
-        """Some of them, in order."""
-        rows = np.sort(rows)
-        return Labelled(self.pixels[rows], self.labels[rows])
-
-
-def load_labelled(source: str, *, side: int, directory: Path) -> Labelled:
-    """The images of a source whose folders are classes, as squares, kept in `directory`. Raises: SourceError."""
-    opened = open_source(source)
-    cache = cache_pixels(opened, side=side, directory=directory)
-    left_out = {id for id, _ in cache.skipped}
-    kinds = [image.id.rpartition("/")[0] for image in opened if image.id not in left_out]
-    _, labels = np.unique(kinds, return_inverse=True)
-    return Labelled(cache.pixels, labels.astype(np.int64))
-
-
-def hold_out(images: Labelled) -> tuple[Labelled, Labelled]:
-    """Training images as a gallery and, in place of test images, as queries to make choices by."""
+def hold_out(images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    """Split training images into a gallery and, in place of test images, queries to make choices by."""
     order = np.random.default_rng(0).permutation(len(images.labels))
     return images.part(order[_HELD_OUT:]), images.part(order[:_HELD_OUT])
 
 
 def config_of(data: str, method: Method, *, seed: int, changes: Mapping[str, Any]) -> TrainingConfig:
-    """The training of a method. Raises: ConfigError."""
+    """Return the training configuration of a method. Raises: ConfigError."""
     if data not in SETTINGS:
         raise ConfigError(f"there are no settings for '{data}'; available: {', '.join(SETTINGS)}")
     table = {**SETTINGS[data], **changes, "seed": seed}
@@ -115,21 +94,21 @@ def config_of(data: str, method: Method, *, seed: int, changes: Mapping[str, Any
 
 
 def closed_form(method: Method, config: TrainingConfig) -> SpectrumConfig | None:
-    """The closed-form step that gives a method's codes; None for codes that are read off otherwise."""
+    """Return the closed-form step that gives a method's codes; None for codes that are read off otherwise."""
     return {"default": config.spectrum, "rr": _OVER_OUTPUTS}.get(method.codes)
 
 
-def told(method: Method, config: TrainingConfig) -> dict[str, Any]:
-    """What a record says: the objective, the closed-form step where there is one, and what is not set by default."""
-    found = config.model_dump(mode="json", exclude_defaults=True, exclude={"spectrum"})
-    found["objective"] = config.objective.model_dump(mode="json")
+def describe_training(method: Method, config: TrainingConfig) -> dict[str, Any]:
+    """Return what a record says: the objective, the closed-form step, if any, and what is not set by default."""
+    described = config.model_dump(mode="json", exclude_defaults=True, exclude={"spectrum"})
+    described["objective"] = config.objective.model_dump(mode="json")
     if (step := closed_form(method, config)) is not None:
-        found["spectrum"] = step.model_dump(mode="json")
-    return found
+        described["spectrum"] = step.model_dump(mode="json")
+    return described
 
 
 def trained_network(config: TrainingConfig, images: str, *, runs: Path, device: torch.device) -> EncoderNetwork:
-    """The network of a configuration; methods that differ only in how codes are read off share one training.
+    """Train the network of a configuration; methods that differ only in how codes are read off share one training.
 
     Carries on where it stopped; a finished run is not run again.
     """
@@ -145,37 +124,41 @@ def trained_network(config: TrainingConfig, images: str, *, runs: Path, device: 
 
 
 class Reader:
-    """Codes of one trained network by any method; every layer is read off the images once.
+    """Reads codes off one trained network by any method; every layer is computed once.
+
+        reader = Reader(network, train_images, [gallery, queries], device=device)
+        gallery_codes, query_codes = reader.codes(METHODS["scl+pca"], config)
 
     Args:
-        train_images: what is fitted to: principal components, the spectrum.
-        parts: what codes are wanted of.
+        train_images: what principal components and the spectrum are fitted to.
+        parts: the images that are encoded.
     """
 
     def __init__(
-        self, network: EncoderNetwork, train_images: Labelled, parts: Sequence[Labelled], *, device: torch.device
+        self,
+        network: EncoderNetwork,
+        train_images: LabelledImages,
+        parts: Sequence[LabelledImages],
+        *,
+        device: torch.device,
     ) -> None:
         self._network, self._device = network, device
         self._train, self._parts = train_images, parts
         self._read: dict[tuple[int, int], tuple[Codes, Codes]] = {}
 
     def codes(self, method: Method, config: TrainingConfig) -> list[Codes]:
-        """Codes of each part, (n, length)."""
+        """Return the codes of each part, (n, length)."""
         if (step := closed_form(method, config)) is not None:
             return self._ordered(config.model_copy(update={"spectrum": step}))
         layer = 0 if method.codes.startswith("features") else 1
         codes = [self._outputs(part, config)[layer] for part in self._parts]
         if not method.codes.endswith("pca"):
             return codes
-        fitted = self._outputs(self._train, config)[layer]
-        mean = fitted.mean(0)
-        centred = (fitted - mean).astype(np.float64)
-        _, axes = np.linalg.eigh(centred.T @ centred)
-        turn = axes[:, ::-1].astype(np.float32)
-        return [np.ascontiguousarray((part - mean) @ turn) for part in codes]
+        components = principal_components(self._outputs(self._train, config)[layer])
+        return [components(part) for part in codes]
 
     def _ordered(self, config: TrainingConfig) -> list[Codes]:
-        """The closed-form step, as `eigenlens export` takes it.
+        """Return the codes of the closed-form step, as `eigenlens export` takes it.
 
         Coordinates beyond the functions that there are, are zero: a longer code says no more.
         """
@@ -183,12 +166,12 @@ class Reader:
         spectrum = estimate_spectrum(coder, self._train.pixels, config, device=self._device)
         set_codes(coder, spectrum, diffusion_time=config.spectrum.diffusion_time)
         with torch.inference_mode():
-            found = [torch.cat([coder(x) for x in self._batches(part, config)]) for part in self._parts]
+            parts = [torch.cat([coder(x) for x in self._batches(part, config)]) for part in self._parts]
         missing = config.code_length - coder.code.out_features
-        return [np.pad(codes.cpu().numpy(), ((0, 0), (0, missing))) for codes in found]
+        return [np.pad(codes.cpu().numpy(), ((0, 0), (0, missing))) for codes in parts]
 
-    def _outputs(self, part: Labelled, config: TrainingConfig) -> tuple[Codes, Codes]:
-        """Features and z."""
+    def _outputs(self, part: LabelledImages, config: TrainingConfig) -> tuple[Codes, Codes]:
+        """Return features and z of a part."""
         key = (id(part), config.image_size)
         if key not in self._read:
             with torch.inference_mode():
@@ -197,42 +180,44 @@ class Reader:
             self._read[key] = torch.cat(features).cpu().numpy(), torch.cat(z).cpu().numpy()
         return self._read[key]
 
-    def _batches(self, part: Labelled, config: TrainingConfig) -> Iterator[Tensor]:
+    def _batches(self, part: LabelledImages, config: TrainingConfig) -> Iterator[Tensor]:
         for start in tqdm(range(0, len(part.labels), _BATCH), desc="encode", unit="batch"):
             pixels = torch.from_numpy(np.array(part.pixels[start : start + _BATCH])).to(self._device)
             yield normalise_pixels(pixels, size=config.image_size).contiguous(memory_format=torch.channels_last)
 
 
-def measure_codes(gallery: Codes, queries: Codes, found: Labelled, asked: Labelled) -> list[dict[str, Any]]:
-    """All figures of one method, as parts of records: length, metric, value.
+def measure_codes(codes: LabelledCodes) -> list[dict[str, Any]]:
+    """Return all figures of one method's codes, as parts of records: length, metric, value.
 
     Random coordinates are drawn from those that say something at all.
     """
-    labels = found.labels, asked.labels
-    lengths = [length for length in LENGTHS if length <= gallery.shape[1]]
-    measured = retrieval_quality(gallery, queries, *labels, lengths=lengths, precision_at=PRECISION_AT, map_at=MAP_AT)
+    at = Cutoffs(PRECISION_AT, MAP_AT)
+    lengths = [length for length in LENGTHS if length <= codes.gallery.shape[1]]
+    # Prefixes: neighbours, then what a linear map reads off them.
     rows = [
         {"length": length, "metric": metric, "value": value}
-        for length, values in measured.items()
+        for length, values in retrieval_quality(codes, lengths=lengths, at=at).items()
         for metric, value in values.items()
     ]
     for length in lengths:
-        probe = probe_accuracy(gallery, queries, *labels, length=length)
+        probe = probe_accuracy(codes, length=length)
         rows.append({"length": length, "metric": "linear probe accuracy", "value": probe})
-    rows.append(
-        {"length": gallery.shape[1], "metric": "effective rank", "value": effective_rank(torch.from_numpy(gallery))}
-    )
+    # The whole code: how many directions carry its variance.
+    rank = effective_rank(torch.from_numpy(codes.gallery))
+    rows.append({"length": codes.gallery.shape[1], "metric": "effective rank", "value": rank})
+    # Random coordinates in place of the first ones: what the order is worth.
     rng = np.random.default_rng(0)
-    used = np.flatnonzero(gallery.any(0))
-    drawn = []
+    used = np.flatnonzero(codes.gallery.any(0))
+    precisions = []
     for _ in range(_RANDOM_DRAWS):
         columns = rng.choice(used, min(_RANDOM_LENGTH, len(used)), replace=False)
-        part = [np.ascontiguousarray(codes[:, columns]) for codes in (gallery, queries)]
-        values = retrieval_quality(
-            part[0], part[1], *labels, lengths=[_RANDOM_LENGTH], precision_at=PRECISION_AT, map_at=MAP_AT
+        part = replace(
+            codes,
+            gallery=np.ascontiguousarray(codes.gallery[:, columns]),
+            queries=np.ascontiguousarray(codes.queries[:, columns]),
         )
-        drawn.append(values[_RANDOM_LENGTH][f"mAP@{MAP_AT}"])
-    rows.append(
-        {"length": _RANDOM_LENGTH, "metric": f"mAP@{MAP_AT} of random coordinates", "value": float(np.mean(drawn))}
-    )
+        values = retrieval_quality(part, lengths=[_RANDOM_LENGTH], at=at)
+        precisions.append(values[_RANDOM_LENGTH][f"mAP@{MAP_AT}"])
+    metric, mean = f"mAP@{MAP_AT} of random coordinates", float(np.mean(precisions))
+    rows.append({"length": _RANDOM_LENGTH, "metric": metric, "value": mean})
     return rows

@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.benchmarks.common.arguments import positive
-from eigenlens.benchmarks.common.records import append_records, make_record
-from eigenlens.benchmarks.common.retrieval import retrieval_quality
-from eigenlens.benchmarks.encoder.fashion import LabelledImages, encode_all
+from eigenlens.benchmarks.common.labelled import encode_all, sample_labelled
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record
+from eigenlens.benchmarks.common.retrieval import Cutoffs, LabelledCodes, retrieval_quality
 from eigenlens.index.plans.plan import choose_lengths
-from eigenlens.model.errors import ConfigError
-from eigenlens.model.images.sources import open_source
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.runtime.sessions import Session, computes_in_bfloat16, installed, seconds_per_image
 
@@ -47,16 +45,8 @@ def run(args: argparse.Namespace) -> None:
 
     def record(method: str, metric: str, value: float, *, length: int | None = None, **more: Any) -> None:
         unit = "1/s" if metric == "images_per_s" else ""
-        made = make_record(
-            bench=BENCH,
-            data=args.data,
-            method=method,
-            length=length,
-            metric=metric,
-            value=round(value, 5 if length else 1),
-            unit=unit,
-            params=params | more,
-        )
+        subject = Subject(bench=BENCH, data=args.data, method=method, length=length, params=params | more)
+        made = make_record(subject, metric, round(value, 5 if length else 1), unit)
         records.append(made)
         where = f"batch {more['batch']}" if "batch" in more else f"length {length}"
         print(f"{method:<22}{where:<12}{metric} {made['value']:g}")
@@ -66,15 +56,19 @@ def run(args: argparse.Namespace) -> None:
             took = seconds_per_image(session, batch=batch, image_size=encoder.image_size, trial_s=args.trial_s)
             record(method, "images_per_s", 1 / took, batch=batch)
     if args.images and args.query_images:
-        data = _labelled(args, encoder.image_size)
-        sizes = {"gallery": len(data.gallery), "queries": len(data.queries), "k": _K}
+        sources = (args.images, args.count), (args.query_images, args.queries)
+        gallery, queries = sample_labelled(sources, side=encoder.image_size)
+        sizes = {"gallery": len(gallery), "queries": len(queries), "k": _K}
         for method, opened in _precisions(args.encoder):
-            codes = encode_all(opened, data.gallery, name="gallery"), encode_all(opened, data.queries, name="queries")
-            lengths = choose_lengths(encoder.code_length)
-            labels = data.gallery_labels, data.query_labels
-            quality = retrieval_quality(*codes, *labels, lengths=lengths, precision_at=_K, map_at=_K)
-            for length, found in quality.items():
-                record(method, f"mAP@{_K}", found[f"mAP@{_K}"], length=length, **sizes)
+            codes = LabelledCodes(
+                encode_all(opened, gallery.pixels, name="gallery"),
+                gallery.labels,
+                encode_all(opened, queries.pixels, name="queries"),
+                queries.labels,
+            )
+            quality = retrieval_quality(codes, lengths=choose_lengths(encoder.code_length), at=Cutoffs(_K, _K))
+            for length, measures in quality.items():
+                record(method, f"mAP@{_K}", measures[f"mAP@{_K}"], length=length, **sizes)
     if args.results:
         append_records(args.results, records)
 
@@ -124,30 +118,3 @@ def _torch(path: Path, training: Mapping[str, Any]) -> Session:
         return codes
 
     return run
-
-
-def _labelled(args: argparse.Namespace, size: int) -> LabelledImages:
-    gallery, labels = _load(args.images, size, args.count)
-    queries, asked = _load(args.query_images, size, args.queries)
-    names = {name: number for number, name in enumerate(sorted({*labels, *asked}))}
-
-    def numbers(found: list[str]) -> NDArray[np.int64]:
-        return np.array([names[name] for name in found], dtype=np.int64)
-
-    return LabelledImages(gallery, numbers(labels), queries, numbers(asked))
-
-
-def _load(name: str, size: int, count: int) -> tuple[NDArray[np.uint8], list[str]]:
-    """Pixels and labels of at most `count` images, spread evenly over the source."""
-    source = open_source(name)
-    step = max(1, len(source) // count)
-    pixels: list[NDArray[np.uint8]] = []
-    labels: list[str] = []
-    for place, image in enumerate(source):
-        loaded = image.load(size) if place % step == 0 and len(pixels) < count else None
-        if isinstance(loaded, np.ndarray):
-            pixels.append(loaded)
-            labels.append(str(image.metadata.get("label", "")))
-    if not pixels:
-        raise ConfigError(f"{name} has no images")
-    return np.stack(pixels), labels

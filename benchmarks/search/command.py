@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from eigenlens.benchmarks.common.arguments import positive
-from eigenlens.benchmarks.common.records import append_records, make_record, read_records
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
 from eigenlens.benchmarks.search.measure import METHODS, Setup, measure, missing, tell, truth
 from eigenlens.benchmarks.search.view_codes import view_codes, views_of_halves
 from eigenlens.index.plans.plan import choose_lengths
@@ -93,14 +93,10 @@ def run(args: argparse.Namespace) -> None:
                 args.results,
                 [
                     make_record(
-                        bench="search",
-                        data=args.data,
-                        method=method,
-                        length=None,
-                        metric=value["metric"],
-                        value=value["value"],
-                        unit=value["unit"],
-                        params=common | value["params"],
+                        Subject(bench="search", data=args.data, method=method, params=common | value["params"]),
+                        value["metric"],
+                        value["value"],
+                        value["unit"],
                     )
                     for value in values
                 ],

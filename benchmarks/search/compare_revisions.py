@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from eigenlens.artifact import EigenlensError, write_atomic
 from eigenlens.benchmarks.common.arguments import positive
-from eigenlens.benchmarks.common.records import append_records, make_record
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record
 from eigenlens.benchmarks.common.revisions import (
     Revision,
     RevisionError,
@@ -201,14 +201,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             params |= {"after / before": round(ratio, 4), "of rounds": [round(r, 4) for r in (low, of_rounds, high)]}
             records.append(
                 make_record(
-                    bench="revisions",
-                    data=setup.encoder,
-                    method=revision.name,
-                    length=None,
-                    metric="latency_ms",
-                    value=p50,
-                    unit="ms",
-                    params=params,
+                    Subject(bench="revisions", data=setup.encoder, method=revision.name, params=params),
+                    "latency_ms",
+                    p50,
+                    "ms",
                 )
             )
             print(f"recall {target:<6}{revision.name:<8}p50 {p50:.4f} ms  p99 {p99:.4f} ms  recall seen {recall:.4f}")

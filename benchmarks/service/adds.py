@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 
 from eigenlens.benchmarks.common.arguments import positive
-from eigenlens.benchmarks.common.records import append_records, make_record
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record
 from eigenlens.benchmarks.common.service_process import running_service
 from eigenlens.model.images.sources import Source, SourceImage, open_source
 
@@ -48,23 +48,14 @@ def run(args: argparse.Namespace) -> None:
     print(f"{params['adds_per_s']} images a second added, {params['failed']} requests failed")
     records = []
     for name in ("idle", "busy"):
-        found = summary(measured[name])
+        latencies = summary(measured[name])
         print(
-            f"{name:<6}{len(measured[name]):>6} searches  " + "  ".join(f"{q} {ms:.2f} ms" for q, ms in found.items())
+            f"{name:<6}{len(measured[name]):>6} searches  "
+            + "  ".join(f"{q} {ms:.2f} ms" for q, ms in latencies.items())
         )
-        records += [
-            make_record(
-                bench="adds",
-                data=args.images,
-                method=name,
-                length=None,
-                metric=f"{quantile}_ms",
-                value=ms,
-                unit="ms",
-                params=params | {"searches": len(measured[name])},
-            )
-            for quantile, ms in found.items()
-        ]
+        searches = {"searches": len(measured[name])}
+        subject = Subject(bench="adds", data=args.images, method=name, params=params | searches)
+        records += [make_record(subject, f"{quantile}_ms", ms, "ms") for quantile, ms in latencies.items()]
     if args.results:
         append_records(args.results, records)
 

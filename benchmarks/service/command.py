@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eigenlens.benchmarks.common.arguments import positive
-from eigenlens.benchmarks.common.records import append_records, make_record, read_records
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
 from eigenlens.benchmarks.common.service_process import Server
 from eigenlens.benchmarks.service.measure import (
     PHOTOS,
@@ -165,19 +165,8 @@ class _Records:
         if cell.rate is not None:
             params["rate"] = cell.rate
         metrics = list(measured.metrics())
-        records = [
-            make_record(
-                bench=BENCH,
-                data=self._args.data,
-                method=method,
-                length=None,
-                metric=metric,
-                value=value,
-                unit=unit,
-                params=params,
-            )
-            for metric, value, unit in metrics
-        ]
+        subject = Subject(bench=BENCH, data=self._args.data, method=method, params=params)
+        records = [make_record(subject, metric, value, unit) for metric, value, unit in metrics]
         self._records += records
         if self._args.results:
             append_records(self._args.results, records)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from eigenlens.artifact import EigenlensError
 from eigenlens.benchmarks.common.arguments import positive
-from eigenlens.benchmarks.common.records import append_records, make_record
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record
 from eigenlens.benchmarks.common.revisions import (
     Revision,
     add_revision_arguments,
@@ -94,19 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         params = {"photo": cell.photo, "load": cell.load, "concurrency": cell.concurrency, "seconds": cell.seconds}
         params |= {"rounds": args.rounds, "statuses": dict(total.statuses), "lost": total.lost}
         params |= {"revision": revision.describe(), "of rounds": [round(ratio, 4) for ratio in (low, of_rounds, high)]}
+        subject = Subject(bench="revisions", data=args.data, method=revision.name, params=params)
         for metric, value, unit in total.metrics():
-            records.append(
-                make_record(
-                    bench="revisions",
-                    data=args.data,
-                    method=revision.name,
-                    length=None,
-                    metric=metric,
-                    value=value,
-                    unit=unit,
-                    params=params,
-                )
-            )
+            records.append(make_record(subject, metric, value, unit))
             print(f"{revision.name:<8}{metric:<18}{value:>12,.2f} {unit}")
     print(f"throughput, after / before: median of rounds {of_rounds:.4f} ({low:.4f} to {high:.4f})")
     if args.results:

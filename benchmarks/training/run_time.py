@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from eigenlens.benchmarks.common.records import append_records, make_record
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record
 from eigenlens.model.training.run import Run
 
 
@@ -25,20 +25,9 @@ def run(args: argparse.Namespace) -> None:
     if args.results:
         run = Run(args.run)
         units = {"minutes": "min", "images_per_s": "1/s"}
-        records = [
-            make_record(
-                bench="training",
-                data=run.images,
-                method=args.name,
-                length=None,
-                metric=metric,
-                value=value,
-                unit=units[metric],
-                seed=run.config.seed,
-                params=run.config.model_dump(mode="json"),
-            )
-            for metric, value in measured.items()
-        ]
+        settings = run.config.model_dump(mode="json")
+        subject = Subject(bench="training", data=run.images, method=args.name, seed=run.config.seed, params=settings)
+        records = [make_record(subject, metric, value, units[metric]) for metric, value in measured.items()]
         append_records(args.results, records)
         print(f"{len(records)} records added to {args.results}", file=sys.stderr)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eigenlens.benchmarks.common.arguments import positive
-from eigenlens.benchmarks.common.records import append_records, make_record
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record
 from eigenlens.model.commands.train import choose_device
 from eigenlens.model.config import load_table, parse_config
 from eigenlens.model.errors import ConfigError
@@ -85,9 +85,9 @@ def run(args: argparse.Namespace) -> None:
     for name, values in seconds.items():
         middle = float(np.median(values))
         print(f"{name:<22}{1000 * middle:8.1f} ms a step  {middle / bare:.3f} of the bare network's", flush=True)
-        common: dict[str, Any] = {"bench": "steps", "data": args.data, "method": name, "length": None, "params": params}
-        records.append(make_record(metric="step_ms", value=round(1000 * middle, 2), unit="ms", **common))
-        records.append(make_record(metric="of bare", value=round(middle / bare, 4), **common))
+        subject = Subject(bench="steps", data=args.data, method=name, params=params)
+        records.append(make_record(subject, "step_ms", round(1000 * middle, 2), "ms"))
+        records.append(make_record(subject, "of bare", round(middle / bare, 4)))
     if args.results:
         append_records(args.results, records)
 

@@ -14,8 +14,8 @@ import pytest
 
 from eigenlens.benchmarks import documents
 from eigenlens.benchmarks.command import BENCHMARKS
-from eigenlens.benchmarks.common.records import append_records, make_record, read_records
-from eigenlens.benchmarks.encoder.fashion import LabelledImages, pca_of_pixels
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
+from eigenlens.benchmarks.encoder.fashion import pca_of_pixels
 from eigenlens.benchmarks.quality.tables import quality_table
 from eigenlens.benchmarks.search.tables import growth_table, search_table
 from eigenlens.benchmarks.search.view_codes import views_of_halves
@@ -29,7 +29,7 @@ from tests.support.training import finished_run, tiny_overrides, write_images
 def record(method: str, length: int, value: float, queries_from: str = "test") -> dict[str, object]:
     params = {"queries_from": queries_from}
     return make_record(
-        bench="quality", data="d", method=method, length=length, metric="precision@100", value=value, params=params
+        Subject(bench="quality", data="d", method=method, length=length, params=params), "precision@100", value
     )
 
 
@@ -104,9 +104,7 @@ def test_the_list_of_benchmarks_imports_none_of_them() -> None:
 def test_a_search_table_shows_each_method_at_its_targets() -> None:
     def search(method: str, metric: str, value: float, **params: object) -> dict[str, Any]:
         common = {"n": 100, "recall_seen": 0.96}
-        return make_record(
-            bench="search", data="d", method=method, length=None, metric=metric, value=value, params=common | params
-        )
+        return make_record(Subject(bench="search", data="d", method=method, params=common | params), metric, value)
 
     records = [
         search("eigenlens", "build_s", 12.4),
@@ -133,8 +131,7 @@ def test_a_search_table_shows_each_method_at_its_targets() -> None:
 def test_pca_is_that_of_the_gallery() -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (50, 3, 3, 1), dtype=np.uint8).repeat(3, axis=3)
-    labels = np.zeros(50, np.int64)
-    gallery, queries = pca_of_pixels(LabelledImages(pixels, labels, pixels[:5], labels[:5]))
+    gallery, queries = pca_of_pixels(pixels, pixels[:5])
     covariance = np.cov(gallery.T)
     np.testing.assert_allclose(covariance - np.diag(np.diag(covariance)), 0, atol=1e-6)
     assert (np.diff(np.diag(covariance)) <= 1e-9).all()

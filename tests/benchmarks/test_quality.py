@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from eigenlens.benchmarks.common.retrieval import nearest, probe_accuracy, retrieval_quality, vote_accuracy
+from eigenlens.benchmarks.common.labelled import LabelledImages, load_labelled
+from eigenlens.benchmarks.common.retrieval import (
+    Cutoffs,
+    LabelledCodes,
+    nearest,
+    probe_accuracy,
+    retrieval_quality,
+    vote_accuracy,
+)
 from eigenlens.benchmarks.quality import methods as quality
-from eigenlens.benchmarks.quality.methods import METHODS, Labelled, config_of, hold_out, load_labelled, measure_codes
+from eigenlens.benchmarks.quality.methods import METHODS, config_of, hold_out, measure_codes
 from eigenlens.command import main
 from tests.support import oracles
 from tests.support.training import tiny_overrides, write_images
@@ -26,20 +34,25 @@ def labels(seed: int, n: int) -> NDArray[np.int64]:
 
 
 def test_retrieval_quality_is_agreement_with_labels_of_exact_search() -> None:
-    gallery, queries, found, asked = codes(0, 30), codes(1, 5), labels(2, 30), labels(3, 5)
-    measured = retrieval_quality(gallery, queries, found, asked, lengths=[3, 6], precision_at=4, map_at=7, votes=3)
+    gallery, queries, gallery_labels, query_labels = codes(0, 30), codes(1, 5), labels(2, 30), labels(3, 5)
+    labelled = LabelledCodes(gallery, gallery_labels, queries, query_labels)
+    measured = retrieval_quality(labelled, lengths=[3, 6], at=Cutoffs(4, 7, votes=3))
     for length in (3, 6):
         exact = oracles.cosine(queries, gallery, length=length)
         best = np.argsort(-exact, axis=1)
-        assert measured[length]["precision@4"] == pytest.approx(np.mean(found[best[:, :4]] == asked[:, None]))
+        assert measured[length]["precision@4"] == pytest.approx(
+            np.mean(gallery_labels[best[:, :4]] == query_labels[:, None])
+        )
         average = []
         for q in range(5):
-            right = [found[row] == asked[q] for row in best[q, :7]]
+            right = [gallery_labels[row] == query_labels[q] for row in best[q, :7]]
             at = [sum(right[: i + 1]) / (i + 1) for i in range(7) if right[i]]
             average.append(sum(at) / len(at) if at else 0.0)
         assert measured[length]["mAP@7"] == pytest.approx(np.mean(average))
-        votes = [[sum(exact[q, r] for r in best[q, :3] if found[r] == kind) for kind in range(3)] for q in range(5)]
-        assert measured[length]["kNN accuracy@3"] == pytest.approx(np.mean(np.argmax(votes, 1) == asked))
+        votes = [
+            [sum(exact[q, r] for r in best[q, :3] if gallery_labels[r] == kind) for kind in range(3)] for q in range(5)
+        ]
+        assert measured[length]["kNN accuracy@3"] == pytest.approx(np.mean(np.argmax(votes, 1) == query_labels))
 
 
 def test_the_nearest_are_those_of_exact_search_best_first() -> None:
@@ -55,10 +68,11 @@ def test_a_linear_probe_finds_what_is_linear_and_only_in_its_prefix() -> None:
     gallery = codes(7, 600)
     gallery[:, 2] += 6 * kinds
     gallery[:, 4] += 6 * (kinds == 1)
-    found = [probe_accuracy(gallery[:500], gallery[500:], kinds[:500], kinds[500:], length=n) for n in (2, 3, 5)]
-    assert found[0] < 0.5
-    assert found[1] > 0.6
-    assert found[2] > 0.95
+    labelled = LabelledCodes(gallery[:500], kinds[:500], gallery[500:], kinds[500:])
+    accuracies = [probe_accuracy(labelled, length=n) for n in (2, 3, 5)]
+    assert accuracies[0] < 0.5
+    assert accuracies[1] > 0.6
+    assert accuracies[2] > 0.95
 
 
 def test_votes_are_weighed_by_score() -> None:
@@ -76,16 +90,15 @@ def test_a_length_that_tells_kinds_apart_is_measured_as_such() -> None:
     kinds = labels(8, 200)
     gallery = codes(9, 200, length=32)
     gallery[:, :4] += 5 * np.eye(4, dtype=np.float32)[kinds]
-    images = Labelled(np.zeros((200, 1, 1, 3), np.uint8), kinds)
-    rows = measure_codes(gallery, gallery, images, images)
-    found = {(row["metric"], row["length"]): row["value"] for row in rows}
-    assert found["mAP@1000", 4] > found["mAP@1000", 32] > found["mAP@1000 of random coordinates", 16]
-    assert {length for metric, length in found if metric == "linear probe accuracy"} == {4, 8, 16, 32}
+    rows = measure_codes(LabelledCodes(gallery, kinds, gallery, kinds))
+    values = {(row["metric"], row["length"]): row["value"] for row in rows}
+    assert values["mAP@1000", 4] > values["mAP@1000", 32] > values["mAP@1000 of random coordinates", 16]
+    assert {length for metric, length in values if metric == "linear probe accuracy"} == {4, 8, 16, 32}
 
 
 def test_held_out_queries_are_not_in_the_gallery(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quality, "_HELD_OUT", 10)
-    images = Labelled(np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1).repeat(3, axis=3), np.arange(40))
+    images = LabelledImages(np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1).repeat(3, axis=3), np.arange(40))
     gallery, queries = hold_out(images)
     assert sorted([*gallery.labels, *queries.labels]) == list(range(40))
     assert len(queries.labels) == 10

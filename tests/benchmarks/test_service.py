@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eigenlens.benchmarks.common.records import make_record, read_records
+from eigenlens.benchmarks.common.records import Subject, make_record, read_records
 from eigenlens.benchmarks.runtime.tables import runtime_table
 from eigenlens.benchmarks.service.tables import closed_table, open_table
 from eigenlens.command import main
@@ -54,8 +54,8 @@ def test_tables_of_the_service_show_the_newest_values() -> None:
         statuses = {"200": 100, "429": 300}
         params = {"photo": "200px", "load": load, "concurrency": concurrency, "seconds": 1.0, "rounds": 1}
         params |= {"statuses": statuses, "share": 5}
-        common: dict[str, Any] = {"bench": "service", "data": "d", "length": None, "params": params}
-        return [make_record(method=method, metric=metric, value=value, **common) for metric, value in values.items()]
+        subject = Subject(bench="service", data="d", method=method, params=params)
+        return [make_record(subject, metric, value) for metric, value in values.items()]
 
     times = {"p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
     found = records("eigenlens", "closed", 32, throughput_rps=1.0)
@@ -71,9 +71,8 @@ def test_tables_of_the_service_show_the_newest_values() -> None:
 
 def test_the_table_of_runtimes_shows_speed_and_what_precision_costs() -> None:
     def record(method: str, metric: str, value: float, length: int | None = None, **params: Any) -> dict[str, Any]:
-        return make_record(
-            bench="runtime", data="d", method=method, length=length, metric=metric, value=value, params=params
-        )
+        subject = Subject(bench="runtime", data="d", method=method, length=length, params=params)
+        return make_record(subject, metric, value)
 
     found = [record(name, "images_per_s", 10.0 * batch, batch=batch) for name in ("a", "b") for batch in (1, 16)]
     found += [record("a", "mAP@100", length / 100, length) for length in (4, 8, 16)]
