@@ -232,7 +232,7 @@ class PrefixIndex:
         return refined, faiss.SearchParametersPreTransform(index_params=refining)
 
     def _parameters(self, effort: int | None, selection: Selection | None) -> faiss.SearchParameters | None:
-        selector = None if selection is None else selection.selector()
+        selector = None if selection is None else faiss.IDSelectorBitmap(selection.bits)
         return self.kind.search_parameters(effort=effort, selector=selector)
 
     def raised(self, effort: int | None, selection: Selection | None) -> int | None:

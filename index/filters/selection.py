@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 
 class Selection:
-    """A set of rows, as FAISS's selectors and as exact search want it.
+    """A set of rows, as engines and as exact search want it.
 
     Attributes:
         mask: (n,) booleans.
+        bits: the same, eight rows a byte, least significant bit first.
         count: rows in it.
         left_out: rows that are not.
         share: of all rows, 0 to 1.
@@ -22,7 +22,7 @@ class Selection:
     def __init__(self, mask: NDArray[np.bool_]) -> None:
         """Take (n,) booleans; later changes of `mask` are not seen."""
         self.mask = mask.copy()
-        self._bits = np.packbits(mask, bitorder="little")
+        self.bits = np.packbits(mask, bitorder="little")
         self.count = int(np.count_nonzero(mask))
         self.left_out = len(mask) - self.count
         self.share = self.count / max(1, len(mask))
@@ -31,7 +31,3 @@ class Selection:
     def rows(self) -> NDArray[np.int64]:
         """The rows, ascending."""
         return np.flatnonzero(self.mask)
-
-    def selector(self) -> faiss.IDSelector:
-        """For one call of FAISS."""
-        return faiss.IDSelectorBitmap(self._bits)
