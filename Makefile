@@ -16,7 +16,7 @@ else
 DEMO := .demo/$(shell basename -- "$(IMAGES)" | tr -c 'A-Za-z0-9._\n' '[-*]')-$(shell realpath -m -- "$(IMAGES)" | sha256sum | cut -c1-8)
 endif
 
-.PHONY: demo test check lint clean help
+.PHONY: demo test check lint client clean help
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -35,6 +35,9 @@ lint: $(READY)  ## format, lint, types and import contracts only
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+client: $(READY)  ## generate the blocking client from the one for asyncio
+	$(BIN)/python -m tests.support.generate_client
 
 clean:  ## remove the environment, the demo and all caches
 	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .hypothesis build *.egg-info

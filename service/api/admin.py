@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from eigenlens.service.api.answer import AnswerModel
+
 
 class RebuildBody(BaseModel):
     """Options of a rebuild."""
@@ -58,7 +60,7 @@ class RestoreBody(BaseModel):
     rebuild: bool = Field(False, description="build the next generation afterwards")
 
 
-class BackupAnswer(BaseModel):
+class BackupAnswer(AnswerModel):
     """An archive beside the gallery."""
 
     name: str
@@ -66,7 +68,7 @@ class BackupAnswer(BaseModel):
     created: str
 
 
-class StatsAnswer(BaseModel):
+class StatsAnswer(AnswerModel):
     """Figures of the gallery and of the process that answers."""
 
     images: int = Field(description="in the gallery")
@@ -84,7 +86,7 @@ class StatsAnswer(BaseModel):
     jobs: list[str] = Field(description="that are running")
 
 
-class Job(BaseModel):
+class Job(AnswerModel):
     """One job. `stage`, `done` and `total` say how far it is, `generation` what it published, `result` what it did."""
 
     id: str
@@ -101,7 +103,7 @@ class Job(BaseModel):
     result: dict[str, Any] | None
 
 
-class GenerationAnswer(BaseModel):
+class GenerationAnswer(AnswerModel):
     """One generation that is kept."""
 
     number: int

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from eigenlens.service.api.answer import AnswerModel
 from eigenlens.service.api.images import ImageAnswer
 
 
-class SpectrumAnswer(BaseModel):
+class SpectrumAnswer(AnswerModel):
     """All coordinates at a glance. Values are those of codes scaled to unit norm."""
 
     generation: int
@@ -23,7 +24,7 @@ class PlacedAnswer(ImageAnswer):
     value: float
 
 
-class HistogramAnswer(BaseModel):
+class HistogramAnswer(AnswerModel):
     """How a coordinate's values are spread over the gallery."""
 
     low: float = Field(description="the smallest value")
@@ -31,14 +32,14 @@ class HistogramAnswer(BaseModel):
     shares: list[float] = Field(description="share of the images in equal intervals from low to high")
 
 
-class WhereAnswer(BaseModel):
+class WhereAnswer(AnswerModel):
     """Where a query falls."""
 
     value: float
     share_below: float = Field(description="share of the images with a smaller value, 0 to 1")
 
 
-class EigenfunctionAnswer(BaseModel):
+class EigenfunctionAnswer(AnswerModel):
     """One coordinate."""
 
     coordinate: int = Field(description="counted from 1")

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from eigenlens.service.api.answer import AnswerModel
+
 MAX_INPUTS = 256
 MODEL = "eigenlens"
 
@@ -29,7 +31,7 @@ class EmbeddingsBody(BaseModel):
     user: str | None = Field(None, max_length=1000, description="taken and not used")
 
 
-class EmbeddingAnswer(BaseModel):
+class EmbeddingAnswer(AnswerModel):
     """One embedding."""
 
     object: Literal["embedding"] = "embedding"
@@ -37,14 +39,14 @@ class EmbeddingAnswer(BaseModel):
     embedding: list[float] | str
 
 
-class Usage(BaseModel):
+class Usage(AnswerModel):
     """Always nothing: images have no tokens."""
 
     prompt_tokens: int = 0
     total_tokens: int = 0
 
 
-class EmbeddingsAnswer(BaseModel):
+class EmbeddingsAnswer(AnswerModel):
     """Embeddings in the order of the input."""
 
     object: Literal["list"] = "list"
@@ -53,7 +55,7 @@ class EmbeddingsAnswer(BaseModel):
     usage: Usage = Usage()
 
 
-class ModelAnswer(BaseModel):
+class ModelAnswer(AnswerModel):
     """The encoder that is served."""
 
     id: str
@@ -68,14 +70,14 @@ class ModelAnswer(BaseModel):
     )
 
 
-class ModelsAnswer(BaseModel):
+class ModelsAnswer(AnswerModel):
     """The models that there are."""
 
     object: Literal["list"] = "list"
     data: list[ModelAnswer]
 
 
-class OpenAIErrorDetail(BaseModel):
+class OpenAIErrorDetail(AnswerModel):
     """What went wrong."""
 
     message: str
@@ -84,7 +86,7 @@ class OpenAIErrorDetail(BaseModel):
     code: str
 
 
-class OpenAIError(BaseModel):
+class OpenAIError(AnswerModel):
     """An error as OpenAI's interface tells it."""
 
     error: OpenAIErrorDetail

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from eigenlens.service.api.answer import AnswerModel
+
 
 def _check_id(id: str) -> str:
     if not id or len(id) > 1024 or re.search(r"[\x00-\x1f\x7f]", id):
@@ -49,7 +51,7 @@ ImageId = Annotated[str, AfterValidator(_check_id)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
 
 
-class ImageReference(BaseModel):
+class ImageReference(AnswerModel):
     """An image of the gallery, and where to look at it."""
 
     id: str
@@ -67,7 +69,7 @@ class ImageAnswer(ImageReference):
     metadata: dict[str, Any]
 
 
-class ImagesAnswer(BaseModel):
+class ImagesAnswer(AnswerModel):
     """Some images of the gallery."""
 
     images: list[ImageAnswer]
@@ -92,21 +94,21 @@ class AddBody(BaseModel):
     images: list[AddItem] = Field(min_length=1, max_length=1000)
 
 
-class AddedAnswer(BaseModel):
+class AddedAnswer(AnswerModel):
     """What became of one image that is in the gallery now."""
 
     id: str
     status: Literal["added", "replaced", "unchanged"]
 
 
-class FailedAnswer(BaseModel):
+class FailedAnswer(AnswerModel):
     """An image that could not be used."""
 
     id: str = Field(description="that it would have had")
     reason: str
 
 
-class AddAnswer(BaseModel):
+class AddAnswer(AnswerModel):
     """What became of images that were sent: those that are in the gallery now and those that failed, in their order."""
 
     images: list[AddedAnswer]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from eigenlens.service.api.answer import AnswerModel
 
 
-class WrongParameter(BaseModel):
+class WrongParameter(AnswerModel):
     """One parameter that cannot be used."""
 
     name: str
     reason: str
 
 
-class Problem(BaseModel):
+class Problem(AnswerModel):
     """Why a request cannot be answered."""
 
     type: str = Field(description="names the kind of problem for programs; it never changes")

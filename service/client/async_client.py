@@ -1,32 +1,46 @@
-"""The client for asyncio: the methods of service.client.Client, awaited."""
+"""The client for asyncio. The blocking one is generated from it by `make client`."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack, cast
 
 import httpx
+from httpx_sse import aconnect_sse
 
-from eigenlens.service.client import calls
-from eigenlens.service.client import uploads as uploading
-from eigenlens.service.client.calls import ADMIN, URL, ApiError, Call, OnProgress, Query, Retries, headers_of, nothing
-from eigenlens.service.client.types import (
-    Added,
-    Backup,
-    BatchItem,
-    Generation,
-    Image,
-    Job,
-    SearchAnswer,
+from eigenlens.service.api.admin import BackupAnswer, GenerationAnswer, Job, StatsAnswer
+from eigenlens.service.api.embeddings import EmbeddingsAnswer
+from eigenlens.service.api.images import AddAnswer, ImageAnswer
+from eigenlens.service.api.search import BatchAnswer, BatchItemAnswer, LengthsAnswer, SearchAnswer
+from eigenlens.service.client import calls, errors, uploads
+from eigenlens.service.client.calls import (
+    ADMIN,
+    URL,
+    Call,
+    OnProgress,
+    Query,
+    Retries,
     SearchOptions,
-    Stats,
+    headers_of,
+    ignore_progress,
 )
+from eigenlens.service.client.errors import ApiError
+
+T = TypeVar("T")
 
 
 class AsyncClient:
-    """Client for asyncio: the same methods, awaited."""
+    """A connection to a service. Queries are an image's bytes or Path, the id of an image (str) or a code.
+
+        async with AsyncClient("http://127.0.0.1:8080", key=KEY) as client:
+            answer = await client.search(Path("shoe.jpg"), k=5, length=16)
+
+    Answers have the members of the OpenAPI document, as attributes and by name: `answer.results[0].id` is
+    `answer["results"][0]["id"]`. Every method raises: ApiError, if the service refuses; UnreachableError, if it does
+    not answer; ServiceError, if what answers is no such service.
+    """
 
     def __init__(
         self, url: str = URL, *, key: str | None = None, timeout_s: float = 60.0, retries: Retries | None = None
@@ -35,7 +49,7 @@ class AsyncClient:
         try:
             self._http = httpx.AsyncClient(base_url=url, headers=headers_of(key), timeout=timeout_s)
         except httpx.InvalidURL as error:
-            raise calls.unreachable(url, error) from error
+            raise errors.unreachable(url, error) from error
 
     async def __aenter__(self) -> Self:
         return self
@@ -48,8 +62,14 @@ class AsyncClient:
         await self._http.aclose()
 
     async def call(self, call: Call) -> Any:
-        """Send any call, again where that is right; the JSON of its answer."""
-        tried = 0
+        """Send any call, again where that is right, and return the JSON of its answer."""
+        return errors.parsed(await self._send(call))
+
+    async def _ask(self, kind: type[T], call: Call) -> T:
+        return errors.parsed_as(kind, await self._send(call))
+
+    async def _send(self, call: Call) -> httpx.Response:
+        tries = 0
         while True:
             outcome: httpx.Response | httpx.TransportError
             try:
@@ -57,38 +77,36 @@ class AsyncClient:
             except httpx.TransportError as error:
                 outcome = error
             except httpx.InvalidURL as error:
-                raise calls.unreachable(self._url, error) from error
-            pause = self._retries.pause(call, tried, outcome)
-            if pause is None:
+                raise errors.unreachable(self._url, error) from error
+            pause_s = self._retries.pause(call, tries, outcome)
+            if pause_s is None:
                 if isinstance(outcome, httpx.TransportError):
-                    raise calls.unreachable(self._url, outcome) from outcome
-                return calls.parsed(calls.checked(outcome))
-            await asyncio.sleep(pause)
-            tried += 1
+                    raise errors.unreachable(self._url, outcome) from outcome
+                return errors.checked(outcome)
+            await asyncio.sleep(pause_s)
+            tries += 1
 
-    async def search(self, query: Query, **how: Unpack[SearchOptions]) -> SearchAnswer:
-        """Images most like the query, best first."""
-        answer: SearchAnswer = await self.call(calls.search(query, how))
-        return answer
+    async def search(self, query: Query, **options: Unpack[SearchOptions]) -> SearchAnswer:
+        """Return the images most like the query, best first."""
+        return await self._ask(SearchAnswer, calls.search(query, options))
 
-    async def search_batch(self, queries: Sequence[Query], **how: Unpack[SearchOptions]) -> list[BatchItem]:
-        """Several searches in one request; one that cannot be answered fails alone."""
-        items: list[BatchItem] = (await self.call(calls.search_batch(queries, how)))["answers"]
-        return items
+    async def search_batch(self, queries: Sequence[Query], **options: Unpack[SearchOptions]) -> list[BatchItemAnswer]:
+        """Do several searches in one request; one that cannot be answered fails alone."""
+        answer = await self._ask(BatchAnswer, calls.search_batch(queries, options))
+        return answer.answers
 
     async def embed(self, images: Sequence[bytes], *, dimensions: int | None = None) -> list[list[float]]:
-        """Codes of images, or prefixes of them, of unit length."""
-        return [entry["embedding"] for entry in (await self.call(calls.embed(images, dimensions)))["data"]]
+        """Return codes of images, or prefixes of them, of unit length."""
+        answer = await self._ask(EmbeddingsAnswer, calls.embed(images, dimensions))
+        return [cast("list[float]", entry.embedding) for entry in answer.data]
 
-    async def lengths(self) -> dict[str, Any]:
-        """The prefix lengths that can be searched, and what each costs."""
-        found: dict[str, Any] = await self.call(Call("GET", "/v1/lengths"))
-        return found
+    async def lengths(self) -> LengthsAnswer:
+        """Return the prefix lengths that can be searched, and what each costs."""
+        return await self._ask(LengthsAnswer, Call("GET", "/v1/lengths"))
 
-    async def add(self, images: Mapping[str, bytes], metadata: Sequence[Mapping[str, Any]] | None = None) -> Added:
+    async def add(self, images: Mapping[str, bytes], metadata: Sequence[Mapping[str, Any]] | None = None) -> AddAnswer:
         """Add or replace images by their ids; one that cannot be used fails alone."""
-        added: Added = await self.call(calls.add(images, metadata))
-        return added
+        return await self._ask(AddAnswer, calls.add(images, metadata))
 
     async def add_folder(
         self,
@@ -96,41 +114,39 @@ class AsyncClient:
         *,
         prefix: str = "",
         metadata: Mapping[str, Any] | None = None,
-        on_progress: OnProgress = nothing,
-    ) -> Added:
-        """Upload the images below a folder, or one file; `on_progress` is told how many of how many are done."""
-        uploads = uploading.uploads_of(folder, prefix=prefix, metadata=metadata)
-        added = uploading.merged([])
-        for batch in uploading.batches_of(uploads):
-            added = uploading.merged([added, await self._add(batch)])
-            on_progress(len(added["images"]) + len(added["failed"]), len(uploads))
+        on_progress: OnProgress = ignore_progress,
+    ) -> AddAnswer:
+        """Upload the images below a folder, or one file; `on_progress` gets how many of how many are done."""
+        files = uploads.uploads_of(folder, prefix=prefix, metadata=metadata)
+        added = uploads.merged([])
+        for batch in uploads.batches_of(files):
+            added = uploads.merged([added, await self._add(batch)])
+            on_progress(len(added.images) + len(added.failed), len(files))
         return added
 
-    async def _add(self, uploads: list[uploading.Upload]) -> Added:
+    async def _add(self, batch: list[uploads.Upload]) -> AddAnswer:
         try:
-            added: Added = await self.call(uploading.add_uploads(uploads))
-            return added
+            return await self._ask(AddAnswer, uploads.add_uploads(batch))
         except ApiError as error:
-            if (halves := uploading.smaller(uploads, error)) is None:
+            halves = uploads.halves_of(batch, error)
+            if halves is None:
                 raise
             if len(halves) == 1:
-                return uploading.failed(halves[0][0], error)
-            return uploading.merged([await self._add(half) for half in halves])
+                return uploads.refused(halves[0][0], error)
+            return uploads.merged([await self._add(half) for half in halves])
 
-    async def get(self, id: str) -> Image:
-        """What the gallery knows of an image."""
-        image: Image = await self.call(Call("GET", calls.image_path(id)))
-        return image
+    async def get(self, id: str) -> ImageAnswer:
+        """Return what the gallery knows of an image."""
+        return await self._ask(ImageAnswer, Call("GET", calls.image_path(id)))
 
-    async def change_metadata(self, id: str, metadata: Mapping[str, Any]) -> Image:
+    async def change_metadata(self, id: str, metadata: Mapping[str, Any]) -> ImageAnswer:
         """Set the fields that are given, remove those that are None."""
         call = Call("PATCH", calls.image_path(id), json={"metadata": dict(metadata)})
-        image: Image = await self.call(call)
-        return image
+        return await self._ask(ImageAnswer, call)
 
     async def remove(self, id: str) -> None:
         """Remove an image."""
-        await self.call(Call("DELETE", calls.image_path(id)))
+        await self._send(Call("DELETE", calls.image_path(id)))
 
     async def rebuild(
         self,
@@ -140,94 +156,79 @@ class AsyncClient:
         encoder: str | None = None,
     ) -> Job:
         """Start a rebuild."""
-        job: Job = await self.call(calls.rebuild(lengths, kinds, encoder))
-        return job
+        return await self._ask(Job, calls.rebuild(lengths, kinds, encoder))
 
     async def import_folder(self, folder: str, *, rebuild: bool = False) -> Job:
-        """Start to take in a folder of the server's."""
+        """Start to import a folder of the server."""
         body = {"folder": folder, "rebuild": rebuild}
-        job: Job = await self.call(Call("POST", f"{ADMIN}/import", json=body, repeatable=False))
-        return job
+        return await self._ask(Job, Call("POST", f"{ADMIN}/import", json=body, repeatable=False))
 
     async def jobs(self) -> list[Job]:
-        """The last hundred jobs, newest first."""
-        found: list[Job] = await self.call(Call("GET", f"{ADMIN}/jobs"))
-        return found
+        """List the last hundred jobs, newest first."""
+        return await self._ask(list[Job], Call("GET", f"{ADMIN}/jobs"))
 
     async def job(self, id: str) -> Job:
-        """One job."""
-        found: Job = await self.call(Call("GET", f"{ADMIN}/jobs/{id}"))
-        return found
+        """Return one job."""
+        return await self._ask(Job, Call("GET", f"{ADMIN}/jobs/{id}"))
 
     async def cancel(self, id: str) -> Job:
         """Ask a job to end without a result."""
-        found: Job = await self.call(Call("POST", f"{ADMIN}/jobs/{id}/cancel"))
-        return found
+        return await self._ask(Job, Call("POST", f"{ADMIN}/jobs/{id}/cancel"))
 
     async def follow(self, id: str) -> AsyncIterator[Job]:
-        """A job at each change until it ends."""
-        lines: list[str] = []
+        """Yield a job at each change until it ends."""
         try:
-            async with self._http.stream("GET", f"{ADMIN}/jobs/{id}/events") as stream:
-                if stream.status_code >= 400:
-                    await stream.aread()
-                async for line in calls.checked(stream).aiter_lines():
-                    lines.append(line)
-                    if not line:
-                        if (job := calls.event_of(lines)) is not None:
-                            yield job
-                        lines.clear()
+            async with aconnect_sse(self._http, "GET", f"{ADMIN}/jobs/{id}/events") as events:
+                if events.response.status_code >= 400:
+                    await events.response.aread()
+                    errors.checked(events.response)
+                async for event in events.aiter_sse():
+                    yield Job.model_validate_json(event.data)
         except httpx.TransportError as error:
-            raise calls.unreachable(self._url, error) from error
+            raise errors.unreachable(self._url, error) from error
 
-    async def generations(self) -> list[Generation]:
-        """The generations that are kept, newest first."""
-        found: list[Generation] = await self.call(Call("GET", f"{ADMIN}/generations"))
-        return found
+    async def generations(self) -> list[GenerationAnswer]:
+        """List the generations that are kept, newest first."""
+        return await self._ask(list[GenerationAnswer], Call("GET", f"{ADMIN}/generations"))
 
-    async def activate(self, number: int) -> Generation:
+    async def activate(self, number: int) -> GenerationAnswer:
         """Serve a generation that is kept."""
-        found: Generation = await self.call(Call("POST", f"{ADMIN}/generations/{number}/activate"))
-        return found
+        return await self._ask(GenerationAnswer, Call("POST", f"{ADMIN}/generations/{number}/activate"))
 
     async def remove_generation(self, number: int) -> None:
         """Remove a generation that is not served."""
-        await self.call(Call("DELETE", f"{ADMIN}/generations/{number}"))
+        await self._send(Call("DELETE", f"{ADMIN}/generations/{number}"))
 
-    async def stats(self) -> Stats:
-        """Figures of the gallery."""
-        found: Stats = await self.call(Call("GET", f"{ADMIN}/stats"))
-        return found
+    async def stats(self) -> StatsAnswer:
+        """Return figures of the gallery and of the process that answers."""
+        return await self._ask(StatsAnswer, Call("GET", f"{ADMIN}/stats"))
 
-    async def backup(self, path: Path, *, files: bool = False, on_progress: OnProgress = nothing) -> int:
-        """Write one consistent archive of the gallery to a new file, whole or not at all; its bytes."""
+    async def backup(self, path: Path, *, files: bool = False, on_progress: OnProgress = ignore_progress) -> int:
+        """Write one consistent archive of the gallery to a new file, whole or not at all, and return its size."""
         params = {"files": str(files).lower()}
         try:
-            async with self._http.stream("GET", f"{ADMIN}/backup", params=params, timeout=None) as stream:
-                if stream.status_code >= 400:
-                    await stream.aread()
-                total = int(calls.checked(stream).headers["content-length"])
+            async with self._http.stream("GET", f"{ADMIN}/backup", params=params, timeout=None) as response:
+                if response.status_code >= 400:
+                    await response.aread()
+                total = int(errors.checked(response).headers["content-length"])
                 with calls.new_file(path) as f:
-                    async for piece in stream.aiter_bytes():
+                    async for piece in response.aiter_bytes():
                         f.write(piece)
                         on_progress(f.tell(), total)
         except httpx.TransportError as error:
-            raise calls.unreachable(self._url, error) from error
+            raise errors.unreachable(self._url, error) from error
         return total
 
-    async def backups(self) -> list[Backup]:
-        """The archives that lie beside the gallery, newest first."""
-        found: list[Backup] = await self.call(Call("GET", f"{ADMIN}/backups"))
-        return found
+    async def backups(self) -> list[BackupAnswer]:
+        """List the archives beside the gallery, newest first."""
+        return await self._ask(list[BackupAnswer], Call("GET", f"{ADMIN}/backups"))
 
-    async def keep_backup(self, name: str | None = None, *, files: bool = False) -> Backup:
+    async def keep_backup(self, name: str | None = None, *, files: bool = False) -> BackupAnswer:
         """Have the service write an archive beside the gallery."""
         body = {"name": name, "files": files}
-        found: Backup = await self.call(Call("POST", f"{ADMIN}/backups", json=body, repeatable=False))
-        return found
+        return await self._ask(BackupAnswer, Call("POST", f"{ADMIN}/backups", json=body, repeatable=False))
 
     async def restore(self, backup: str, *, rebuild: bool = False) -> Job:
         """Start to make the gallery's images those of an archive beside it."""
         body = {"backup": backup, "rebuild": rebuild}
-        job: Job = await self.call(Call("POST", f"{ADMIN}/restore", json=body, repeatable=False))
-        return job
+        return await self._ask(Job, Call("POST", f"{ADMIN}/restore", json=body, repeatable=False))

@@ -1,4 +1,4 @@
-"""Calls of the service before they are sent: what each sends, whether it may be sent again, what went wrong with it."""
+"""Calls of the service before they are sent: what each sends, and whether and when it may be sent again."""
 
 from __future__ import annotations
 
@@ -11,54 +11,45 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, TypedDict
 from urllib.parse import quote
 
 import httpx
 
 from eigenlens.artifact import writing_atomic
-from eigenlens.service.client.types import SearchOptions
+from eigenlens.service.api.search import Include
 from eigenlens.service.errors import ServiceError
 
 Query = bytes | Path | str | Sequence[float]
 OnProgress = Callable[[int, int], None]
 URL = "http://127.0.0.1:8080"
 ADMIN = "/v1/admin"
-# Exit statuses of commands, by the status of an answer.
-_EXIT = {404: 3, 401: 4, 403: 4, 429: 5, 503: 5}
+
+
+class SearchOptions(TypedDict, total=False):
+    """How to search, as keywords; what is left out is the service's choice. See docs/guide/api.md."""
+
+    k: int
+    offset: int
+    length: int | Literal["auto"]
+    target_recall: float
+    max_latency_ms: float
+    rerank: int | Literal["none", "full"]
+    shortlist: int
+    effort: int | Literal["max"]
+    filter: dict[str, Any]
+    min_score: float
+    group_duplicates: float
+    include: list[Include]
 
 
 def headers_of(key: str | None) -> dict[str, str]:
-    """That every call sends."""
+    """Return the headers of every call."""
     return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
-def nothing(done: int, total: int) -> None:
-    """What is told of progress where nobody asks."""
-
-
-class UnreachableError(ServiceError):
-    """No service answers at an address."""
-
-    exit_status = 5
-
-
-class ApiError(ServiceError):
-    """The service refused: `problem` is what it answered."""
-
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        super().__init__(f"the service refused ({status}): {problem.get('detail', problem)}")
-        self.status, self.problem = status, problem
-
-    @property
-    def type(self) -> str:
-        """The kind of problem, such as /problems/image-not-found."""
-        return str(self.problem.get("type", ""))
-
-    @property
-    def exit_status(self) -> int:
-        """For commands."""
-        return _EXIT.get(self.status, 1)
+def ignore_progress(done: int, total: int) -> None:
+    """Do nothing with progress, where the caller gave no function for it."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +66,9 @@ class Call:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """For httpx."""
-        given = {"json": self.json, "files": list(self.files), "data": dict(self.data), "params": dict(self.params)}
-        return {name: value for name, value in given.items() if value not in (None, [], {})}
+        """Return the keywords of httpx's `request`."""
+        arguments = {"json": self.json, "files": list(self.files), "data": dict(self.data), "params": dict(self.params)}
+        return {name: value for name, value in arguments.items() if value not in (None, [], {})}
 
 
 @dataclass(frozen=True)
@@ -97,22 +88,21 @@ class Retries:
     longest_s: float = 30.0
 
     def pause(self, call: Call, tried: int, outcome: httpx.Response | httpx.TransportError) -> float | None:
-        """Seconds to wait before the next try; None, if there is to be none."""
+        """Return the seconds to wait before the next try; None, if there is to be none."""
         if tried >= self.most:
             return None
         backed_off = min(self.longest_s, self.first_s * 2**tried) * random.uniform(0.5, 1.0)
         if isinstance(outcome, httpx.Response):
             if outcome.status_code not in (429, 503):
                 return None
-            asked = _retry_after(outcome.headers.get("retry-after", ""))
-            wanted = max(backed_off, asked or 0.0)
-            return wanted if wanted <= self.longest_s else None
-        sent = not isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        return backed_off if tried < self.most_unreachable and (call.repeatable or not sent) else None
+            wait_s = max(backed_off, _retry_after(outcome.headers.get("retry-after", "")) or 0.0)
+            return wait_s if wait_s <= self.longest_s else None
+        may_have_arrived = not isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        return backed_off if tried < self.most_unreachable and (call.repeatable or not may_have_arrived) else None
 
 
 def _retry_after(text: str) -> float | None:
-    """Seconds of a Retry-After header, which may also name a time."""
+    """Parse a Retry-After header, which may also name a time, into seconds; None if it is neither."""
     try:
         return max(0.0, float(text))
     except ValueError:
@@ -124,63 +114,35 @@ def _retry_after(text: str) -> float | None:
     return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def checked(response: httpx.Response) -> httpx.Response:
-    """The response, whose body was read, if it is no error. Raises: ApiError; ServiceError, if it is not the API's."""
-    if response.status_code < 400:
-        return response
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise ServiceError(f"{response.url} is not an Eigenlens service: it answered {response.status_code}")
-    raise ApiError(response.status_code, body)
-
-
-def parsed(response: httpx.Response) -> Any:
-    """The JSON of an answer, None of an empty one. Raises: ServiceError."""
-    if not response.content:
-        return None
-    try:
-        return response.json()
-    except ValueError:
-        raise ServiceError(f"{response.url} is not an Eigenlens service: its answer is no JSON") from None
-
-
-def unreachable(url: object, error: Exception) -> UnreachableError:
-    """What to tell of a service that does not answer."""
-    return UnreachableError(f"no service answers at {url} ({error!r}); start one with `eigenlens serve`")
-
-
 def image_path(id: str, suffix: str = "") -> str:
-    """The path of an image, whose id may hold slashes."""
+    """Return the path of an image, whose id may hold slashes."""
     return f"/v1/images/{quote(id)}{suffix}"
 
 
-def search(query: Query, how: SearchOptions) -> Call:
-    """A search by an image's bytes or file, by an image's id (str) or by a code."""
+def search(query: Query, options: SearchOptions) -> Call:
+    """Make the call that searches by an image's bytes or file, by an image's id (str) or by a code."""
     if isinstance(query, Path):
         query = read(query)
     if isinstance(query, bytes):
-        text = {name: _as_text(value) for name, value in how.items()}
+        text = {name: _as_text(value) for name, value in options.items()}
         return Call("POST", "/v1/search", params=text, files=[("image", ("image", query))])
-    return Call("POST", "/v1/search", json={**how, **_named(query)})
+    return Call("POST", "/v1/search", json={**options, **_query_member(query)})
 
 
-def search_batch(queries: Iterable[Query], how: SearchOptions) -> Call:
-    """Several searches in one request."""
+def search_batch(queries: Iterable[Query], options: SearchOptions) -> Call:
+    """Make the call that does several searches in one request."""
     searches = []
     for query in queries:
         data = read(query) if isinstance(query, Path) else query
         if isinstance(data, bytes):
             searches.append({"image": base64.b64encode(data).decode()})
         else:
-            searches.append(_named(data))
-    return Call("POST", "/v1/search/batch", json={**how, "searches": searches})
+            searches.append(_query_member(data))
+    return Call("POST", "/v1/search/batch", json={**options, "searches": searches})
 
 
 def add(images: Mapping[str, bytes], metadata: Sequence[Mapping[str, Any]] | None = None) -> Call:
-    """Images to add, by their ids, and metadata for each."""
+    """Make the call that adds images by their ids, with metadata for each."""
     files = [("image", (id.rpartition("/")[2] or "image", data)) for id, data in images.items()]
     fields: dict[str, Any] = {"id": list(images)}
     if metadata is not None:
@@ -189,14 +151,14 @@ def add(images: Mapping[str, bytes], metadata: Sequence[Mapping[str, Any]] | Non
 
 
 def read(path: Path) -> bytes:
-    """A file's bytes. Raises: ServiceError."""
+    """Read a file. Raises: ServiceError, if that fails."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise ServiceError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _named(query: str | Sequence[float]) -> dict[str, Any]:
+def _query_member(query: str | Sequence[float]) -> dict[str, Any]:
     return {"id": query} if isinstance(query, str) else {"code": [float(x) for x in query]}
 
 
@@ -207,14 +169,14 @@ def _as_text(value: Any) -> str:
 
 
 def embed(images: Sequence[bytes], dimensions: int | None) -> Call:
-    """Codes of images."""
+    """Make the call that encodes images."""
     uris = [f"data:image/x;base64,{base64.b64encode(image).decode()}" for image in images]
     return Call("POST", "/v1/embeddings", json={"input": uris} | ({"dimensions": dimensions} if dimensions else {}))
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that appears whole or not at all. Raises: ServiceError, if there is one or none can be had."""
+    """Open a new file for writing that appears whole or not at all. Raises: ServiceError, if it exists or cannot be."""
     if path.exists():
         raise ServiceError(f"{path} exists already and is not overwritten; choose another name")
     with ExitStack() as stack:
@@ -226,13 +188,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def rebuild(lengths: Sequence[int] | None, kinds: Mapping[int, str] | None, encoder: str | None) -> Call:
-    """A rebuild."""
-    given = {"lengths": lengths, "kinds": {str(n): kind for n, kind in (kinds or {}).items()}, "encoder": encoder}
-    body = {name: value for name, value in given.items() if value}
+    """Make the call that starts a rebuild."""
+    members = {"lengths": lengths, "kinds": {str(n): kind for n, kind in (kinds or {}).items()}, "encoder": encoder}
+    body = {name: value for name, value in members.items() if value}
     return Call("POST", "/v1/admin/rebuild", json=body, repeatable=False)
-
-
-def event_of(lines: Sequence[str]) -> Any:
-    """The data of a server-sent event; None of a comment."""
-    data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
-    return json.loads("\n".join(data)) if data else None

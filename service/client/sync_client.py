@@ -1,54 +1,46 @@
-"""Clients of the service, blocking and asynchronous: typed, and patient where the service asks for that.
-
-with Client("http://127.0.0.1:8080", key=KEY) as client:
-    client.add_folder(Path("~/Pictures").expanduser(), on_progress=print)
-    for result in client.search(Path("shoe.jpg"), k=5, length=16)["results"]:
-        print(result["score"], result["id"])
-"""
+# Generated from async_client.py by `make client`: edit that file, not this one.
+"""The blocking client."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack, cast
 
 import httpx
+from httpx_sse import connect_sse
 
-from eigenlens.service.client import calls
-from eigenlens.service.client import uploads as uploading
-from eigenlens.service.client.async_client import AsyncClient
+from eigenlens.service.api.admin import BackupAnswer, GenerationAnswer, Job, StatsAnswer
+from eigenlens.service.api.embeddings import EmbeddingsAnswer
+from eigenlens.service.api.images import AddAnswer, ImageAnswer
+from eigenlens.service.api.search import BatchAnswer, BatchItemAnswer, LengthsAnswer, SearchAnswer
+from eigenlens.service.client import calls, errors, uploads
 from eigenlens.service.client.calls import (
     ADMIN,
     URL,
-    ApiError,
     Call,
     OnProgress,
     Query,
     Retries,
-    UnreachableError,
-    headers_of,
-    nothing,
-)
-from eigenlens.service.client.types import (
-    Added,
-    Backup,
-    BatchItem,
-    Generation,
-    Image,
-    Job,
-    SearchAnswer,
     SearchOptions,
-    Stats,
+    headers_of,
+    ignore_progress,
 )
+from eigenlens.service.client.errors import ApiError
 
-__all__ = ["ApiError", "AsyncClient", "Client", "Retries", "UnreachableError"]
+T = TypeVar("T")
 
 
 class Client:
     """A connection to a service. Queries are an image's bytes or Path, the id of an image (str) or a code.
 
-    Every method raises: ApiError, if the service refuses; UnreachableError, if it does not answer.
+        with Client("http://127.0.0.1:8080", key=KEY) as client:
+            answer = client.search(Path("shoe.jpg"), k=5, length=16)
+
+    Answers have the members of the OpenAPI document, as attributes and by name: `answer.results[0].id` is
+    `answer["results"][0]["id"]`. Every method raises: ApiError, if the service refuses; UnreachableError, if it does
+    not answer; ServiceError, if what answers is no such service.
     """
 
     def __init__(
@@ -58,7 +50,7 @@ class Client:
         try:
             self._http = httpx.Client(base_url=url, headers=headers_of(key), timeout=timeout_s)
         except httpx.InvalidURL as error:
-            raise calls.unreachable(url, error) from error
+            raise errors.unreachable(url, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -71,8 +63,14 @@ class Client:
         self._http.close()
 
     def call(self, call: Call) -> Any:
-        """Send any call, again where that is right; the JSON of its answer."""
-        tried = 0
+        """Send any call, again where that is right, and return the JSON of its answer."""
+        return errors.parsed(self._send(call))
+
+    def _ask(self, kind: type[T], call: Call) -> T:
+        return errors.parsed_as(kind, self._send(call))
+
+    def _send(self, call: Call) -> httpx.Response:
+        tries = 0
         while True:
             outcome: httpx.Response | httpx.TransportError
             try:
@@ -80,38 +78,36 @@ class Client:
             except httpx.TransportError as error:
                 outcome = error
             except httpx.InvalidURL as error:
-                raise calls.unreachable(self._url, error) from error
-            pause = self._retries.pause(call, tried, outcome)
-            if pause is None:
+                raise errors.unreachable(self._url, error) from error
+            pause_s = self._retries.pause(call, tries, outcome)
+            if pause_s is None:
                 if isinstance(outcome, httpx.TransportError):
-                    raise calls.unreachable(self._url, outcome) from outcome
-                return calls.parsed(calls.checked(outcome))
-            time.sleep(pause)
-            tried += 1
+                    raise errors.unreachable(self._url, outcome) from outcome
+                return errors.checked(outcome)
+            time.sleep(pause_s)
+            tries += 1
 
-    def search(self, query: Query, **how: Unpack[SearchOptions]) -> SearchAnswer:
-        """Images most like the query, best first."""
-        answer: SearchAnswer = self.call(calls.search(query, how))
-        return answer
+    def search(self, query: Query, **options: Unpack[SearchOptions]) -> SearchAnswer:
+        """Return the images most like the query, best first."""
+        return self._ask(SearchAnswer, calls.search(query, options))
 
-    def search_batch(self, queries: Sequence[Query], **how: Unpack[SearchOptions]) -> list[BatchItem]:
-        """Several searches in one request; one that cannot be answered fails alone."""
-        items: list[BatchItem] = self.call(calls.search_batch(queries, how))["answers"]
-        return items
+    def search_batch(self, queries: Sequence[Query], **options: Unpack[SearchOptions]) -> list[BatchItemAnswer]:
+        """Do several searches in one request; one that cannot be answered fails alone."""
+        answer = self._ask(BatchAnswer, calls.search_batch(queries, options))
+        return answer.answers
 
     def embed(self, images: Sequence[bytes], *, dimensions: int | None = None) -> list[list[float]]:
-        """Codes of images, or prefixes of them, of unit length."""
-        return [entry["embedding"] for entry in self.call(calls.embed(images, dimensions))["data"]]
+        """Return codes of images, or prefixes of them, of unit length."""
+        answer = self._ask(EmbeddingsAnswer, calls.embed(images, dimensions))
+        return [cast("list[float]", entry.embedding) for entry in answer.data]
 
-    def lengths(self) -> dict[str, Any]:
-        """The prefix lengths that can be searched, and what each costs."""
-        found: dict[str, Any] = self.call(Call("GET", "/v1/lengths"))
-        return found
+    def lengths(self) -> LengthsAnswer:
+        """Return the prefix lengths that can be searched, and what each costs."""
+        return self._ask(LengthsAnswer, Call("GET", "/v1/lengths"))
 
-    def add(self, images: Mapping[str, bytes], metadata: Sequence[Mapping[str, Any]] | None = None) -> Added:
+    def add(self, images: Mapping[str, bytes], metadata: Sequence[Mapping[str, Any]] | None = None) -> AddAnswer:
         """Add or replace images by their ids; one that cannot be used fails alone."""
-        added: Added = self.call(calls.add(images, metadata))
-        return added
+        return self._ask(AddAnswer, calls.add(images, metadata))
 
     def add_folder(
         self,
@@ -119,41 +115,39 @@ class Client:
         *,
         prefix: str = "",
         metadata: Mapping[str, Any] | None = None,
-        on_progress: OnProgress = nothing,
-    ) -> Added:
-        """Upload the images below a folder, or one file; `on_progress` is told how many of how many are done."""
-        uploads = uploading.uploads_of(folder, prefix=prefix, metadata=metadata)
-        added = uploading.merged([])
-        for batch in uploading.batches_of(uploads):
-            added = uploading.merged([added, self._add(batch)])
-            on_progress(len(added["images"]) + len(added["failed"]), len(uploads))
+        on_progress: OnProgress = ignore_progress,
+    ) -> AddAnswer:
+        """Upload the images below a folder, or one file; `on_progress` gets how many of how many are done."""
+        files = uploads.uploads_of(folder, prefix=prefix, metadata=metadata)
+        added = uploads.merged([])
+        for batch in uploads.batches_of(files):
+            added = uploads.merged([added, self._add(batch)])
+            on_progress(len(added.images) + len(added.failed), len(files))
         return added
 
-    def _add(self, uploads: list[uploading.Upload]) -> Added:
+    def _add(self, batch: list[uploads.Upload]) -> AddAnswer:
         try:
-            added: Added = self.call(uploading.add_uploads(uploads))
-            return added
+            return self._ask(AddAnswer, uploads.add_uploads(batch))
         except ApiError as error:
-            if (halves := uploading.smaller(uploads, error)) is None:
+            halves = uploads.halves_of(batch, error)
+            if halves is None:
                 raise
             if len(halves) == 1:
-                return uploading.failed(halves[0][0], error)
-            return uploading.merged([self._add(half) for half in halves])
+                return uploads.refused(halves[0][0], error)
+            return uploads.merged([self._add(half) for half in halves])
 
-    def get(self, id: str) -> Image:
-        """What the gallery knows of an image."""
-        image: Image = self.call(Call("GET", calls.image_path(id)))
-        return image
+    def get(self, id: str) -> ImageAnswer:
+        """Return what the gallery knows of an image."""
+        return self._ask(ImageAnswer, Call("GET", calls.image_path(id)))
 
-    def change_metadata(self, id: str, metadata: Mapping[str, Any]) -> Image:
+    def change_metadata(self, id: str, metadata: Mapping[str, Any]) -> ImageAnswer:
         """Set the fields that are given, remove those that are None."""
         call = Call("PATCH", calls.image_path(id), json={"metadata": dict(metadata)})
-        image: Image = self.call(call)
-        return image
+        return self._ask(ImageAnswer, call)
 
     def remove(self, id: str) -> None:
         """Remove an image."""
-        self.call(Call("DELETE", calls.image_path(id)))
+        self._send(Call("DELETE", calls.image_path(id)))
 
     def rebuild(
         self,
@@ -163,94 +157,79 @@ class Client:
         encoder: str | None = None,
     ) -> Job:
         """Start a rebuild."""
-        job: Job = self.call(calls.rebuild(lengths, kinds, encoder))
-        return job
+        return self._ask(Job, calls.rebuild(lengths, kinds, encoder))
 
     def import_folder(self, folder: str, *, rebuild: bool = False) -> Job:
-        """Start to take in a folder of the server's."""
+        """Start to import a folder of the server."""
         body = {"folder": folder, "rebuild": rebuild}
-        job: Job = self.call(Call("POST", f"{ADMIN}/import", json=body, repeatable=False))
-        return job
+        return self._ask(Job, Call("POST", f"{ADMIN}/import", json=body, repeatable=False))
 
     def jobs(self) -> list[Job]:
-        """The last hundred jobs, newest first."""
-        found: list[Job] = self.call(Call("GET", f"{ADMIN}/jobs"))
-        return found
+        """List the last hundred jobs, newest first."""
+        return self._ask(list[Job], Call("GET", f"{ADMIN}/jobs"))
 
     def job(self, id: str) -> Job:
-        """One job."""
-        found: Job = self.call(Call("GET", f"{ADMIN}/jobs/{id}"))
-        return found
+        """Return one job."""
+        return self._ask(Job, Call("GET", f"{ADMIN}/jobs/{id}"))
 
     def cancel(self, id: str) -> Job:
         """Ask a job to end without a result."""
-        found: Job = self.call(Call("POST", f"{ADMIN}/jobs/{id}/cancel"))
-        return found
+        return self._ask(Job, Call("POST", f"{ADMIN}/jobs/{id}/cancel"))
 
     def follow(self, id: str) -> Iterator[Job]:
-        """A job at each change until it ends."""
-        lines: list[str] = []
+        """Yield a job at each change until it ends."""
         try:
-            with self._http.stream("GET", f"{ADMIN}/jobs/{id}/events") as stream:
-                if stream.status_code >= 400:
-                    stream.read()
-                for line in calls.checked(stream).iter_lines():
-                    lines.append(line)
-                    if not line:
-                        if (job := calls.event_of(lines)) is not None:
-                            yield job
-                        lines.clear()
+            with connect_sse(self._http, "GET", f"{ADMIN}/jobs/{id}/events") as events:
+                if events.response.status_code >= 400:
+                    events.response.read()
+                    errors.checked(events.response)
+                for event in events.iter_sse():
+                    yield Job.model_validate_json(event.data)
         except httpx.TransportError as error:
-            raise calls.unreachable(self._url, error) from error
+            raise errors.unreachable(self._url, error) from error
 
-    def generations(self) -> list[Generation]:
-        """The generations that are kept, newest first."""
-        found: list[Generation] = self.call(Call("GET", f"{ADMIN}/generations"))
-        return found
+    def generations(self) -> list[GenerationAnswer]:
+        """List the generations that are kept, newest first."""
+        return self._ask(list[GenerationAnswer], Call("GET", f"{ADMIN}/generations"))
 
-    def activate(self, number: int) -> Generation:
+    def activate(self, number: int) -> GenerationAnswer:
         """Serve a generation that is kept."""
-        found: Generation = self.call(Call("POST", f"{ADMIN}/generations/{number}/activate"))
-        return found
+        return self._ask(GenerationAnswer, Call("POST", f"{ADMIN}/generations/{number}/activate"))
 
     def remove_generation(self, number: int) -> None:
         """Remove a generation that is not served."""
-        self.call(Call("DELETE", f"{ADMIN}/generations/{number}"))
+        self._send(Call("DELETE", f"{ADMIN}/generations/{number}"))
 
-    def stats(self) -> Stats:
-        """Figures of the gallery."""
-        found: Stats = self.call(Call("GET", f"{ADMIN}/stats"))
-        return found
+    def stats(self) -> StatsAnswer:
+        """Return figures of the gallery and of the process that answers."""
+        return self._ask(StatsAnswer, Call("GET", f"{ADMIN}/stats"))
 
-    def backup(self, path: Path, *, files: bool = False, on_progress: OnProgress = nothing) -> int:
-        """Write one consistent archive of the gallery to a new file, whole or not at all; its bytes."""
+    def backup(self, path: Path, *, files: bool = False, on_progress: OnProgress = ignore_progress) -> int:
+        """Write one consistent archive of the gallery to a new file, whole or not at all, and return its size."""
         params = {"files": str(files).lower()}
         try:
-            with self._http.stream("GET", f"{ADMIN}/backup", params=params, timeout=None) as stream:
-                if stream.status_code >= 400:
-                    stream.read()
-                total = int(calls.checked(stream).headers["content-length"])
+            with self._http.stream("GET", f"{ADMIN}/backup", params=params, timeout=None) as response:
+                if response.status_code >= 400:
+                    response.read()
+                total = int(errors.checked(response).headers["content-length"])
                 with calls.new_file(path) as f:
-                    for piece in stream.iter_bytes():
+                    for piece in response.iter_bytes():
                         f.write(piece)
                         on_progress(f.tell(), total)
         except httpx.TransportError as error:
-            raise calls.unreachable(self._url, error) from error
+            raise errors.unreachable(self._url, error) from error
         return total
 
-    def backups(self) -> list[Backup]:
-        """The archives that lie beside the gallery, newest first."""
-        found: list[Backup] = self.call(Call("GET", f"{ADMIN}/backups"))
-        return found
+    def backups(self) -> list[BackupAnswer]:
+        """List the archives beside the gallery, newest first."""
+        return self._ask(list[BackupAnswer], Call("GET", f"{ADMIN}/backups"))
 
-    def keep_backup(self, name: str | None = None, *, files: bool = False) -> Backup:
+    def keep_backup(self, name: str | None = None, *, files: bool = False) -> BackupAnswer:
         """Have the service write an archive beside the gallery."""
         body = {"name": name, "files": files}
-        found: Backup = self.call(Call("POST", f"{ADMIN}/backups", json=body, repeatable=False))
-        return found
+        return self._ask(BackupAnswer, Call("POST", f"{ADMIN}/backups", json=body, repeatable=False))
 
     def restore(self, backup: str, *, rebuild: bool = False) -> Job:
         """Start to make the gallery's images those of an archive beside it."""
         body = {"backup": backup, "rebuild": rebuild}
-        job: Job = self.call(Call("POST", f"{ADMIN}/restore", json=body, repeatable=False))
-        return job
+        return self._ask(Job, Call("POST", f"{ADMIN}/restore", json=body, repeatable=False))

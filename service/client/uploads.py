@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from eigenlens.image_files import is_image_path
-from eigenlens.service.client.calls import ApiError, Call, add, read
-from eigenlens.service.client.types import Added
+from eigenlens.service.api.images import AddAnswer, FailedAnswer
+from eigenlens.service.client.calls import Call, add, read
+from eigenlens.service.client.errors import ApiError
 
 _BATCH_FILES = 32
 _BATCH_BYTES = 16 * 2**20
@@ -25,23 +26,23 @@ class Upload:
 
 
 def uploads_of(folder: Path, *, prefix: str = "", metadata: Mapping[str, Any] | None = None) -> list[Upload]:
-    """The image files below a folder, or one file, in the order of their paths; hidden ones are left out.
+    """List the image files below a folder, or one file, in the order of their paths; hidden ones are left out.
 
     An id is the path below the folder after `prefix`; the top folder below it is the label, as in `eigenlens build`.
     """
     if not folder.is_dir():
         return [Upload(folder, prefix + folder.name, metadata or {})]
-    found = []
+    uploads = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         if is_image_path(path.relative_to(folder)) and path.is_file():
             label = {"label": parts[0]} if len(parts) > 1 else {}
-            found.append(Upload(path, prefix + "/".join(parts), {**label, **(metadata or {})}))
-    return found
+            uploads.append(Upload(path, prefix + "/".join(parts), {**label, **(metadata or {})}))
+    return uploads
 
 
 def batches_of(uploads: Sequence[Upload]) -> Iterator[list[Upload]]:
-    """Uploads that go into one request each."""
+    """Group uploads into those of one request each."""
     batch: list[Upload] = []
     size = 0
     for upload in uploads:
@@ -56,30 +57,31 @@ def batches_of(uploads: Sequence[Upload]) -> Iterator[list[Upload]]:
 
 
 def add_uploads(uploads: Sequence[Upload]) -> Call:
-    """The call that adds these. Raises: ServiceError, if a file cannot be read."""
+    """Make the call that adds these. Raises: ServiceError, if a file cannot be read."""
     return add({upload.id: read(upload.path) for upload in uploads}, [upload.metadata for upload in uploads])
 
 
-def smaller(uploads: list[Upload], error: ApiError) -> list[list[Upload]] | None:
-    """What to send instead of too large a request, or the one upload that is too large alone; None for other errors."""
+def halves_of(uploads: list[Upload], error: ApiError) -> list[list[Upload]] | None:
+    """Split a request that was too large, down to the one upload that is too large alone; None for other errors."""
     if error.status != 413:
         return None
     middle = (len(uploads) + 1) // 2
     return [half for half in (uploads[:middle], uploads[middle:]) if half]
 
 
-def failed(upload: Upload, error: ApiError) -> Added:
-    """What became of an upload that was refused alone."""
+def refused(upload: Upload, error: ApiError) -> AddAnswer:
+    """Return the answer for an upload that was refused alone."""
     reason = str(error.problem.get("detail", error))
-    return merged([]) | {"failed": [{"id": upload.id, "reason": reason}]}
+    failed = [FailedAnswer(id=upload.id, reason=reason)]
+    return AddAnswer(images=[], failed=failed, added=0, replaced=0, unchanged=0)
 
 
-def merged(answers: Sequence[Added]) -> Added:
-    """What became of the images of several requests."""
-    return {
-        "images": [image for answer in answers for image in answer["images"]],
-        "failed": [image for answer in answers for image in answer["failed"]],
-        "added": sum(answer["added"] for answer in answers),
-        "replaced": sum(answer["replaced"] for answer in answers),
-        "unchanged": sum(answer["unchanged"] for answer in answers),
-    }
+def merged(answers: Sequence[AddAnswer]) -> AddAnswer:
+    """Return one answer for several requests."""
+    return AddAnswer(
+        images=[image for answer in answers for image in answer.images],
+        failed=[image for answer in answers for image in answer.failed],
+        added=sum(answer.added for answer in answers),
+        replaced=sum(answer.replaced for answer in answers),
+        unchanged=sum(answer.unchanged for answer in answers),
+    )

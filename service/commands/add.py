@@ -48,15 +48,15 @@ def run(args: argparse.Namespace) -> int:
 
                 sent = client.add_folder(path, prefix=args.prefix, metadata=args.metadata, on_progress=show)
                 added = merged([added, sent])
-    failed = added["failed"]
+    failed = added.failed
     if args.json:
         print_json(added)
     else:
-        counts = f"{added['added']} added, {added['replaced']} replaced, {added['unchanged']} unchanged"
+        counts = f"{added.added} added, {added.replaced} replaced, {added.unchanged} unchanged"
         print(f"{counts}, {len(failed)} failed")
         for image in failed:
-            print(f"  {plain(image['id'])}: {plain(image['reason'])}", file=sys.stderr)
-    return (DONE_IN_PART if added["images"] else 1) if failed else 0
+            print(f"  {plain(image.id)}: {plain(image.reason)}", file=sys.stderr)
+    return (DONE_IN_PART if added.images else 1) if failed else 0
 
 
 def _object(text: str) -> dict[str, Any]:

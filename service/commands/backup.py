@@ -39,9 +39,7 @@ def run(args: argparse.Namespace) -> int:
             if args.json:
                 print_json(backups)
             else:
-                print_table(
-                    ("name", "bytes", "created"), [(b["name"], f"{b['bytes']:,}", b["created"][:19]) for b in backups]
-                )
+                print_table(("name", "bytes", "created"), [(b.name, f"{b.bytes:,}", b.created[:19]) for b in backups])
             return 0
         if args.keep:
             if args.file is not None and args.file.name != str(args.file):
@@ -50,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             if args.json:
                 print_json(kept)
             else:
-                print(f"{kept['name']}: {kept['bytes']:,} bytes, beside the gallery")
+                print(f"{kept.name}: {kept.bytes:,} bytes, beside the gallery")
             return 0
         path = args.file or Path(f"gallery-{datetime.now().astimezone():%Y%m%dT%H%M%S}.tar")
         with tqdm(desc=path.name, unit="B", unit_scale=True, disable=args.json) as bar:

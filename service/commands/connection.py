@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from eigenlens.service.api.admin import Job
+from eigenlens.service.api.answer import AnswerModel
 from eigenlens.service.client.calls import URL
 from eigenlens.service.client.sync_client import Client
-from eigenlens.service.client.types import Job
 from eigenlens.service.errors import ServiceError
 
 DONE_IN_PART = 6
@@ -54,8 +55,14 @@ def connect(args: argparse.Namespace) -> Client:
 
 
 def print_json(value: Any) -> None:
-    """On standard output, indented."""
-    print(json.dumps(value, indent=2))
+    """Print an answer, a list of answers or any JSON value, indented; members that were not sent are left out."""
+    print(json.dumps(value, indent=2, default=_members))
+
+
+def _members(value: object) -> dict[str, Any]:
+    if not isinstance(value, AnswerModel):
+        raise TypeError(f"{type(value).__name__} is no JSON")
+    return value.model_dump(mode="json", exclude_unset=True)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -83,7 +90,7 @@ def plain(text: str) -> str:
 def follow(client: Client, job: Job, *, as_json: bool) -> int:
     """Show a job's progress until it ends; the exit status."""
     last = job
-    for last in client.follow(job["id"]):
+    for last in client.follow(job.id):
         if not as_json:
             _print_progress(last)
     if as_json:
@@ -92,20 +99,20 @@ def follow(client: Client, job: Job, *, as_json: bool) -> int:
         if sys.stderr.isatty():
             print(file=sys.stderr)
         print(describe(last))
-    return 0 if last["state"] == "done" else 1
+    return 0 if last.state == "done" else 1
 
 
 def _print_progress(job: Job) -> None:
-    share = f" {job['done']:,} of {job['total']:,}" if job["total"] else ""
-    line = f"{job['kind']} {job['id']}: {job['stage'] or job['state']}{share}"
+    share = f" {job.done:,} of {job.total:,}" if job.total else ""
+    line = f"{job.kind} {job.id}: {job.stage or job.state}{share}"
     end = {"end": "", "flush": True} if sys.stderr.isatty() else {}
     print(f"\r\x1b[K{line}" if end else line, file=sys.stderr, **end)  # type: ignore[call-overload]
 
 
 def describe(job: Job) -> str:
     """How a job ended, in a line."""
-    what = f"{job['kind']} {job['id']} {job['state']}"
-    parts = [f"generation {job['generation']}"] if job["generation"] is not None else []
-    parts += [f"{name} {value:,}" for name, value in (job["result"] or {}).items() if isinstance(value, int)]
-    parts += [plain(job["error"])] if job["error"] else []
+    what = f"{job.kind} {job.id} {job.state}"
+    parts = [f"generation {job.generation}"] if job.generation is not None else []
+    parts += [f"{name} {value:,}" for name, value in (job.result or {}).items() if isinstance(value, int)]
+    parts += [plain(job.error)] if job.error else []
     return f"{what}: {', '.join(parts)}" if parts else what

@@ -36,12 +36,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     rows = [
         (
-            entry["number"],
-            "served" if entry["served"] else "",
-            f"{entry['count']:,}",
-            ",".join(map(str, entry["lengths"])),
-            f"{entry['bytes']:,}",
-            entry["created"][:19],
+            entry.number,
+            "served" if entry.served else "",
+            f"{entry.count:,}",
+            ",".join(map(str, entry.lengths)),
+            f"{entry.bytes:,}",
+            entry.created[:19],
         )
         for entry in found
     ]

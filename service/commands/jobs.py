@@ -36,10 +36,7 @@ def run(args: argparse.Namespace) -> int:
             if args.json:
                 print_json(found)
             else:
-                rows = [
-                    (job["id"], job["kind"], job["state"], job["created"][:19], plain(job["error"] or job["stage"]))
-                    for job in found
-                ]
+                rows = [(job.id, job.kind, job.state, job.created[:19], plain(job.error or job.stage)) for job in found]
                 print_table(("id", "kind", "state", "created", ""), rows)
             return 0
         if args.cancel:

@@ -46,5 +46,5 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json(job)
         else:
-            print(f"job {job['id']}; follow it with: eigenlens jobs {job['id']}")
+            print(f"job {job.id}; follow it with: eigenlens jobs {job.id}")
         return 0

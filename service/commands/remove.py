@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from eigenlens.service.client.sync_client import ApiError
+from eigenlens.service.client.errors import ApiError
 from eigenlens.service.commands.connection import DONE_IN_PART, configure_connection, connect, plain, print_json
 
 EPILOG = """examples:

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eigenlens.service.client.calls import Call, search
-from eigenlens.service.client.types import SearchAnswer, SearchOptions
+from eigenlens.service.client.calls import SearchOptions
 from eigenlens.service.commands.connection import configure_connection, connect, plain, print_json
 from eigenlens.service.errors import ServiceError
 
@@ -46,27 +45,26 @@ def run(args: argparse.Namespace) -> int:
     if (args.image is None) == (args.id is None):
         raise ServiceError("give an image file or --id")
     with connect(args) as client:
-        answer: SearchAnswer = client.call(_call(args))
+        answer = client.search(args.image if args.id is None else args.id, **_options(args))
     if args.json:
         print_json(answer)
         return 0
     print(f"{'score':>8}  id")
-    for result in answer["results"]:
-        label = result.get("metadata", {}).get("label", "")
-        others = result.get("duplicates", [])
-        same = f"  and {len(others)} nearly the same" if others else ""
-        print(f"{result['score']:>8.4f}  {plain(result['id'])}  {plain(str(label))}{same}".rstrip())
-    plan = answer["plan"]
-    rescored = f", {plan['shortlist']} rescored at {plan['rerank']}" if plan.get("rerank") else ""
-    expected = f", expected recall {plan['expected_recall']:.3f}" if plan.get("expected_recall") else ""
-    times = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in answer.get("timing_ms", {}).items())
-    print(f"length {plan['length']} ({plan['kind']}){rescored}{expected}; generation {answer['generation']}; {times}")
+    for result in answer.results:
+        label = (result.metadata or {}).get("label", "")
+        same = f"  and {len(result.duplicates)} nearly the same" if result.duplicates else ""
+        print(f"{result.score:>8.4f}  {plain(result.id)}  {plain(str(label))}{same}".rstrip())
+    plan = answer.plan
+    rescored = f", {plan.shortlist} rescored at {plan.rerank}" if plan.rerank else ""
+    expected = f", expected recall {plan.expected_recall:.3f}" if plan.expected_recall else ""
+    times = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in (answer.timing_ms or {}).items())
+    print(f"length {plan.length} ({plan.kind}){rescored}{expected}; generation {answer.generation}; {times}")
     return 0
 
 
-def _call(args: argparse.Namespace) -> Call:
-    """What is given goes as it is, so that the service says what is wrong with it. Raises: ServiceError."""
-    given: dict[str, Any] = {
+def _options(args: argparse.Namespace) -> SearchOptions:
+    """Return the options that are given, unchecked: the service says what is wrong. Raises: ServiceError."""
+    options: dict[str, Any] = {
         "k": args.k,
         "offset": args.offset,
         "length": _number(args.length),
@@ -77,8 +75,7 @@ def _call(args: argparse.Namespace) -> Call:
         "group_duplicates": args.group_duplicates,
         "filter": None if args.filter is None else _object(args.filter),
     }
-    how: SearchOptions = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]
-    return search(args.image if args.id is None else args.id, how)
+    return {name: value for name, value in options.items() if value is not None}  # type: ignore[return-value]
 
 
 def _number(text: str | None) -> int | str | None:

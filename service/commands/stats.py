@@ -20,12 +20,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print them. Raises: ServiceError."""
     with connect(args) as client:
-        found = client.stats()
+        stats = client.stats()
     if args.json:
-        print_json(found)
+        print_json(stats)
         return 0
     rows: list[tuple[str, str]] = []
-    for name, value in found.items():
+    for name, value in stats.items():
         if isinstance(value, dict):
             rows += [(f"{name} of {part}", f"{size:,}") for part, size in value.items()]
         elif isinstance(value, list):

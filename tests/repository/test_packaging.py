@@ -89,9 +89,9 @@ def test_the_sdist_holds_no_other_top_folder(wheels: dict[str, Path]) -> None:
     assert names == {"PKG-INFO", "README.md", "eigenlens", "eigenlens.egg-info", "pyproject.toml", "setup.cfg"}
 
 
-def test_the_client_needs_httpx_and_pydantic_alone() -> None:
+def test_the_client_needs_httpx_httpx_sse_and_pydantic_alone() -> None:
     program = "from eigenlens import AsyncClient, Client; print(Client.__name__, AsyncClient.__name__)"
-    assert run_with_only(["httpx", "pydantic"], program) == "Client AsyncClient\n"
+    assert run_with_only(["httpx", "httpx-sse", "pydantic"], program) == "Client AsyncClient\n"
 
 
 def test_commands_that_ask_a_service_need_no_extra_and_the_others_name_theirs_in_one_sentence() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,9 +21,11 @@ import httpx
 import numpy as np
 import pytest
 
-from eigenlens.service.client import types as client_types
-from eigenlens.service.client.sync_client import ApiError, AsyncClient, Client, Retries, UnreachableError
+from eigenlens.service.api.search import SearchParameters
+from eigenlens.service.client import ApiError, AsyncClient, Client, Retries, UnreachableError
+from eigenlens.service.client.calls import SearchOptions
 from eigenlens.service.gallery.layout import Gallery
+from tests.support.generate_client import FOLDER, generate
 from tests.support.service import (
     CODE_LENGTH,
     admin_headers,
@@ -35,6 +39,7 @@ from tests.support.service import (
 )
 
 COUNT = 30
+NOTHING_FOUND = {"results": [], "plan": {"length": 4, "kind": "flat"}, "generation": 1}
 
 
 @pytest.fixture(scope="module")
@@ -173,28 +178,38 @@ def test_both_clients_have_the_same_methods() -> None:
         assert name == "__init__" or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function), name
 
 
-def test_the_clients_types_are_those_of_the_document(service: httpx.Client) -> None:
-    schemas = service.get("/openapi.json").json()["components"]["schemas"]
-    pairs = {
-        "SearchOptions": "SearchBody",
-        "Duplicate": "DuplicateAnswer",
-        "Image": "ImageAnswer",
-        "Result": "ResultAnswer",
-        "Plan": "PlanAnswer",
-        "SearchAnswer": "SearchAnswer",
-        "BatchItem": "BatchItemAnswer",
-        "Added": "AddAnswer",
-        "AddedImage": "AddedAnswer",
-        "FailedImage": "FailedAnswer",
-        "Job": "Job",
-        "Generation": "GenerationAnswer",
-        "Backup": "BackupAnswer",
-        "Stats": "StatsAnswer",
-    }
-    for mine, theirs in pairs.items():
-        members = set(get_type_hints(getattr(client_types, mine)))
-        wanted = set(schemas[theirs]["properties"]) - ({"image", "id", "code"} if mine == "SearchOptions" else set())
-        assert members == wanted, mine
+def test_the_clients_search_options_are_the_parameters_of_the_wire() -> None:
+    assert set(get_type_hints(SearchOptions)) == set(SearchParameters.model_fields)
+
+
+def test_an_answer_is_read_by_attribute_and_by_name(client: Client) -> None:
+    answer = client.search(image_id(3), k=2, include=[])
+    assert answer["results"][0]["id"] == answer.results[0].id
+    assert {**answer.plan} == dict(answer.plan.items()) == answer.plan.model_dump(exclude_unset=True)
+    assert answer.timing_ms is None
+    assert "timing_ms" not in answer
+    assert answer.get("timing_ms", {}) == {}
+    with pytest.raises(KeyError, match="timing_ms"):
+        answer["timing_ms"]
+    assert {*client.stats().keys()} == set(type(client.stats()).model_fields)
+
+
+def test_the_blocking_client_is_generated_from_the_asynchronous_one() -> None:
+    assert (FOLDER / "sync_client.py").read_text() == generate(), "stale: run `make client`"
+
+
+# What only the service, the training and the commands need.
+HEAVY = (
+    *("fastapi", "starlette", "uvicorn", "prometheus_client", "pydantic_settings", "multipart", "cachetools"),
+    *("numpy", "PIL", "onnxruntime", "faiss", "torch", "tqdm"),
+    *("eigenlens.index", "eigenlens.model", "eigenlens.service.gallery", "eigenlens.service.http"),
+)
+
+
+def test_the_client_imports_light_packages_alone() -> None:
+    program = f"import sys; from eigenlens import AsyncClient, Client; print(*(m for m in {HEAVY} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 @contextmanager
@@ -208,7 +223,7 @@ def answering(*answers: tuple[int, dict[str, str]]) -> Iterator[tuple[str, list[
             status, headers = answers[min(len(asked), len(answers) - 1)]
             asked.append(time.monotonic())
             self.send_response(status)
-            body = json.dumps({"detail": "busy", "results": []}).encode()
+            body = json.dumps({"detail": "busy", **NOTHING_FOUND}).encode()
             for name, value in {**headers, "content-length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()

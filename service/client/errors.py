@@ -1,0 +1,85 @@
+"""What can go wrong with a call, and how an answer is read: as JSON, as a model, or as the error that it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from eigenlens.service.errors import ServiceError
+
+T = TypeVar("T")
+
+# Exit statuses of commands, by the status of an answer.
+_EXIT = {404: 3, 401: 4, 403: 4, 429: 5, 503: 5}
+
+
+class UnreachableError(ServiceError):
+    """No service answers at an address."""
+
+    exit_status = 5
+
+
+class ApiError(ServiceError):
+    """The service refused: `problem` is what it answered."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        super().__init__(f"the service refused ({status}): {problem.get('detail', problem)}")
+        self.status, self.problem = status, problem
+
+    @property
+    def type(self) -> str:
+        """Return the kind of problem, such as /problems/image-not-found."""
+        return str(self.problem.get("type", ""))
+
+    @property
+    def exit_status(self) -> int:
+        """Return the exit status of a command that ends with this error."""
+        return _EXIT.get(self.status, 1)
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    """Return a response whose body was read, if it is no error.
+
+    Raises: ApiError; ServiceError, if it does not come from the service.
+    """
+    if response.status_code < 400:
+        return response
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise ServiceError(f"{response.url} is not an Eigenlens service: it answered {response.status_code}")
+    raise ApiError(response.status_code, body)
+
+
+def parsed(response: httpx.Response) -> Any:
+    """Return the JSON of an answer, None of an empty one. Raises: ServiceError, if it is no JSON."""
+    if not response.content:
+        return None
+    try:
+        return response.json()
+    except ValueError:
+        raise ServiceError(f"{response.url} is not an Eigenlens service: its answer is no JSON") from None
+
+
+def parsed_as(kind: type[T], response: httpx.Response) -> T:
+    """Return an answer as a model of `service.api` or a list of them. Raises: ServiceError, if it is none."""
+    try:
+        return _adapter(kind).validate_json(response.content)
+    except ValidationError as error:
+        raise ServiceError(f"{response.url} is not an Eigenlens service that this client knows: {error}") from error
+
+
+@lru_cache(maxsize=64)
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def unreachable(url: object, error: Exception) -> UnreachableError:
+    """Return the error for a service that does not answer."""
+    return UnreachableError(f"no service answers at {url} ({error!r}); start one with `eigenlens serve`")
