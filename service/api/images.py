@@ -25,6 +25,8 @@ def _check_id(id: str) -> str:
     return id
 
 
+# In one request.
+MAX_ADDED_IMAGES = 1000
 _MAX_METADATA_BYTES = 64 * 1024
 _MAX_FIELDS = 100
 _MAX_DEPTH = 16
@@ -91,7 +93,7 @@ class AddBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    images: list[AddItem] = Field(min_length=1, max_length=1000)
+    images: list[AddItem] = Field(min_length=1, max_length=MAX_ADDED_IMAGES)
 
 
 class AddedAnswer(AnswerModel):

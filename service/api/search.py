@@ -8,3 +8,187 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from eigenlens.service.api.answer import AnswerModel
+from eigenlens.service.api.images import ImageReference
+from eigenlens.service.api.problems import Problem
+
+# Validation context of what came as text: lists are separated by commas, objects are JSON.
+FROM_TEXT = {"text": True}
+
+
+def _split(value: Any, info: ValidationInfo) -> Any:
+    is_text = isinstance(value, str) and info.context == FROM_TEXT
+    return [part.strip() for part in value.split(",") if part.strip()] if is_text else value
+
+
+def _parse_json(value: Any, info: ValidationInfo) -> Any:
+    if not (isinstance(value, str) and info.context == FROM_TEXT):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("a filter is a JSON object") from None
+
+
+MAX_SEARCHES = 100
+
+Include = Literal["metadata", "code", "timing"]
+
+
+class SearchParameters(BaseModel):
+    """How to search; in the query string, in form fields, or in the JSON body."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    k: int = Field(10, ge=1, description="results to return")
+    length: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        validation_alias=AliasChoices("length", "dimensions"),
+        description="prefix length to search, one of GET /v1/lengths; auto: the cheapest plan that meets the targets",
+    )
+    target_recall: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the exact k best by full codes that has to be found; 0.99 where no target is given",
+    )
+    max_latency_ms: float | None = Field(
+        None, gt=0, description="what the search itself may take, without decoding and encoding, in milliseconds"
+    )
+    rerank: Annotated[int, Field(ge=1)] | Literal["none", "full"] = Field(
+        "none", description="coordinates at which a shortlist is rescored exactly: a number above length, or full"
+    )
+    shortlist: int | None = Field(None, ge=1, le=100_000, description="candidates that are rescored; 10 k when absent")
+    effort: Annotated[int, Field(ge=1)] | Literal["max"] | None = Field(
+        None, description="how much of the index is looked at (nprobe, efSearch), or max; a calibrated one when absent"
+    )
+    filter: Annotated[dict[str, Any], BeforeValidator(_parse_json)] | None = Field(
+        None,
+        description='by metadata: {"label": "boots", "price": {"$gte": 10}}; also $in, $nin, '
+        "$ne, $gt, $lt, $lte, $exists, $and, $or, $not",
+    )
+    offset: int = Field(
+        0, ge=0, description="better results that are passed over: offset=10 and k=10 answer the second ten"
+    )
+    min_score: float | None = Field(None, ge=-1, le=1, description="results with a lower score are left out")
+    group_duplicates: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="gather near-duplicates: an image whose full code has this cosine or more with that of a better "
+        "result, or whose bytes are the same, takes no place of its own and is told in that result's `duplicates`",
+    )
+    include: Annotated[list[Include], BeforeValidator(_split)] = Field(
+        default_factory=lambda: list[Include](("metadata", "timing")),
+        description="parts of the answer: metadata of each result, timing by stage, the query's code to search with "
+        "again; metadata and timing when absent",
+    )
+
+
+class SearchBody(SearchParameters):
+    """A JSON search: exactly one of image, id and code."""
+
+    image: str | None = Field(None, description="an image, base64")
+    id: str | None = Field(None, description="id of an image of the gallery; it is left out of the results")
+    code: list[float] | None = Field(None, max_length=65536, description="a full code")
+
+
+class PlanAnswer(AnswerModel):
+    """How the search ran."""
+
+    length: int
+    kind: str
+    effort: int | None = None
+    shortlist: int | None = None
+    rerank: int | None = None
+    exact: bool = Field(False, description="whether it finds the exact best by full codes by construction")
+    expected_recall: float | None = Field(None, description="share of the exact k best by full codes, as calibrated")
+    expected_latency_ms: float | None = Field(None, description="median of a search alone, as calibrated")
+
+
+class DuplicateAnswer(AnswerModel):
+    """An image that is nearly the same as a better result."""
+
+    id: str
+    score: float
+
+
+class ResultAnswer(ImageReference):
+    """One result: an image and its score."""
+
+    score: float = Field(description="cosine with the query at the plan's last length; larger is better")
+    metadata: dict[str, Any] | None = None
+    duplicates: list[DuplicateAnswer] | None = Field(
+        None, description="images that are nearly the same, best first; where `group_duplicates` was asked for"
+    )
+
+
+class SearchAnswer(AnswerModel):
+    """The answer to a search."""
+
+    results: list[ResultAnswer]
+    plan: PlanAnswer
+    generation: int
+    timing_ms: dict[str, float] | None = Field(None, description="by stage, in milliseconds")
+    code: list[float] | None = Field(None, description="of the query, where it was asked for")
+
+
+class BatchBody(SearchParameters):
+    """Several searches: parameters for all of them, and each with its own."""
+
+    searches: list[dict[str, Any]] = Field(
+        min_length=1, max_length=MAX_SEARCHES, description="each as the body of POST /v1/search"
+    )
+
+
+class BatchItemAnswer(AnswerModel):
+    """What became of one search: an answer or a problem."""
+
+    status: int = Field(description="that it would have had alone")
+    answer: SearchAnswer | None = None
+    problem: Problem | None = None
+
+
+class BatchAnswer(AnswerModel):
+    """The answers to several searches, in their order."""
+
+    answers: list[BatchItemAnswer]
+    failed: int = Field(description="searches that have a problem")
+    timing_ms: dict[str, float]
+
+
+class MeasuredAnswer(PlanAnswer):
+    """One plan and what calibration measured of it."""
+
+    recall: dict[int, float] = Field(description="by k: mean share of the exact k best by full codes")
+    recall_low: dict[int, float] = Field(description="by k: lower end of the 95 % confidence interval")
+    latency_ms: dict[str, float] = Field(description="p50, p95 and p99 of a search alone")
+    bytes_per_image: float = Field(description="of its index and, where it rescores, of the codes")
+
+
+class LengthAnswer(AnswerModel):
+    """One prefix length that can be searched."""
+
+    length: int
+    kind: str
+    bytes: int = Field(description="size of its index")
+    bytes_per_image: float
+    full: bool = Field(description="whether it is the whole code")
+    max_effort: int | None = Field(description="the effort at which its index looks at everything; none has no effort")
+    alone: MeasuredAnswer | None = Field(description="what a search of this length alone was measured to give")
+
+
+class LengthsAnswer(AnswerModel):
+    """The prefix lengths of the generation that is served."""
+
+    lengths: list[LengthAnswer]
+    code_length: int
+    count: int = Field(description="images that can be found")
+    pending: int = Field(description="images that were added since the generation was built")
+    removed: int = Field(description="images that were removed or replaced since the generation was built")
+    generation: int
+    plans: list[MeasuredAnswer] = Field(description="what length=auto chooses from, the fastest first")
+    filters: dict[str, list[str]] = Field(
+        description="metadata fields that can be filtered by, and their values' kinds"
+    )
+    encoder: str
+    eigenvalues: list[float]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import httpx
@@ -70,14 +69,9 @@ def parsed(response: httpx.Response) -> Any:
 def parsed_as(kind: type[T], response: httpx.Response) -> T:
     """Return an answer as a model of `service.api` or a list of them. Raises: ServiceError, if it is none."""
     try:
-        return _adapter(kind).validate_json(response.content)
+        return TypeAdapter(kind).validate_json(response.content)
     except ValidationError as error:
         raise ServiceError(f"{response.url} is not an Eigenlens service that this client knows: {error}") from error
-
-
-@lru_cache(maxsize=64)
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
 
 
 def unreachable(url: object, error: Exception) -> UnreachableError:

@@ -14,7 +14,8 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from eigenlens.service.errors import ServiceError
-from eigenlens.service.http.app import create_app, open_for_good
+from eigenlens.service.http.app import create_app
+from eigenlens.service.http.startup import open_and_freeze
 from eigenlens.service.settings import Settings, load_settings
 from eigenlens.service.telemetry.logs import configure_logs
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings(**{name: getattr(args, name) for name in Settings.model_fields})
     configure_logs(settings.log_format)
     # What cannot be served is told before the port is taken; of several workers, each opens the gallery itself.
-    opened = open_for_good(settings) if settings.workers == 1 else None
+    opened = open_and_freeze(settings) if settings.workers == 1 else None
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
-from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
@@ -14,58 +12,12 @@ from pydantic import TypeAdapter
 from starlette.datastructures import FormData, UploadFile
 
 from eigenlens.model.images.sources import SourceImage
-from eigenlens.service.api.images import AddBody, ImageId, Metadata
+from eigenlens.service.api.images import MAX_ADDED_IMAGES, AddBody, ImageId, Metadata
 from eigenlens.service.errors import ContentTypeError, InputError, RequestError
 
-MAX_IMAGES = 1000
-_MAX_HEAD = 1024
-_BOUNDARY = re.compile(r'; *boundary="?([A-Za-z0-9\'()+_,./:=?-]{1,70})"?$')
-_HEAD = re.compile(
-    rb'content-disposition: form-data; name="image"; filename="[^"\\\r\n]*"(\r\ncontent-type: [^\r\n]*)?', re.IGNORECASE
-)
 _MAX_FIELDS = 40
 _ID: TypeAdapter[str] = TypeAdapter(ImageId)
 _METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
-
-FILE: dict[str, Any] = {"type": "string", "format": "binary"}
-
-
-# An image as the body itself.
-ITSELF: dict[str, dict[str, Any]] = {"application/octet-stream": FILE, "image/*": FILE}
-
-
-def body_of(others: Mapping[str, dict[str, Any]], **fields: dict[str, Any]) -> dict[str, Any]:
-    """For the API document: a body that is a form with a file `image` and more fields, or of other media types."""
-    form = {
-        "type": "object",
-        "required": ["image"],
-        "properties": {"image": FILE, **fields},
-        "additionalProperties": False,
-    }
-    content = {name: {"schema": schema} for name, schema in {"multipart/form-data": form, **others}.items()}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def parameters_of(schemas: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """For the API document: parameters of the query string, none of which has to be given."""
-    return [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in schemas.items()]
-
-
-ADD_BODY = body_of(
-    {"application/json": {"$ref": "#/components/schemas/AddBody"}},
-    image={
-        "type": "array",
-        "items": FILE,
-        "maxItems": MAX_IMAGES,
-        "description": "files; their names are the images' ids unless `id` gives others",
-    },
-    id={"type": "array", "items": {"type": "string"}, "description": "one for each file"},
-    metadata={
-        "anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}],
-        "description": "a JSON object for all files, or a JSON list of one object for each",
-    },
-)
-PUT_BODY = body_of(ITSELF, metadata={"type": "object", "description": "as JSON"})
 
 
 def media_type_of(request: Request) -> str:
@@ -81,27 +33,11 @@ def files_of(form: FormData) -> list[UploadFile]:
     return files
 
 
-def lone_file(content_type: str, body: bytes) -> bytes | None:
-    """The file of a form that has nothing but a file `image`, as most clients write it; None for any other body.
-
-    A parser for forms takes longer than a search does.
-    """
-    boundary = _BOUNDARY.search(content_type)
-    if boundary is None:
-        return None
-    line = b"--" + boundary[1].encode("latin-1")
-    begin, end = body.find(b"\r\n\r\n", 0, _MAX_HEAD), body.find(b"\r\n" + line, len(line))
-    head_is_known = body.startswith(line + b"\r\n") and _HEAD.fullmatch(body, len(line) + 2, max(begin, 0)) is not None
-    if not head_is_known or end < begin + 4 or body[end + 2 :] not in (line + b"--\r\n", line + b"--"):
-        return None
-    return body[begin + 4 : end]
-
-
 async def read_images(request: Request) -> list[SourceImage]:
     """The images of a form or of a JSON body. Raises: RequestError; ContentTypeError; ValidationError."""
     media_type = media_type_of(request)
     if media_type == "multipart/form-data":
-        async with request.form(max_files=MAX_IMAGES, max_fields=2 * MAX_IMAGES) as form:
+        async with request.form(max_files=MAX_ADDED_IMAGES, max_fields=2 * MAX_ADDED_IMAGES) as form:
             files = files_of(form)
             _refuse_others(form, ("image", "id", "metadata"))
             ids = [str(value) for name, value in form.multi_items() if name == "id"] or [

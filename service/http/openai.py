@@ -7,7 +7,8 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
-_PATHS = ("/v1/embeddings", "/embeddings", "/v1/models")
+from eigenlens.service.http.policy import policy_of
+
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -19,18 +20,18 @@ class ErrorResponse(JSONResponse):
         return json.dumps(content).encode()
 
 
-def speaks(path: str) -> bool:
-    """Whether a route speaks OpenAI's interface."""
-    return any(path == known or path.startswith(f"{known}/") for known in _PATHS)
+def is_openai_path(path: str) -> bool:
+    """Return whether errors of a path have OpenAI's shape."""
+    return policy_of(path).error_style == "openai"
 
 
 def status_of(status: int) -> int:
-    """What such a client expects: 400 for what it cannot send so."""
+    """Return the status that such a client expects: 400 in place of 422."""
     return 400 if status == 422 else status
 
 
 def error(problem: dict[str, Any]) -> dict[str, Any]:
-    """A problem in OpenAI's shape; `code` is the last part of its type."""
+    """Return a problem in OpenAI's shape; `code` is the last part of its type."""
     status = problem["status"]
     wrong = problem.get("parameters") or [{"name": None}]
     return {

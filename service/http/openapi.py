@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -13,11 +13,11 @@ from pydantic.json_schema import models_json_schema
 
 from eigenlens.service.api.embeddings import OpenAIError
 from eigenlens.service.api.examples import ANSWERS, BODIES
-from eigenlens.service.api.images import AddBody
+from eigenlens.service.api.images import MAX_ADDED_IMAGES, AddBody
 from eigenlens.service.api.problems import Problem
 from eigenlens.service.api.search import BatchBody, SearchBody
 from eigenlens.service.http import openai
-from eigenlens.service.http.middleware.access import scope_of
+from eigenlens.service.http.policy import policy_of
 from eigenlens.service.http.problems import TABLE
 
 _REF = "#/components/schemas/{model}"
@@ -27,14 +27,50 @@ _KEYS = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
     "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
 }
-_OPEN = ("/healthz", "/readyz")
-_EVERYWHERE = (429, 500, 503)
 _WITH_BODY = (400, 408, 413, 415, 422)
 _RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer"}}}
 
+FILE: dict[str, Any] = {"type": "string", "format": "binary"}
+# An image as the body itself.
+ITSELF: dict[str, dict[str, Any]] = {"application/octet-stream": FILE, "image/*": FILE}
 
-def documented(*names: str) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`: the problems of its own, by their names in the table."""
+
+def body_of(others: Mapping[str, dict[str, Any]], **fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the `requestBody` of a route: a form with a file `image` and more fields, or another media type."""
+    form = {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": FILE, **fields},
+        "additionalProperties": False,
+    }
+    content = {name: {"schema": schema} for name, schema in {"multipart/form-data": form, **others}.items()}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def parameters_of(schemas: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the `parameters` of a route for its query string, none of which is required."""
+    return [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in schemas.items()]
+
+
+ADD_BODY = body_of(
+    {"application/json": {"$ref": "#/components/schemas/AddBody"}},
+    image={
+        "type": "array",
+        "items": FILE,
+        "maxItems": MAX_ADDED_IMAGES,
+        "description": "files; their names are the images' ids unless `id` gives others",
+    },
+    id={"type": "array", "items": {"type": "string"}, "description": "one for each file"},
+    metadata={
+        "anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}],
+        "description": "a JSON object for all files, or a JSON list of one object for each",
+    },
+)
+PUT_BODY = body_of(ITSELF, metadata={"type": "object", "description": "as JSON"})
+
+
+def problem_responses(*names: str) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of a route for the problems of its own, by their names in the table of problems."""
     statuses: dict[int | str, list[str]] = {}
     for _, status, name in TABLE:
         if name in names:
@@ -63,7 +99,7 @@ def _document(app: FastAPI, routers: Sequence[APIRouter], *, search_needs_key: b
     schemas.update(extra["$defs"])
     components["securitySchemes"] = _KEYS
     for path, method, operation in _operations(routers, document):
-        needed = scope_of(method, path)
+        needed = policy_of(path).scope_of(method)
         keyed = needed is not None and (search_needs_key or needed != "search")
         _complete(path, method, operation, keyed=keyed)
     return document
@@ -79,7 +115,7 @@ def _operations(routers: Sequence[APIRouter], document: dict[str, Any]) -> Itera
 def _complete(path: str, method: str, operation: dict[str, Any], *, keyed: bool) -> None:
     """Add the problems that any such call can meet, the keys that it takes, and its examples."""
     responses = operation["responses"]
-    statuses = [] if path == "/healthz" else [503, 500] if path in _OPEN else list(_EVERYWHERE)
+    statuses = list(policy_of(path).statuses)
     if "requestBody" in operation:
         statuses += _WITH_BODY
     elif operation.get("parameters"):
@@ -90,7 +126,7 @@ def _complete(path: str, method: str, operation: dict[str, Any], *, keyed: bool)
     for status in statuses:
         if str(status) not in responses or (status == 422 and "HTTPValidationError" in str(responses["422"])):
             responses[str(status)] = _problem(status, [])
-    if openai.speaks(path):
+    if openai.is_openai_path(path):
         operation["responses"] = {
             str(openai.status_of(int(status))): _openai_error(int(status)) if int(status) >= 400 else found
             for status, found in responses.items()

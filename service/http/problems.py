@@ -116,7 +116,7 @@ def answer(found: dict[str, Any]) -> JSONResponse:
     """The answer to a request that is a problem: in OpenAI's shape where clients of that interface ask."""
     status = found["status"]
     headers = _HEADERS.get(status)
-    if openai.speaks(found["instance"]):
+    if openai.is_openai_path(found["instance"]):
         return openai.ErrorResponse(openai.error(found), status_code=openai.status_of(status), headers=headers)
     return ProblemResponse(found, status_code=status, headers=headers)
 

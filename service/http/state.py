@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 
-from eigenlens.service.errors import NotReadyError, OverloadedError
+from eigenlens.service.errors import NotReadyError
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.thumbnails import Thumbnails
+from eigenlens.service.http.thread_limits import ThreadLimiter
 from eigenlens.service.jobs.runner import Runner
 from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.keys import Keyring
@@ -23,30 +22,6 @@ from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.pipeline import SearchBatcher
 from eigenlens.service.settings import Settings
 from eigenlens.service.telemetry.metrics import Metrics
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Compute:
-    """Runs decoding, encoding and search off the event loop, a bounded number at once, a bounded number waiting."""
-
-    def __init__(self, *, threads: int, max_waiting: int) -> None:
-        self._limiter = CapacityLimiter(threads)
-        self._max_waiting = max_waiting
-        self._waiting = 0
-
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The function's result. Raises: OverloadedError, at once, if too many are in progress."""
-        if self._waiting >= self._max_waiting:
-            raise OverloadedError(
-                f"{self._waiting} requests of this kind are in progress already; try again in a moment"
-            )
-        self._waiting += 1
-        try:
-            return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._limiter)
-        finally:
-            self._waiting -= 1
 
 
 @dataclass
@@ -62,9 +37,9 @@ class State:
     runner: Runner
     keyring: Keyring
     metrics: Metrics
-    compute: Compute
+    read_threads: ThreadLimiter
     batcher: SearchBatcher
-    ingest: Compute
+    ingest_threads: ThreadLimiter
     decoders: ThreadPoolExecutor
     serving: int
     thumbnails: Thumbnails = field(default_factory=Thumbnails)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fastapi import APIRouter, Response
@@ -10,15 +13,14 @@ from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.service.api.admin import GenerationAnswer, ImportBody, Job, RebuildBody, StatsAnswer
 from eigenlens.service.errors import EncoderNotFoundError, FolderError, GenerationInUseError
-from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.openapi import problem_responses
 from eigenlens.service.http.presenters import present_generation, present_job
 from eigenlens.service.http.state import CurrentState, State
-from eigenlens.service.http.stats import stats_of
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"])
 
 
-@router.post("/rebuild", status_code=202, responses=documented("job-running", "encoder-not-found"))
+@router.post("/rebuild", status_code=202, responses=problem_responses("job-running", "encoder-not-found"))
 def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = None) -> Job:
     """Build the next generation in the background; searches are answered from the present one until the switch."""
     asked = body or RebuildBody()
@@ -33,7 +35,7 @@ def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = 
     return started(state, response, "rebuild", asked.model_dump())
 
 
-@router.post("/import", status_code=202, responses=documented("job-running"))
+@router.post("/import", status_code=202, responses=problem_responses("job-running"))
 def import_folder(state: CurrentState, response: Response, body: ImportBody) -> Job:
     """Take in the images of a folder of the server, below its `import_root`. They are found as they come.
 
@@ -58,7 +60,7 @@ def list_generations(state: CurrentState) -> list[GenerationAnswer]:
     ]
 
 
-@router.post("/generations/{number}/activate", responses=documented("generation-not-found"))
+@router.post("/generations/{number}/activate", responses=problem_responses("generation-not-found"))
 def activate_generation(number: int, state: CurrentState) -> GenerationAnswer:
     """Serve a generation that is kept. Images that were added or removed since it was built stay so."""
     state.gallery.switch(number)
@@ -68,7 +70,7 @@ def activate_generation(number: int, state: CurrentState) -> GenerationAnswer:
 
 
 @router.delete(
-    "/generations/{number}", status_code=204, responses=documented("generation-not-found", "generation-in-use")
+    "/generations/{number}", status_code=204, responses=problem_responses("generation-not-found", "generation-in-use")
 )
 def delete_generation(number: int, state: CurrentState) -> None:
     """Remove a generation that is not served, and the codes that only it needed."""
@@ -80,7 +82,29 @@ def delete_generation(number: int, state: CurrentState) -> None:
 @router.get("/stats")
 def stats(state: CurrentState) -> StatsAnswer:
     """How large the gallery is, in images and in bytes, and what is going on."""
-    return stats_of(state)
+    gallery, snapshot = state.gallery, state.snapshots.current
+    started = datetime.fromisoformat(state.started)
+    return StatsAnswer(
+        images=gallery.store.count(),
+        searchable=len(snapshot.engine),
+        pending=snapshot.engine.added,
+        removed=snapshot.engine.removed,
+        generation=snapshot.number,
+        generations=gallery.numbers(),
+        encoder=snapshot.encoder.id,
+        encoders=sorted(path.name for path in gallery.encoders.iterdir() if not path.name.startswith(".")),
+        bytes={
+            "database": sum(path.stat().st_size for path in gallery.root.glob("gallery.sqlite*")),
+            "codes": _size(gallery.codes),
+            "generations": _size(gallery.generations),
+            "encoders": _size(gallery.encoders),
+            "backups": _size(gallery.root / "backups"),
+        },
+        free_bytes=shutil.disk_usage(gallery.root).free,
+        resident_bytes=_resident(),
+        uptime_s=round((datetime.now(UTC) - started).total_seconds(), 3),
+        jobs=[job.id for job in state.jobs.list() if job.finished is None],
+    )
 
 
 def started(state: State, response: Response, kind: str, options: dict[str, object]) -> Job:
@@ -100,3 +124,23 @@ def _below(root: Path, folder: str) -> Path:
     if not found:
         raise FolderError(f"there is no folder {folder!r} below the server's import_root")
     return path
+
+
+def _size(folder: Path) -> int:
+    """Bytes below a folder; what vanishes meanwhile counts nothing."""
+    total = 0
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(directory, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def _resident() -> int | None:
+    """Bytes of this process in memory, where the system tells."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None

@@ -17,7 +17,7 @@ from eigenlens.service.api.admin import BackupAnswer, BackupBody, BackupName, Jo
 from eigenlens.service.errors import BackupExistsError, BackupNotFoundError
 from eigenlens.service.gallery.backup import Archive, snapshot, write_archive
 from eigenlens.service.gallery.layout import Gallery
-from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.openapi import problem_responses
 from eigenlens.service.http.presenters import present_backup
 from eigenlens.service.http.routes.admin import started
 from eigenlens.service.http.state import CurrentState
@@ -48,7 +48,7 @@ class ArchiveResponse(StreamingResponse):
                 await to_thread.run_sync(self._stack.close)
 
 
-@router.get("/backup", response_class=StreamingResponse, responses=_TAR | documented("gallery-busy"))
+@router.get("/backup", response_class=StreamingResponse, responses=_TAR | problem_responses("gallery-busy"))
 async def backup(
     state: CurrentState,
     files: Annotated[bool, Query(description="take the bytes of images that lie in folders along")] = False,
@@ -69,7 +69,7 @@ def list_backups(state: CurrentState) -> list[BackupAnswer]:
     return sorted(found, key=lambda answer: (answer.created, answer.name), reverse=True)
 
 
-@router.post("/backups", status_code=201, responses=documented("gallery-busy", "backup-exists"))
+@router.post("/backups", status_code=201, responses=problem_responses("gallery-busy", "backup-exists"))
 def create_backup(state: CurrentState, response: Response, body: BackupBody | None = None) -> BackupAnswer:
     """Write an archive beside the gallery, in its folder `backups`, whole or not at all."""
     asked = body or BackupBody()
@@ -84,13 +84,13 @@ def create_backup(state: CurrentState, response: Response, body: BackupBody | No
     return present_backup(path)
 
 
-@router.delete("/backups/{name}", status_code=204, responses=documented("backup-not-found"))
+@router.delete("/backups/{name}", status_code=204, responses=problem_responses("backup-not-found"))
 def delete_backup(name: BackupName, state: CurrentState) -> None:
     """Remove an archive that lies beside the gallery."""
     _existing(state.gallery, name).unlink(missing_ok=True)
 
 
-@router.post("/restore", status_code=202, responses=documented("job-running", "backup-not-found"))
+@router.post("/restore", status_code=202, responses=problem_responses("job-running", "backup-not-found"))
 def restore(state: CurrentState, response: Response, body: RestoreBody) -> Job:
     """Make the gallery's images those of a backup that lies beside it, in one step, while searches go on.
 

@@ -14,7 +14,8 @@ from eigenlens.artifact import EigenlensError
 from eigenlens.service.api.search import MAX_SEARCHES, BatchAnswer, BatchBody, SearchParameters
 from eigenlens.service.errors import ContentTypeError
 from eigenlens.service.http import problems
-from eigenlens.service.http.bodies import FILE, body_of, files_of, media_type_of, parameters_of, read_json
+from eigenlens.service.http.bodies import files_of, media_type_of, read_json
+from eigenlens.service.http.openapi import FILE, body_of, parameters_of
 from eigenlens.service.http.parameters import (
     documented_in_form,
     documented_in_query,

@@ -17,7 +17,7 @@ from eigenlens.service.api.eigenfunctions import (
     WhereAnswer,
 )
 from eigenlens.service.errors import EigenfunctionNotFoundError
-from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.openapi import problem_responses
 from eigenlens.service.http.presenters import present_image
 from eigenlens.service.http.state import CurrentState, State
 from eigenlens.service.search.snapshot import Snapshot
@@ -37,7 +37,7 @@ def spectrum(state: CurrentState) -> SpectrumAnswer:
     return SpectrumAnswer(generation=snapshot.number, eigenvalues=eigenvalues, low=low, median=median, high=high)
 
 
-@router.get("/{coordinate}", response_model_exclude_none=True, responses=documented("eigenfunction-not-found"))
+@router.get("/{coordinate}", response_model_exclude_none=True, responses=problem_responses("eigenfunction-not-found"))
 def eigenfunction(
     coordinate: int,
     state: CurrentState,

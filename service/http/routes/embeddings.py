@@ -20,7 +20,7 @@ from eigenlens.service.api.embeddings import (
 )
 from eigenlens.service.errors import BodyTooLargeError, InputError, ModelNotFoundError, NotReadyError
 from eigenlens.service.http.bodies import decode_base64
-from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.openapi import problem_responses
 from eigenlens.service.http.presenters import present_embedding
 from eigenlens.service.http.state import CurrentState
 from eigenlens.service.search.pipeline import Query
@@ -32,7 +32,7 @@ router = APIRouter(tags=["embeddings"])
 _AT_ONCE = 16
 
 
-@router.post("/v1/embeddings", responses=documented("model-not-found"))
+@router.post("/v1/embeddings", responses=problem_responses("model-not-found"))
 @router.post("/embeddings", include_in_schema=False)
 async def embeddings(request: Request, body: EmbeddingsBody, state: CurrentState) -> EmbeddingsAnswer:
     """Codes of images, or prefixes of them, of unit length. Works with OpenAI's client libraries."""
@@ -74,7 +74,7 @@ async def list_models(state: CurrentState) -> ModelsAnswer:
     return ModelsAnswer(data=[_model(state.snapshots.current, MODEL)])
 
 
-@router.get("/v1/models/{model}", responses=documented("model-not-found"))
+@router.get("/v1/models/{model}", responses=problem_responses("model-not-found"))
 async def get_model(model: str, state: CurrentState) -> ModelAnswer:
     """One model."""
     snapshot = state.snapshots.current

@@ -14,8 +14,8 @@ from eigenlens.service.errors import BodyTooLargeError, ImageChangedError, Reque
 from eigenlens.service.gallery.ingest import Outcome, ingest
 from eigenlens.service.gallery.store import ImageRecord
 from eigenlens.service.gallery.thumbnails import Thumbnail
-from eigenlens.service.http.bodies import ADD_BODY, FILE, PUT_BODY, read_images, read_one
-from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.bodies import read_images, read_one
+from eigenlens.service.http.openapi import ADD_BODY, FILE, PUT_BODY, problem_responses
 from eigenlens.service.http.presenters import present_image, present_outcomes
 from eigenlens.service.http.state import CurrentState, State
 
@@ -51,37 +51,41 @@ async def add_images(
     An image that cannot be used fails alone: `failed` tells why. `images` are those that are in the gallery now.
     """
     given = await read_images(request)
-    outcomes = await state.ingest.run(_ingest, state, given, keep_metadata=keep_metadata)
+    outcomes = await state.ingest_threads.run(_ingest, state, given, keep_metadata=keep_metadata)
     return present_outcomes(outcomes)
 
 
-@router.get("/{id:path}/content", response_class=Response, responses=_BYTES | documented("image-not-found", *_GONE))
+@router.get(
+    "/{id:path}/content", response_class=Response, responses=_BYTES | problem_responses("image-not-found", *_GONE)
+)
 async def image_content(id: str, request: Request, state: CurrentState) -> Response:
     """The bytes of an image, as they were given."""
-    record = await state.compute.run(state.gallery.store.record, id)
+    record = await state.read_threads.run(state.gallery.store.record, id)
     headers = _caching(record, request)
     if _is_known(headers, request):
         return Response(status_code=304, headers=headers)
-    data = await state.compute.run(state.gallery.store.content, record.key)
+    data = await state.read_threads.run(state.gallery.store.content, record.key)
     return Response(data, media_type=record.media_type, headers=headers)
 
 
 @router.get(
-    "/{id:path}/thumbnail", response_class=Response, responses=_BYTES | documented("image-not-found", *_GONE, *_DAMAGED)
+    "/{id:path}/thumbnail",
+    response_class=Response,
+    responses=_BYTES | problem_responses("image-not-found", *_GONE, *_DAMAGED),
 )
 async def image_thumbnail(id: str, request: Request, state: CurrentState) -> Response:
     """A picture of at most 192 pixels a side."""
-    record = await state.compute.run(state.gallery.store.record, id)
+    record = await state.read_threads.run(state.gallery.store.record, id)
     headers = _caching(record, request)
     if _is_known(headers, request):
         return Response(status_code=304, headers=headers)
     found = state.thumbnails.get(record.sha256)
     if found is None:
-        found = await state.compute.run(_make, state, record)
+        found = await state.read_threads.run(_make, state, record)
     return Response(found.data, media_type=found.media_type, headers=headers)
 
 
-@router.get("/{id:image}", responses=documented("image-not-found"))
+@router.get("/{id:image}", responses=problem_responses("image-not-found"))
 def get_image(id: str, state: CurrentState) -> ImageAnswer:
     """What the gallery knows of an image."""
     return present_image(state.gallery.store.record(id))
@@ -90,7 +94,7 @@ def get_image(id: str, state: CurrentState) -> ImageAnswer:
 @router.put(
     "/{id:image}",
     openapi_extra=PUT_BODY,
-    responses=_ADDED | documented("image-not-found"),
+    responses=_ADDED | problem_responses("image-not-found"),
 )
 async def put_image(id: str, request: Request, response: Response, state: CurrentState) -> ImageAnswer:
     """Add or replace one image, sent as the body itself or as a form's file. 201 where there was none of this id."""
@@ -98,14 +102,14 @@ async def put_image(id: str, request: Request, response: Response, state: Curren
     limit = state.settings.max_image_bytes
     if len(given.data) > limit:
         raise BodyTooLargeError(f"the image has {len(given.data)} bytes; at most {limit} are taken")
-    outcome = (await state.ingest.run(_ingest, state, [given]))[0]
+    outcome = (await state.ingest_threads.run(_ingest, state, [given]))[0]
     if outcome.status == "failed":
-        await state.compute.run(_refuse, state, given)
+        await state.read_threads.run(_refuse, state, given)
     response.status_code = 201 if outcome.status == "added" else 200
-    return present_image(await state.compute.run(state.gallery.store.record, id))
+    return present_image(await state.read_threads.run(state.gallery.store.record, id))
 
 
-@router.patch("/{id:image}", responses=documented("image-not-found", "image-changed"))
+@router.patch("/{id:image}", responses=problem_responses("image-not-found", "image-changed"))
 def change_metadata(id: str, body: MetadataBody, state: CurrentState) -> ImageAnswer:
     """Change metadata: fields that are given are set, fields that are null are removed (RFC 7396)."""
     store, snapshot = state.gallery.store, state.snapshots.current
@@ -122,7 +126,7 @@ def change_metadata(id: str, body: MetadataBody, state: CurrentState) -> ImageAn
     return present_image(store.record(id))
 
 
-@router.delete("/{id:image}", status_code=204, responses=documented("image-not-found"))
+@router.delete("/{id:image}", status_code=204, responses=problem_responses("image-not-found"))
 def delete_image(id: str, state: CurrentState) -> None:
     """Remove an image. No search that begins after the answer returns it."""
     record = state.gallery.store.record(id)

@@ -14,7 +14,7 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
 from eigenlens.service.api.admin import Job
-from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.openapi import problem_responses
 from eigenlens.service.http.presenters import present_job
 from eigenlens.service.http.state import CurrentState, State
 from eigenlens.service.jobs.store import Job as StoredJob
@@ -42,13 +42,13 @@ def list_jobs(state: CurrentState) -> list[Job]:
     return [present_job(job) for job in state.jobs.list()]
 
 
-@router.get("/{id}", responses=documented("job-not-found"))
+@router.get("/{id}", responses=problem_responses("job-not-found"))
 def get_job(id: str, state: CurrentState) -> Job:
     """One job and how far it is."""
     return present_job(state.jobs.get(id))
 
 
-@router.get("/{id}/events", response_class=StreamingResponse, responses=_EVENTS | documented("job-not-found"))
+@router.get("/{id}/events", response_class=StreamingResponse, responses=_EVENTS | problem_responses("job-not-found"))
 async def job_events(id: str, state: CurrentState) -> StreamingResponse:
     """How far a job is, told at each change until it ends."""
     first = await to_thread.run_sync(state.jobs.get, id)
@@ -56,7 +56,7 @@ async def job_events(id: str, state: CurrentState) -> StreamingResponse:
     return StreamingResponse(_events(state, first), media_type="text/event-stream", headers=headers)
 
 
-@router.post("/{id}/cancel", status_code=202, responses=documented("job-not-found", "job-ended"))
+@router.post("/{id}/cancel", status_code=202, responses=problem_responses("job-not-found", "job-ended"))
 def cancel_job(id: str, state: CurrentState) -> Job:
     """End a job without a result. What it encoded is kept; the gallery stays as it is."""
     return present_job(state.jobs.cancel(id))

@@ -18,17 +18,9 @@ from eigenlens.service.api.search import (
     SearchParameters,
 )
 from eigenlens.service.errors import BodyTooLargeError, ContentTypeError
-from eigenlens.service.http.bodies import (
-    ITSELF,
-    body_of,
-    decode_base64,
-    files_of,
-    lone_file,
-    media_type_of,
-    parameters_of,
-    read_json,
-)
-from eigenlens.service.http.openapi import documented
+from eigenlens.service.http.bodies import decode_base64, files_of, media_type_of, read_json
+from eigenlens.service.http.multipart import single_file_of_form
+from eigenlens.service.http.openapi import ITSELF, body_of, parameters_of, problem_responses
 from eigenlens.service.http.parameters import (
     documented_in_form,
     documented_in_query,
@@ -78,7 +70,7 @@ router.add_api_route(
     route_class_override=_DirectRoute,
     response_model=SearchAnswer,
     openapi_extra=_DOCUMENTED,
-    responses=documented("image-not-found"),
+    responses=problem_responses("image-not-found"),
 )
 
 
@@ -120,9 +112,9 @@ async def _read(request: Request) -> Query:
     if media_type.startswith("image/") or media_type == "application/octet-stream":
         return _image_query(request, await request.body())
     if media_type == "multipart/form-data":
-        lone = lone_file(request.headers["content-type"], await request.body())
-        if lone is not None:
-            return _image_query(request, lone)
+        image = single_file_of_form(request.headers["content-type"], await request.body())
+        if image is not None:
+            return _image_query(request, image)
         async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
             upload = await files_of(form)[0].read()
             fields = [(name, value) for name, value in form.multi_items() if name != "image"]

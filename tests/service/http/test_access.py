@@ -15,7 +15,8 @@ from fastapi.routing import APIRoute
 from eigenlens.command import main
 from eigenlens.service.errors import RateLimitError
 from eigenlens.service.http import app as application
-from eigenlens.service.http.middleware.access import RateLimit
+from eigenlens.service.http.middleware.rate_limit import RateLimit
+from eigenlens.service.http.policy import policy_of
 from eigenlens.service.keys import add_key, read_keys, revoke_key
 from tests.support.service import build_gallery, serving, settings_of, wait_for
 
@@ -201,3 +202,23 @@ def test_other_origins_may_only_where_a_setting_names_them(tmp_path: Path) -> No
         assert found["access-control-allow-origin"] == "https://shop.example"
         other = client.get("/v1/lengths", headers={"origin": "https://other.example"}).headers
         assert "access-control-allow-origin" not in other
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("POST", "/v1/search", "search"),
+        ("POST", "/v1/search/batch", "search"),
+        ("POST", "/embeddings", "search"),
+        ("GET", "/v1/images/a/b.png", "search"),
+        ("PUT", "/v1/images/a/b.png", "write"),
+        ("POST", "/v1/images", "write"),
+        ("GET", "/v1/admin/stats", "admin"),
+        ("POST", "/v1/what/comes/later", "admin"),
+        ("GET", "/healthz", None),
+        ("GET", "/v1x", None),
+        ("GET", "/views/search.js", None),
+    ],
+)
+def test_the_scope_of_a_route_is_in_the_table_of_policies(method: str, path: str, scope: str | None) -> None:
+    assert policy_of(path).scope_of(method) == scope

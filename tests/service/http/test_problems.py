@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from eigenlens.artifact import EigenlensError
 from eigenlens.service.http import problems
-from eigenlens.service.http.middleware.body_limit import RequestEnvelope
+from eigenlens.service.http.middleware.request_id import RequestIdMiddleware
 
 # Errors that only commands meet; no request can.
 COMMAND_ONLY = {"ConfigError", "SourceError", "TrainingError", "SettingsError", "KeyFileError"}
@@ -50,7 +50,7 @@ def test_names_are_stable_words_and_used_once() -> None:
 def test_the_unforeseen_is_a_plain_500_that_tells_nothing() -> None:
     app = FastAPI()
     problems.install(app)
-    app.add_middleware(RequestEnvelope, log_requests=False)
+    app.add_middleware(RequestIdMiddleware, log_requests=False)
 
     @app.get("/fails")
     def fails() -> None:

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from eigenlens.service.errors import OverloadedError
-from eigenlens.service.http.state import Compute
+from eigenlens.service.http.thread_limits import ThreadLimiter
 
 
 def test_what_is_over_the_bound_is_refused_at_once_and_room_is_made_again() -> None:
@@ -16,7 +16,7 @@ def test_what_is_over_the_bound_is_refused_at_once_and_room_is_made_again() -> N
 
 
 async def _fill_and_overfill() -> None:
-    compute, release = Compute(threads=1, max_waiting=2), threading.Event()
+    compute, release = ThreadLimiter(threads=1, max_waiting=2), threading.Event()
     accepted = [asyncio.create_task(compute.run(release.wait, 30)) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(OverloadedError, match="2 requests of this kind are in progress"):

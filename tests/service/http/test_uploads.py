@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from eigenlens.service.http.bodies import lone_file
+from eigenlens.service.http.multipart import single_file_of_form
 from tests.support.codes import repeatable
 from tests.support.service import build_gallery, pixels_of, png, serving, settings_of
 
@@ -192,15 +192,15 @@ def test_a_form_of_one_file_is_read_as_the_whole_parser_reads_it(data: bytes, bo
     other = b'--%s\r\nContent-Disposition: form-data; name="k"\r\n\r\n3\r\n' % boundary.encode()
     body = b"--%s\r\n" % boundary.encode() + part + data + b"\r\n" + other * more + b"--%s--\r\n" % boundary.encode()
     content_type = f'multipart/form-data; boundary="{boundary}"'
-    found = lone_file(content_type, body)
+    found = single_file_of_form(content_type, body)
     assert found in (data, None)
     if more or b"\r\n--" + boundary.encode() in data:
         assert found is None
     else:
         assert found == data
-    assert lone_file(content_type, body[:-1]) is None
-    assert lone_file(content_type, b"x" + body) is None
-    assert lone_file("multipart/form-data", body) is None
+    assert single_file_of_form(content_type, body[:-1]) is None
+    assert single_file_of_form(content_type, b"x" + body) is None
+    assert single_file_of_form("multipart/form-data", body) is None
 
 
 @pytest.mark.parametrize(
@@ -215,4 +215,4 @@ def test_a_form_of_one_file_is_read_as_the_whole_parser_reads_it(data: bytes, bo
 )
 def test_what_is_written_in_another_way_is_left_to_the_whole_parser(head: str) -> None:
     body = f"--b\r\nContent-Disposition: {head}\r\n\r\ndata\r\n--b--\r\n".encode()
-    assert lone_file("multipart/form-data; boundary=b", body) is None
+    assert single_file_of_form("multipart/form-data; boundary=b", body) is None

@@ -1,0 +1,119 @@
+"""Opens what an application serves, and keeps it current while it does."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from anyio import to_thread
+
+from eigenlens.index.faiss_engine.gpu import open_gpu
+from eigenlens.service.errors import KeyFileError
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.http.answers import AnswerWriter
+from eigenlens.service.http.state import State
+from eigenlens.service.http.thread_limits import ThreadLimiter
+from eigenlens.service.jobs.runner import Runner
+from eigenlens.service.jobs.store import Jobs, now
+from eigenlens.service.keys import Keyring
+from eigenlens.service.search.batching import Batcher, Observe
+from eigenlens.service.search.manager import SnapshotManager
+from eigenlens.service.search.pipeline import Pipeline
+from eigenlens.service.settings import Settings, processors
+from eigenlens.service.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_FOLLOW_EVERY_S = 0.5
+
+
+def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
+    """Open the gallery, serve its current generation, take note of jobs that a killed service left behind.
+
+    Args:
+        observe: called, from several threads, with what is measured of searches: "batch" (searches done together) and
+            seconds of the stages "queue", "decode", "encode" and "search"; the metrics, unless given.
+    """
+    started = now()
+    metrics = Metrics()
+    observe = observe or metrics.observe
+    gpu = open_gpu(settings.search_device)
+    gallery = Gallery(settings.gallery)
+    serving = gallery.serving()
+    snapshots = SnapshotManager(
+        gallery,
+        open_engine=partial(gallery.open_engine, gpu=gpu),
+        runtime=settings.runtime,
+        threads=max(settings.compute_threads, processors() // settings.workers),
+        streams=settings.compute_threads,
+        max_batch=settings.max_batch,
+    )
+    snapshots.load()
+    jobs = Jobs(gallery)
+    pipeline = Pipeline(
+        snapshots,
+        write=AnswerWriter().write,
+        max_pixels=settings.max_pixels,
+        max_k=settings.max_k,
+        observe=observe,
+        observe_search=metrics.observe_search,
+    )
+    return State(
+        settings=settings,
+        gallery=gallery,
+        snapshots=snapshots,
+        jobs=jobs,
+        abandoned_ended=jobs.fail_abandoned(before=started),
+        started=started,
+        runner=Runner(gallery, jobs, on_done=snapshots.follow, search_device=settings.search_device),
+        keyring=Keyring(admin_key_file=settings.key_file, keys_file=settings.keys_path),
+        metrics=metrics,
+        read_threads=ThreadLimiter(threads=settings.compute_threads, max_waiting=settings.max_waiting),
+        batcher=Batcher(
+            pipeline.prepare,
+            pipeline.finish,
+            threads=settings.compute_threads,
+            max_waiting=settings.max_waiting,
+            max_batch=lambda: snapshots.max_batch,
+            deadline_s=settings.deadline_s,
+            observe=observe,
+        ),
+        # One at a time: they would wait for the database's one writer anyway, and searches keep their threads.
+        ingest_threads=ThreadLimiter(threads=1, max_waiting=settings.max_waiting),
+        decoders=ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="decode"),
+        serving=serving,
+    )
+
+
+def open_and_freeze(settings: Settings) -> State:
+    """Open the state in a process that does nothing but serve it, and freeze what the garbage collector knows.
+
+    What is loaded by then stays. The garbage collector would look through all of it time and again, and hold every
+    search up for tens of milliseconds.
+    """
+    state = open_state(settings)
+    gc.collect()
+    gc.freeze()
+    return state
+
+
+async def keep_current(state: State) -> None:
+    """Follow what other processes publish, activate, add and remove, and end jobs that a killed service left behind."""
+    while True:
+        await asyncio.sleep(_FOLLOW_EVERY_S)
+        state.metrics.depth.set(state.batcher.depth)  # for those that ask another worker
+        try:
+            await to_thread.run_sync(state.keyring.refresh)
+        except KeyFileError as error:
+            log.warning("changed keys cannot be read; those of before count on: %s", error)
+        try:
+            await to_thread.run_sync(state.snapshots.follow)
+            if not state.abandoned_ended:
+                state.abandoned_ended = await to_thread.run_sync(
+                    partial(state.jobs.fail_abandoned, before=state.started)
+                )
+        except Exception:
+            log.exception("looking for a new generation failed; the present one is served on")
