@@ -25,7 +25,7 @@ _MIN_LENGTH = 16
 
 
 def load_or_create_key(path: Path) -> str:
-    """The key in `path`; a new one is written there (mode 0600) if there is no file.
+    """Return the key in `path`; a new one is written there (mode 0600) if there is no file.
 
     Raises: KeyFileError, if the file can be read by others, holds no key, or cannot be made.
     """
@@ -58,7 +58,7 @@ def _load(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Key:
-    """What is known of a key; the key itself is not kept. `digest` is its SHA-256, hexadecimal."""
+    """A key's record; the key itself is not kept. `digest` is its SHA-256, hexadecimal."""
 
     id: str
     name: str
@@ -67,44 +67,48 @@ class Key:
     created: str
 
     def may(self, scope: KeyScope) -> bool:
-        """Whether the key has a scope; admin has all of them."""
+        """Return whether the key has a scope; admin has all of them."""
         return scope in self.scopes or "admin" in self.scopes
 
 
 class Keyring:
-    """The keys of one service: the generated admin key and those of `eigenlens keys`, read again when files change."""
+    """The keys of one service: the generated admin key and those of `eigenlens keys`, read again when files change.
+
+    keyring = Keyring(admin_key_file=root / "admin.key", keys_file=root / "keys.json")
+    key = keyring.find(token)
+    """
 
     def __init__(self, *, admin_key_file: Path, keys_file: Path) -> None:
         """Read the keys; an admin key is made if there is none. Raises: KeyFileError."""
         self._admin_key_file, self._keys_file = admin_key_file, keys_file
         load_or_create_key(admin_key_file)
-        self._seen: object = None
+        self._file_versions: object = None
         self._keys: tuple[Key, ...] = ()
         self.refresh()
 
     def refresh(self) -> None:
         """Read the files if they changed. Raises: KeyFileError; the keys that were read before then stay."""
-        seen = _marks(self._admin_key_file), _marks(self._keys_file)
-        if seen != self._seen:
+        file_versions = _version_of(self._admin_key_file), _version_of(self._keys_file)
+        if file_versions != self._file_versions:
             generated = Key("generated", "generated", ("admin",), digest_of(_load(self._admin_key_file)), "")
             self._keys = (generated, *read_keys(self._keys_file))
-            self._seen = seen
+            self._file_versions = file_versions
 
-    def find(self, given: str) -> Key | None:
-        """The key that was given; every key is compared, each in constant time."""
-        digest = digest_of(given)
-        found = None
+    def find(self, token: str) -> Key | None:
+        """Return the record of a key, or None; every key is compared, each in constant time."""
+        digest = digest_of(token)
+        match = None
         for key in self._keys:
             if hmac.compare_digest(digest, key.digest):
-                found = key
-        return found
+                match = key
+        return match
 
 
 def read_keys(path: Path) -> list[Key]:
-    """The keys in a file, none where there is no file. Raises: KeyFileError."""
+    """Return the keys in a file, none where there is no file. Raises: KeyFileError."""
     try:
-        found = json.loads(path.read_text())
-        return [Key(**{**entry, "scopes": _scopes(entry["scopes"])}) for entry in found["keys"]]
+        document = json.loads(path.read_text())
+        return [Key(**{**entry, "scopes": _scopes(entry["scopes"])}) for entry in document["keys"]]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -112,18 +116,18 @@ def read_keys(path: Path) -> list[Key]:
 
 
 def add_key(path: Path, *, name: str, scopes: Sequence[str]) -> tuple[Key, str]:
-    """Make a key; only its digest is written. Returns: what is known of it, and the key. Raises: KeyFileError."""
+    """Make a key; only its digest is written. Returns: its record, and the key itself. Raises: KeyFileError."""
     secret = f"el_{secrets.token_urlsafe(32)}"
     created = datetime.now(UTC).isoformat(timespec="seconds")
     key = Key(secrets.token_hex(4), name, _scopes(scopes), digest_of(secret), created)
-    with _changing(path):
+    with _exclusive(path):
         _write(path, [*read_keys(path), key])
     return key, secret
 
 
 def revoke_key(path: Path, id: str) -> Key:
-    """Take a key out; services notice within a second. Raises: KeyFileError, if there is none of this id."""
-    with _changing(path):
+    """Remove a key; services notice within a second. Raises: KeyFileError, if there is none of this id."""
+    with _exclusive(path):
         keys = read_keys(path)
         revoked = next((key for key in keys if key.id == id), None)
         if revoked is None:
@@ -134,20 +138,20 @@ def revoke_key(path: Path, id: str) -> Key:
 
 
 def digest_of(key: str) -> str:
-    """What is kept of a key: its SHA-256. Keys are random and long, so nothing slower is needed."""
+    """Return a key's SHA-256, hexadecimal. Keys are random and long, so no slower hash is needed."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _scopes(given: Sequence[str]) -> tuple[KeyScope, ...]:
-    unknown = sorted(set(given) - set(SCOPES))
-    if unknown or not given:
+def _scopes(names: Sequence[str]) -> tuple[KeyScope, ...]:
+    unknown = sorted(set(names) - set(SCOPES))
+    if unknown or not names:
         raise KeyFileError(f"scopes {', '.join(unknown) or 'missing'}; there are {', '.join(SCOPES)}")
-    return tuple(scope for scope in SCOPES if scope in given)
+    return tuple(scope for scope in SCOPES if scope in names)
 
 
 @contextmanager
-def _changing(path: Path) -> Iterator[None]:
-    """Let one process at a time change the keys."""
+def _exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock, so that one process at a time changes the keys."""
     try:
         lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -163,10 +167,10 @@ def _write(path: Path, keys: Sequence[Key]) -> None:
     artifact.write_atomic(path, json.dumps({"keys": [asdict(key) for key in keys]}, indent=1).encode(), mode=0o600)
 
 
-def _marks(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file does."""
+def _version_of(path: Path) -> tuple[int, int, int] | None:
+    """Return a value that changes when the file does; None if there is no file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return status.st_mtime_ns, status.st_ino, status.st_size

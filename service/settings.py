@@ -94,7 +94,7 @@ class Settings(BaseSettings):
 
 
 def processors() -> int:
-    """That this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 

@@ -19,30 +19,30 @@ from pathlib import Path
 
 from eigenlens import artifact
 from eigenlens.service.errors import GalleryBusyError, GalleryError
-from eigenlens.service.gallery.layout import Gallery, taken
+from eigenlens.service.gallery.layout import Gallery, try_lock
 
 KIND = "backup"
 DATABASE = "gallery.sqlite"
-_PATIENCE_S = 5.0
-_CHUNK = 1 << 20
-_BLOCK = 512
+_LOCK_TIMEOUT_S = 5.0
+_CHUNK_BYTES = 1 << 20
+_TAR_BLOCK_BYTES = 512
 
 
 @contextmanager
 def snapshot(gallery: Gallery, *, files: bool = False) -> Iterator[artifact.Artifact]:
-    """A copy of the gallery as it is at one moment, verified, in a directory that is removed at the end.
+    """Yield a verified copy of the gallery as it is at one moment, in a directory that is removed at the end.
 
     Searches and changes go on; only a switch of generations waits while the database is copied.
 
     Args:
-        files: take the bytes of images that lie in folders along, so that the copy needs nothing from outside.
+        files: include the bytes of images that lie in folders, so that the copy needs nothing from outside.
 
     Raises: GalleryBusyError, if another backup is being made; GalleryError; ArtifactError, naming what is damaged.
     """
     parent = gallery.root / "backups"
     parent.mkdir(exist_ok=True)
     with (gallery.root / "backup.lock").open("w") as lock:
-        if not taken(lock, wait_s=_PATIENCE_S):
+        if not try_lock(lock, wait_s=_LOCK_TIMEOUT_S):
             raise GalleryBusyError(f"a backup of {gallery.root} is being made already; wait for that to end")
         artifact.remove_leftovers(parent)
         copy = Path(tempfile.mkdtemp(dir=parent, prefix=".building-snapshot-"))
@@ -50,7 +50,7 @@ def snapshot(gallery: Gallery, *, files: bool = False) -> Iterator[artifact.Arti
             number = _copy(gallery, copy)
             with closing(sqlite3.connect(copy / DATABASE)) as database:
                 if files:
-                    _take_files(database)
+                    _include_files(database)
                 images = database.execute("SELECT count(*) FROM images").fetchone()[0]
             opened = Gallery(copy)
             try:
@@ -64,7 +64,7 @@ def snapshot(gallery: Gallery, *, files: bool = False) -> Iterator[artifact.Arti
 
 
 def _copy(gallery: Gallery, copy: Path) -> int:
-    """Fill `copy`; returns the number of the generation in it.
+    """Fill the directory `copy`. Returns: the number of the generation in it.
 
     Nothing of what the generation needs of the database is forgotten while the lock is held, so the database may be
     the later of the two.
@@ -74,9 +74,9 @@ def _copy(gallery: Gallery, copy: Path) -> int:
         if number is None:
             raise GalleryError(f"the gallery {gallery.root} has no generation yet; there is nothing to back up")
         path = gallery.generation_path(number)
-        found = artifact.read(path, kind="generation", verify=False)
-        codes = gallery.codes / str(found.properties["codes"])
-        for directory in (path, codes, gallery.encoder_path(found.made_from["encoder"])):
+        generation = artifact.read(path, kind="generation", verify=False)
+        codes = gallery.codes / str(generation.properties["codes"])
+        for directory in (path, codes, gallery.encoder_path(generation.made_from["encoder"])):
             _link(directory, copy / directory.relative_to(gallery.root))
         (copy / "CURRENT").write_text(f"{number}\n")
         with closing(sqlite3.connect(copy / DATABASE)) as target:
@@ -85,19 +85,19 @@ def _copy(gallery: Gallery, copy: Path) -> int:
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same directory again. Files of artifacts never change, so they need no copy where the disk can link them."""
+    """Copy a directory of artifacts by hard links where the disk can: their files never change."""
     for file in sorted(source.rglob("*")):
         if file.is_file():
-            place = target / file.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
+            link = target / file.relative_to(source)
+            link.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.link(file, place)
+                os.link(file, link)
             except OSError:
-                shutil.copyfile(file, place)
+                shutil.copyfile(file, link)
 
 
-def _take_files(database: sqlite3.Connection) -> None:
-    """Put the bytes of files into the database; files that were moved or changed stay outside."""
+def _include_files(database: sqlite3.Connection) -> None:
+    """Copy the bytes of image files into the database; files that were moved or changed stay outside."""
     rows = database.execute("SELECT key, path, sha256 FROM images WHERE path IS NOT NULL").fetchall()
     for key, path, checksum in rows:
         try:
@@ -112,30 +112,32 @@ def _take_files(database: sqlite3.Connection) -> None:
 
 @dataclass(frozen=True)
 class Archive:
-    """A snapshot as a tar, the manifest first."""
+    """A snapshot as the bytes of a tar, the manifest first."""
 
-    found: artifact.Artifact
+    snapshot: artifact.Artifact
 
     def _entries(self) -> Iterator[tuple[bytes, Path, int]]:
-        for name in (artifact.MANIFEST, *sorted(self.found.files)):
-            path = self.found.path / name
+        for name in (artifact.MANIFEST, *sorted(self.snapshot.files)):
+            path = self.snapshot.path / name
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = path.stat().st_size, 0o644
             yield entry.tobuf(tarfile.PAX_FORMAT), path, entry.size
 
     def __len__(self) -> int:
-        """Bytes of the archive."""
-        return sum(len(head) + size + -size % _BLOCK for head, _, size in self._entries()) + 2 * _BLOCK
+        """Return the size of the archive, in bytes."""
+        return (
+            sum(len(head) + size + -size % _TAR_BLOCK_BYTES for head, _, size in self._entries()) + 2 * _TAR_BLOCK_BYTES
+        )
 
     def __iter__(self) -> Iterator[bytes]:
-        """The archive, piece by piece."""
+        """Yield the archive, piece by piece."""
         for head, path, size in self._entries():
             yield head
             with path.open("rb") as f:
-                while piece := f.read(_CHUNK):
+                while piece := f.read(_CHUNK_BYTES):
                     yield piece
-            yield bytes(-size % _BLOCK)
-        yield bytes(2 * _BLOCK)
+            yield bytes(-size % _TAR_BLOCK_BYTES)
+        yield bytes(2 * _TAR_BLOCK_BYTES)
 
 
 def write_archive(archive: Archive, path: Path) -> int:

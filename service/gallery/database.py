@@ -75,14 +75,14 @@ class Database:
         if version == 0 and create:
             connection.executescript(f"BEGIN; {_SCHEMA} {_REMOVED} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
         elif version in _MIGRATIONS:
-            steps = " ".join(_MIGRATIONS[found] for found in range(version, _SCHEMA_VERSION))
+            steps = " ".join(_MIGRATIONS[schema] for schema in range(version, _SCHEMA_VERSION))
             connection.executescript(f"BEGIN; {steps} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
         elif version != _SCHEMA_VERSION:
             raise GalleryError(f"{self._path} has schema {version}; this version reads schema {_SCHEMA_VERSION}")
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The calling thread's connection."""
+        """Return the calling thread's connection, opened on first use."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             # check_same_thread is off only so that close() may close every thread's connection.
@@ -96,7 +96,7 @@ class Database:
         return connection
 
     def close(self) -> None:
-        """Close every thread's connection; it is not used afterwards."""
+        """Close every thread's connection; the database is not used afterwards."""
         with self._lock:
             for connection in self._connections:
                 connection.close()
@@ -104,7 +104,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All writes inside become durable together, or none does."""
+        """Begin a transaction: all writes inside become durable together, or none does."""
         connection = self.connection
         connection.execute("BEGIN IMMEDIATE")
         try:

@@ -35,13 +35,13 @@ from eigenlens.service.gallery.store import Position, Store
 
 log = logging.getLogger(__name__)
 
-# What this version writes into a generation's manifest and needs from it.
-_PROPERTIES = {"codes", "count", "indexes", "last_key", "removal", "calibration"}
-_LOOK_EVERY_S = 0.02
+# Properties of a generation's manifest that this version writes and needs.
+_REQUIRED_PROPERTIES = {"codes", "count", "indexes", "last_key", "removal", "calibration"}
+_LOCK_POLL_S = 0.02
 
 
-def taken(lock: IO[str], *, wait_s: float = 0.0) -> bool:
-    """Take a file's lock, if nobody holds it for longer than that."""
+def try_lock(lock: IO[str], *, wait_s: float = 0.0) -> bool:
+    """Take a file's exclusive lock. Returns: False, if another process holds it for longer than `wait_s`."""
     deadline = time.monotonic() + wait_s
     while True:
         try:
@@ -49,13 +49,17 @@ def taken(lock: IO[str], *, wait_s: float = 0.0) -> bool:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_LOCK_POLL_S)
         else:
             return True
 
 
 class Gallery:
-    """An opened gallery directory."""
+    """An opened gallery directory.
+
+    gallery = Gallery(Path("galleries/shoes"))
+    number, generation = gallery.open_current()
+    """
 
     def __init__(self, root: Path, *, create: bool = False) -> None:
         """Open the gallery at `root`. Raises: GalleryError, if there is none and `create` is off."""
@@ -74,7 +78,7 @@ class Gallery:
         Raises: GalleryBusyError, if another process holds it for longer than `wait_s`.
         """
         with (self.root / "writer.lock").open("w") as lock:
-            if not taken(lock, wait_s=wait_s):
+            if not try_lock(lock, wait_s=wait_s):
                 raise GalleryBusyError(f"the gallery {self.root} is being built already; wait for that to end")
             for parent in (self.encoders, self.codes, self.generations):
                 parent.mkdir(exist_ok=True)
@@ -83,9 +87,11 @@ class Gallery:
             yield
 
     def serving(self) -> int:
-        """Take the lock that keeps the gallery's directory from being replaced: a file descriptor to close at the end.
+        """Take the lock that keeps the gallery's directory from being replaced.
 
-        Raises: GalleryBusyError, while it is being replaced.
+        Returns: a file descriptor; the lock lasts until it is closed.
+
+        Raises: GalleryBusyError, while the directory is being replaced.
         """
         lock = os.open(self.root / "serving.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -96,23 +102,23 @@ class Gallery:
         return lock
 
     def being_written(self) -> bool:
-        """Whether some process holds the writer's lock."""
+        """Return whether some process holds the writer's lock."""
         with (self.root / "writer.lock").open("a") as lock:
-            return not taken(lock)
+            return not try_lock(lock)
 
     def numbers(self) -> list[int]:
-        """Numbers of the generations on disk, ascending."""
+        """Return the numbers of the generations on disk, ascending."""
         if not self.generations.is_dir():
             return []
         return sorted(int(entry.name) for entry in self.generations.iterdir() if entry.name.isdigit())
 
     def next_number(self) -> int:
-        """A number above those of all generations and codes on disk."""
-        taken = [int(entry.name) for entry in self.codes.iterdir() if entry.name.isdigit()]
-        return max([0, *taken, *self.numbers()]) + 1
+        """Return a number above those of all generations and codes on disk."""
+        used = [int(entry.name) for entry in self.codes.iterdir() if entry.name.isdigit()]
+        return max([0, *used, *self.numbers()]) + 1
 
     def current(self) -> int | None:
-        """Number of the generation to serve, or None before the first build."""
+        """Return the number of the generation to serve; None before the first build."""
         try:
             return int((self.root / "CURRENT").read_text())
         except FileNotFoundError:
@@ -121,11 +127,11 @@ class Gallery:
             raise GalleryError(f"{self.root / 'CURRENT'} does not hold a number") from error
 
     def activate(self, number: int) -> None:
-        """Switch to a generation: whoever reads CURRENT sees the old number or the new one."""
+        """Make a generation the current one; a reader of CURRENT sees the old number or the new one."""
         artifact.write_atomic(self.root / "CURRENT", f"{number}\n".encode())
 
     def manifests(self) -> Iterator[tuple[int, artifact.Artifact]]:
-        """Numbers and manifests of the generations on disk, ascending; damaged ones are passed over."""
+        """Yield numbers and manifests of the generations on disk, ascending, without the damaged ones."""
         for number in self.numbers():
             with contextlib.suppress(artifact.ArtifactError):
                 yield number, self.manifest(number)
@@ -133,13 +139,13 @@ class Gallery:
     def manifest(self, number: int) -> artifact.Artifact:
         """Read the manifest of a generation, without verifying its files. Raises: ArtifactError."""
         path = self.generation_path(number)
-        found = artifact.read(path, kind="generation", verify=False)
-        if not found.properties.keys() >= _PROPERTIES:
+        manifest = artifact.read(path, kind="generation", verify=False)
+        if not manifest.properties.keys() >= _REQUIRED_PROPERTIES:
             raise artifact.ArtifactError(f"{path} was made by an earlier version: run `eigenlens build` again")
-        return found
+        return manifest
 
     def switch(self, number: int) -> None:
-        """Activate a generation that is whole. Raises: GenerationNotFoundError; ArtifactError, naming the damage."""
+        """Verify a generation and activate it. Raises: GenerationNotFoundError; ArtifactError, naming the damage."""
         with self.choosing():
             if number not in self.numbers():
                 raise self._unknown(number)
@@ -152,20 +158,20 @@ class Gallery:
         )
 
     def choosing(self) -> AbstractContextManager[None]:
-        """While generations are switched to, opened or copied, none is removed, nor what they need of the database."""
+        """Hold a shared lock under which no generation is removed, nor what it needs of the database."""
         return self._locked(fcntl.LOCK_SH)
 
     def _removing(self) -> AbstractContextManager[None]:
         return self._locked(fcntl.LOCK_EX)
 
     @contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
+    def _locked(self, operation: int) -> Iterator[None]:
         with (self.root / "switch.lock").open("a") as lock:
-            fcntl.flock(lock, how)
+            fcntl.flock(lock, operation)
             yield
 
     def generation_path(self, number: int) -> Path:
-        """Directory of a generation."""
+        """Return the directory of a generation."""
         return self.generations / f"{number:06d}"
 
     def open_generation(self, number: int, *, verify: bool = True, gpu: Gpu | None = None) -> Generation:
@@ -198,20 +204,20 @@ class Gallery:
         return number, FaissEngine(generation, gpu=gpu)
 
     def current_encoder_id(self) -> str:
-        """Id of the encoder of the current generation. Raises: GalleryError, before the first build; ArtifactError."""
+        """Return the id of the current encoder. Raises: GalleryError, before the first build; ArtifactError."""
         number = self.current()
         if number is None:
             raise GalleryError(f"the gallery {self.root} has no generation yet; make one with `eigenlens build`")
         return artifact.read(self.generation_path(number), kind="generation", verify=False).made_from["encoder"]
 
     def encoder_path(self, encoder_id: str) -> Path:
-        """Directory of the gallery's own copy of an encoder."""
+        """Return the directory of the gallery's own copy of an encoder."""
         return self.encoders / encoder_id
 
     def adopt_encoder(self, path: Path) -> Path:
         """Copy an encoder artifact into the gallery, which then needs nothing from outside. Raises: ArtifactError."""
-        found = artifact.read(path, kind="encoder", verify=False)
-        target = self.encoder_path(found.id)
+        encoder = artifact.read(path, kind="encoder", verify=False)
+        target = self.encoder_path(encoder.id)
         if not target.exists():
             artifact.copy(path, target, kind="encoder")
         return target
@@ -246,7 +252,7 @@ class Gallery:
             pass  # whoever begins to write removes the codes that nothing needs; a build that goes on will
 
     def position_of(self, number: int) -> Position:
-        """How much of the gallery's history a generation has in it. Raises: ArtifactError."""
+        """Return up to which key and removal a generation holds the gallery's history. Raises: ArtifactError."""
         properties = self.manifest(number).properties
         return Position(int(properties["last_key"]), int(properties["removal"]))
 

@@ -1,4 +1,4 @@
-"""Records of images for answers, kept in memory: of a key nothing ever changes but whether it is still there."""
+"""A cache of image records for answers: a record never changes under its key, only whether the image still exists."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from eigenlens.service.gallery.store import ImageRecord, Store
 
-_KEPT = 50_000
-_AT_ONCE = 10_000
+# A plain dict that is emptied when full: every search reads it, and an LRU cache takes three times as long.
+_RECORD_CACHE_SIZE = 50_000
+_KEYS_PER_QUERY = 10_000
 
 
-class _Seen(threading.local):
-    """What one thread knows to be there, as long as the database stays at a version."""
+class _ThreadView(threading.local):
+    """The keys that one thread knows to exist, as long as the database stays at a version."""
 
     def __init__(self) -> None:
         self.version: tuple[int, int] | None = None
@@ -20,34 +21,35 @@ class _Seen(threading.local):
 
 
 class Records:
-    """Reads records by key. Several threads may ask at once.
+    """Reads records by key, from a cache where it can. Several threads may read at once.
 
-    An image whose removal was durable before the question is never answered, whichever process removed it.
+    An image whose removal was durable before a call is never in its result, whichever process removed it.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._kept: dict[int, ImageRecord] = {}
-        self._seen = _Seen()
+        self._cache: dict[int, ImageRecord] = {}
+        self._view = _ThreadView()
 
     def present(self, keys: Sequence[int]) -> dict[int, ImageRecord]:
-        """Records of those images that are still there, by key."""
-        kept, seen, version = self._kept, self._seen, self._store.version()
-        if seen.version != version or len(seen.present) > _KEPT:
-            seen.version, seen.present = version, set()
-        present = {key: kept[key] for key in keys if key in seen.present and key in kept}
-        unseen = [key for key in dict.fromkeys(keys) if key not in present]
-        for start in range(0, len(unseen), _AT_ONCE):
-            present.update(self._look(unseen[start : start + _AT_ONCE]))
-        if unseen:
-            seen.present.update(present)
+        """Return the records of those images that still exist, by key."""
+        cache, view, version = self._cache, self._view, self._store.version()
+        if view.version != version or len(view.present) > _RECORD_CACHE_SIZE:
+            view.version, view.present = version, set()
+        present = {key: cache[key] for key in keys if key in view.present and key in cache}
+        unknown = [key for key in dict.fromkeys(keys) if key not in present]
+        for start in range(0, len(unknown), _KEYS_PER_QUERY):
+            present.update(self._read(unknown[start : start + _KEYS_PER_QUERY]))
+        if unknown:
+            view.present.update(present)
         return present
 
-    def _look(self, keys: list[int]) -> dict[int, ImageRecord]:
-        known = {key: record for key in keys if (record := self._kept.get(key)) is not None}
-        found = {key: known[key] for key in self._store.existing(list(known))}
-        fresh = self._store.records([key for key in keys if key not in known])
-        if len(self._kept) + len(fresh) > _KEPT:
-            self._kept = {}
-        self._kept.update(fresh)
-        return found | fresh
+    def _read(self, keys: list[int]) -> dict[int, ImageRecord]:
+        """Return records from the database; of those in the cache only whether the image still exists is read."""
+        cached = {key: record for key in keys if (record := self._cache.get(key)) is not None}
+        confirmed = {key: cached[key] for key in self._store.existing(list(cached))}
+        fresh = self._store.records([key for key in keys if key not in cached])
+        if len(self._cache) + len(fresh) > _RECORD_CACHE_SIZE:
+            self._cache = {}
+        self._cache.update(fresh)
+        return confirmed | fresh

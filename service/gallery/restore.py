@@ -17,27 +17,29 @@ from eigenlens import artifact
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.service.errors import BackupError, GalleryBusyError, GalleryError
 from eigenlens.service.gallery.backup import DATABASE, KIND
-from eigenlens.service.gallery.layout import Gallery, taken
+from eigenlens.service.gallery.layout import Gallery, try_lock
 from eigenlens.service.gallery.progress import Progress
 
 _STAGING = ".restoring-"
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-# The present gallery's own, which a backup does not hold.
-_KEPT = ("*.key", "keys*", "backups")
+# Files of the present gallery that a backup does not hold.
+_PRESERVED = ("*.key", "keys*", "backups")
 
 
 def restore(archive: Path, target: Path, *, replace: bool = False) -> int:
-    """Make the gallery of a backup at `target`; returns how many images it has.
+    """Make the gallery of a backup at `target`.
 
     Args:
-        replace: put it in the place of a gallery that is there, in one step; keys and backups of that are kept.
+        replace: put it in the place of an existing gallery, in one step; keys and backups of that are kept.
+
+    Returns: how many images it has.
 
     Raises: BackupError; GalleryError, if something is at `target`; GalleryBusyError, if a service is running there.
     """
-    there = target.exists()
-    if there and not replace:
+    exists = target.exists()
+    if exists and not replace:
         raise GalleryError(f"{target} exists already; give another directory, or --replace")
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".building-{target.name}-"))
@@ -46,9 +48,9 @@ def restore(archive: Path, target: Path, *, replace: bool = False) -> int:
         count = gallery.store.count()
         gallery.store.close()
         staging.chmod(0o755)
-        if there:
+        if exists:
             with not_served(target):
-                _keep(target, staging)
+                _preserve(target, staging)
                 _exchange(staging, target)
         else:
             os.rename(staging, target)
@@ -64,10 +66,10 @@ def unpack(archive: Path, directory: Path) -> tuple[Gallery, Generation]:
         with tarfile.open(archive, "r|") as tar:
             for member in tar:
                 _unpack_member(tar, member, directory)
-        found = artifact.read(directory, kind=KIND)
+        backup = artifact.read(directory, kind=KIND)
         (directory / artifact.MANIFEST).unlink()
         gallery = Gallery(directory)
-        generation = gallery.open_generation(int(found.properties["generation"]))
+        generation = gallery.open_generation(int(backup.properties["generation"]))
     except (tarfile.TarError, OSError, EOFError, KeyError, ValueError, artifact.EigenlensError) as error:
         raise BackupError(f"{archive} cannot be restored: {error}") from error
     return gallery, generation
@@ -82,14 +84,14 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: Pat
     path = directory / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as f:
-        shutil.copyfileobj(content, f, _CHUNK)
+        shutil.copyfileobj(content, f, _CHUNK_BYTES)
         f.flush()
         os.fsync(f.fileno())
 
 
 @contextmanager
 def restore_into(gallery: Gallery, archive: Path, progress: Progress) -> Iterator[Callable[[], dict[str, int]]]:
-    """Yield what makes the images of a gallery that is served those of a backup, in one transaction.
+    """Yield a function that makes the images of a served gallery those of a backup, in one transaction.
 
     Images that are the same stay as they are; the others are removed and added as any change is, so that every search
     meanwhile is answered and what is found is the one or the other. The caller holds the writer's lock.
@@ -146,7 +148,7 @@ def _apply(gallery: Gallery, database: Path, generation: Generation) -> dict[str
             ).fetchall()
             connection.executemany(
                 "INSERT INTO main.codes VALUES (?, ?, ?)",
-                ((key, generation.encoder_id, code or _code(generation, there)) for key, there, code in rows),
+                ((key, generation.encoder_id, code or _code(generation, backup_key)) for key, backup_key, code in rows),
             )
     finally:
         connection.execute("DETACH backup")
@@ -162,9 +164,9 @@ def _code(generation: Generation, key: int) -> bytes:
 
 @contextmanager
 def not_served(target: Path) -> Iterator[None]:
-    """Hold off services and builders while a gallery is replaced. Raises: GalleryBusyError."""
+    """Hold the locks that keep services and builders off while a gallery is replaced. Raises: GalleryBusyError."""
     with (target / "serving.lock").open("a") as serving, (target / "writer.lock").open("a") as writing:
-        if not (taken(serving) and taken(writing)):
+        if not (try_lock(serving) and try_lock(writing)):
             raise GalleryBusyError(
                 f"{target} is being served or built: end that first, or restore while it is served "
                 "with POST /v1/admin/restore"
@@ -172,8 +174,8 @@ def not_served(target: Path) -> Iterator[None]:
         yield
 
 
-def _keep(target: Path, staging: Path) -> None:
-    for pattern in _KEPT:
+def _preserve(target: Path, staging: Path) -> None:
+    for pattern in _PRESERVED:
         for path in target.glob(pattern):
             if path.is_dir():
                 shutil.copytree(path, staging / path.name, copy_function=os.link, dirs_exist_ok=True)
@@ -182,11 +184,11 @@ def _keep(target: Path, staging: Path) -> None:
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Let two directories change names in one step, where the system can; otherwise in two."""
+    """Swap the names of two directories, in one step where the system can, otherwise in two."""
     libc = ctypes.CDLL(None, use_errno=True)
     renameat2 = getattr(libc, "renameat2", None)
-    done = renameat2 and renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0
-    if not done:
+    swapped = renameat2 and renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0
+    if not swapped:
         aside = Path(tempfile.mkdtemp(dir=old.parent, prefix=f".building-{old.name}-"))
         os.rename(old, aside)
         os.rename(new, old)

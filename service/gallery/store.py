@@ -21,7 +21,7 @@ _RECORD = "key, id, media_type, width, height, sha256, metadata"
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What the gallery knows of one image. `key` is internal; `id` is the user's."""
+    """One image as the gallery stores it. `key` is internal; `id` is the user's."""
 
     key: int
     id: str
@@ -49,7 +49,7 @@ class NewImage:
 
 @dataclass(frozen=True)
 class Position:
-    """How much of a gallery's history has been seen: all keys up to `key` and all removals up to `removal`."""
+    """A point in a gallery's history: after all keys up to `key` and all removals up to `removal`."""
 
     key: int
     removal: int
@@ -57,10 +57,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Changes:
-    """What happened after a position.
+    """Additions and removals after a position.
 
     Attributes:
-        keys, codes, metadata: of images that were added and are still there; code None where the encoder made none.
+        keys, codes, metadata: of images that were added and still exist; code None where the encoder made none.
         removed: keys of images that were removed or replaced.
         position: after these changes.
     """
@@ -73,14 +73,18 @@ class Changes:
 
 
 class Store(Database):
-    """Images, their contents and pending codes in the gallery's database."""
+    """Images, their contents and pending codes in the gallery's database.
+
+    store = Store(Path("galleries/shoes/gallery.sqlite"))
+    record = store.record("boots/0001.png")
+    """
 
     def count(self) -> int:
-        """Images in the gallery."""
+        """Return the number of images."""
         return int(self.connection.execute("SELECT count(*) FROM images").fetchone()[0])
 
     def holds(self, id: str, *, checksum: str, path: Path | None, metadata: dict[str, Any] | None) -> bool:
-        """Whether the image is there with this content and, unless None, metadata; a file that was moved is noted."""
+        """Return whether the image exists with this content and, unless None, metadata; record where its file moved."""
         row = self.connection.execute("SELECT sha256, path, metadata FROM images WHERE id = ?", (id,)).fetchone()
         if row is None or row[0] != checksum or (metadata is not None and json.loads(row[2]) != metadata):
             return False
@@ -97,8 +101,8 @@ class Store(Database):
         replaced = []
         with self.transaction() as connection:
             for image in images:
-                found = connection.execute("DELETE FROM images WHERE id = ?", (image.id,))
-                replaced.append(found.rowcount > 0)
+                deleted = connection.execute("DELETE FROM images WHERE id = ?", (image.id,))
+                replaced.append(deleted.rowcount > 0)
                 key = connection.execute(
                     "INSERT INTO images (id, media_type, width, height, sha256, metadata, path) VALUES (?,?,?,?,?,?,?)",
                     (
@@ -124,10 +128,10 @@ class Store(Database):
     def replace_metadata(
         self, id: str, metadata: dict[str, Any], *, key: int, code: NDArray[np.float32], encoder_id: str
     ) -> bool:
-        """Give an image other metadata. It gets a new key with it, so that nothing that is known of a key ever changes.
+        """Replace an image's metadata. The image gets a new key, so that a record never changes under its key.
 
         Args:
-            key, code: of the image, as they were read.
+            key, code: of the image, as they were read before.
 
         Returns: False, and nothing is changed, if the image was replaced or removed since.
         """
@@ -147,7 +151,7 @@ class Store(Database):
             return True
 
     def changes(self, since: Position, *, encoder_id: str) -> Changes:
-        """What was added and removed after a position, read at one moment."""
+        """Return what was added and removed after a position, read at one moment."""
         connection = self.connection
         connection.execute("BEGIN")
         try:
@@ -170,7 +174,7 @@ class Store(Database):
         )
 
     def contents(self) -> tuple[NDArray[np.int64], int]:
-        """Keys of all images, ascending, (n,), and the last removal, read at one moment."""
+        """Return the keys of all images, ascending, (n,), and the last removal, read at one moment."""
         connection = self.connection
         connection.execute("BEGIN")
         try:
@@ -182,19 +186,19 @@ class Store(Database):
         return keys, int(removal)
 
     def metadata_of(self, keys: Iterable[int]) -> Iterator[dict[str, Any]]:
-        """Metadata of images, in the order of `keys`; nothing for one that is no longer there."""
+        """Yield the metadata of images, in the order of `keys`; empty for an image that was removed."""
         for key in keys:
             row = self.connection.execute("SELECT metadata FROM images WHERE key = ?", (int(key),)).fetchone()
             yield {} if row is None else json.loads(row[0])
 
     def forget(self, position: Position) -> None:
-        """Forget codes and removals that every generation that is kept has in it."""
+        """Delete codes and removals up to a position: every generation on disk holds them."""
         with self.transaction() as connection:
             connection.execute("DELETE FROM codes WHERE key <= ?", (position.key,))
             connection.execute("DELETE FROM removed WHERE seq <= ?", (position.removal,))
 
     def put_codes(self, keys: Sequence[int], codes: NDArray[np.float32], *, encoder_id: str) -> None:
-        """Add codes of images that are there already."""
+        """Store codes, (n, code_length), of existing images."""
         with self.transaction() as connection:
             for key, code in zip(keys, codes, strict=True):
                 connection.execute(  # an image that was removed meanwhile needs none
@@ -203,21 +207,21 @@ class Store(Database):
                 )
 
     def coded_keys(self, *, encoder_id: str) -> NDArray[np.int64]:
-        """Keys of the images with a code of this encoder in the store, ascending."""
+        """Return the keys of images with a stored code of this encoder, ascending, (n,)."""
         rows = self.connection.execute(
             "SELECT key FROM codes WHERE encoder_id = ? ORDER BY key", (encoder_id,)
         ).fetchall()
         return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
     def code_of(self, key: int, *, encoder_id: str) -> NDArray[np.float32] | None:
-        """The pending code of an image, (code_length,); None if the store has none."""
+        """Return the pending code of an image, (code_length,); None if the store has none."""
         row = self.connection.execute(
             "SELECT code FROM codes WHERE key = ? AND encoder_id = ?", (key, encoder_id)
         ).fetchone()
         return None if row is None else np.frombuffer(row[0], dtype="<f4")
 
     def records(self, keys: Sequence[int]) -> dict[int, ImageRecord]:
-        """Records of those images that are still there, by key."""
+        """Return the records of those images that still exist, by key."""
         if not keys:
             return {}
         marks = ",".join("?" * len(keys))
@@ -228,7 +232,7 @@ class Store(Database):
         return {row[0]: _record(row) for row in rows}
 
     def page(self, limit: int, *, after: str | None = None, prefix: str = "") -> list[ImageRecord]:
-        """Records of up to `limit` images in the order of their ids, after `after`, of ids that begin with `prefix`."""
+        """Return up to `limit` records in the order of their ids, after `after`, of ids that begin with `prefix`."""
         try:
             rows = self.connection.execute(
                 f"SELECT {_RECORD} FROM images WHERE id > ? AND id >= ? AND id < ? || char(0x10FFFF) "  # noqa: S608 - constant
@@ -240,7 +244,7 @@ class Store(Database):
         return [_record(row) for row in rows]
 
     def existing(self, keys: Sequence[int]) -> set[int]:
-        """Which of the images are still there."""
+        """Return the keys of those images that still exist."""
         if not keys:
             return set()
         marks = ",".join("?" * len(keys))
@@ -248,12 +252,12 @@ class Store(Database):
         return {row[0] for row in rows}
 
     def version(self) -> tuple[int, int]:
-        """Changes, for the calling thread, whenever anybody has changed the database."""
+        """Return a value that differs, for the calling thread, whenever any process has changed the database."""
         connection = self.connection
         return connection.execute("PRAGMA data_version").fetchone()[0], connection.total_changes
 
     def record(self, id: str) -> ImageRecord:
-        """Record of one image. Raises: ImageNotFoundError."""
+        """Return the record of one image. Raises: ImageNotFoundError."""
         try:
             row = self.connection.execute(f"SELECT {_RECORD} FROM images WHERE id = ?", (id,)).fetchone()  # noqa: S608 - constant
         except UnicodeEncodeError:  # half a surrogate pair: no image has such an id
@@ -263,7 +267,7 @@ class Store(Database):
         return _record(row)
 
     def content(self, key: int) -> bytes:
-        """The encoded bytes of an image, as they were given.
+        """Return the encoded bytes of an image, as they were given.
 
         Raises: ImageNotFoundError; ImageContentGoneError, if its file was moved, changed or removed.
         """
@@ -276,14 +280,14 @@ class Store(Database):
         if data is not None:
             return bytes(data)
         try:
-            found = Path(os.fsdecode(path)).read_bytes()
+            content = Path(os.fsdecode(path)).read_bytes()
         except OSError as error:
             raise ImageContentGoneError(
                 f"the file of image '{id}' cannot be read any more: {error.strerror}"
             ) from error
-        if sha256(found).hexdigest() != checksum:
+        if sha256(content).hexdigest() != checksum:
             raise ImageContentGoneError(f"the file of image '{id}' was changed; build the gallery again to take it in")
-        return found
+        return content
 
 
 def _code_bytes(code: NDArray[np.float32]) -> bytes:

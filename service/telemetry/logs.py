@@ -26,8 +26,8 @@ class TextLines(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s%(request)s: %(line)s", "%Y-%m-%d %H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is logging's
-        found = request_id.get()
-        record.request = f" [{found}]" if found else ""
+        current = request_id.get()
+        record.request = f" [{current}]" if current else ""
         record.line = record.getMessage().translate(_ESCAPED)
         return super().formatMessage(record)
 
@@ -36,17 +36,17 @@ class JsonLines(logging.Formatter):
     """One object a line: time, level, logger, message, request_id, exception, and what a request's record says."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told = {
+        line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if found := request_id.get():
-            told["request_id"] = found
+        if current := request_id.get():
+            line["request_id"] = current
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
-        return json.dumps(told | getattr(record, "fields", {}))
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line | getattr(record, "fields", {}))
 
 
 def configure_logs(style: LogFormat) -> None:
@@ -57,6 +57,6 @@ def configure_logs(style: LogFormat) -> None:
 
 
 def log_request(*, method: str, path: str, status: int, seconds: float) -> None:
-    """Note an answered request."""
+    """Log an answered request."""
     fields = {"method": method, "path": path, "status": status, "duration_ms": round(1000 * seconds, 3)}
     REQUESTS.info("%s %s %d %.1f ms", method, path, status, 1000 * seconds, extra={"fields": fields})

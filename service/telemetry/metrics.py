@@ -73,7 +73,7 @@ class Metrics:
         )
 
     def observe(self, name: str, value: float) -> None:
-        """Count what a batcher and a pipeline measured."""
+        """Record a value that a batcher or a pipeline measured."""
         if name in _STAGES:
             self.stages.labels(name).observe(value)
         elif name == "batch":
@@ -94,22 +94,22 @@ class Metrics:
             self.refused.labels(str(status)).inc()
 
     def text(self, figures: dict[str, float]) -> bytes:
-        """All metrics, as Prometheus reads them; `figures` are the values of FIGURES."""
-        several = MULTIPROCESS_DIR in os.environ
-        registry = CollectorRegistry() if several else self.registry
-        if several:
+        """Return all metrics in Prometheus's text format; `figures` are the values of FIGURES."""
+        has_workers = MULTIPROCESS_DIR in os.environ
+        registry = CollectorRegistry() if has_workers else self.registry
+        if has_workers:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        now = CollectorRegistry()
-        now.register(_Figures(figures))
-        return generate_latest(registry) + generate_latest(now)
+        gauges = CollectorRegistry()
+        gauges.register(_Figures(figures))
+        return generate_latest(registry) + generate_latest(gauges)
 
 
 class _Figures:
-    """Gives figures as gauges."""
+    """Collects figures as gauges."""
 
     def __init__(self, figures: dict[str, float]) -> None:
         self._figures = figures
 
     def collect(self) -> Iterator[Metric]:
-        for name, said in FIGURES.items():
-            yield GaugeMetricFamily(name, said, value=self._figures[name])
+        for name, description in FIGURES.items():
+            yield GaugeMetricFamily(name, description, value=self._figures[name])
