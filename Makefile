@@ -25,9 +25,16 @@ demo: $(READY)  ## train, index and serve 70,000 product photographs, or IMAGES=
 	@PATH="$(abspath $(BIN)):$$PATH" docker/prepare.sh $(DEMO) $(DEMO)/gallery "$(IMAGES)"
 	$(BIN)/eigenlens serve --gallery $(DEMO)/gallery --host $(HOST) --port $(PORT)
 
+# Two at a time, each on one thread: teams of threads that share the cores with others wait for each other. Tests that
+# measure time run alone afterwards.
+WORKERS ?= 2
+SELECTED := not timing
+PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
 test: $(READY) $(VENV)/.browser  ## set everything up and run the whole test suite, lint, types and contracts included
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(PYTEST) --numprocesses $(WORKERS) --dist worksteal -m "$(SELECTED)"
+	$(PYTEST) -m timing
 
+check: SELECTED := not timing and not lint
 check: $(READY) lint test  ## what CI runs, the quick checks first
 
 lint: $(READY)  ## format, lint, types and import contracts only

@@ -15,6 +15,7 @@ from tests.support.service import build_gallery
 from tests.support.training import finished_run, write_images
 
 
+@pytest.mark.timing
 def test_a_service_is_measured_beside_the_limit_and_a_plain_endpoint_and_not_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

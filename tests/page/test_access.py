@@ -13,10 +13,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.http.app import PAGE
-from tests.support.pages import browser, choose, in_a_browser, opened, press, searched
+from tests.support.pages import choose, in_a_browser, opened, press, searched
 from tests.support.service import build_gallery, pixels_of, png, serving, settings_of
 
-__all__ = ["browser"]
 pytestmark = in_a_browser
 VIEWS = ("search", "compare", "eigenfunctions", "gallery")
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
@@ -153,6 +152,7 @@ def test_the_pages_files_are_kept_but_asked_about(client: httpx.Client) -> None:
         assert again.headers["cache-control"] == "no-cache"
 
 
+@pytest.mark.timing
 def test_it_paints_within_a_second(browser: Browser, address: str) -> None:
     with opened(browser, address) as (page, _):
         expect(page.locator("#results li").first).to_be_visible()

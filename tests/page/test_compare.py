@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.pages import browser, choose, ids_of, in_a_browser, opened, press, searched
+from tests.support.pages import choose, ids_of, in_a_browser, opened, press, searched
 from tests.support.service import build_gallery, pixels_of, png, serving, settings_of
 
-__all__ = ["browser"]
 pytestmark = in_a_browser
 K = 24
 

@@ -11,10 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.index.test_eigenfunctions import without_eigenfunctions
-from tests.support.pages import browser, choose, in_a_browser, opened, press, searched
+from tests.support.pages import choose, in_a_browser, opened, press, searched
 from tests.support.service import CODE_LENGTH, build_gallery, code_of, image_id, pixels_of, png, serving, settings_of
 
-__all__ = ["browser"]
 pytestmark = in_a_browser
 IMAGES = 40
 

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.pages import browser, in_a_browser, opened
+from tests.support.pages import in_a_browser, opened
 from tests.support.service import build_gallery, serving, settings_of
 
-__all__ = ["browser"]
 pytestmark = in_a_browser
 
 

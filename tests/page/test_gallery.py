@@ -11,10 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from eigenlens.service.gallery.layout import Gallery
-from tests.support.pages import Watch, browser, drop, ids_of, in_a_browser, opened, searched
+from tests.support.pages import Watch, drop, ids_of, in_a_browser, opened, searched
 from tests.support.service import build_gallery, image_id, pixels_of, png, serving, settings_of
 
-__all__ = ["browser"]
 pytestmark = in_a_browser
 SLOW_MS = 60_000
 

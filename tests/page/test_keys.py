@@ -11,10 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from eigenlens.service.keys import Key, add_key, revoke_key
-from tests.support.pages import browser, choose, drop, in_a_browser, opened, searched
+from tests.support.pages import choose, drop, in_a_browser, opened, searched
 from tests.support.service import build_gallery, pixels_of, png, serving, settings_of, wait_for
 
-__all__ = ["browser"]
 pytestmark = in_a_browser
 Guarded = tuple[str, dict[str, str]]  # address; a key of each kind, and the file of the keys
 

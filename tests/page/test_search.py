@@ -11,10 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from eigenlens.service.gallery.store import Store
-from tests.support.pages import browser, choose, drop, ids_of, in_a_browser, opened, press, searched
+from tests.support.pages import choose, drop, ids_of, in_a_browser, opened, press, searched
 from tests.support.service import build_gallery, image_id, pixels_of, png, serving, settings_of
 
-__all__ = ["browser"]
 pytestmark = in_a_browser
 HOSTILE = "<img src=x onerror=alert(1)>"
 IMAGES = 120

@@ -13,11 +13,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.codes import encoded
-from tests.support.pages import browser, choose, free_port, in_a_browser, opened, press, searched
+from tests.support.pages import choose, free_port, in_a_browser, opened, press, searched
 from tests.support.pictures import noise
 from tests.support.service import build_gallery, pixels_of, png, serving, settings_of
 
-__all__ = ["browser"]
 pytestmark = in_a_browser
 
 

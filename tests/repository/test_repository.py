@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
 
+@pytest.mark.lint
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "command",

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
 CHROMIUM = shutil.which("chromium")
 in_a_browser = [
@@ -17,7 +17,7 @@ in_a_browser = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-_PATIENCE_MS = 15_000
+PATIENCE_MS = 15_000
 
 
 class Watch:
@@ -44,24 +44,12 @@ class Watch:
             self.troubles.append(message.text)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's chromium; tests that use it import this."""
-    expect.set_options(timeout=_PATIENCE_MS)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield launched
-        launched.close()
-
-
 @contextlib.contextmanager
 def opened(browser: Browser, address: str, *, view: str = "", **options: Any) -> Iterator[tuple[Page, Watch]]:
     """The page at an address, with nothing kept from before; afterwards: no error and no request to another host."""
     watch = Watch(address)
     context = browser.new_context(**options)
-    context.set_default_timeout(_PATIENCE_MS)
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     watch.follow(page)
     try:

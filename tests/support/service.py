@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +96,17 @@ def image_id(seed: int) -> str:
 
 
 def build_gallery(root: Path, *, count: int = 40, lengths: Sequence[int] = LENGTHS) -> Gallery:
-    """A gallery of `count` images below `root`, at generation 1."""
+    """A gallery of `count` images below `root`, at generation 1, beside its encoder and its images."""
+    shutil.copytree(_built(count, tuple(lengths)), root, dirs_exist_ok=True)
+    return Gallery(root / "gallery")
+
+
+@cache
+def _built(count: int, lengths: tuple[int, ...]) -> Path:
+    """A folder with such a gallery, built once in a process and copied for each test."""
+    folder = tempfile.TemporaryDirectory(prefix="eigenlens-gallery-")
+    atexit.register(folder.cleanup)
+    root = Path(folder.name)
     encoder_path = write_encoder(root / "encoder")
     gallery = Gallery(root / "gallery", create=True)
     with gallery.writing():
@@ -100,7 +114,8 @@ def build_gallery(root: Path, *, count: int = 40, lengths: Sequence[int] = LENGT
         encoder = Encoder(encoder_path)
         add_images(gallery, encoder, FolderSource(write_images(root / "images", count)), Progress())
         publish_generation(gallery, encoder, Progress(), GenerationOptions(lengths=lengths))
-    return gallery
+    gallery.store.close()
+    return root
 
 
 @contextlib.contextmanager
@@ -115,7 +130,7 @@ def serving(settings: Settings, *, port: int = 0) -> Iterator[httpx.Client]:
             assert thread.is_alive(), "the server did not start"
             thread.join(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, verify=False) as client:
             yield client
     finally:
         server.should_exit = True

@@ -129,6 +129,7 @@ def test_what_a_thread_takes_of_those_that_wait(
     assert sorted(number for batch in squares.batches for number in batch) == list(range(1, threads + 1 + waiting))
 
 
+@pytest.mark.timing
 def test_a_request_that_is_alone_waits_for_no_company(run: Run) -> None:
     squares = Squares(finish_s=0.02)
 
@@ -175,6 +176,7 @@ def test_a_bad_request_fails_alone(run: Run) -> None:
     assert -2 not in [number for batch in squares.batches for number in batch]
 
 
+@pytest.mark.timing
 def test_what_is_over_the_bound_is_refused_at_once_and_room_is_made_again(run: Run) -> None:
     squares = Squares(max_waiting=3)
 
@@ -195,6 +197,7 @@ def test_what_is_over_the_bound_is_refused_at_once_and_room_is_made_again(run: R
     assert 7 in squares.prepared
 
 
+@pytest.mark.timing
 def test_a_request_is_answered_at_its_deadline_and_then_costs_nothing(run: Run) -> None:
     squares = Squares(deadline_s=0.2)
 
@@ -243,6 +246,7 @@ def test_a_request_whose_client_left_costs_nothing(run: Run) -> None:
     assert sorted(squares.prepared) == [0, 1, 7]
 
 
+@pytest.mark.timing
 def test_more_than_can_be_answered_in_time_is_refused_before_it_waits_in_vain(run: Run) -> None:
     squares = Squares(threads=1, max_batch=1, finish_s=0.02, deadline_s=0.2)
 
