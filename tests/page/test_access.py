@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.http.app import PAGE
 from tests.support.pages import choose, in_a_browser, opened, press, searched
-from tests.support.service import build_gallery, pixels_of, png, serving, settings_of
+from tests.support.service import client_fixture, gallery_fixture, pixels_of, png
 
 pytestmark = in_a_browser
 VIEWS = ("search", "compare", "eigenfunctions", "gallery")
@@ -27,15 +26,8 @@ FILES = sorted(path for path in PAGE.rglob("*") if path.is_file())
 MOST_PAINT_MS = 1000
 
 
-@pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
-    return build_gallery(tmp_path_factory.mktemp("access"), count=60)
-
-
-@pytest.fixture(scope="module")
-def client(gallery: Gallery) -> Iterator[httpx.Client]:
-    with serving(settings_of(gallery)) as opened_client:
-        yield opened_client
+gallery = gallery_fixture(count=60)
+client = client_fixture()
 
 
 @pytest.fixture(scope="module")

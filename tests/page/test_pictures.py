@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from eigenlens.benchmarks.page.browser import looking_at
@@ -12,7 +11,7 @@ from eigenlens.benchmarks.page.measure import measure_page
 from eigenlens.benchmarks.page.pictures import draw_readme, take_pictures
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.pages import in_a_browser
-from tests.support.service import LENGTHS, build_gallery
+from tests.support.service import LENGTHS, gallery_fixture
 
 pytestmark = in_a_browser
 ROOT = Path(__file__).parents[2]
@@ -21,9 +20,7 @@ VIEWS = ("compare", "gallery")
 MOST_BYTES = 300_000
 
 
-@pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
-    return build_gallery(tmp_path_factory.mktemp("pictures"), count=30)
+gallery = gallery_fixture(count=30)
 
 
 def test_the_readme_shows_the_page() -> None:

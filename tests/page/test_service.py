@@ -7,7 +7,6 @@ import re
 import threading
 
 import httpx
-import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -15,14 +14,12 @@ from eigenlens.service.gallery.layout import Gallery
 from tests.support.codes import encoded
 from tests.support.pages import choose, free_port, in_a_browser, opened, press, searched
 from tests.support.pictures import noise
-from tests.support.service import build_gallery, pixels_of, png, serving, settings_of
+from tests.support.service import gallery_fixture, pixels_of, png, serving, settings_of
 
 pytestmark = in_a_browser
 
 
-@pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
-    return build_gallery(tmp_path_factory.mktemp("service"), count=40)
+gallery = gallery_fixture(count=40)
 
 
 def test_a_service_that_goes_and_comes_back(gallery: Gallery, browser: Browser) -> None:

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
-from eigenlens.service.gallery.layout import Gallery
 from tests.support.service import (
-    admin_headers,
-    build_gallery,
+    client_fixture,
+    gallery_fixture,
     pixels_of,
     png,
-    serving,
-    settings_of,
     wait_for,
 )
 
 COUNT = 30
 
 
-@pytest.fixture
-def gallery(tmp_path: Path) -> Gallery:
-    return build_gallery(tmp_path, count=COUNT)
-
-
-@pytest.fixture
-def client(gallery: Gallery) -> Iterator[httpx.Client]:
-    with serving(settings_of(gallery, max_image_bytes=200_000)) as running:
-        running.headers.update(admin_headers(gallery))
-        yield running
+gallery = gallery_fixture(count=COUNT, scope="function")
+client = client_fixture(scope="function", admin=True, max_image_bytes=200_000)
 
 
 def add(client: httpx.Client, seeds: list[int], **fields: Any) -> dict[str, Any]:

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
 import onnx
+import pytest
 import uvicorn
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -136,6 +137,33 @@ def serving(settings: Settings, *, port: int = 0) -> Iterator[httpx.Client]:
         server.should_exit = True
         thread.join(timeout=20)
         assert not thread.is_alive(), "the server did not end"
+
+
+def gallery_fixture(*, count: int = 40, scope: Literal["function", "module"] = "module") -> Any:
+    """The fixture `gallery`, of `count` images; of scope "function", below `tmp_path`, where tests change it."""
+
+    @pytest.fixture(scope=scope, name="gallery")
+    def gallery(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+        each = scope == "function"
+        root: Path = request.getfixturevalue("tmp_path") if each else tmp_path_factory.mktemp("gallery")
+        return build_gallery(root, count=count)
+
+    return gallery
+
+
+def client_fixture(
+    *, name: str = "client", scope: Literal["function", "module"] = "module", admin: bool = False, **settings: object
+) -> Any:
+    """A fixture that serves `gallery` with these settings; its requests carry the administration's key if `admin`."""
+
+    @pytest.fixture(scope=scope, name=name)
+    def client(gallery: Gallery) -> Iterator[httpx.Client]:
+        with serving(settings_of(gallery, **settings)) as running:
+            if admin:
+                running.headers.update(admin_headers(gallery))
+            yield running
+
+    return client
 
 
 def settings_of(gallery: Gallery, **changes: object) -> Settings:

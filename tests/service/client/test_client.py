@@ -29,8 +29,8 @@ from tests.support.generate_client import FOLDER, generate
 from tests.support.service import (
     CODE_LENGTH,
     admin_headers,
-    build_gallery,
     code_of,
+    gallery_fixture,
     image_id,
     pixels_of,
     png,
@@ -42,9 +42,7 @@ COUNT = 30
 NOTHING_FOUND = {"results": [], "plan": {"length": 4, "kind": "flat"}, "generation": 1}
 
 
-@pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
-    return build_gallery(tmp_path_factory.mktemp("client"), count=COUNT)
+gallery = gallery_fixture(count=COUNT)
 
 
 @pytest.fixture(scope="module")

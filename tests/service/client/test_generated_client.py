@@ -18,20 +18,21 @@ import pytest
 
 from eigenlens.service.gallery.layout import Gallery
 from tests.service.http.test_embeddings import uri
-from tests.support.service import admin_headers, build_gallery, code_of, image_id, pixels_of, png, serving, settings_of
+from tests.support.service import (
+    admin_headers,
+    client_fixture,
+    code_of,
+    gallery_fixture,
+    image_id,
+    pixels_of,
+    png,
+)
 
 BIN = Path(sys.executable).parent
 
 
-@pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
-    return build_gallery(tmp_path_factory.mktemp("generated"), count=10)
-
-
-@pytest.fixture(scope="module")
-def service(gallery: Gallery) -> Iterator[httpx.Client]:
-    with serving(settings_of(gallery)) as running:
-        yield running
+gallery = gallery_fixture(count=10)
+service = client_fixture(name="service")
 
 
 @pytest.fixture(scope="module")

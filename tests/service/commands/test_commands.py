@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,20 @@ import pytest
 from eigenlens.command import main
 from eigenlens.service.commands.connection import plain, print_table
 from eigenlens.service.gallery.layout import Gallery
-from tests.support.service import build_gallery, image_id, pixels_of, png, serving, settings_of
+from tests.support.service import (
+    client_fixture,
+    gallery_fixture,
+    image_id,
+    pixels_of,
+    png,
+)
 
 COUNT = 20
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
-    return build_gallery(tmp_path_factory.mktemp("commands"), count=COUNT)
-
-
-@pytest.fixture(scope="module")
-def service(gallery: Gallery) -> Iterator[httpx.Client]:
-    with serving(settings_of(gallery)) as running:
-        yield running
+gallery = gallery_fixture(count=COUNT)
+service = client_fixture(name="service")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.keys import load_or_create_key
 from tests.support.service import (
     admin_headers,
-    build_gallery,
+    client_fixture,
+    gallery_fixture,
     image_id,
     pixels_of,
     png,
@@ -27,16 +27,8 @@ from tests.support.service import (
     wait_for,
 )
 
-
-@pytest.fixture
-def gallery(tmp_path: Path) -> Gallery:
-    return build_gallery(tmp_path, count=40)
-
-
-@pytest.fixture
-def client(gallery: Gallery) -> Iterator[httpx.Client]:
-    with serving(settings_of(gallery)) as running:
-        yield running
+gallery = gallery_fixture(count=40, scope="function")
+client = client_fixture(scope="function")
 
 
 def finished(client: httpx.Client, job: str, headers: dict[str, str]) -> dict[str, Any]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
-from tests.support.service import build_gallery, image_id, serving, settings_of
+from tests.support.service import client_fixture, gallery_fixture, image_id
 
 IDS = sorted(image_id(seed) for seed in range(40))
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with serving(settings_of(build_gallery(tmp_path_factory.mktemp("browse"), count=40))) as opened:
-        yield opened
+gallery = gallery_fixture(count=40)
+client = client_fixture()
 
 
 def ids_of(client: httpx.Client, **parameters: str | int) -> list[str]:

@@ -11,14 +11,18 @@ import numpy as np
 import openai
 import pytest
 
-from tests.support.service import CODE_LENGTH, LENGTHS, build_gallery, code_of, pixels_of, png, serving, settings_of
+from tests.support.service import (
+    CODE_LENGTH,
+    LENGTHS,
+    client_fixture,
+    code_of,
+    gallery_fixture,
+    pixels_of,
+    png,
+)
 
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    gallery = build_gallery(tmp_path_factory.mktemp("embeddings"), count=5)
-    with serving(settings_of(gallery, max_image_bytes=20_000)) as running:
-        yield running
+gallery = gallery_fixture(count=5)
+client = client_fixture(max_image_bytes=20_000)
 
 
 @pytest.fixture(scope="module")

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
 from tests.mutations import WAYS, check, hopeless_images, mutated_images, send, whole_images
-from tests.support.service import admin_headers, build_gallery, serving, settings_of
+from tests.support.service import client_fixture, gallery_fixture
 
 LIMIT_S = 8.0  # on cores that others use too; the long form has 2
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    gallery = build_gallery(tmp_path_factory.mktemp("mutations"), count=5)
-    with serving(settings_of(gallery, deadline_s=60)) as running:
-        running.headers.update(admin_headers(gallery))
-        yield running
+gallery = gallery_fixture(count=5)
+client = client_fixture(admin=True, deadline_s=60)
 
 
 @pytest.mark.parametrize("name", list(whole_images()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ from tests.support.service import (
     CODE_LENGTH,
     LENGTHS,
     build_gallery,
+    client_fixture,
     code_of,
+    gallery_fixture,
     image_id,
     pixels_of,
     png,
@@ -27,11 +28,8 @@ COUNT = 40
 QUERY = pixels_of(1234)
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    gallery = build_gallery(tmp_path_factory.mktemp("search"), count=COUNT)
-    with serving(settings_of(gallery, max_k=100)) as running:
-        yield running
+gallery = gallery_fixture(count=COUNT)
+client = client_fixture(max_k=100)
 
 
 def search(client: httpx.Client, image: bytes = png(QUERY), **parameters: Any) -> httpx.Response:

@@ -8,7 +8,6 @@ import socket
 import struct
 import time
 import zlib
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -18,17 +17,13 @@ from PIL import Image
 
 from eigenlens.service.http.multipart import single_file_of_form
 from tests.support.codes import repeatable
-from tests.support.service import build_gallery, pixels_of, png, serving, settings_of
+from tests.support.service import build_gallery, client_fixture, gallery_fixture, pixels_of, png, serving, settings_of
 
 MAX_BYTES = 100_000
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    gallery = build_gallery(tmp_path_factory.mktemp("uploads"), count=10)
-    settings = settings_of(gallery, max_image_bytes=MAX_BYTES, upload_timeout_s=1.0)
-    with serving(settings) as running:
-        yield running
+gallery = gallery_fixture(count=10)
+client = client_fixture(max_image_bytes=MAX_BYTES, upload_timeout_s=1.0)
 
 
 def photograph(form: str = "JPEG", side: int = 64) -> bytes:

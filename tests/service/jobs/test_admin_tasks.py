@@ -14,7 +14,7 @@ import pytest
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.service import (
     admin_headers,
-    build_gallery,
+    gallery_fixture,
     image_id,
     pixels_of,
     png,
@@ -26,9 +26,7 @@ from tests.support.service import (
 COUNT = 30
 
 
-@pytest.fixture
-def gallery(tmp_path: Path) -> Gallery:
-    return build_gallery(tmp_path, count=COUNT)
+gallery = gallery_fixture(count=COUNT, scope="function")
 
 
 @pytest.fixture

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.service import CODE_LENGTH, build_gallery, image_id, pixels_of, png, serving, settings_of
+from tests.support.service import (
+    CODE_LENGTH,
+    client_fixture,
+    gallery_fixture,
+    image_id,
+    pixels_of,
+    png,
+)
 
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    gallery = build_gallery(tmp_path_factory.mktemp("batch"), count=30)
-    with serving(settings_of(gallery, max_image_bytes=20_000, max_k=100)) as running:
-        yield running
+gallery = gallery_fixture(count=30)
+client = client_fixture(max_image_bytes=20_000, max_k=100)
 
 
 def encoded(seed: int) -> str:

@@ -19,12 +19,19 @@ from eigenlens.service.http.answers import AnswerWriter
 from eigenlens.service.http.parameters import search_request
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.pipeline import Answer, Pipeline, Query
-from tests.support.service import CODE_LENGTH, build_gallery, code_of, image_id, pixels_of, png, serving, settings_of
+from tests.support.service import (
+    CODE_LENGTH,
+    build_gallery,
+    code_of,
+    gallery_fixture,
+    image_id,
+    pixels_of,
+    png,
+    serving,
+    settings_of,
+)
 
-
-@pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
-    return build_gallery(tmp_path_factory.mktemp("pipeline"))
+gallery = gallery_fixture()
 
 
 class Observed:
