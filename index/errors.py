@@ -17,6 +17,16 @@ class PrefixLengthError(SearchError, ValueError):
         self.requested, self.available = requested, available
 
 
+class LengthRangeError(SearchError, ValueError):
+    """A prefix length to build is below 1 or above the code's."""
+
+    def __init__(self, requested: int, *, code_length: int) -> None:
+        super().__init__(
+            f"prefix length {requested} cannot be built: codes have {code_length} coordinates; give 1 to {code_length}"
+        )
+        self.requested, self.code_length = requested, code_length
+
+
 class RerankLengthError(SearchError, ValueError):
     """A rerank has to use more coordinates than the prefix, and no more than the code has."""
 

@@ -35,6 +35,7 @@ from eigenlens.index.codes.exact import exact_search
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import require_kind
+from eigenlens.index.metrics import recall_at_k
 from eigenlens.index.plans.calibration import Measured
 from eigenlens.index.plans.plan import Plan
 
@@ -278,7 +279,7 @@ def _time(search: Search, queries: Vectors) -> tuple[list[float], list[Ids]]:
 
 
 def _recall(found: Sequence[Ids], exact: Ids) -> float:
-    return float(np.mean([np.isin(exact[i], rows).mean() for i, rows in enumerate(found)]))
+    return float(recall_at_k(np.asarray(found), exact[: len(found)]).mean())
 
 
 def _identical(setup: Setup, found: Sequence[Ids]) -> bool:
@@ -334,7 +335,7 @@ def tell(method: str, values: Sequence[Mapping[str, Any]]) -> None:
         params = value["params"]
         if params.get("curve"):
             continue
-        aim = "exact" if params.get("exact") else f"recall {params['recall']}" if "recall" in params else ""
+        target = "exact" if params.get("exact") else f"recall {params['recall']}" if "recall" in params else ""
         seen = f"recall seen {params['recall_seen']:.4f}" if "recall_seen" in params else ""
-        print(f"{method:<12}{value['metric']:<14}{aim:<14}{value['value']:>16,.4f} {value['unit']:<4}{seen}")
+        print(f"{method:<12}{value['metric']:<14}{target:<14}{value['value']:>16,.4f} {value['unit']:<4}{seen}")
     sys.stdout.flush()

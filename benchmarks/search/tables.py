@@ -67,8 +67,8 @@ def _newest(records: Iterable[tuple[K, Mapping[str, Any]]]) -> dict[K, dict[str,
     for row, record in records:
         params = record["params"]
         if not params.get("curve"):
-            aim = "exact" if params.get("exact") else str(params.get("recall", ""))
-            found.setdefault(row, {})[f"{record['metric']} {aim}".strip()] = record
+            target = "exact" if params.get("exact") else str(params.get("recall", ""))
+            found.setdefault(row, {})[f"{record['metric']} {target}".strip()] = record
     return found
 
 

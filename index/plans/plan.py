@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eigenlens.index.errors import CodesError
+from eigenlens.index.errors import LengthRangeError
 
 # A shortlist of this many times k, and no shorter than that, where nothing was calibrated or asked for.
 SHORTLIST_FACTOR = 10
@@ -40,12 +40,12 @@ class IndexSpec:
 
 
 def choose_lengths(code_length: int, wanted: Sequence[int] | None = None) -> tuple[int, ...]:
-    """The prefix lengths to build, ascending; the full length is always one of them.
+    """Return the prefix lengths to build, ascending; the full length is always one of them.
 
-    Powers of two from 4 when none are wanted. Raises: CodesError, for a length below 1 or above the code's.
+    Powers of two from 4 when none are wanted. Raises: LengthRangeError, for a length below 1 or above the code's.
     """
     lengths = wanted if wanted is not None else [2**i for i in range(2, 20) if 2**i < code_length]
     for length in lengths:
         if not 1 <= length <= code_length:
-            raise CodesError(f"prefix length {length} cannot be built: codes have {code_length} coordinates")
+            raise LengthRangeError(length, code_length=code_length)
     return tuple(sorted({*lengths, code_length}))

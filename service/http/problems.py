@@ -25,6 +25,7 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (index_errors.RerankLengthError, 422, "rerank-length"),
     (index_errors.ResultCountError, 422, "result-count"),
     (index_errors.PlanConflictError, 422, "plan-conflict"),
+    (index_errors.LengthRangeError, 422, "length-range"),
     (index_errors.CodesError, 422, "code-shape"),
     (index_errors.IndexKindError, 422, "index-kind"),
     (index_errors.EffortError, 422, "effort"),

@@ -17,7 +17,7 @@ from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.index_builder import Builder
 from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
-from eigenlens.index.errors import CodesError, SearchError
+from eigenlens.index.errors import CodesError, LengthRangeError, SearchError
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import Plan, choose_lengths
@@ -170,7 +170,7 @@ def test_lengths_ascend_and_end_with_the_full_one(
 
 @pytest.mark.parametrize("length", [0, -4, 17])
 def test_a_length_that_no_code_has_is_refused(length: int) -> None:
-    with pytest.raises(CodesError, match=f"prefix length {length} cannot be built: codes have 16"):
+    with pytest.raises(LengthRangeError, match=f"prefix length {length} cannot be built: codes have 16"):
         choose_lengths(16, [4, length])
 
 
