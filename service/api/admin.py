@@ -18,15 +18,15 @@ class RebuildBody(BaseModel):
         None,
         min_length=1,
         max_length=64,
-        description="prefix lengths to build; the present ones if absent",
+        description="prefix lengths to build; default: the present ones",
     )
     kinds: dict[Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")], str] = Field(
         default_factory=dict,
         max_length=64,
-        description='index kind of some lengths, such as {"64": "ivf-sq8"}; what suits the gallery for the others',
+        description='index kind of some lengths, such as {"64": "ivf-sq8"}; default: what suits the gallery',
     )
     encoder: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = Field(
-        None, description="id of an encoder that the gallery has (GET /v1/admin/stats); the present one if absent"
+        None, description="id of an encoder in the gallery (GET /v1/admin/stats); default: the present one"
     )
 
 
@@ -47,8 +47,8 @@ class BackupBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: BackupName | None = Field(None, description="of its file; the present time when absent")
-    files: bool = Field(False, description="take the bytes of images that lie in folders along")
+    name: BackupName | None = Field(None, description="file name of the archive; default: the present time")
+    files: bool = Field(False, description="include the bytes of images that lie in folders")
 
 
 class RestoreBody(BaseModel):
@@ -56,7 +56,7 @@ class RestoreBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    backup: BackupName = Field(description="as in GET /v1/admin/backups")
+    backup: BackupName = Field(description="name of an archive, as in GET /v1/admin/backups")
     rebuild: bool = Field(False, description="build the next generation afterwards")
 
 
@@ -71,19 +71,19 @@ class BackupAnswer(AnswerModel):
 class StatsAnswer(AnswerModel):
     """Figures of the gallery and of the process that answers."""
 
-    images: int = Field(description="in the gallery")
+    images: int = Field(description="images in the gallery")
     searchable: int = Field(description="images that a search can find")
     pending: int = Field(description="images that were added since the generation was built")
     removed: int = Field(description="images that were removed or replaced since the generation was built")
-    generation: int = Field(description="that is served")
-    generations: list[int] = Field(description="that are kept")
-    encoder: str = Field(description="that is served")
-    encoders: list[str] = Field(description="that the gallery has; a rebuild can take each")
-    bytes: dict[str, int] = Field(description="on disk, by part of the gallery")
-    free_bytes: int = Field(description="on the gallery's disk")
+    generation: int = Field(description="number of the generation that is served")
+    generations: list[int] = Field(description="numbers of the generations on disk")
+    encoder: str = Field(description="id of the encoder that is served")
+    encoders: list[str] = Field(description="ids of the encoders in the gallery; a rebuild can use any of them")
+    bytes: dict[str, int] = Field(description="bytes on disk, by part of the gallery")
+    free_bytes: int = Field(description="free bytes on the gallery's disk")
     resident_bytes: int | None = Field(description="memory of this process")
     uptime_s: float
-    jobs: list[str] = Field(description="that are running")
+    jobs: list[str] = Field(description="ids of the running jobs")
 
 
 class Job(AnswerModel):
@@ -109,7 +109,7 @@ class GenerationAnswer(AnswerModel):
     number: int
     served: bool
     created: str
-    count: int = Field(description="images in it")
+    count: int = Field(description="images in the generation")
     lengths: list[int]
     encoder: str
-    bytes: int = Field(description="of its files, without the codes")
+    bytes: int = Field(description="bytes of its files, without the codes")

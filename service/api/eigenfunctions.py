@@ -42,11 +42,11 @@ class WhereAnswer(AnswerModel):
 class EigenfunctionAnswer(AnswerModel):
     """One coordinate."""
 
-    coordinate: int = Field(description="counted from 1")
+    coordinate: int = Field(description="number of the coordinate, counted from 1")
     eigenvalue: float
     generation: int
     top: list[PlacedAnswer] = Field(description="images with the largest values, the largest first")
     middle: list[PlacedAnswer] = Field(description="images nearest to the median")
     bottom: list[PlacedAnswer] = Field(description="images with the smallest values, the smallest first")
     histogram: HistogramAnswer
-    query: WhereAnswer | None = Field(None, description="where the value that was sent falls")
+    query: WhereAnswer | None = Field(None, description="place of the value that was sent")

@@ -22,13 +22,15 @@ class EmbeddingsBody(BaseModel):
     input: ImageUri | Annotated[list[ImageUri], Field(min_length=1, max_length=MAX_INPUTS)] = Field(
         description="an image as a data URI (data:image/jpeg;base64,...), or a list of them"
     )
-    model: str = Field(MODEL, max_length=200, description="as in GET /v1/models")
+    model: str = Field(MODEL, max_length=200, description="name of a model, as in GET /v1/models")
     dimensions: int | None = Field(
-        None, ge=1, description="leading coordinates to answer: sliced, then normalised; all when absent"
+        None, ge=1, description="number of leading coordinates: sliced, then normalised; default: all"
     )
-    encoding_format: Literal["float", "base64"] = Field("float", description="base64: of float32, little endian")
-    modality: Literal["image"] = Field("image", description="what the input is")
-    user: str | None = Field(None, max_length=1000, description="taken and not used")
+    encoding_format: Literal["float", "base64"] = Field(
+        "float", description="format of the codes; base64 is of float32, little endian"
+    )
+    modality: Literal["image"] = Field("image", description="type of the input")
+    user: str | None = Field(None, max_length=1000, description="accepted and ignored")
 
 
 class EmbeddingAnswer(AnswerModel):
@@ -63,7 +65,7 @@ class ModelAnswer(AnswerModel):
     created: int = Field(description="seconds since 1970")
     owned_by: str = "eigenlens"
     encoder: str = Field(description="id of the encoder artifact")
-    dimensions: int = Field(description="of a full code")
+    dimensions: int = Field(description="coordinates of a full code")
     is_matryoshka: Literal[True] = True
     matryoshka_dimensions: list[int] = Field(
         description="prefix lengths that can be searched; embeddings can have any number up to the full one"

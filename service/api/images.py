@@ -61,7 +61,7 @@ class ImageReference(AnswerModel):
     width: int
     height: int
     sha256: str
-    content: str = Field(description="address of its bytes")
+    content: str = Field(description="address of the image's bytes")
     thumbnail: str = Field(description="address of a picture of at most 192 pixels a side")
 
 
@@ -75,7 +75,7 @@ class ImagesAnswer(AnswerModel):
     """Some images of the gallery."""
 
     images: list[ImageAnswer]
-    next: str | None = Field(None, description="what to give as `after` for the next page; none on the last")
+    next: str | None = Field(None, description="value of `after` for the next page; null on the last page")
 
 
 class AddItem(BaseModel):
@@ -106,7 +106,7 @@ class AddedAnswer(AnswerModel):
 class FailedAnswer(AnswerModel):
     """An image that could not be used."""
 
-    id: str = Field(description="that it would have had")
+    id: str = Field(description="id that the image would have")
     reason: str
 
 

@@ -17,11 +17,11 @@ class WrongParameter(AnswerModel):
 class Problem(AnswerModel):
     """Why a request cannot be answered."""
 
-    type: str = Field(description="names the kind of problem for programs; it never changes")
+    type: str = Field(description="identifies the kind of problem for programs; it never changes")
     title: str = Field(description="the status in words")
     status: int
-    detail: str = Field(description="what was asked and what would work, for people")
+    detail: str = Field(description="what you asked for and what would work, for people")
     instance: str = Field(description="path of the request")
     request_id: str | None = Field(description="as in the header X-Request-Id and in the service's log")
-    parameters: list[WrongParameter] | None = Field(None, description="where parameters are wrong")
-    available: list[int] | None = Field(None, description="prefix lengths that there are")
+    parameters: list[WrongParameter] | None = Field(None, description="wrong parameters, with the reason of each")
+    available: list[int] | None = Field(None, description="prefix lengths you can use")

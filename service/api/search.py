@@ -43,53 +43,53 @@ class SearchParameters(BaseModel):
     length: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto",
         validation_alias=AliasChoices("length", "dimensions"),
-        description="prefix length to search, one of GET /v1/lengths; auto: the cheapest plan that meets the targets",
+        description="prefix length to search, one of GET /v1/lengths; auto: the fastest plan that meets the targets",
     )
     target_recall: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="share of the exact k best by full codes that has to be found; 0.99 where no target is given",
+        description="share of the exact k best by full codes that the search must find; 0.99 if no target is set",
     )
     max_latency_ms: float | None = Field(
-        None, gt=0, description="what the search itself may take, without decoding and encoding, in milliseconds"
+        None, gt=0, description="limit on the time of the search itself, without decoding and encoding, in milliseconds"
     )
     rerank: Annotated[int, Field(ge=1)] | Literal["none", "full"] = Field(
-        "none", description="coordinates at which a shortlist is rescored exactly: a number above length, or full"
+        "none", description="number of coordinates for exact rescoring of a shortlist: above length, or full"
     )
-    shortlist: int | None = Field(None, ge=1, le=100_000, description="candidates that are rescored; 10 k when absent")
+    shortlist: int | None = Field(None, ge=1, le=100_000, description="number of candidates to rescore; default: 10 k")
     effort: Annotated[int, Field(ge=1)] | Literal["max"] | None = Field(
-        None, description="how much of the index is looked at (nprobe, efSearch), or max; a calibrated one when absent"
+        None, description="how much of the index to visit (nprobe, efSearch), or max; default: calibrated"
     )
     filter: Annotated[dict[str, Any], BeforeValidator(_parse_json)] | None = Field(
         None,
-        description='by metadata: {"label": "boots", "price": {"$gte": 10}}; also $in, $nin, '
+        description='condition on metadata: {"label": "boots", "price": {"$gte": 10}}; also $in, $nin, '
         "$ne, $gt, $lt, $lte, $exists, $and, $or, $not",
     )
-    offset: int = Field(
-        0, ge=0, description="better results that are passed over: offset=10 and k=10 answer the second ten"
-    )
-    min_score: float | None = Field(None, ge=-1, le=1, description="results with a lower score are left out")
+    offset: int = Field(0, ge=0, description="number of results to skip: offset=10 and k=10 return the second ten")
+    min_score: float | None = Field(None, ge=-1, le=1, description="drop results with a lower score")
     group_duplicates: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="gather near-duplicates: an image whose full code has this cosine or more with that of a better "
-        "result, or whose bytes are the same, takes no place of its own and is told in that result's `duplicates`",
+        description="group near-duplicates: an image whose full code has this cosine or more with that of a better "
+        "result, or whose bytes are the same, takes no place of its own and appears in that result's `duplicates`",
     )
     include: Annotated[list[Include], BeforeValidator(_split)] = Field(
         default_factory=lambda: list[Include](("metadata", "timing")),
         description="parts of the answer: metadata of each result, timing by stage, the query's code to search with "
-        "again; metadata and timing when absent",
+        "again; default: metadata and timing",
     )
 
 
 class SearchBody(SearchParameters):
     """A JSON search: exactly one of image, id and code."""
 
-    image: str | None = Field(None, description="an image, base64")
-    id: str | None = Field(None, description="id of an image of the gallery; it is left out of the results")
-    code: list[float] | None = Field(None, max_length=65536, description="a full code")
+    image: str | None = Field(None, description="an image as the query, base64")
+    id: str | None = Field(
+        None, description="id of an image of the gallery as the query; the results do not include it"
+    )
+    code: list[float] | None = Field(None, max_length=65536, description="a full code as the query")
 
 
 class PlanAnswer(AnswerModel):
@@ -100,7 +100,7 @@ class PlanAnswer(AnswerModel):
     effort: int | None = None
     shortlist: int | None = None
     rerank: int | None = None
-    exact: bool = Field(False, description="whether it finds the exact best by full codes by construction")
+    exact: bool = Field(False, description="whether the plan always finds the exact best by full codes")
     expected_recall: float | None = Field(None, description="share of the exact k best by full codes, as calibrated")
     expected_latency_ms: float | None = Field(None, description="median of a search alone, as calibrated")
 
@@ -118,7 +118,7 @@ class ResultAnswer(ImageReference):
     score: float = Field(description="cosine with the query at the plan's last length; larger is better")
     metadata: dict[str, Any] | None = None
     duplicates: list[DuplicateAnswer] | None = Field(
-        None, description="images that are nearly the same, best first; where `group_duplicates` was asked for"
+        None, description="near-duplicates of this image, best first; only with `group_duplicates`"
     )
 
 
@@ -128,22 +128,22 @@ class SearchAnswer(AnswerModel):
     results: list[ResultAnswer]
     plan: PlanAnswer
     generation: int
-    timing_ms: dict[str, float] | None = Field(None, description="by stage, in milliseconds")
-    code: list[float] | None = Field(None, description="of the query, where it was asked for")
+    timing_ms: dict[str, float] | None = Field(None, description="time of each stage, in milliseconds")
+    code: list[float] | None = Field(None, description="the query's full code; only with `include=code`")
 
 
 class BatchBody(SearchParameters):
     """Several searches: parameters for all of them, and each with its own."""
 
     searches: list[dict[str, Any]] = Field(
-        min_length=1, max_length=MAX_SEARCHES, description="each as the body of POST /v1/search"
+        min_length=1, max_length=MAX_SEARCHES, description="searches, each like the body of POST /v1/search"
     )
 
 
 class BatchItemAnswer(AnswerModel):
     """What became of one search: an answer or a problem."""
 
-    status: int = Field(description="that it would have had alone")
+    status: int = Field(description="status that the search alone would get")
     answer: SearchAnswer | None = None
     problem: Problem | None = None
 
@@ -152,7 +152,7 @@ class BatchAnswer(AnswerModel):
     """The answers to several searches, in their order."""
 
     answers: list[BatchItemAnswer]
-    failed: int = Field(description="searches that have a problem")
+    failed: int = Field(description="number of searches with a problem")
     timing_ms: dict[str, float]
 
 
@@ -162,7 +162,7 @@ class MeasuredAnswer(PlanAnswer):
     recall: dict[int, float] = Field(description="by k: mean share of the exact k best by full codes")
     recall_low: dict[int, float] = Field(description="by k: lower end of the 95 % confidence interval")
     latency_ms: dict[str, float] = Field(description="p50, p95 and p99 of a search alone")
-    bytes_per_image: float = Field(description="of its index and, where it rescores, of the codes")
+    bytes_per_image: float = Field(description="bytes per image of its index and, if it rescores, of the codes")
 
 
 class LengthAnswer(AnswerModel):
@@ -170,11 +170,13 @@ class LengthAnswer(AnswerModel):
 
     length: int
     kind: str
-    bytes: int = Field(description="size of its index")
+    bytes: int = Field(description="bytes of its index")
     bytes_per_image: float
-    full: bool = Field(description="whether it is the whole code")
-    max_effort: int | None = Field(description="the effort at which its index looks at everything; none has no effort")
-    alone: MeasuredAnswer | None = Field(description="what a search of this length alone was measured to give")
+    full: bool = Field(description="whether this is the full code length")
+    max_effort: int | None = Field(
+        description="the effort at which its index visits everything; null if the kind has no effort"
+    )
+    alone: MeasuredAnswer | None = Field(description="recall and latency measured for a search of this length alone")
 
 
 class LengthsAnswer(AnswerModel):
@@ -186,9 +188,9 @@ class LengthsAnswer(AnswerModel):
     pending: int = Field(description="images that were added since the generation was built")
     removed: int = Field(description="images that were removed or replaced since the generation was built")
     generation: int
-    plans: list[MeasuredAnswer] = Field(description="what length=auto chooses from, the fastest first")
+    plans: list[MeasuredAnswer] = Field(description="plans that length=auto chooses from, the fastest first")
     filters: dict[str, list[str]] = Field(
-        description="metadata fields that can be filtered by, and their values' kinds"
+        description="metadata fields you can filter by, and the types of their values"
     )
     encoder: str
     eigenvalues: list[float]

@@ -58,12 +58,12 @@ ADD_BODY = body_of(
         "type": "array",
         "items": FILE,
         "maxItems": MAX_ADDED_IMAGES,
-        "description": "files; their names are the images' ids unless `id` gives others",
+        "description": "files; their names are their ids unless you send `id`",
     },
-    id={"type": "array", "items": {"type": "string"}, "description": "one for each file"},
+    id={"type": "array", "items": {"type": "string"}, "description": "one id per file"},
     metadata={
         "anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}],
-        "description": "a JSON object for all files, or a JSON list of one object for each",
+        "description": "a JSON object for all files, or a JSON list with one object per file",
     },
 )
 PUT_BODY = body_of(ITSELF, metadata={"type": "object", "description": "as JSON"})

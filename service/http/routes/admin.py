@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1/admin", tags=["admin"])
 
 @router.post("/rebuild", status_code=202, responses=problem_responses("job-running", "encoder-not-found"))
 def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = None) -> Job:
-    """Build the next generation in the background; searches are answered from the present one until the switch."""
+    """Build the next generation in the background. The present one answers searches until the switch."""
     asked = body or RebuildBody()
     engine = state.snapshots.current.engine
     if asked.encoder is None:  # what cannot be built is refused now and not in the job
@@ -37,10 +37,10 @@ def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = 
 
 @router.post("/import", status_code=202, responses=problem_responses("job-running"))
 def import_folder(state: CurrentState, response: Response, body: ImportBody) -> Job:
-    """Take in the images of a folder of the server, below its `import_root`. They are found as they come.
+    """Import the images of a folder on the server, below its `import_root`. Each is found once it is imported.
 
-    The files stay where they are; ids are their paths below the folder. What cannot be used is told in the job's
-    `result`. Images that are there with the same content are left as they are, so it can be said again.
+    The files stay where they are, and their ids are their paths below the folder. The job's `result` lists files that
+    cannot be used. Images that the gallery has with the same content are left unchanged, so an import can be repeated.
     """
     root = state.settings.import_root
     if root is None:
@@ -52,7 +52,7 @@ def import_folder(state: CurrentState, response: Response, body: ImportBody) -> 
 
 @router.get("/generations")
 def list_generations(state: CurrentState) -> list[GenerationAnswer]:
-    """The generations that are kept, newest first."""
+    """List the generations on disk, newest first."""
     served = state.snapshots.current.number
     return [
         present_generation(number, found, served=number == served)
@@ -62,7 +62,7 @@ def list_generations(state: CurrentState) -> list[GenerationAnswer]:
 
 @router.post("/generations/{number}/activate", responses=problem_responses("generation-not-found"))
 def activate_generation(number: int, state: CurrentState) -> GenerationAnswer:
-    """Serve a generation that is kept. Images that were added or removed since it was built stay so."""
+    """Serve an earlier or later generation. Images added or removed since it was built stay added or removed."""
     state.gallery.switch(number)
     state.snapshots.load()
     snapshot = state.snapshots.current
@@ -73,7 +73,7 @@ def activate_generation(number: int, state: CurrentState) -> GenerationAnswer:
     "/generations/{number}", status_code=204, responses=problem_responses("generation-not-found", "generation-in-use")
 )
 def delete_generation(number: int, state: CurrentState) -> None:
-    """Remove a generation that is not served, and the codes that only it needed."""
+    """Remove a generation that is not served, and the codes that only it needs."""
     if number == state.snapshots.current.number:
         raise GenerationInUseError(f"generation {number} is served; activate another one first")
     state.gallery.remove_generation(number)
@@ -81,7 +81,7 @@ def delete_generation(number: int, state: CurrentState) -> None:
 
 @router.get("/stats")
 def stats(state: CurrentState) -> StatsAnswer:
-    """How large the gallery is, in images and in bytes, and what is going on."""
+    """Get the size of the gallery in images and bytes, and the running jobs."""
     gallery, snapshot = state.gallery, state.snapshots.current
     started = datetime.fromisoformat(state.started)
     return StatsAnswer(

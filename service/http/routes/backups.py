@@ -51,11 +51,11 @@ class ArchiveResponse(StreamingResponse):
 @router.get("/backup", response_class=StreamingResponse, responses=_TAR | problem_responses("gallery-busy"))
 async def backup(
     state: CurrentState,
-    files: Annotated[bool, Query(description="take the bytes of images that lie in folders along")] = False,
+    files: Annotated[bool, Query(description="include the bytes of images that lie in folders")] = False,
 ) -> ArchiveResponse:
-    """One archive of the gallery as it is at this moment, while searches and changes go on.
+    """Download an archive of the gallery as it is at this moment. Searches and changes continue meanwhile.
 
-    It holds the images and what is known of them, and the served generation with its codes and its encoder; no keys.
+    It has the images, what the gallery stores about them, and the served generation with codes and encoder; no keys.
     """
     stack = ExitStack()
     found = await to_thread.run_sync(lambda: stack.enter_context(snapshot(state.gallery, files=files)))
@@ -64,14 +64,14 @@ async def backup(
 
 @router.get("/backups")
 def list_backups(state: CurrentState) -> list[BackupAnswer]:
-    """The archives that lie beside the gallery, newest first."""
+    """List the archives in the gallery's folder `backups`, newest first."""
     found = [present_backup(path) for path in _folder(state.gallery).glob("[!.]*.tar")]
     return sorted(found, key=lambda answer: (answer.created, answer.name), reverse=True)
 
 
 @router.post("/backups", status_code=201, responses=problem_responses("gallery-busy", "backup-exists"))
 def create_backup(state: CurrentState, response: Response, body: BackupBody | None = None) -> BackupAnswer:
-    """Write an archive beside the gallery, in its folder `backups`, whole or not at all."""
+    """Write an archive into the gallery's folder `backups`, whole or not at all."""
     asked = body or BackupBody()
     name = asked.name or _new_name()
     path = _folder(state.gallery) / name
@@ -86,15 +86,15 @@ def create_backup(state: CurrentState, response: Response, body: BackupBody | No
 
 @router.delete("/backups/{name}", status_code=204, responses=problem_responses("backup-not-found"))
 def delete_backup(name: BackupName, state: CurrentState) -> None:
-    """Remove an archive that lies beside the gallery."""
+    """Remove an archive from the gallery's folder `backups`."""
     _existing(state.gallery, name).unlink(missing_ok=True)
 
 
 @router.post("/restore", status_code=202, responses=problem_responses("job-running", "backup-not-found"))
 def restore(state: CurrentState, response: Response, body: RestoreBody) -> Job:
-    """Make the gallery's images those of a backup that lies beside it, in one step, while searches go on.
+    """Restore the gallery's images from an archive in its folder `backups`, in one step, while searches continue.
 
-    What is the same stays as it is. The backup has to be made with the encoder that is served.
+    Equal images stay as they are. The archive must be of the encoder that is served.
     """
     path = _existing(state.gallery, body.backup)
     return started(state, response, "restore", {"backup": str(path), "rebuild": body.rebuild})

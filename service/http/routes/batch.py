@@ -40,9 +40,9 @@ _BODY = body_of(
 
 @router.post("/search/batch", response_model=BatchAnswer, openapi_extra=_BODY)
 async def search_batch(request: Request, state: CurrentState) -> Response:
-    """Several searches. Parameters of the query string, of the form or beside `searches` hold for all of them.
+    """Run several searches. Parameters in the query string, in the form or beside `searches` apply to all of them.
 
-    What cannot be answered fails alone: `answers` has, in their order, an answer or a problem for each search.
+    If one fails, the others are still answered: `answers` has an answer or a problem per search, in the same order.
     """
     timing = Timing()
     with timing.stage("total"):

@@ -20,14 +20,14 @@ _MOST = 200
 @router.get("")
 def browse(
     state: CurrentState,
-    limit: Annotated[int, Query(ge=1, le=_MOST, description="images to answer at most")] = 50,
-    after: Annotated[str | None, Query(max_length=1024, description="id after which to go on")] = None,
-    prefix: Annotated[str, Query(max_length=1024, description="only ids that begin so")] = "",
+    limit: Annotated[int, Query(ge=1, le=_MOST, description="number of images")] = 50,
+    after: Annotated[str | None, Query(max_length=1024, description="id to continue after")] = None,
+    prefix: Annotated[str, Query(max_length=1024, description="only ids that begin with this")] = "",
     sample: Annotated[
-        int | None, Query(ge=0, le=2**31, description="a few at random instead of a page; which ones, by this number")
+        int | None, Query(ge=0, le=2**31, description="return a random sample instead of a page; this is the seed")
     ] = None,
 ) -> ImagesAnswer:
-    """The images of the gallery in the order of their ids, or a sample of them."""
+    """List the images of the gallery in the order of their ids, or a random sample."""
     if sample is not None:
         return ImagesAnswer(images=[present_image(record) for record in _sample(state, limit, sample)])
     records = state.gallery.store.page(limit + 1, after=after, prefix=prefix)

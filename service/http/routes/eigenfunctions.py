@@ -30,7 +30,7 @@ _SHOWN = 8
 
 @router.get("")
 def spectrum(state: CurrentState) -> SpectrumAnswer:
-    """The eigenvalue of every coordinate, and between which values the images of the gallery lie."""
+    """List the eigenvalue of every coordinate and its range over the images of the gallery."""
     snapshot = state.snapshots.current
     low, median, high = _of(snapshot).shares(0.05, 0.5, 0.95).T.tolist()
     eigenvalues = [float(value) for value in snapshot.encoder.eigenvalues]
@@ -42,10 +42,11 @@ def eigenfunction(
     coordinate: int,
     state: CurrentState,
     value: Annotated[
-        float | None, Query(allow_inf_nan=False, description="of a query's code, scaled to unit norm, here")
+        float | None,
+        Query(allow_inf_nan=False, description="value of a query's code at this coordinate, scaled to unit norm"),
     ] = None,
 ) -> EigenfunctionAnswer:
-    """One coordinate, counted from 1: its eigenvalue, the images at its ends and its middle, where a query falls."""
+    """Describe one coordinate, counted from 1: eigenvalue, images at its ends and middle, a query's place."""
     snapshot = state.snapshots.current
     functions = _of(snapshot)
     if not 1 <= coordinate <= len(functions):

@@ -35,7 +35,7 @@ _AT_ONCE = 16
 @router.post("/v1/embeddings", responses=problem_responses("model-not-found"))
 @router.post("/embeddings", include_in_schema=False)
 async def embeddings(request: Request, body: EmbeddingsBody, state: CurrentState) -> EmbeddingsAnswer:
-    """Codes of images, or prefixes of them, of unit length. Works with OpenAI's client libraries."""
+    """Get codes of images, or prefixes of them, with unit length. Works with OpenAI's client libraries."""
     snapshot = state.snapshots.current
     _require(snapshot, body.model)
     length = body.dimensions or snapshot.encoder.code_length
@@ -70,13 +70,13 @@ async def embeddings(request: Request, body: EmbeddingsBody, state: CurrentState
 
 @router.get("/v1/models")
 async def list_models(state: CurrentState) -> ModelsAnswer:
-    """The encoder that is served, with the prefix lengths of its codes that can be searched."""
+    """Describe the encoder that is served, with the prefix lengths you can search."""
     return ModelsAnswer(data=[_model(state.snapshots.current, MODEL)])
 
 
 @router.get("/v1/models/{model}", responses=problem_responses("model-not-found"))
 async def get_model(model: str, state: CurrentState) -> ModelAnswer:
-    """One model."""
+    """Describe one model."""
     snapshot = state.snapshots.current
     _require(snapshot, model)
     return _model(snapshot, model)

@@ -13,20 +13,20 @@ router = APIRouter(tags=["health"])
 @router.get("/healthz")
 @router.get("/livez", include_in_schema=False)
 async def healthz() -> dict[str, str]:
-    """The process answers."""
+    """Check that the process answers."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
 async def readyz(request: Request) -> dict[str, str | int]:
-    """The encoder is warm and a generation is loaded; also during a rebuild. 503 otherwise."""
+    """Check that the encoder is warm and a generation is loaded, also during a rebuild; 503 otherwise."""
     snapshot = state_of(request).snapshots.current
     return {"status": "ready", "generation": snapshot.number}
 
 
 @router.get("/metrics", include_in_schema=False)
 def metrics(state: CurrentState) -> Response:
-    """Metrics, as Prometheus reads them."""
+    """Get the metrics in Prometheus's format."""
     state.metrics.depth.set(state.batcher.depth)
     return Response(state.metrics.text(_figures(state)), media_type=CONTENT_TYPE_LATEST)
 

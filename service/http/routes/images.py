@@ -22,9 +22,9 @@ from eigenlens.service.http.state import CurrentState, State
 router = APIRouter(prefix="/v1/images", tags=["images"])
 _BYTES: dict[int | str, dict[str, Any]] = {
     200: {"description": "the picture", "content": {"image/*": {"schema": FILE}}},
-    304: {"description": "the picture that the client has is still right"},
+    304: {"description": "the client's copy of the picture is current"},
 }
-_ADDED: dict[int | str, dict[str, Any]] = {201: {"model": ImageAnswer, "description": "there was none of this id"}}
+_ADDED: dict[int | str, dict[str, Any]] = {201: {"model": ImageAnswer, "description": "the id is new"}}
 _GONE = ("image-content-gone",)
 _DAMAGED = ("not-an-image", "too-many-pixels", "damaged-image")
 
@@ -43,12 +43,12 @@ async def add_images(
     request: Request,
     state: CurrentState,
     keep_metadata: Annotated[
-        bool, Query(description="leave images that are there with the same content as they are, other metadata or not")
+        bool, Query(description="leave images with the same content unchanged, even if their metadata differs")
     ] = False,
 ) -> AddAnswer:
-    """Add images, or replace those of the same id. They are durable and found by the next search when this answers.
+    """Add images, or replace those with the same id. After the answer they are durable and searches find them.
 
-    An image that cannot be used fails alone: `failed` tells why. `images` are those that are in the gallery now.
+    `images` lists those that are now in the gallery, `failed` those that could not be used, each with its reason.
     """
     given = await read_images(request)
     outcomes = await state.ingest_threads.run(_ingest, state, given, keep_metadata=keep_metadata)
@@ -59,7 +59,7 @@ async def add_images(
     "/{id:path}/content", response_class=Response, responses=_BYTES | problem_responses("image-not-found", *_GONE)
 )
 async def image_content(id: str, request: Request, state: CurrentState) -> Response:
-    """The bytes of an image, as they were given."""
+    """Get the original bytes of an image."""
     record = await state.read_threads.run(state.gallery.store.record, id)
     headers = _caching(record, request)
     if _is_known(headers, request):
@@ -74,7 +74,7 @@ async def image_content(id: str, request: Request, state: CurrentState) -> Respo
     responses=_BYTES | problem_responses("image-not-found", *_GONE, *_DAMAGED),
 )
 async def image_thumbnail(id: str, request: Request, state: CurrentState) -> Response:
-    """A picture of at most 192 pixels a side."""
+    """Get a picture of an image, at most 192 pixels a side."""
     record = await state.read_threads.run(state.gallery.store.record, id)
     headers = _caching(record, request)
     if _is_known(headers, request):
@@ -87,7 +87,7 @@ async def image_thumbnail(id: str, request: Request, state: CurrentState) -> Res
 
 @router.get("/{id:image}", responses=problem_responses("image-not-found"))
 def get_image(id: str, state: CurrentState) -> ImageAnswer:
-    """What the gallery knows of an image."""
+    """Get what the gallery stores about an image."""
     return present_image(state.gallery.store.record(id))
 
 
@@ -97,7 +97,7 @@ def get_image(id: str, state: CurrentState) -> ImageAnswer:
     responses=_ADDED | problem_responses("image-not-found"),
 )
 async def put_image(id: str, request: Request, response: Response, state: CurrentState) -> ImageAnswer:
-    """Add or replace one image, sent as the body itself or as a form's file. 201 where there was none of this id."""
+    """Add or replace one image, sent as the body itself or as a form's file. 201 if the id is new."""
     given = await read_one(request, id)
     limit = state.settings.max_image_bytes
     if len(given.data) > limit:
@@ -111,7 +111,7 @@ async def put_image(id: str, request: Request, response: Response, state: Curren
 
 @router.patch("/{id:image}", responses=problem_responses("image-not-found", "image-changed"))
 def change_metadata(id: str, body: MetadataBody, state: CurrentState) -> ImageAnswer:
-    """Change metadata: fields that are given are set, fields that are null are removed (RFC 7396)."""
+    """Change metadata: fields in the object are set, fields that are null are removed (RFC 7396)."""
     store, snapshot = state.gallery.store, state.snapshots.current
     record = store.record(id)
     code = snapshot.code_of(record.key)
@@ -128,7 +128,7 @@ def change_metadata(id: str, body: MetadataBody, state: CurrentState) -> ImageAn
 
 @router.delete("/{id:image}", status_code=204, responses=problem_responses("image-not-found"))
 def delete_image(id: str, state: CurrentState) -> None:
-    """Remove an image. No search that begins after the answer returns it."""
+    """Remove an image. No search that starts after the answer returns it."""
     record = state.gallery.store.record(id)
     state.gallery.store.remove([record.id])
     state.snapshots.sync()

@@ -38,19 +38,19 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 
 @router.get("")
 def list_jobs(state: CurrentState) -> list[Job]:
-    """The last hundred jobs, newest first."""
+    """List the last hundred jobs, newest first."""
     return [present_job(job) for job in state.jobs.list()]
 
 
 @router.get("/{id}", responses=problem_responses("job-not-found"))
 def get_job(id: str, state: CurrentState) -> Job:
-    """One job and how far it is."""
+    """Get one job and its progress."""
     return present_job(state.jobs.get(id))
 
 
 @router.get("/{id}/events", response_class=StreamingResponse, responses=_EVENTS | problem_responses("job-not-found"))
 async def job_events(id: str, state: CurrentState) -> StreamingResponse:
-    """How far a job is, told at each change until it ends."""
+    """Follow a job: an event at each change until it ends."""
     first = await to_thread.run_sync(state.jobs.get, id)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_events(state, first), media_type="text/event-stream", headers=headers)
@@ -58,7 +58,7 @@ async def job_events(id: str, state: CurrentState) -> StreamingResponse:
 
 @router.post("/{id}/cancel", status_code=202, responses=problem_responses("job-not-found", "job-ended"))
 def cancel_job(id: str, state: CurrentState) -> Job:
-    """End a job without a result. What it encoded is kept; the gallery stays as it is."""
+    """Cancel a job. Codes that it computed are kept, and the gallery stays as it is."""
     return present_job(state.jobs.cancel(id))
 
 

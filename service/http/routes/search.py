@@ -56,7 +56,7 @@ class _DirectRoute(APIRoute):
 
 
 async def search(request: Request) -> Response:
-    """Images most like the one that is sent, best first. Parameters go into the query string or beside the image."""
+    """Find the images most like the query, best first. Put parameters into the query string or beside the image."""
     state = state_of(request)
     state.batcher.check()  # what would be refused is not read first
     answer = await answer_search(state, await _read(request), receive=request.receive)
@@ -76,7 +76,7 @@ router.add_api_route(
 
 @router.get("/lengths")
 def lengths(state: CurrentState) -> LengthsAnswer:
-    """The prefix lengths that can be searched, and what each costs."""
+    """List the prefix lengths you can search, and the cost of each."""
     snapshot = state.snapshots.current
     engine, calibration = snapshot.engine, snapshot.engine.calibration
     plans = sorted(calibration.measured, key=lambda measured: measured.latency_ms["p50"])
