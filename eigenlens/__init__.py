@@ -3,7 +3,7 @@
     from eigenlens import Client
 
     with Client("http://127.0.0.1:8080") as client:
-        answer = client.search("boot.jpg", length=16, k=5)
+        answer = client.search(Path("boot.jpg"), length=16, k=5)
 
 The command is `eigenlens`; `eigenlens --help` lists what it does.
 """

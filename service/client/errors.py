@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import httpx
@@ -69,9 +70,17 @@ def parsed(response: httpx.Response) -> Any:
 def parsed_as(kind: type[T], response: httpx.Response) -> T:
     """Return an answer as a model of `service.api` or a list of them. Raises: ServiceError, if it is none."""
     try:
-        return TypeAdapter(kind).validate_json(response.content)
+        kept: Hashable = kind  # types are hashable, whatever T is
+        answer: T = _adapter(kept).validate_json(response.content)
+        return answer
     except ValidationError as error:
         raise ServiceError(f"{response.url} is not an Eigenlens service that this client knows: {error}") from error
+
+
+@lru_cache(maxsize=64)
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    """Keep the adapter of each kind of answer: making one takes longer than a search."""
+    return TypeAdapter(kind)
 
 
 def unreachable(url: object, error: Exception) -> UnreachableError:

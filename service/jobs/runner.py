@@ -11,9 +11,6 @@ from typing import Any
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.jobs.store import Job, Jobs
 
-# -P: a file of the working directory is never imported in place of a module.
-_WORKER = (sys.executable, "-P", "-m", "eigenlens.service.jobs.worker")
-
 
 class Runner:
     """Starts jobs in processes of their own, which end with this one however it ends."""
@@ -27,7 +24,9 @@ class Runner:
     def start(self, kind: str, options: Mapping[str, Any]) -> Job:
         """Start a job of a kind in `service.jobs.tasks.TASKS`. Raises: JobRunningError."""
         job = self._jobs.create(kind, options)
-        command = [*_WORKER, str(self._gallery.root), "--job", job.id, *self._options]
+        # -P: a file of the working directory is never imported in place of a module.
+        worker = [sys.executable, "-P", "-m", "eigenlens.service.jobs.worker"]
+        command = [*worker, str(self._gallery.root), "--job", job.id, *self._options]
         # The worker reads its standard input: when this process ends, even by SIGKILL, the pipe closes and so does it.
         try:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
