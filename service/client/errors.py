@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import httpx
@@ -67,20 +66,19 @@ def parsed(response: httpx.Response) -> Any:
         raise ServiceError(f"{response.url} is not an Eigenlens service: its answer is no JSON") from None
 
 
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
 def parsed_as(kind: type[T], response: httpx.Response) -> T:
     """Return an answer as a model of `service.api` or a list of them. Raises: ServiceError, if it is none."""
     try:
-        kept: Hashable = kind  # types are hashable, whatever T is
-        answer: T = _adapter(kept).validate_json(response.content)
+        adapter = _adapters.get(kind)
+        if adapter is None:  # making one takes longer than a search
+            adapter = _adapters[kind] = TypeAdapter(kind)
+        answer: T = adapter.validate_json(response.content)
         return answer
     except ValidationError as error:
         raise ServiceError(f"{response.url} is not an Eigenlens service that this client knows: {error}") from error
-
-
-@lru_cache(maxsize=64)
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    """Keep the adapter of each kind of answer: making one takes longer than a search."""
-    return TypeAdapter(kind)
 
 
 def unreachable(url: object, error: Exception) -> UnreachableError:
