@@ -21,9 +21,9 @@ from eigenlens.benchmarks.quality.methods import (
     measure_codes,
     trained_network,
 )
-from eigenlens.model.commands.train import choose_device
 from eigenlens.model.config import load_table
 from eigenlens.model.errors import ConfigError
+from eigenlens.model.training.devices import choose_device
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

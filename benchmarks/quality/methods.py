@@ -18,11 +18,11 @@ from eigenlens.benchmarks.common.pca import principal_components
 from eigenlens.benchmarks.common.retrieval import Cutoffs, LabelledCodes, probe_accuracy, retrieval_quality
 from eigenlens.model.config import SpectrumConfig, TrainingConfig, parse_config
 from eigenlens.model.errors import ConfigError
-from eigenlens.model.export.export import code_network, estimate_spectrum, set_codes
+from eigenlens.model.export.coder import code_network, estimate_spectrum, set_codes
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.network import EncoderNetwork, normalise_pixels
-from eigenlens.model.spectrum.rayleigh_ritz import effective_rank
+from eigenlens.model.spectrum.lengths import effective_rank
 from eigenlens.model.training.loop import train
 from eigenlens.model.training.run import Run
 

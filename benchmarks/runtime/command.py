@@ -100,7 +100,8 @@ def _torch(path: Path, training: Mapping[str, Any]) -> Session:
     import torch
     from safetensors.torch import load_file
 
-    from eigenlens.model.export.export import WEIGHTS_FILE, ServingNetwork
+    from eigenlens.model.export.export import WEIGHTS_FILE
+    from eigenlens.model.export.onnx_file import ServingNetwork
     from eigenlens.model.network import CodeNetwork, EncoderNetwork
 
     names = ("hidden_length", "hidden_layers", "code_length")

@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from eigenlens.benchmarks.common.arguments import positive
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record
-from eigenlens.model.commands.train import choose_device
 from eigenlens.model.config import load_table, parse_config
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.pairs.sampler import PairSampler, stream
+from eigenlens.model.training.devices import choose_device
 from eigenlens.model.training.loop import Trainer
 from eigenlens.model.training.run import Run
 from eigenlens.model.training.step import outputs

@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from eigenlens.model.commands.train import choose_device
 from eigenlens.model.export.export import export
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.runtime.sessions import PRECISIONS
+from eigenlens.model.training.devices import choose_device
 from eigenlens.model.training.run import Run
 
 EPILOG = """example:

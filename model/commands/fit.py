@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 
 from eigenlens import artifact
 from eigenlens.model.backbones.efficientnet import EFFICIENTNET
-from eigenlens.model.commands.train import choose_device
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.errors import ConfigError, ImageError
 from eigenlens.model.export.feature_extractor import PIXELS, Pixels
-from eigenlens.model.heads.features import Sampled, ViewFeatures, cache_features, power_normalise
+from eigenlens.model.heads.features import ViewFeatures, cache_features, power_normalise
 from eigenlens.model.heads.fine_tune import fine_tuned_backbone
 from eigenlens.model.heads.fit import Head, HeadSettings, choose_settings, fit_head, held_out, neighbour_graph
 from eigenlens.model.heads.frozen import BackboneChoice, open_backbone, told_of
 from eigenlens.model.heads.hidden import Hidden, train_hidden
 from eigenlens.model.heads.positives import Positives
 from eigenlens.model.heads.publish import publish_head
-from eigenlens.model.images.sources import Source, open_source
+from eigenlens.model.images.sources import Source, SubsampledSource, open_source
 from eigenlens.model.pairs.neighbours import IMAGES_PER_NEIGHBOUR
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.runtime.sessions import PRECISIONS
+from eigenlens.model.training.devices import choose_device
 
 EPILOG = """examples:
   eigenlens fit --images ~/Pictures --out encoders/mine
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
     """Fit; progress on standard error. Raises: EigenlensError."""
     if args.out.exists():
         raise artifact.ArtifactExistsError(f"{args.out} already exists and is not overwritten: choose another --out")
-    sources = [Sampled(open_source(spec), args.max_images) for spec in args.images]
+    sources = [SubsampledSource(open_source(spec), args.max_images) for spec in args.images]
     work = args.work or args.out.with_name(f"{args.out.name}.work")
     choice = BackboneChoice(args.backbone, args.backbone_pixels, args.backbone_size, args.backbone_output)
     backbone = _backbone(choice, sources, args, work)

@@ -7,13 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-
 from eigenlens.model.config import load_config
-from eigenlens.model.errors import ConfigError, TrainingError
+from eigenlens.model.errors import TrainingError
 from eigenlens.model.export.summary import SUMMARY, summarise
 from eigenlens.model.images.pixel_cache import PixelCache, cache_pixels
 from eigenlens.model.images.sources import open_source
+from eigenlens.model.training.devices import choose_device
 from eigenlens.model.training.distributed import barrier, is_one_of_several, leave, process_group, rank
 from eigenlens.model.training.loop import train
 from eigenlens.model.training.run import Run
@@ -93,18 +92,6 @@ def _tell_skipped(cache: PixelCache, training_run: Run) -> None:
             print(f"  {id}: {reason}", file=sys.stderr)
         if len(cache.skipped) > 20:
             print(f"  ... all are listed in {training_run.cache / 'pixels.json'}", file=sys.stderr)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device to compute on. Raises: ConfigError, if it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"there is no device '{name}' here: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def _open(args: argparse.Namespace) -> Run:

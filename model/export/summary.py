@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from eigenlens import artifact
-from eigenlens.model.export.export import code_network, estimate_spectrum, set_codes
+from eigenlens.model.export.coder import code_network, estimate_spectrum, set_codes
 from eigenlens.model.network import normalise_pixels
 from eigenlens.model.pairs.sampler import PairSampler, stream
 from eigenlens.model.training.run import Run

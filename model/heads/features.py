@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +18,7 @@ from eigenlens import artifact
 from eigenlens.model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.errors import ImageError, SourceError
-from eigenlens.model.images.sources import Source, SourceImage, batches
+from eigenlens.model.images.sources import Source, batches
 from eigenlens.model.pairs.sampler import stream
 from eigenlens.model.pairs.views import augment
 from eigenlens.model.runtime.encoder import Encoder
@@ -29,20 +26,6 @@ from eigenlens.model.runtime.encoder import Encoder
 _BATCH = 32
 # Views are cut from squares of this side, in pixels, so that a crop of half the area loses little.
 _SIDE = 256
-
-
-class Sampled:
-    """At most `count` images of a source, evenly from all of it."""
-
-    def __init__(self, source: Source, count: int) -> None:
-        self._source, self._step = source, math.ceil(len(source) / count)
-        self.name = source.name if self._step == 1 else f"{source.name}, one in {self._step}"
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._source) / self._step)
-
-    def __iter__(self) -> Iterator[SourceImage]:
-        return islice(self._source, 0, None, self._step)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from eigenlens.model.config import AugmentationConfig, TrainingConfig
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.heads.frozen import BackboneChoice, publish_backbone
 from eigenlens.model.images.pixel_cache import cache_pixels
-from eigenlens.model.images.sources import Source, SourceImage
+from eigenlens.model.images.sources import ConcatSource, Source
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.training.loop import train
 from eigenlens.model.training.run import Run
@@ -27,20 +26,6 @@ from eigenlens.model.training.run import Run
 # Small enough that what the backbone knows is bent to the images and not forgotten.
 _LEARNING_RATE = 1e-4
 _BATCH = 64
-
-
-class Joined:
-    """Several sources as one."""
-
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = sources
-        self.name = ", ".join(source.name for source in sources)
-
-    def __len__(self) -> int:
-        return sum(len(source) for source in self._sources)
-
-    def __iter__(self) -> Iterator[SourceImage]:
-        return chain.from_iterable(self._sources)
 
 
 def fine_tuned_backbone(
@@ -76,7 +61,7 @@ def fine_tuned_backbone(
         batch_size=_BATCH,
         learning_rate=_LEARNING_RATE,
     )
-    images = Joined(sources)
+    images = ConcatSource(sources)
     wanted = {"images": images.name, "count": len(images), "config": config.model_dump(mode="json")}
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
     place, frozen = work / f"fine-tuned-{key}", work / f"fine-tuned-{key}-backbone"

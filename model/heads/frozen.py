@@ -12,19 +12,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from eigenlens import artifact
 from eigenlens.model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0, fold_normalisation
 from eigenlens.model.backbones.registry import pretrained_backbone
 from eigenlens.model.errors import ConfigError
-from eigenlens.model.export.export import ServingNetwork, check_agreement, write_onnx
 from eigenlens.model.export.feature_extractor import PIXELS, Pixels, pixels_to_features
+from eigenlens.model.export.half_precision import store_weights_as_float16
+from eigenlens.model.export.onnx_file import ServingNetwork, check_agreement, write_onnx
 from eigenlens.model.runtime.encoder import KIND, ONNX_FILE, Encoder
 
-# Tensors below this many numbers stay in single precision: they take no space worth saving.
-_SMALL = 4096
 _CHECKED = 4
 
 
@@ -98,7 +96,7 @@ def publish_backbone(backbone: nn.Module, directory: Path, *, properties: Mappin
 
     with artifact.publishing(directory, kind=KIND, properties=told, check=check) as staging:
         write_onnx(network, staging / ONNX_FILE, image_size=size)
-        store_in_half(staging / ONNX_FILE)
+        store_weights_as_float16(staging / ONNX_FILE)
     return Encoder(directory)
 
 
@@ -128,27 +126,3 @@ def round_weights(backbone: nn.Module) -> nn.Module:
             for weight in backbone.parameters():
                 weight.copy_(weight.half().float())
     return backbone.requires_grad_(False)
-
-
-def store_in_half(path: Path) -> None:
-    """Store those weights of an ONNX file in half precision that lose nothing by it; runtimes widen them as they load.
-
-    What is rounded already is found by trying, so that the codes stay what torch computes.
-    """
-    model = onnx.load(path)
-    widened = []
-    for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
-            continue
-        values = numpy_helper.to_array(tensor)
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if values.size < _SMALL or not np.array_equal(half.astype(np.float32), values):
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
-        widened.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([*widened, *nodes])
-    onnx.save(model, path)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from eigenlens.model.errors import TrainingError
-from eigenlens.model.spectrum.rayleigh_ritz import PairMoments
+from eigenlens.model.spectrum.moments import PairMoments
 
 Positives = Literal["views", "neighbours", "both"]
 # Products of features with themselves are summed over this many images at a time.

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from eigenlens import artifact
-from eigenlens.model.export.export import SPECTRUM_FILE, require_agreement
+from eigenlens.model.export.export import SPECTRUM_FILE
 from eigenlens.model.export.feature_extractor import OUTPUT
+from eigenlens.model.export.onnx_file import require_agreement
 from eigenlens.model.heads.features import power_normalise
 from eigenlens.model.heads.fit import Head
 from eigenlens.model.runtime.encoder import KIND, ONNX_FILE, Encoder

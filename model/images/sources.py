@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import lzma
+import math
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -126,6 +127,64 @@ class SampleSource:
     def __iter__(self) -> Iterator[SourceImage]:
         for id, data, metadata in self._sample:
             yield SourceImage(id, data, None, metadata)
+
+
+class RestrictedSource:
+    """The images of a source whose files lie below a root; of the others it says only that they lie outside.
+
+    source = RestrictedSource(FolderSource(folder), root)
+    """
+
+    def __init__(self, source: Source, root: Path) -> None:
+        self.name = source.name
+        self._source, self._root = source, root.resolve()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        for image in self._source:
+            if image.path is not None and not image.path.is_relative_to(self._root):
+                image = replace(
+                    image, data=b"", path=None, problem="the file lies outside of the server's image folder"
+                )
+            yield image
+
+
+class SubsampledSource:
+    """At most `count` images of a source, evenly spaced over all of it.
+
+    source = SubsampledSource(open_source("fashion-mnist"), 10_000)
+    source.name  # "fashion-mnist, one in 7"
+    """
+
+    def __init__(self, source: Source, count: int) -> None:
+        self._source, self._step = source, math.ceil(len(source) / count)
+        self.name = source.name if self._step == 1 else f"{source.name}, one in {self._step}"
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._source) / self._step)
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        return islice(self._source, 0, None, self._step)
+
+
+class ConcatSource:
+    """Several sources, one after the other.
+
+    source = ConcatSource([FolderSource(one), TarSource(another)])
+    len(source)  # the images of both
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self.name = ", ".join(source.name for source in sources)
+
+    def __len__(self) -> int:
+        return sum(len(source) for source in self._sources)
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        return chain.from_iterable(self._sources)
 
 
 def open_source(spec: str) -> Source:

@@ -3,103 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from eigenlens.model.errors import ShapeError
+from eigenlens.model.spectrum.moments import PairMoments
 
 # Directions of C below this share of its largest eigenvalue are numerically absent from psi.
 _NULL = 1e-10
 _TINY = torch.finfo(torch.float64).tiny
-FOLDS = 8
 # 97.5 % quantile of Student's t with FOLDS - 1 degrees of freedom.
 _T_QUANTILE = 2.365
-
-
-class PairMoments:
-    """Streaming first and second moments of positive pairs, summed in float64: any number of pairs, in any batches.
-
-    They are kept by fold, so that the spread between folds tells how sure an eigenvalue is.
-    """
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self._count = torch.zeros(FOLDS, dtype=torch.float64)
-        self._sum = torch.zeros(FOLDS, length, dtype=torch.float64)
-        self._second = torch.zeros(FOLDS, length, length, dtype=torch.float64)
-        self._cross = torch.zeros(FOLDS, length, length, dtype=torch.float64)
-
-    def update(self, psi_a: Tensor, psi_b: Tensor, *, fold: int = 0, weight: float = 1.0) -> None:
-        """Add n pairs, each (n, length), to a fold; an image's pairs belong into one fold.
-
-        Args:
-            weight: what each of the pairs counts.
-
-        Raises: ShapeError.
-        """
-        if psi_a.shape != psi_b.shape or psi_a.ndim != 2 or psi_a.shape[1] != self.length:
-            raise ShapeError(f"expected two arrays (n, {self.length}), not {psi_a.shape} and {psi_b.shape}")
-        a, b = psi_a.detach().cpu().double(), psi_b.detach().cpu().double()
-        fold %= FOLDS
-        self._count[fold] += a.shape[0] * weight
-        self._sum[fold] += (a.sum(0) + b.sum(0)) * (weight / 2)
-        # With s = a + b and d = a - b: aᵀa + bᵀb = (sᵀs + dᵀd)/2 and aᵀb + bᵀa = (sᵀs - dᵀd)/2, two products for three.
-        total, difference = a + b, a - b
-        even, odd = total.T @ total, difference.T @ difference
-        self._second[fold] += (even + odd) * (weight / 4)
-        self._cross[fold] += (even - odd) * (weight / 4)
-
-    def through(self, span: Tensor) -> PairMoments:
-        """The moments of psi @ span, (n, m).
-
-        Args:
-            span: (length, m).
-        """
-        span = span.double()
-        found = PairMoments(span.shape[1])
-        found._count, found._sum = self._count.clone(), self._sum @ span
-        found._second, found._cross = span.T @ self._second @ span, span.T @ self._cross @ span
-        return found
-
-    @property
-    def pairs(self) -> int:
-        """How many pairs were added, by their weights."""
-        return round(float(self._count.sum()))
-
-    @property
-    def mean(self) -> Tensor:
-        """E[psi], (length,), float64."""
-        return self._sum.sum(0) / self._count.sum()
-
-    @property
-    def covariance(self) -> Tensor:
-        """C = E[psi psi^T] of centred psi, (length, length), float64."""
-        return self._second.sum(0) / self._count.sum() - torch.outer(self.mean, self.mean)
-
-    @property
-    def cross_covariance(self) -> Tensor:
-        """R = E[psi(a) psi(b)^T] of centred psi, symmetrised, (length, length), float64."""
-        return self._cross.sum(0) / self._count.sum() - torch.outer(self.mean, self.mean)
-
-    def rayleigh_by_fold(self, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """v^T R v and v^T C v of each direction in each fold that has pairs, about the common mean.
-
-        Args:
-            directions: (length, m).
-
-        Returns: two arrays (folds with pairs, m), float64.
-        """
-        used = self._count > 0
-        count = self._count[used, None]
-        drift = (self._sum[used] / count) @ directions
-        centre = self.mean @ directions
-        about = 2 * drift * centre - centre.square()
-        cross = torch.stack([((r @ directions) * directions).sum(0) for r in self._cross[used]]) / count
-        second = torch.stack([((c @ directions) * directions).sum(0) for c in self._second[used]]) / count
-        return cross - about, second - about
 
 
 @dataclass(frozen=True)
@@ -206,35 +122,3 @@ def without(moments: PairMoments, span: Tensor, leading: Tensor) -> Tensor:
     covariance = moments.covariance
     inverse: Tensor = torch.linalg.pinv(leading.T @ covariance @ leading, hermitian=True)
     return span - leading @ (inverse @ (leading.T @ covariance @ span))
-
-
-def suggest_lengths(eigenvalues: Sequence[float], *, diffusion_time: float) -> list[int]:
-    """Code lengths worth building: a doubling menu from where a code begins to tell things apart to where it ends.
-
-    Starts at the first power of two, from 4, that holds a fifth of the energy Σ lambda^2t, and doubles until what is
-    left holds less than a thousandth; the full length always ends the list.
-    """
-    energy = torch.tensor(eigenvalues, dtype=torch.float64).clamp(0, 1) ** (2 * diffusion_time)
-    share = energy.cumsum(0) / energy.sum().clamp_min(_TINY)
-    lengths = []
-    length = 4
-    while length < len(share):
-        if share[length - 1] >= 0.2:
-            lengths.append(length)
-        if share[length - 1] >= 0.999:
-            break
-        length *= 2
-    return [*lengths, len(share)]
-
-
-def effective_rank(z: Tensor) -> float:
-    """How many directions z uses: the exponential of the entropy of its covariance's normalised eigenvalues.
-
-    Args:
-        z: (n, length).
-
-    Source: Roy and Vetterli, The effective rank, EUSIPCO 2007.
-    """
-    values = torch.linalg.eigvalsh(torch.cov(z.float().T.cpu().double())).clamp_min(0)
-    share = values / values.sum().clamp_min(_TINY)
-    return float(torch.exp(-(share * share.clamp_min(_TINY).log()).sum()))

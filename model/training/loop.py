@@ -17,7 +17,7 @@ from eigenlens.model.errors import TrainingError
 from eigenlens.model.losses import Loss, build_loss
 from eigenlens.model.network import EncoderNetwork
 from eigenlens.model.pairs.sampler import PairSampler, stream
-from eigenlens.model.spectrum.rayleigh_ritz import effective_rank
+from eigenlens.model.spectrum.lengths import effective_rank
 from eigenlens.model.training.distributed import barrier, rank, share_batch_norm, world_size
 from eigenlens.model.training.optimizers import build_optimizer
 from eigenlens.model.training.run import Run

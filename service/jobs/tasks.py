@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eigenlens.index.faiss_engine.gpu import Gpu
-from eigenlens.model.images.sources import FolderSource, SourceImage
+from eigenlens.model.images.sources import FolderSource, RestrictedSource
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
 from eigenlens.service.gallery.ingest import add_images
@@ -86,22 +86,3 @@ def restore(task: Task) -> None:
 
 
 TASKS: dict[str, Callable[[Task], None]] = {"rebuild": rebuild, "import": import_folder, "restore": restore}
-
-
-class RestrictedSource:
-    """A source without the files that lie outside of a root: these fail, with the reason."""
-
-    def __init__(self, source: FolderSource, root: Path) -> None:
-        self.name = source.name
-        self._source, self._root = source, root.resolve()
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __iter__(self) -> Iterator[SourceImage]:
-        for image in self._source:
-            if image.path is not None and not image.path.is_relative_to(self._root):
-                image = replace(
-                    image, data=b"", path=None, problem="the file lies outside of the server's image folder"
-                )
-            yield image

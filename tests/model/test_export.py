@@ -16,20 +16,15 @@ from safetensors.torch import load_file
 from eigenlens import artifact
 from eigenlens.model.config import TrainingConfig
 from eigenlens.model.errors import EncoderError
-from eigenlens.model.export.export import (
-    ServingNetwork,
-    add_neighbours,
-    check_agreement,
-    code_network,
-    estimate_spectrum,
-    export,
-    set_codes,
-)
+from eigenlens.model.export.coder import add_neighbours, code_network, estimate_spectrum, set_codes
+from eigenlens.model.export.export import export
+from eigenlens.model.export.onnx_file import ServingNetwork, check_agreement
 from eigenlens.model.images.pixel_cache import PixelCache, cache_pixels
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.network import CodeNetwork, EncoderNetwork, normalise_pixels
 from eigenlens.model.runtime.encoder import Encoder
-from eigenlens.model.spectrum.rayleigh_ritz import PairMoments, Spectrum
+from eigenlens.model.spectrum.moments import PairMoments
+from eigenlens.model.spectrum.rayleigh_ritz import Spectrum
 from eigenlens.model.training.run import Run
 from tests.support.training import CPU, finished_run, write_images
 
@@ -125,7 +120,7 @@ def test_neighbours_are_sought_again_by_the_code_of_views_and_neighbours(
         sought.append(by)
         add_neighbours(moments, psi, by, *rest, **more)
 
-    monkeypatch.setattr("eigenlens.model.export.export.add_neighbours", noted)
+    monkeypatch.setattr("eigenlens.model.export.coder.add_neighbours", noted)
     _, network = run.load_network()
     pixels = np.concatenate([np.array(cache.pixels)] * 3)
     config = with_spectrum(run.config, neighbours=2)

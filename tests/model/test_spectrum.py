@@ -9,15 +9,9 @@ import pytest
 import torch
 
 from eigenlens.model.errors import ShapeError
-from eigenlens.model.spectrum.rayleigh_ritz import (
-    FOLDS,
-    PairMoments,
-    effective_rank,
-    rayleigh_ritz,
-    rayleigh_ritz_within,
-    suggest_lengths,
-    without,
-)
+from eigenlens.model.spectrum.lengths import effective_rank, suggest_lengths
+from eigenlens.model.spectrum.moments import FOLDS, PairMoments
+from eigenlens.model.spectrum.rayleigh_ritz import rayleigh_ritz, rayleigh_ritz_within, without
 from tests.support.model_oracles import generalised_eigenvalues
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from eigenlens.command import main
-from eigenlens.model.export.export import code_network, estimate_spectrum
+from eigenlens.model.export.coder import code_network, estimate_spectrum
 from eigenlens.model.export.summary import quality_by_length
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
