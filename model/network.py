@@ -39,7 +39,7 @@ class EncoderNetwork(nn.Module):
         super().__init__()
         self.backbone = build_backbone(backbone)
         self.projector = Projector(
-            int(self.backbone.feature_length),  # type: ignore[arg-type]  # every backbone has it, nn.Module can't say so
+            self.backbone.feature_length,
             hidden_length=hidden_length,
             hidden_layers=hidden_layers,
             code_length=code_length,
@@ -65,7 +65,7 @@ class CodeNetwork(nn.Module):
         hidden = [] if last is None else list(network.projector)[:-1]
         self.backbone, self.projector, self.last = network.backbone, nn.Sequential(*hidden), last
         width, outputs = (0, 0) if last is None else (last.in_features, last.out_features)
-        self.features = 0 if basis == "projector" else int(network.backbone.feature_length)  # type: ignore[arg-type]
+        self.features = 0 if basis == "projector" else network.backbone.feature_length
         self.leading = min(leading, outputs) if self.features else 0
         self.code = nn.Linear(self.features + width, min(code_length, self.features + self.leading or outputs))
 

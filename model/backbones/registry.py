@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import nn
-
+from eigenlens.model.backbones.backbone import Backbone
 from eigenlens.model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0
 from eigenlens.model.backbones.resnet import resnet18, resnet34, resnet50
 from eigenlens.model.backbones.small_conv import small_conv, tiny_conv
 from eigenlens.model.backbones.timm_models import PREFIX, TimmBackbone, require_timm_model
 from eigenlens.model.errors import ConfigError
 
-BACKBONES: dict[str, Callable[[], nn.Module]] = {
+BACKBONES: dict[str, Callable[[], Backbone]] = {
     "tiny-conv": tiny_conv,
     "small-conv": small_conv,
     "resnet18": resnet18,
@@ -22,8 +21,8 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def build_backbone(name: str) -> nn.Module:
-    """A backbone with fresh weights: (n, 3, size, size) normalised pixels to (n, `.feature_length`).
+def build_backbone(name: str) -> Backbone:
+    """Build a backbone with fresh weights.
 
     Raises: ConfigError, which lists the names there are; ModuleNotFoundError, where its extra is not installed.
     """
@@ -31,8 +30,8 @@ def build_backbone(name: str) -> nn.Module:
     return TimmBackbone(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else BACKBONES[name]()
 
 
-def pretrained_backbone(name: str) -> nn.Module:
-    """A backbone with the weights that it is published with; it has an `image_size`, the side that it was trained on.
+def pretrained_backbone(name: str) -> Backbone:
+    """Build a backbone with the weights that it is published with; it has an `image_size`.
 
     Raises: ConfigError, if none are; ModuleNotFoundError, where its extra is not installed.
     """
@@ -44,7 +43,7 @@ def pretrained_backbone(name: str) -> nn.Module:
 
 
 def require_backbone(name: str) -> None:
-    """Raises: ConfigError, which lists the names there are, for another one."""
+    """Check that there is a backbone of that name. Raises: ConfigError, which lists the names there are."""
     if name.startswith(PREFIX):
         require_timm_model(name.removeprefix(PREFIX))
     elif name not in BACKBONES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from eigenlens.model.backbones.backbone import Backbone
 from eigenlens.model.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD, Renormalise
 
 
@@ -56,7 +57,7 @@ def _downsample(width_in: int, width_out: int, *, stride: int) -> nn.Module | No
     return nn.Sequential(nn.Conv2d(width_in, width_out, 1, stride, bias=False), nn.BatchNorm2d(width_out))
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """He et al., arXiv:1512.03385, in the form of torchvision (stride in the 3x3 convolution)."""
 
     classifier = "fc"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eigenlens.model.backbones.backbone import Backbone
+
 
 class _Block(nn.Module):
     def __init__(self, width_in: int, width: int, *, stride: int) -> None:
@@ -24,7 +26,7 @@ class _Block(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x), inplace=True)
 
 
-class SmallConv(nn.Module):
+class SmallConv(Backbone):
     """Stem and three residual blocks, each halving the side; global average pooling."""
 
     def __init__(self, widths: tuple[int, int, int, int]) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from eigenlens.model.backbones.backbone import Backbone
 from eigenlens.model.backbones.pixels import Renormalise
 from eigenlens.model.errors import ConfigError
 
 PREFIX = "timm:"
 
 
-class TimmBackbone(nn.Module):
+class TimmBackbone(Backbone):
     """The pooled features of timm's model of that name; `image_size` and the pixels' mean and std are its own.
 
     Raises: ModuleNotFoundError, where the extra `timm` is not installed; ConfigError, if timm has no such model, or no
         weights of it where they are asked for, or if it does not make one vector of a square image.
     """
+
+    checkpoint_prefix = "network."
 
     def __init__(self, name: str, *, pretrained: bool = False) -> None:
         require_timm_model(name)
@@ -26,15 +29,15 @@ class TimmBackbone(nn.Module):
         try:
             self.network = timm.create_model(name, pretrained=pretrained, num_classes=0)
         except Exception as error:  # what a download raises depends on timm's, the hub's and the system's versions
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            raise ConfigError(f"timm cannot make '{name}'{' with its weights' * pretrained}: {said[0]}") from error
-        told = timm.data.resolve_model_data_config(self.network)
-        _, height, width = told["input_size"]
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ConfigError(f"timm cannot make '{name}'{' with its weights' * pretrained}: {reason[0]}") from error
+        data = timm.data.resolve_model_data_config(self.network)
+        _, height, width = data["input_size"]
         if height != width:
             raise ConfigError(f"timm's '{name}' takes {width} x {height} pixels, and only squares are supported")
         self.image_size = int(height)
         self.classifier = str(self.network.pretrained_cfg.get("classifier", ""))
-        self.pixels = Renormalise(told["mean"], told["std"])
+        self.pixels = Renormalise(data["mean"], data["std"])
         with torch.no_grad():
             shape = self.network.eval()(torch.zeros(1, 3, height, width)).shape
         if len(shape) != 2:

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
-from torch import nn
 
 from eigenlens import artifact
-from eigenlens.model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0, fold_normalisation
+from eigenlens.model.backbones.backbone import Backbone
+from eigenlens.model.backbones.efficientnet import EFFICIENTNET
 from eigenlens.model.backbones.registry import pretrained_backbone
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.export.feature_extractor import PIXELS, Pixels, pixels_to_features
@@ -84,11 +83,12 @@ def told_of(backbone: Encoder) -> str:
     return f"{side} x {side} pixels{scale}, {backbone.code_length} features"
 
 
-def publish_backbone(backbone: nn.Module, directory: Path, *, properties: Mapping[str, object]) -> Encoder:
-    """Publish a network with `feature_length` and `image_size` as an encoder whose codes are its features."""
-    size, length = int(backbone.image_size), int(backbone.feature_length)  # type: ignore[arg-type]  # as it has to have
-    network = ServingNetwork(round_weights(backbone.eval())).eval()
-    told = _described(length, size, properties)
+def publish_backbone(backbone: Backbone, directory: Path, *, properties: Mapping[str, object]) -> Encoder:
+    """Publish a backbone that has an `image_size`, frozen, as an encoder whose codes are its features."""
+    size = backbone.image_size
+    assert size is not None
+    network = ServingNetwork(backbone.eval().freeze()).eval()
+    told = _described(backbone.feature_length, size, properties)
     pixels = np.random.default_rng(0).integers(0, 256, (_CHECKED, size, size, 3), dtype=np.uint8)
 
     def check(written: Path) -> None:
@@ -112,17 +112,3 @@ def _publish_file(choice: BackboneChoice, file: Path, directory: Path, *, proper
 
 def _described(length: int, image_size: int, properties: Mapping[str, object]) -> dict[str, object]:
     return {"code_length": length, "image_size": image_size, **properties, "eigenvalues": [1.0] * length}
-
-
-def round_weights(backbone: nn.Module) -> nn.Module:
-    """EfficientNet-Lite0 as it is served: batch normalisation folded into the convolutions, weights rounded to half.
-
-    Rounded here and not at export, so that heads are fitted to the very features that they will meet, and the encoder's
-    file takes half the space. Other backbones are left as they are.
-    """
-    if isinstance(backbone, EfficientNetLite0):
-        fold_normalisation(backbone)
-        with torch.no_grad():
-            for weight in backbone.parameters():
-                weight.copy_(weight.half().float())
-    return backbone.requires_grad_(False)

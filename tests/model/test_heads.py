@@ -246,7 +246,6 @@ def test_features_are_carried_on_where_they_stopped(tmp_path: Path, monkeypatch:
 @pretrained
 def test_a_few_images_become_an_encoder_that_needs_no_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from eigenlens.model.backbones.registry import pretrained_backbone
-    from eigenlens.model.heads.frozen import round_weights
 
     images = write_images(tmp_path / "images", count=24, side=40)
     (images / "kind-0" / "broken.png").write_bytes(b"no image")
@@ -273,7 +272,7 @@ def test_a_few_images_become_an_encoder_that_needs_no_torch(tmp_path: Path, caps
     codes = encoder.encode(squares[:6])
     assert cosines(codes, head.codes(power_normalise(features))).diagonal().min() > 0.999
     with torch.inference_mode():
-        network = round_weights(pretrained_backbone("efficientnet-lite0").eval())
+        network = pretrained_backbone("efficientnet-lite0").eval().freeze()
         direct = network(normalise_pixels(torch.from_numpy(squares[:2]))).numpy()
     assert cosines(features[:2], direct).diagonal().min() > 0.9999
     # The features are there already: another kind of positives costs a fit only, and a taken name is refused at once.
