@@ -22,6 +22,7 @@ from eigenlens.model.export.coder import code_network, estimate_spectrum, set_co
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.network import EncoderNetwork, normalise_pixels
+from eigenlens.model.pairs.sampler import PairSampler
 from eigenlens.model.spectrum.lengths import effective_rank
 from eigenlens.model.training.loop import train
 from eigenlens.model.training.run import Run
@@ -118,7 +119,7 @@ def trained_network(config: TrainingConfig, images: str, *, runs: Path, device: 
         raise ConfigError(f"{path} holds a run of another configuration: choose another --work, or remove it")
     if not run.finished:
         cache = cache_pixels(open_source(images), side=config.cached_side, directory=runs / "train")
-        train(run, cache.pixels, device=device)
+        train(run, PairSampler(cache.pixels, config, device=device), device=device)
     _, network = run.load_network()
     return network.to(device).eval()
 
@@ -163,7 +164,8 @@ class Reader:
         Coordinates beyond the functions that there are, are zero: a longer code says no more.
         """
         coder = code_network(self._network, config).to(self._device).eval()
-        spectrum = estimate_spectrum(coder, self._train.pixels, config, device=self._device)
+        pairs = PairSampler(self._train.pixels, config, device=self._device)
+        spectrum = estimate_spectrum(coder, pairs, config)
         set_codes(coder, spectrum, diffusion_time=config.spectrum.diffusion_time)
         with torch.inference_mode():
             parts = [torch.cat([coder(x) for x in self._batches(part, config)]) for part in self._parts]

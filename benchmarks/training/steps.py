@@ -24,7 +24,8 @@ from eigenlens.model.config import load_table, parse_config
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
-from eigenlens.model.pairs.sampler import PairSampler, stream
+from eigenlens.model.pairs.sampler import PairSampler
+from eigenlens.model.pairs.source import rng_for
 from eigenlens.model.training.devices import choose_device
 from eigenlens.model.training.loop import Trainer
 from eigenlens.model.training.run import Run
@@ -113,7 +114,7 @@ def bare_steps(trainer: Trainer, pixels: NDArray[np.uint8], device: torch.device
     """Forward and backward of the network, over the same batch of views each time."""
     config = trainer.config
     pairs = PairSampler(pixels, config, device=device)
-    a, b = pairs.draw(np.arange(config.batch_size), generator=stream(0, "pairs", 0))
+    a, b = pairs.draw(np.arange(config.batch_size), rng_for(0, "pairs", 0))
     views = torch.cat([a, b])
 
     def step() -> None:
@@ -134,7 +135,7 @@ def own_steps(trainer: Trainer, pixels: NDArray[np.uint8], device: torch.device)
     def step() -> None:
         nonlocal count
         rows = rng.choice(len(pixels), config.batch_size, replace=False)
-        view_a, view_b = pairs.draw(rows, generator=stream(0, "pairs", count))
+        view_a, view_b = pairs.draw(rows, rng_for(0, "pairs", count))
         trainer.step(view_a, view_b, rate=_RATE)
         count += 1
 

@@ -7,11 +7,14 @@ import json
 import sys
 from pathlib import Path
 
+import torch
+
 from eigenlens.model.config import load_config
 from eigenlens.model.errors import TrainingError
 from eigenlens.model.export.summary import SUMMARY, summarise
 from eigenlens.model.images.pixel_cache import PixelCache, cache_pixels
 from eigenlens.model.images.sources import open_source
+from eigenlens.model.pairs.sampler import PairSampler
 from eigenlens.model.training.devices import choose_device
 from eigenlens.model.training.distributed import barrier, is_one_of_several, leave, process_group, rank
 from eigenlens.model.training.loop import train
@@ -63,7 +66,7 @@ def _train(args: argparse.Namespace) -> None:
             training_run = Run(args.out)
             if training_run.finished:
                 return
-            train(training_run, _pixels(training_run).pixels, device=device)
+            train(training_run, _pairs(training_run, _pixels(training_run), device), device=device)
             return
         training_run = _open(args)
         if training_run.finished and (training_run.path / SUMMARY).exists():
@@ -74,7 +77,7 @@ def _train(args: argparse.Namespace) -> None:
         _tell_skipped(cache, training_run)
         barrier()
         if not training_run.finished:
-            train(training_run, cache.pixels, device=device)
+            train(training_run, _pairs(training_run, cache, device), device=device)
     summarise(training_run, cache.pixels, device=device)
     print(f"trained on {len(cache.pixels)} images; next: eigenlens export {args.out} --out ENCODER", file=sys.stderr)
 
@@ -82,6 +85,10 @@ def _train(args: argparse.Namespace) -> None:
 def _pixels(training_run: Run) -> PixelCache:
     source = open_source(training_run.images)
     return cache_pixels(source, side=training_run.config.cached_side, directory=training_run.cache)
+
+
+def _pairs(training_run: Run, cache: PixelCache, device: torch.device) -> PairSampler:
+    return PairSampler(cache.pixels, training_run.config, device=device)
 
 
 def _tell_skipped(cache: PixelCache, training_run: Run) -> None:

@@ -11,11 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eigenlens.model.config import TrainingConfig
-from eigenlens.model.network import CodeNetwork, EncoderNetwork, normalise_pixels
+from eigenlens.model.network import CodeNetwork, EncoderNetwork
 from eigenlens.model.pairs.neighbours import IMAGES_PER_NEIGHBOUR, nearest_neighbours
-from eigenlens.model.pairs.sampler import PairSampler, stream
+from eigenlens.model.pairs.source import PairSource, rng_for
 from eigenlens.model.spectrum.moments import FOLDS, PairMoments
-from eigenlens.model.spectrum.rayleigh_ritz import Spectrum, rayleigh_ritz, rayleigh_ritz_within, without
+from eigenlens.model.spectrum.rayleigh_ritz import Spectrum, project_out, rayleigh_ritz, rayleigh_ritz_within
 
 _BATCH = 512
 # How often neighbours are sought, by the code so far.
@@ -23,53 +23,58 @@ _ROUNDS = 2
 
 
 def code_network(network: EncoderNetwork, config: TrainingConfig) -> CodeNetwork:
-    """The network that a configuration's codes come from, not yet with its codes."""
+    """Build the network that a configuration's codes come from; `set_codes` gives it its codes."""
     spectrum = config.spectrum
     return CodeNetwork(network, basis=spectrum.basis, leading=spectrum.leading, code_length=config.code_length)
 
 
-def estimate_spectrum(
-    network: CodeNetwork, pixels: NDArray[np.uint8], config: TrainingConfig, *, device: torch.device
-) -> Spectrum:
-    """Rayleigh-Ritz over positive pairs of the training images; `network` is in evaluation mode.
+def estimate_spectrum(network: CodeNetwork, pairs: PairSource, config: TrainingConfig) -> Spectrum:
+    """Estimate the ordered eigenfunctions by Rayleigh-Ritz over positive pairs of the training items.
 
-    Views say what stays the same thing. The code that they give finds each image's neighbours, which say what is of its
+    Views say what stays the same thing. The code that they give finds each item's neighbours, which say what is of its
     kind; the code of both finds them once more. Each of the three sets of pairs has the same weight.
 
     Where the network has leading functions, these are the first that views alone find among the combinations of z;
     what is found among the features comes after them and is uncorrelated with them.
+
+    Args:
+        network: in evaluation mode, on the device of the pairs.
+        pairs: the training items.
     """
     settings = config.spectrum
-    chosen = stream(config.seed, "spectrum", 0)
-    rows = torch.randperm(len(pixels), generator=chosen).numpy()[: settings.max_images]
+    # A sample of the items in batches, no more than there are folds where they are few.
+    rows = torch.randperm(len(pairs), generator=rng_for(config.seed, "spectrum", 0)).numpy()[: settings.max_images]
     size = min(_BATCH, math.ceil(len(rows) / FOLDS))
     batches = [np.sort(rows[i : i + size]) for i in range(0, len(rows), size)]
     count = min(settings.neighbours, len(rows) // IMAGES_PER_NEIGHBOUR)
     with torch.inference_mode():
-        moments = _view_moments(network, pixels, batches, config, device=device)
+        # Moments of psi, (features, z) or one of them, over pairs of views.
+        moments = _view_moments(network, pairs, batches, config)
         span = torch.eye(moments.length, dtype=torch.float64)
         if network.leading:
+            # The leading functions replace z: from here on, psi @ span is (features, leading functions).
             of_z = rayleigh_ritz_within(moments, span[:, network.features :], ridge=settings.leading_ridge)
             leading = of_z.first(network.leading)
             span = torch.cat([span[:, : network.features], leading.directions], 1)
-            moments = moments.through(span)
-        combined = torch.eye(moments.length, dtype=torch.float64)
-        own, found_before = combined.split([moments.length - network.leading, network.leading], 1)
+            moments = moments.transform(span)
+        identity = torch.eye(moments.length, dtype=torch.float64)
+        features, leading_span = identity.split([moments.length - network.leading, network.leading], 1)
         if count:
-            psi = [
-                _functions(network, pixels[batch], config, device) for batch in tqdm(batches, "functions", unit="batch")
-            ]
+            # Pairs of neighbours join the views': found by the code of the views, then by the code of both.
+            psi = [network.functions(pairs.inputs(batch)).cpu() for batch in tqdm(batches, "functions", unit="batch")]
             psi = [part @ span.float() for part in psi] if network.leading else psi
             for _ in range(_ROUNDS):
-                spectrum = rayleigh_ritz_within(moments, own, ridge=settings.ridge)
+                spectrum = rayleigh_ritz_within(moments, features, ridge=settings.ridge)
                 add_neighbours(moments, psi, spectrum, config, count=count)
         if not network.leading:
             return rayleigh_ritz(moments, ridge=settings.ridge)
-        following = rayleigh_ritz_within(moments, without(moments, own, found_before), ridge=settings.ridge)
+        # The features' functions follow, less what the leading ones explain of them.
+        residual = project_out(moments, features, leading_span)
+        following = rayleigh_ritz_within(moments, residual, ridge=settings.ridge)
     return Spectrum(
         torch.cat([leading.eigenvalues, following.eigenvalues]),
         torch.cat([leading.directions, span @ following.directions], 1),
-        # Of E[psi] only what the combined functions tell is known, and needed.
+        # Of E[psi] only its part in the span is known, and needed.
         span @ (torch.linalg.pinv(span.T @ span, hermitian=True) @ moments.mean),
         torch.cat([leading.margins, following.margins]),
         network.leading,
@@ -77,36 +82,30 @@ def estimate_spectrum(
 
 
 def _view_moments(
-    network: CodeNetwork,
-    pixels: NDArray[np.uint8],
-    batches: list[NDArray[np.int64]],
-    config: TrainingConfig,
-    *,
-    device: torch.device,
+    network: CodeNetwork, pairs: PairSource, batches: list[NDArray[np.int64]], config: TrainingConfig
 ) -> PairMoments:
-    """The moments of two views of each image, drawn as often as configured; a batch is a fold, in turn."""
-    pairs = PairSampler(pixels, config, device=device)
+    """Sum the moments of positive pairs, drawn as often as configured; a batch is a fold, in turn."""
     moments: PairMoments | None = None
-    drawn = list(enumerate(batches)) * config.spectrum.views
-    for step, (fold, batch) in enumerate(tqdm(drawn, desc="spectrum", unit="batch"), start=1):
-        views = pairs.draw(batch, generator=stream(config.seed, "spectrum", step))
-        psi_a, psi_b = (network.functions(view) for view in views)
+    draws = list(enumerate(batches)) * config.spectrum.views
+    for step, (fold, batch) in enumerate(tqdm(draws, desc="spectrum", unit="batch"), start=1):
+        a, b = pairs.draw(batch, rng_for(config.seed, "spectrum", step))
+        psi_a, psi_b = network.functions(a), network.functions(b)
         moments = moments or PairMoments(psi_a.shape[1])
         moments.update(psi_a, psi_b, fold=fold)
     assert moments is not None
     return moments
 
 
-def _functions(network: CodeNetwork, pixels: NDArray[np.uint8], config: TrainingConfig, device: torch.device) -> Tensor:
-    """psi of whole images, (n, functions), float32, in the main memory."""
-    x = normalise_pixels(torch.from_numpy(np.array(pixels)).to(device), size=config.image_size)
-    return network.functions(x.contiguous(memory_format=torch.channels_last)).cpu()
-
-
 def add_neighbours(
     moments: PairMoments, batches: list[Tensor], spectrum: Spectrum, config: TrainingConfig, *, count: int
 ) -> None:
-    """Add pairs of each image and its nearest by the code of `spectrum`, in all as much as the views weigh."""
+    """Add the pairs of each item and its nearest by the code of `spectrum`; in all they weigh as much as the views.
+
+    Args:
+        moments: of psi; they are added to.
+        batches: psi of the items, (n, functions) each.
+        count: neighbours of each item.
+    """
     psi = torch.cat(batches)
     weight, offset = spectrum.code_weights(config.spectrum.diffusion_time, code_length=config.code_length)
     graph = nearest_neighbours(psi @ weight.T.float() + offset.float(), count)
@@ -118,7 +117,10 @@ def add_neighbours(
 
 
 def set_codes(network: CodeNetwork, spectrum: Spectrum, *, diffusion_time: float) -> None:
-    """Make the network's output the ordered code; through the projector's last layer, where z is combined."""
+    """Set the network's linear map so that its output is the ordered code, code = W psi + b.
+
+    Where psi holds z, the projector's last layer is folded in: z = V h + c, so W_z z = (W_z V) h + W_z c.
+    """
     weight, offset = spectrum.code_weights(diffusion_time, code_length=network.code.out_features)
     if network.last is not None:
         of_features, of_outputs = weight[:, : network.features], weight[:, network.features :]

@@ -16,6 +16,7 @@ from eigenlens import artifact
 from eigenlens.model.config import TrainingConfig
 from eigenlens.model.export.coder import code_network, estimate_spectrum, set_codes
 from eigenlens.model.export.onnx_file import ServingNetwork, check_agreement, write_onnx
+from eigenlens.model.pairs.sampler import PairSampler
 from eigenlens.model.runtime.encoder import KIND, ONNX_FILE
 from eigenlens.model.spectrum.lengths import suggest_lengths
 from eigenlens.model.spectrum.rayleigh_ritz import Spectrum
@@ -62,7 +63,7 @@ def export(
     made_from = {"run": trained.id}
     with artifact.publishing(out, kind=KIND, made_from=made_from, properties=properties, check=check) as directory:
         network = code_network(trained_network, config).to(device).eval()
-        spectrum = estimate_spectrum(network, pixels, config, device=device)
+        spectrum = estimate_spectrum(network, PairSampler(pixels, config, device=device), config)
         set_codes(network, spectrum, diffusion_time=time)
         network.cpu()
         code_length = network.code.out_features

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from eigenlens import artifact
 from eigenlens.model.export.coder import code_network, estimate_spectrum, set_codes
-from eigenlens.model.network import normalise_pixels
-from eigenlens.model.pairs.sampler import PairSampler, stream
+from eigenlens.model.pairs.sampler import PairSampler
+from eigenlens.model.pairs.source import rng_for
 from eigenlens.model.training.run import Run
 
 SUMMARY, PICTURE = "summary.json", "summary.png"
@@ -41,17 +41,16 @@ def summarise(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> N
     spectrum_settings = config.spectrum.model_copy(update={"max_images": min(config.spectrum.max_images, _IMAGES)})
     config = config.model_copy(update={"spectrum": spectrum_settings, "neighbours": 0})
     coder = code_network(network, config).to(device).eval()
-    spectrum = estimate_spectrum(coder, pixels, config, device=device)
-    set_codes(coder, spectrum, diffusion_time=config.spectrum.diffusion_time)
     pairs = PairSampler(pixels, config, device=device)
+    spectrum = estimate_spectrum(coder, pairs, config)
+    set_codes(coder, spectrum, diffusion_time=config.spectrum.diffusion_time)
     rows = np.random.default_rng(config.seed).permutation(len(pixels))[:_SEARCHED]
     images, views = [], []
     with torch.inference_mode():
         for number, start in enumerate(range(0, len(rows), _BATCH)):
             batch = np.sort(rows[start : start + _BATCH])
-            whole = torch.from_numpy(np.array(pixels[batch])).to(device)
-            images.append(coder(normalise_pixels(whole, size=config.image_size)).cpu())
-            view, _ = pairs.draw(batch, generator=stream(config.seed, "summary", number))
+            images.append(coder(pairs.inputs(batch)).cpu())
+            view, _ = pairs.draw(batch, rng_for(config.seed, "summary", number))
             views.append(coder(view).cpu())
     told = {
         "eigenvalues": spectrum.told(coder.code.out_features),

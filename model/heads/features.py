@@ -19,7 +19,7 @@ from eigenlens.model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.errors import ImageError, SourceError
 from eigenlens.model.images.sources import Source, batches
-from eigenlens.model.pairs.sampler import stream
+from eigenlens.model.pairs.source import rng_for
 from eigenlens.model.pairs.views import augment
 from eigenlens.model.runtime.encoder import Encoder
 
@@ -115,7 +115,7 @@ def _fill(
                     usable.append(loaded)
                     labels.append(str(image.metadata.get("label", "")))
             if usable:
-                generator = stream(wanted["seed"], "pairs", number)
+                generator = rng_for(wanted["seed"], "pairs", number)
                 rows = _features(
                     np.stack(usable), backbone, views=wanted["views"], augmentation=augmentation, generator=generator
                 )

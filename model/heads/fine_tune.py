@@ -19,6 +19,7 @@ from eigenlens.model.errors import ConfigError
 from eigenlens.model.heads.frozen import BackboneChoice, publish_backbone
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import ConcatSource, Source
+from eigenlens.model.pairs.sampler import PairSampler
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.training.loop import train
 from eigenlens.model.training.run import Run
@@ -47,14 +48,14 @@ def fine_tuned_backbone(
     advice = f"--fine-tune takes {EFFICIENTNET} or {PREFIX}NAME"
     if choice.file is not None:
         raise ConfigError(f"{choice.file} can be run, but not trained: {advice}")
-    size = getattr(build_backbone(choice.name), "image_size", None)
+    size = build_backbone(choice.name).image_size
     if size is None:
         raise ConfigError(f"'{choice.name}' does not come with weights: {advice}")
     config = TrainingConfig(
         seed=seed,
         backbone=choice.name,
         init=PRETRAINED,
-        image_size=int(size),
+        image_size=size,
         augmentation=augmentation,
         steps=steps,
         warmup_steps=steps // 10,
@@ -69,7 +70,8 @@ def fine_tuned_backbone(
         return Encoder(frozen)
     run = Run(place) if (place / "run.json").exists() else Run.start(place, images=images.name, config=config)
     if not run.finished:
-        train(run, cache_pixels(images, side=config.cached_side, directory=run.cache).pixels, device=device)
+        pixels = cache_pixels(images, side=config.cached_side, directory=run.cache).pixels
+        train(run, PairSampler(pixels, config, device=device), device=device)
     trained, network = run.load_network()
     told = {"backbone": choice.name, "fine_tune_steps": steps, "run": trained.id}
     return publish_backbone(network.backbone, frozen, properties=told)

@@ -1,6 +1,8 @@
-"""Positive pairs, drawn anew at every step and the same for the same seed."""
+"""Positive pairs of images: views of the same image, or of a near one."""
 
 from __future__ import annotations
+
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -8,36 +10,49 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eigenlens.model.config import TrainingConfig
+from eigenlens.model.network import normalise_pixels
 from eigenlens.model.pairs.neighbours import pixel_neighbours
 from eigenlens.model.pairs.views import augment
 
-# Keeps the streams of training orders, training pairs, the spectrum and the summary apart.
-_STREAMS = {"order": 1, "pairs": 2, "spectrum": 3, "summary": 4}
-
-
-def stream(seed: int, name: str, step: int, *, rank: int = 0) -> torch.Generator:
-    """The random numbers of one step of one purpose in one process; a resumed run draws the same again."""
-    words = np.random.SeedSequence([seed, _STREAMS[name], step, *([rank] if rank else [])]).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
-
 
 class PairSampler:
-    """Draws positive pairs: two views of an image or, with `neighbours`, a view of it and one of a near image."""
+    """A PairSource over images: two views of an image or, with `neighbours`, a view of it and one of a near image.
+
+    pairs = PairSampler(pixels, run.config, device=device)
+    train(run, pairs, device=device)
+    """
 
     def __init__(self, pixels: NDArray[np.uint8], config: TrainingConfig, *, device: torch.device) -> None:
+        """Sample from `pixels`, uint8, (n, side, side, 3); views and inputs have the side `config.image_size`."""
         self._pixels, self._config, self._device = pixels, config, device
-        self._neighbours: NDArray[np.int64] | None = None
-        if config.neighbours:
-            self._neighbours = pixel_neighbours(pixels, config.neighbours, device=device)
 
-    def draw(self, rows: NDArray[np.int64], *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A positive pair for each of the images `rows`: two batches (n, 3, size, size), normalised, on the device."""
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def draw(self, rows: NDArray[np.int64], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw a positive pair for each of the images: two batches (n, 3, size, size), normalised, on the device.
+
+        Raises: TrainingError, if there are not more images than `neighbours`.
+        """
         partners = rows
         if self._neighbours is not None:
-            choice = torch.randint(self._neighbours.shape[1], (len(rows),), generator=generator).numpy()
+            choice = torch.randint(self._neighbours.shape[1], (len(rows),), generator=rng).numpy()
             partners = self._neighbours[rows, choice]
-        return self._view(rows, generator), self._view(partners, generator)
+        return self._view(rows, rng), self._view(partners, rng)
 
-    def _view(self, rows: NDArray[np.int64], generator: torch.Generator) -> Tensor:
-        images = torch.from_numpy(np.array(self._pixels[rows])).to(self._device, non_blocking=True)
-        return augment(images, self._config.augmentation, size=self._config.image_size, generator=generator)
+    def inputs(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return whole images as the network takes them: (n, 3, size, size), normalised, on the device."""
+        x = normalise_pixels(self._load(rows), size=self._config.image_size)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    @cached_property
+    def _neighbours(self) -> NDArray[np.int64] | None:
+        """Rows of each image's neighbours, (n, neighbours), found at the first draw; None for views alone."""
+        count = self._config.neighbours
+        return pixel_neighbours(self._pixels, count, device=self._device) if count else None
+
+    def _view(self, rows: NDArray[np.int64], rng: torch.Generator) -> Tensor:
+        return augment(self._load(rows), self._config.augmentation, size=self._config.image_size, generator=rng)
+
+    def _load(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(np.array(self._pixels[rows])).to(self._device, non_blocking=True)

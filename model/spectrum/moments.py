@@ -43,17 +43,17 @@ class PairMoments:
         self._second[fold] += (even + odd) * (weight / 4)
         self._cross[fold] += (even - odd) * (weight / 4)
 
-    def through(self, span: Tensor) -> PairMoments:
-        """The moments of psi @ span, (n, m).
+    def transform(self, span: Tensor) -> PairMoments:
+        """Return the moments of psi @ span, (n, m).
 
         Args:
             span: (length, m).
         """
         span = span.double()
-        found = PairMoments(span.shape[1])
-        found._count, found._sum = self._count.clone(), self._sum @ span
-        found._second, found._cross = span.T @ self._second @ span, span.T @ self._cross @ span
-        return found
+        moments = PairMoments(span.shape[1])
+        moments._count, moments._sum = self._count.clone(), self._sum @ span
+        moments._second, moments._cross = span.T @ self._second @ span, span.T @ self._cross @ span
+        return moments
 
     @property
     def pairs(self) -> int:

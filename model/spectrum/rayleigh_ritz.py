@@ -113,12 +113,23 @@ def rayleigh_ritz_within(moments: PairMoments, span: Tensor, *, ridge: float) ->
     Args:
         span: (length, m), of which m eigenfunctions are found.
     """
-    found = rayleigh_ritz(moments.through(span), ridge=ridge)
+    found = rayleigh_ritz(moments.transform(span), ridge=ridge)
     return Spectrum(found.eigenvalues, span @ found.directions, moments.mean, found.margins)
 
 
-def without(moments: PairMoments, span: Tensor, leading: Tensor) -> Tensor:
-    """The functions psi @ span less what the functions psi @ leading tell of them by least squares: (length, m)."""
+def project_out(moments: PairMoments, span: Tensor, leading: Tensor) -> Tensor:
+    """Return the residual of the functions psi @ span after least-squares regression on the functions psi @ leading.
+
+        residual = S - L (Lᵀ C L)⁺ Lᵀ C S,   C = E[psi psi^T] of centred psi
+
+    The functions psi @ residual are uncorrelated with the functions psi @ leading.
+
+    Args:
+        span: S, (length, m).
+        leading: L, (length, l).
+
+    Returns: (length, m), float64.
+    """
     covariance = moments.covariance
     inverse: Tensor = torch.linalg.pinv(leading.T @ covariance @ leading, hermitian=True)
     return span - leading @ (inverse @ (leading.T @ covariance @ span))

@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tensorboardX import SummaryWriter
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -16,7 +15,7 @@ from eigenlens.model.config import TrainingConfig
 from eigenlens.model.errors import TrainingError
 from eigenlens.model.losses import Loss, build_loss
 from eigenlens.model.network import EncoderNetwork
-from eigenlens.model.pairs.sampler import PairSampler, stream
+from eigenlens.model.pairs.source import PairSource, rng_for
 from eigenlens.model.spectrum.lengths import effective_rank
 from eigenlens.model.training.distributed import barrier, rank, share_batch_norm, world_size
 from eigenlens.model.training.optimizers import build_optimizer
@@ -29,26 +28,30 @@ _RANK_EVERY = 50
 _COLLAPSED = 1.5
 
 
-def train(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> EncoderNetwork:
+def train(run: Run, pairs: PairSource, *, device: torch.device) -> EncoderNetwork:
     """Train to the end of the run's steps, from its checkpoint if it has one, and finish the run.
 
-    The result depends on the configuration and the images alone: an interrupted and resumed run ends with the same
+    The result depends on the configuration and the pairs alone: an interrupted and resumed run ends with the same
     weights as an uninterrupted one on the same kind of device. Under `torchrun` each process takes its share of every
     batch; statistics of the objective and of batch normalisation are those of the whole batch.
+
+    Args:
+        pairs: draws positive pairs of the training items, on `device`.
+
+    Returns: the trained network, in evaluation mode.
 
     Raises: TrainingError, if there are too few images, the loss stops being a number, or the outputs collapse.
     """
     config = run.config
-    batch_size = min(config.batch_size, len(pixels))
+    batch_size = min(config.batch_size, len(pairs))
     if batch_size < 2 * world_size() * config.chunks:
         raise TrainingError(
             f"training needs at least {2 * world_size() * config.chunks} images in a batch "
             f"({world_size()} processes, chunks={config.chunks}), not {batch_size}"
         )
     batch_size -= batch_size % (world_size() * config.chunks)
-    steps_per_epoch = len(pixels) // batch_size
+    steps_per_epoch = len(pairs) // batch_size
     started = time.monotonic()
-    pairs = PairSampler(pixels, config, device=device)
     torch.manual_seed(config.seed)
     trainer = Trainer(run, device)
     step, spent_s = trainer.restore()
@@ -58,13 +61,13 @@ def train(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> Encod
     first = step
     with tqdm(total=config.steps, initial=step, desc="train", unit="step", disable=rank() > 0) as bar:
         while step < config.steps:
-            epoch, place = divmod(step, steps_per_epoch)
-            if place == 0 or step == first:
-                order = torch.randperm(len(pixels), generator=stream(config.seed, "order", epoch)).numpy()
-            rows = np.array_split(order[place * batch_size : (place + 1) * batch_size], world_size())[rank()]
+            epoch, batch = divmod(step, steps_per_epoch)
+            if batch == 0 or step == first:
+                order = torch.randperm(len(pairs), generator=rng_for(config.seed, "order", epoch)).numpy()
+            rows = np.array_split(order[batch * batch_size : (batch + 1) * batch_size], world_size())[rank()]
             rate = learning_rate(config, step=step)
-            view_a, view_b = pairs.draw(rows, generator=stream(config.seed, "pairs", step, rank=rank()))
-            loss, z = trainer.step(view_a, view_b, rate=rate)
+            a, b = pairs.draw(rows, rng_for(config.seed, "pairs", step, rank=rank()))
+            loss, z = trainer.step(a, b, rate=rate)
             step += 1
             _require_finite(loss, config, step=step)
             bar.update()
@@ -109,16 +112,23 @@ class Trainer:
         if self.config.compile:
             self._seen = torch.compile(self._seen)  # type: ignore[assignment]
 
-    def step(self, view_a: Tensor, view_b: Tensor, *, rate: float) -> tuple[float, Tensor]:
-        """One step over this process's pairs; the loss, and z of both views of all processes' pairs."""
+    def step(self, a: Tensor, b: Tensor, *, rate: float) -> tuple[float, Tensor]:
+        """Take one optimisation step over this process's pairs.
+
+        Args:
+            a, b: network inputs of the positive pairs, (n, ...) each.
+            rate: the learning rate.
+
+        Returns: the loss, and z of both halves of all processes' pairs, (2 n world_size, code_length).
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         loss, z_a, z_b = batch_loss(
             self._seen,
             self.loss,
-            view_a,
-            view_b,
+            a,
+            b,
             chunks=self.config.chunks,
             precision=self.config.precision,
             scale=self.scaler.get_scale(),

@@ -15,26 +15,27 @@ from eigenlens.model.training.distributed import gather
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def outputs(network: nn.Module, views: Tensor, *, precision: str) -> Tensor:
-    """z of views (n, 3, size, size), computed in the precision of a run and given in float32."""
-    views = views.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(views.device.type, _TYPES[precision]) if precision in _TYPES else nullcontext():
-        z: Tensor = network(views)
+def outputs(network: nn.Module, inputs: Tensor, *, precision: str) -> Tensor:
+    """Return z of network inputs (n, ...), computed in the precision of a run and given in float32."""
+    if inputs.ndim == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(inputs.device.type, _TYPES[precision]) if precision in _TYPES else nullcontext():
+        z: Tensor = network(inputs)
     return z.float()
 
 
 def batch_loss(
-    network: nn.Module, loss: Loss, view_a: Tensor, view_b: Tensor, *, chunks: int, precision: str, scale: float = 1.0
+    network: nn.Module, loss: Loss, a: Tensor, b: Tensor, *, chunks: int, precision: str, scale: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss over the views of all processes, with its gradient added to the network's parameters.
+    """Compute the loss over the pairs of all processes and add its gradient to the network's parameters.
 
-    With more than one chunk the network sees the views in turn, and the loss still sees them all: a first pass without
+    With more than one chunk the network sees the pairs in turn, and the loss still sees them all: a first pass without
     gradients computes z, the loss gives its gradient with respect to z, and a second pass carries that through the
     network chunk by chunk. The second pass draws what the first drew. Batch normalisation is over a chunk, as memory
     allows no other; the statistics of the objective are those of the whole batch.
 
     Args:
-        view_a, view_b: (n, 3, size, size), on the network's device.
+        a, b: network inputs of the positive pairs, (n, ...) each, on the network's device.
         chunks: how many parts of the n pairs are in memory in turn; at most n.
         scale: multiplies the loss before its gradient is taken (fp16).
 
@@ -43,32 +44,33 @@ def batch_loss(
     Source: for the two passes, Gao et al., arXiv:2101.06983.
     """
 
-    def seen_by(a: Tensor, b: Tensor) -> Tensor:
-        return outputs(network, torch.cat([a, b]), precision=precision)
+    def outputs_of(part_a: Tensor, part_b: Tensor) -> Tensor:
+        return outputs(network, torch.cat([part_a, part_b]), precision=precision)
 
     if chunks == 1:
-        z_a, z_b = _joined(seen_by(view_a, view_b))
+        z_a, z_b = _gather_halves(outputs_of(a, b))
         value = loss(z_a, z_b)
         (value * scale).backward()
         return value.detach(), z_a.detach(), z_b.detach()
-    parts = list(zip(view_a.chunk(chunks), view_b.chunk(chunks), strict=True))
+    parts = list(zip(a.chunk(chunks), b.chunk(chunks), strict=True))
     with torch.no_grad():
-        leaves = [seen_by(a, b) for a, b in parts]
+        leaves = [outputs_of(*part) for part in parts]
     for leaf in leaves:
         leaf.requires_grad_()
     halves = [z.chunk(2) for z in leaves]
-    local = torch.cat([a for a, _ in halves] + [b for _, b in halves])
-    z_a, z_b = _joined(local)
+    local = torch.cat([z_a for z_a, _ in halves] + [z_b for _, z_b in halves])
+    z_a, z_b = _gather_halves(local)
     value = loss(z_a, z_b)
     (value * scale).backward()
     with _statistics_kept(network):
         for i, (part, leaf) in enumerate(zip(parts, leaves, strict=True)):
             with _without_exchange(network, unless=i == len(parts) - 1):
-                seen_by(*part).backward(leaf.grad)
+                outputs_of(*part).backward(leaf.grad)
     return value.detach(), z_a.detach(), z_b.detach()
 
 
-def _joined(z: Tensor) -> tuple[Tensor, Tensor]:
+def _gather_halves(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Split the outputs into those of a and of b, and gather each from all processes."""
     z_a, z_b = z.chunk(2)
     return gather(z_a), gather(z_b)
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from safetensors.torch import load_file
 
@@ -22,6 +23,7 @@ from eigenlens.model.export.onnx_file import ServingNetwork, check_agreement
 from eigenlens.model.images.pixel_cache import PixelCache, cache_pixels
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.network import CodeNetwork, EncoderNetwork, normalise_pixels
+from eigenlens.model.pairs.sampler import PairSampler
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.spectrum.moments import PairMoments
 from eigenlens.model.spectrum.rayleigh_ritz import Spectrum
@@ -51,6 +53,10 @@ def coder_of(network: EncoderNetwork, *, basis: str = "features", leading: int =
     return CodeNetwork(network, basis=basis, leading=leading, code_length=8).eval()
 
 
+def spectrum_of(coder: CodeNetwork, pixels: NDArray[np.uint8], config: TrainingConfig) -> Spectrum:
+    return estimate_spectrum(coder, PairSampler(pixels, config, device=CPU), config)
+
+
 def with_spectrum(config: TrainingConfig, **changes: object) -> TrainingConfig:
     return config.model_copy(update={"spectrum": config.spectrum.model_copy(update=changes)})
 
@@ -66,7 +72,7 @@ def test_the_exported_code_is_the_rayleigh_ritz_map_of_the_trained_functions(
     changed = Run(run.path)
     changed.config = config
     encoder = Encoder(export(changed, cache.pixels, tmp_path / "encoder", device=CPU).path)
-    spectrum = estimate_spectrum(coder_of(network, basis=basis, leading=leading), cache.pixels, config, device=CPU)
+    spectrum = spectrum_of(coder_of(network, basis=basis, leading=leading), cache.pixels, config)
     weight, offset = spectrum.code_weights(config.spectrum.diffusion_time, code_length=8)
     pixels = np.array(cache.pixels)
     with torch.no_grad():
@@ -82,7 +88,7 @@ def test_neighbours_by_the_code_that_views_give_weigh_as_much_as_the_views(run: 
     """The moments of the added pairs, spelt out one pair after another."""
     config = with_spectrum(run.config, views=3, neighbours=2, diffusion_time=1.0)
     _, network = run.load_network()
-    views = estimate_spectrum(coder_of(network.eval()), cache.pixels, with_spectrum(config, neighbours=0), device=CPU)
+    views = spectrum_of(coder_of(network.eval()), cache.pixels, with_spectrum(config, neighbours=0))
     with torch.no_grad():
         psi = network.backbone(normalise_pixels(torch.from_numpy(np.array(cache.pixels))))
     moments = PairMoments(psi.shape[1])
@@ -103,10 +109,7 @@ def test_neighbours_by_the_code_that_views_give_weigh_as_much_as_the_views(run: 
 def test_neighbours_change_the_spectrum_where_there_are_enough_images(run: Run, cache: PixelCache) -> None:
     _, network = run.load_network()
     pixels = np.concatenate([np.array(cache.pixels)] * 3)
-    found = [
-        estimate_spectrum(coder_of(network.eval()), pixels, with_spectrum(run.config, neighbours=k), device=CPU)
-        for k in (0, 2, 20)
-    ]
+    found = [spectrum_of(coder_of(network.eval()), pixels, with_spectrum(run.config, neighbours=k)) for k in (0, 2, 20)]
     assert not torch.allclose(found[0].eigenvalues, found[1].eigenvalues, atol=1e-3)
     torch.testing.assert_close(found[1].eigenvalues, found[2].eigenvalues)  # 144 images have at most two
 
@@ -124,8 +127,8 @@ def test_neighbours_are_sought_again_by_the_code_of_views_and_neighbours(
     _, network = run.load_network()
     pixels = np.concatenate([np.array(cache.pixels)] * 3)
     config = with_spectrum(run.config, neighbours=2)
-    found = estimate_spectrum(coder_of(network.eval()), pixels, config, device=CPU)
-    views = estimate_spectrum(coder_of(network), pixels, with_spectrum(config, neighbours=0), device=CPU)
+    found = spectrum_of(coder_of(network.eval()), pixels, config)
+    views = spectrum_of(coder_of(network), pixels, with_spectrum(config, neighbours=0))
     assert len(sought) == 2
     torch.testing.assert_close(sought[0].eigenvalues, views.eigenvalues)
     for earlier in sought:
@@ -137,9 +140,9 @@ def test_leading_functions_are_those_of_z_by_views_alone(run: Run, cache: PixelC
     _, network = run.load_network()
     pixels = np.concatenate([np.array(cache.pixels)] * 3)
     by_views = with_spectrum(run.config, neighbours=0, ridge=run.config.spectrum.leading_ridge)
-    of_z = estimate_spectrum(coder_of(network.eval(), basis="projector"), pixels, by_views, device=CPU)
+    of_z = spectrum_of(coder_of(network.eval(), basis="projector"), pixels, by_views)
     staged = with_spectrum(run.config, neighbours=2)
-    found = estimate_spectrum(coder_of(network, leading=3), pixels, staged, device=CPU)
+    found = spectrum_of(coder_of(network, leading=3), pixels, staged)
     torch.testing.assert_close(found.eigenvalues[:3], of_z.eigenvalues[:3])
     torch.testing.assert_close(found.margins[:3], of_z.margins[:3])
     assert not found.directions[:128, :3].any(), "of the features"
@@ -159,7 +162,7 @@ def test_what_follows_the_leading_functions_is_uncorrelated_with_them(run: Run, 
     seen: list[torch.Tensor] = []
     functions = coder.functions
     coder.functions = lambda x: seen.append(functions(x)) or seen[-1]  # type: ignore[method-assign, func-returns-value]
-    found = estimate_spectrum(coder, cache.pixels, config, device=CPU)
+    found = spectrum_of(coder, cache.pixels, config)
     assert found.directions.shape[1] == 3 + 128
     codes = (torch.cat(seen).double() - found.mean) @ found.directions[:, :8]
     torch.testing.assert_close(codes.mean(0), torch.zeros(8, dtype=torch.float64), atol=1e-3, rtol=0)
@@ -173,8 +176,7 @@ def test_few_images_have_no_neighbours(run: Run, cache: PixelCache) -> None:
     """48 images: any two would be neighbours, of no particular kind."""
     _, network = run.load_network()
     spectra = [
-        estimate_spectrum(coder_of(network.eval()), cache.pixels, with_spectrum(run.config, neighbours=k), device=CPU)
-        for k in (0, 20)
+        spectrum_of(coder_of(network.eval()), cache.pixels, with_spectrum(run.config, neighbours=k)) for k in (0, 20)
     ]
     torch.testing.assert_close(spectra[0].eigenvalues, spectra[1].eigenvalues, rtol=0, atol=0)
 
@@ -227,7 +229,7 @@ def test_an_onnx_file_that_differs_from_torch_is_refused(
     _, network = run.load_network()
     network.eval()
     coder, settings = code_network(network, run.config).eval(), run.config.spectrum
-    found = estimate_spectrum(coder, cache.pixels, run.config, device=CPU)
+    found = spectrum_of(coder, cache.pixels, run.config)
     set_codes(coder, found, diffusion_time=settings.diffusion_time)
     changed = onnx.load(encoder_path / "encoder.onnx")
     bias = next(t for t in changed.graph.initializer if list(t.dims) == [8])

@@ -18,6 +18,7 @@ from eigenlens.model.heads.fit import HeadSettings, fit_head
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.network import normalise_pixels
+from eigenlens.model.pairs.sampler import PairSampler
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.training.loop import Trainer, train
 from eigenlens.model.training.run import Run
@@ -82,7 +83,7 @@ def test_the_head_is_fitted_to_the_backbone_that_was_trained_through_an_interrup
     assert not torch.equal(trained.get_parameter("stem.0.weight"), with_weights(NAME).get_parameter("stem.0.weight"))
     whole = Run.start(tmp_path / "whole", images=Run(path).images, config=Run(path).config)
     pixels = cache_pixels(open_source(whole.images.partition(",")[0]), side=SIZE, directory=whole.cache).pixels
-    train(whole, pixels, device=CPU)
+    train(whole, PairSampler(pixels, whole.config, device=CPU), device=CPU)
     assert (whole.path / "network.safetensors").read_bytes() == (path / "network.safetensors").read_bytes()
 
     images = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)

@@ -20,6 +20,7 @@ from eigenlens.model.errors import ConfigError, TrainingError
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.network import normalise_pixels
+from eigenlens.model.pairs.sampler import PairSampler
 from eigenlens.model.training.loop import Trainer, train
 from eigenlens.model.training.run import Run
 from tests.model.test_frozen import require_timm
@@ -180,7 +181,7 @@ def stop_after(run: Run, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(Trainer, "step", counted)
         pixels = cache_pixels(open_source(run.images), side=run.config.cached_side, directory=run.cache).pixels
         with pytest.raises(KeyboardInterrupt):
-            train(run, pixels, device=CPU)
+            train(run, PairSampler(pixels, run.config, device=CPU), device=CPU)
     state = run.load_checkpoint()
     assert state is not None
     assert state["step"] == steps

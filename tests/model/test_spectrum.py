@@ -11,7 +11,7 @@ import torch
 from eigenlens.model.errors import ShapeError
 from eigenlens.model.spectrum.lengths import effective_rank, suggest_lengths
 from eigenlens.model.spectrum.moments import FOLDS, PairMoments
-from eigenlens.model.spectrum.rayleigh_ritz import rayleigh_ritz, rayleigh_ritz_within, without
+from eigenlens.model.spectrum.rayleigh_ritz import project_out, rayleigh_ritz, rayleigh_ritz_within
 from tests.support.model_oracles import generalised_eigenvalues
 
 
@@ -73,7 +73,7 @@ def test_functions_without_the_leading_are_what_least_squares_leave() -> None:
     a, b = pairs()
     both = torch.cat([a, b]).numpy()
     leading, span = torch.eye(6, dtype=torch.float64)[:, :2], torch.eye(6, dtype=torch.float64)[:, 2:]
-    left = without(moments_of(a, b, batch=512), span, leading)
+    left = project_out(moments_of(a, b, batch=512), span, leading)
     centred = both - both.mean(0)
     fitted, *_ = np.linalg.lstsq(centred[:, :2], centred[:, 2:], rcond=None)
     np.testing.assert_allclose(centred @ left.numpy(), centred[:, 2:] - centred[:, :2] @ fitted, atol=1e-6)

@@ -15,6 +15,7 @@ from eigenlens.model.export.coder import code_network, estimate_spectrum
 from eigenlens.model.export.summary import quality_by_length
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
+from eigenlens.model.pairs.sampler import PairSampler
 from eigenlens.model.training.run import Run
 from tests.support.training import CPU, finished_run, tiny_overrides, write_images
 
@@ -28,7 +29,7 @@ def test_a_run_ends_with_its_spectrum_and_its_quality_by_length(tmp_path: Path) 
     run = Run(out)
     pixels = cache_pixels(open_source(run.images), side=run.config.cached_side, directory=run.cache).pixels
     coder = code_network(run.load_network()[1], run.config).eval()
-    spectrum = estimate_spectrum(coder, pixels, run.config, device=CPU)
+    spectrum = estimate_spectrum(coder, PairSampler(pixels, run.config, device=CPU), run.config)
     assert told["eigenvalues"] == spectrum.told(8)
     assert all(entry["margin_95"] > 0 for entry in told["eigenvalues"])
     assert [entry["length"] for entry in told["a_view_finds_its_image"]] == [2, 4, 8]

@@ -11,6 +11,7 @@ from PIL import Image
 from eigenlens.model.config import load_config
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
+from eigenlens.model.pairs.sampler import PairSampler
 from eigenlens.model.training.loop import train
 from eigenlens.model.training.run import Run
 
@@ -57,5 +58,5 @@ def finished_run(path: Path, images: Path, **changes: object) -> Run:
     """A run of the tiny configuration over `images`, trained to its end."""
     run = Run.start(path, images=str(images), config=load_config(None, tiny_overrides(**changes)))
     cache = cache_pixels(open_source(run.images), side=run.config.cached_side, directory=run.cache)
-    train(run, cache.pixels, device=CPU)
+    train(run, PairSampler(cache.pixels, run.config, device=CPU), device=CPU)
     return run
