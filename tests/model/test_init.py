@@ -32,7 +32,7 @@ def checkpoint(name: str, *, seed: int = 3, classifier: str = "fc") -> dict[str,
     """The state of a trained model: no value is that of a fresh one."""
     torch.manual_seed(seed)
     network = build_backbone(name)
-    width = int(network.feature_length)  # type: ignore[arg-type]
+    width = int(network.feature_length)
     state = {
         key: torch.rand_like(value) + 0.5 if value.is_floating_point() else value + 7
         for key, value in network.state_dict().items()
