@@ -16,7 +16,7 @@ from eigenlens.model.images.pixel_cache import PixelCache, cache_pixels
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.pairs.sampler import PairSampler
 from eigenlens.model.training.devices import choose_device
-from eigenlens.model.training.distributed import barrier, is_one_of_several, leave, process_group, rank
+from eigenlens.model.training.distributed import barrier, exit_process, is_one_of_several, process_group, rank
 from eigenlens.model.training.loop import train
 from eigenlens.model.training.run import Run
 
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Train; progress on standard error. One of several processes ends here. Raises: EigenlensError."""
     _train(args)
     if is_one_of_several():
-        leave(0)
+        exit_process(0)
     return 0
 
 

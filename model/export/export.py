@@ -47,6 +47,8 @@ def export(
     trained, trained_network = run.load_network()
     config = run.config
     time = config.spectrum.diffusion_time if diffusion_time is None else diffusion_time
+    network = code_network(trained_network, config).to(device).eval()
+    serving = ServingNetwork(network).eval()
     properties: dict[str, object] = {
         "image_size": config.image_size,
         "backbone": config.backbone,
@@ -62,7 +64,6 @@ def export(
 
     made_from = {"run": trained.id}
     with artifact.publishing(out, kind=KIND, made_from=made_from, properties=properties, check=check) as directory:
-        network = code_network(trained_network, config).to(device).eval()
         spectrum = estimate_spectrum(network, PairSampler(pixels, config, device=device), config)
         set_codes(network, spectrum, diffusion_time=time)
         network.cpu()
@@ -72,20 +73,20 @@ def export(
         eigenvalues = [round(float(x), 6) for x in spectrum.eigenvalues[:code_length]]
         properties |= {"code_length": code_length, "eigenvalues": eigenvalues}
         properties["suggested_lengths"] = suggest_lengths(eigenvalues, diffusion_time=time)
-        serving = ServingNetwork(network).eval()
         save_file({k: v.contiguous() for k, v in network.state_dict().items()}, directory / WEIGHTS_FILE)
-        (directory / SPECTRUM_FILE).write_text(
-            json.dumps(_report(spectrum, config, leading=network.leading, diffusion_time=time), indent=1)
-        )
+        report = _spectrum_report(spectrum, config, leading=network.leading, diffusion_time=time)
+        (directory / SPECTRUM_FILE).write_text(json.dumps(report, indent=1))
         write_onnx(serving, directory / ONNX_FILE, image_size=config.image_size)
     return artifact.read(out, kind=KIND, verify=False)
 
 
-def _report(spectrum: Spectrum, config: TrainingConfig, *, leading: int, diffusion_time: float) -> dict[str, object]:
-    """What spectrum.json says: each coordinate's eigenvalue with its 95 % interval, and how the code is weighted."""
+def _spectrum_report(
+    spectrum: Spectrum, config: TrainingConfig, *, leading: int, diffusion_time: float
+) -> dict[str, object]:
+    """Return what spectrum.json says: each coordinate's eigenvalue with its 95 % interval, and the code's weights."""
     return {
         "diffusion_time": diffusion_time,
         "basis": config.spectrum.basis,
         "leading": leading,
-        "eigenvalues": spectrum.told(config.code_length),
+        "eigenvalues": spectrum.to_records(config.code_length),
     }

@@ -13,12 +13,12 @@ _SMALL = 4096
 
 
 def store_weights_as_float16(path: Path) -> None:
-    """Store those weights of an ONNX file in half precision that lose nothing by it; runtimes widen them as they load.
+    """Store those weights of an ONNX file as float16 that lose nothing by it; runtimes widen them as they load.
 
-    What is rounded already is found by trying, so that the codes stay what torch computes.
+    A weight is stored so if it survives the round trip, so that the codes stay what torch computes.
     """
     model = onnx.load(path)
-    widened = []
+    casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT:
             continue
@@ -29,8 +29,8 @@ def store_weights_as_float16(path: Path) -> None:
             continue
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
-        widened.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
     nodes = list(model.graph.node)
     del model.graph.node[:]
-    model.graph.node.extend([*widened, *nodes])
+    model.graph.node.extend([*casts, *nodes])
     onnx.save(model, path)

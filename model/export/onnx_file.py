@@ -23,7 +23,7 @@ _TOLERANCE = 1e-4
 
 
 class ServingNetwork(nn.Module):
-    """uint8 pixels (n, size, size, 3) to codes or features: what is exported, with pixel normalisation inside."""
+    """A network with pixel normalisation inside, as it is exported: uint8 (n, size, size, 3) to codes or features."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -73,9 +73,9 @@ def check_agreement(serving: nn.Module, directory: Path, pixels: NDArray[np.uint
     require_agreement(expected, Encoder(directory, precision="float32").encode(np.ascontiguousarray(sample.numpy())))
 
 
-def require_agreement(expected: NDArray[np.floating], found: NDArray[np.floating]) -> None:
-    """Raises: EncoderError, if codes differ by more than rounding."""
+def require_agreement(expected: NDArray[np.floating], actual: NDArray[np.floating]) -> None:
+    """Compare codes, (n, code_length). Raises: EncoderError, if they differ by more than rounding."""
     scale = np.linalg.norm(expected, axis=1, keepdims=True).clip(min=1e-12)
-    difference = float(np.abs((found - expected) / scale).max())
+    difference = float(np.abs((actual - expected) / scale).max())
     if not difference <= _TOLERANCE:
         raise EncoderError(f"the ONNX file's codes differ from torch's by {difference:.2e} (at most {_TOLERANCE:.0e})")

@@ -1,4 +1,4 @@
-"""What a finished run found: its spectrum with intervals, and how well a view finds its image by length of the code.
+"""The summary of a finished run: its spectrum with intervals, and how well a view finds its image by prefix length.
 
 RUN/
   summary.json  the numbers
@@ -52,15 +52,15 @@ def summarise(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> N
             images.append(coder(pairs.inputs(batch)).cpu())
             view, _ = pairs.draw(batch, rng_for(config.seed, "summary", number))
             views.append(coder(view).cpu())
-    told = {
-        "eigenvalues": spectrum.told(coder.code.out_features),
+    summary = {
+        "eigenvalues": spectrum.to_records(coder.code.out_features),
         "a_view_finds_its_image": quality_by_length(torch.cat(images), torch.cat(views)),
         "images": min(len(pixels), _IMAGES),
         "searched": len(rows),
     }
-    artifact.write_atomic(run.path / SUMMARY, json.dumps(told, indent=1).encode())
+    artifact.write_atomic(run.path / SUMMARY, json.dumps(summary, indent=1).encode())
     try:
-        artifact.write_atomic(run.path / PICTURE, draw(told))
+        artifact.write_atomic(run.path / PICTURE, draw_summary(summary))
     except ModuleNotFoundError as error:
         if not str(error.name).startswith("matplotlib"):
             raise
@@ -68,42 +68,44 @@ def summarise(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> N
 
 
 def quality_by_length(images: torch.Tensor, views: torch.Tensor) -> list[dict[str, float]]:
-    """How often the code of a view has that of its image as its nearest, and the mean of one over its rank.
+    """Measure how often the code of a view has that of its image as its nearest, and its mean reciprocal rank.
 
     Args:
         images, views: codes, (n, code_length); view i is of image i.
+
+    Returns: a record for each prefix length 2, 4, 8, ... up to the code's.
     """
-    found, length = [], 2
+    records, length = [], 2
     while True:
         length = min(length, images.shape[1])
         cosines = F.normalize(views[:, :length], dim=1) @ F.normalize(images[:, :length], dim=1).T
         ranks = (cosines > cosines.diagonal()[:, None]).sum(1) + 1
         first, reciprocal = ((ranks == 1).double().mean(), ranks.double().reciprocal().mean())
-        found.append({"length": length, "first": round(float(first), 4), "mrr": round(float(reciprocal), 4)})
+        records.append({"length": length, "first": round(float(first), 4), "mrr": round(float(reciprocal), 4)})
         if length == images.shape[1]:
-            return found
+            return records
         length *= 2
 
 
-def draw(told: Mapping[str, Any]) -> bytes:
-    """The picture as PNG. Raises: ModuleNotFoundError, where matplotlib is not installed."""
+def draw_summary(summary: Mapping[str, Any]) -> bytes:
+    """Draw the picture of a summary as PNG. Raises: ModuleNotFoundError, where matplotlib is not installed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    values = np.array([entry["value"] for entry in told["eigenvalues"]])
-    margins = np.array([entry["margin_95"] or 0.0 for entry in told["eigenvalues"]])
+    values = np.array([entry["value"] for entry in summary["eigenvalues"]])
+    margins = np.array([entry["margin_95"] or 0.0 for entry in summary["eigenvalues"]])
     coordinates = np.arange(1, len(values) + 1)
     left.fill_between(coordinates, values - margins, values + margins, alpha=0.3, linewidth=0)
     left.plot(coordinates, values)
     left.set(title="spectrum", xlabel="coordinate", ylabel="eigenvalue and its 95 % interval", ylim=(None, 1.02))
-    quality: Sequence[Mapping[str, float]] = told["a_view_finds_its_image"]
+    quality: Sequence[Mapping[str, float]] = summary["a_view_finds_its_image"]
     lengths = [entry["length"] for entry in quality]
     for key, label, marker in (("first", "found first", "o"), ("mrr", "mean reciprocal rank", "s")):
         right.plot(lengths, [entry[key] for entry in quality], marker=marker, label=label)
     right.set_xscale("log", base=2)
     right.set_xticks(lengths, labels=[str(length) for length in lengths])
-    title = f"a view finds its image among {told['searched']}"
+    title = f"a view finds its image among {summary['searched']}"
     right.set(title=title, xlabel="coordinates searched with", ylabel="share of views", ylim=(0, 1.02))
     right.legend()
     for panel in (left, right):

@@ -11,10 +11,14 @@ _TINY = torch.finfo(torch.float64).tiny
 
 
 def suggest_lengths(eigenvalues: Sequence[float], *, diffusion_time: float) -> list[int]:
-    """Code lengths worth building: a doubling menu from where a code begins to tell things apart to where it ends.
+    """Return the code lengths worth building: doubling, from where a code begins to tell things apart to its end.
 
     Starts at the first power of two, from 4, that holds a fifth of the energy Σ lambda^2t, and doubles until what is
     left holds less than a thousandth; the full length always ends the list.
+
+    Args:
+        eigenvalues: lambda, (code_length,).
+        diffusion_time: t.
     """
     energy = torch.tensor(eigenvalues, dtype=torch.float64).clamp(0, 1) ** (2 * diffusion_time)
     share = energy.cumsum(0) / energy.sum().clamp_min(_TINY)
@@ -30,10 +34,14 @@ def suggest_lengths(eigenvalues: Sequence[float], *, diffusion_time: float) -> l
 
 
 def effective_rank(z: Tensor) -> float:
-    """How many directions z uses: the exponential of the entropy of its covariance's normalised eigenvalues.
+    """Compute how many directions z uses: the exponential of the entropy of its covariance's normalised eigenvalues.
+
+        effective rank = exp(-Σ p_j log p_j),   p = eigenvalues of Cov(z) / their sum
 
     Args:
         z: (n, length).
+
+    Returns: from 1 to length.
 
     Source: Roy and Vetterli, The effective rank, EUSIPCO 2007.
     """

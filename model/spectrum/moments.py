@@ -13,10 +13,14 @@ FOLDS = 8
 class PairMoments:
     """Streaming first and second moments of positive pairs, summed in float64: any number of pairs, in any batches.
 
-    They are kept by fold, so that the spread between folds tells how sure an eigenvalue is.
+        moments = PairMoments(length)
+        moments.update(psi_a, psi_b, fold=0)  # as often as there are batches
+
+    Each fold has sums of its own, so that the spread between folds tells how sure an eigenvalue is.
     """
 
     def __init__(self, length: int) -> None:
+        """Start with no pairs of psi, each (length,)."""
         self.length = length
         self._count = torch.zeros(FOLDS, dtype=torch.float64)
         self._sum = torch.zeros(FOLDS, length, dtype=torch.float64)
@@ -27,9 +31,10 @@ class PairMoments:
         """Add n pairs, each (n, length), to a fold; an image's pairs belong into one fold.
 
         Args:
+            fold: any number; it counts modulo FOLDS.
             weight: what each of the pairs counts.
 
-        Raises: ShapeError.
+        Raises: ShapeError, if the shapes differ or are not (n, length).
         """
         if psi_a.shape != psi_b.shape or psi_a.ndim != 2 or psi_a.shape[1] != self.length:
             raise ShapeError(f"expected two arrays (n, {self.length}), not {psi_a.shape} and {psi_b.shape}")
@@ -57,7 +62,7 @@ class PairMoments:
 
     @property
     def pairs(self) -> int:
-        """How many pairs were added, by their weights."""
+        """Number of pairs that were added, by their weights, rounded."""
         return round(float(self._count.sum()))
 
     @property
@@ -76,18 +81,19 @@ class PairMoments:
         return self._cross.sum(0) / self._count.sum() - torch.outer(self.mean, self.mean)
 
     def rayleigh_by_fold(self, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """v^T R v and v^T C v of each direction in each fold that has pairs, about the common mean.
+        """Compute v^T R v and v^T C v of each direction in each fold that has pairs, about the common mean.
 
         Args:
             directions: (length, m).
 
         Returns: two arrays (folds with pairs, m), float64.
         """
+        # About the mean m of all folds: E[(x - m)(y - m)] = E[xy] - 2 m E[x] + m², where E[x] is the fold's own mean.
         used = self._count > 0
         count = self._count[used, None]
-        drift = (self._sum[used] / count) @ directions
-        centre = self.mean @ directions
-        about = 2 * drift * centre - centre.square()
+        fold_mean = (self._sum[used] / count) @ directions
+        mean = self.mean @ directions
+        correction = 2 * fold_mean * mean - mean.square()
         cross = torch.stack([((r @ directions) * directions).sum(0) for r in self._cross[used]]) / count
         second = torch.stack([((c @ directions) * directions).sum(0) for c in self._second[used]]) / count
-        return cross - about, second - about
+        return cross - correction, second - correction

@@ -8,7 +8,7 @@ from eigenlens.model.errors import ConfigError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device to compute on. Raises: ConfigError, if it is not there."""
+    """Return the device to compute on: `auto` is CUDA where there is one. Raises: ConfigError, if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

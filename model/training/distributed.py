@@ -39,8 +39,8 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
-def leave(status: int) -> NoReturn:
-    """End this process, which has done its work, without the interpreter's own end.
+def exit_process(status: int) -> NoReturn:
+    """Exit this process, which has done its work, without the interpreter's shutdown.
 
     gloo's threads outlive destroy_process_group. One that lets go of its last tensor while the interpreter ends aborts
     the process ("terminate called without an active exception"), and torchrun then calls a finished run a failed one.
@@ -51,12 +51,12 @@ def leave(status: int) -> NoReturn:
 
 
 def world_size() -> int:
-    """How many processes share a batch."""
+    """Return how many processes share a batch."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process among them; 0 writes the run."""
+    """Return this process's rank among them; 0 writes the run."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -93,15 +93,15 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(z: Tensor) -> Tensor:
-    """The rows of all processes in the order of ranks, (world n, ...); gradients go back to where a row came from.
+    """Gather the rows of all processes by rank, (world_size n, ...); gradients go back to where a row came from.
 
     Every process then has the loss of the whole batch. The gradient of their sum reaches each row, world_size times
     too large, and DistributedDataParallel's mean over processes takes just that factor out.
     """
-    return z if world_size() == 1 else _applied(_Gather, z.contiguous())
+    return z if world_size() == 1 else _apply(_Gather, z.contiguous())
 
 
-def _applied(function: type[torch.autograd.Function], x: Tensor) -> Tensor:
+def _apply(function: type[torch.autograd.Function], x: Tensor) -> Tensor:
     out: Tensor = function.apply(x)
     return out
 
@@ -128,9 +128,9 @@ class SharedBatchNorm(_BatchNorm):
         x = input if input.dtype == torch.float64 else input.float()
         axes, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
         n = x.numel() // x.shape[1] * world_size()
-        mean = _applied(_Sum, x.sum(axes)) / n
+        mean = _apply(_Sum, x.sum(axes)) / n
         centred = x - mean.view(shape)
-        variance = _applied(_Sum, centred.square().sum(axes)) / n
+        variance = _apply(_Sum, centred.square().sum(axes)) / n
         with torch.no_grad():
             assert self.running_mean is not None
             assert self.running_var is not None

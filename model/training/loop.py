@@ -103,14 +103,14 @@ class Trainer:
         self.loss: Loss = build_loss(self.config.objective)
         self.network.train()
         # Parameters are shared between these; the plain network is what is saved.
-        self._seen: nn.Module = self.network
+        self._module: nn.Module = self.network
         if world_size() > 1:
             shared = share_batch_norm(self.network)
-            self._seen = nn.parallel.DistributedDataParallel(
+            self._module = nn.parallel.DistributedDataParallel(
                 shared, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
             )
         if self.config.compile:
-            self._seen = torch.compile(self._seen)  # type: ignore[assignment]
+            self._module = torch.compile(self._module)  # type: ignore[assignment]
 
     def step(self, a: Tensor, b: Tensor, *, rate: float) -> tuple[float, Tensor]:
         """Take one optimisation step over this process's pairs.
@@ -125,7 +125,7 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         loss, z_a, z_b = batch_loss(
-            self._seen,
+            self._module,
             self.loss,
             a,
             b,
@@ -138,7 +138,7 @@ class Trainer:
         return loss.item(), torch.cat([z_a, z_b])
 
     def restore(self) -> tuple[int, float]:
-        """Step and seconds spent so far, from the checkpoint if there is one; else the backbone's first weights."""
+        """Load the checkpoint, or the backbone's first weights before the first; return step and seconds so far."""
         state = self.run.load_checkpoint()
         if state is None:
             if first := self.run.first_weights():
@@ -171,19 +171,19 @@ class _Writer:
         self._events = SummaryWriter(str(run.events), purge_step=step)
 
     def add(self, record: dict[str, float]) -> None:
-        """One record, with its `step`."""
+        """Write one record, with its `step`."""
         self._run.append_metrics(record)
         for name, value in record.items():
             if name not in ("step", "epoch", "elapsed_s"):
                 self._events.add_scalar(name, value, int(record["step"]))
 
     def close(self) -> None:
-        """Write out what is held back."""
+        """Flush and close the event file."""
         self._events.close()
 
 
 def learning_rate(config: TrainingConfig, *, step: int) -> float:
-    """Linear warm-up, then cosine decay to zero."""
+    """Return the learning rate of a step: linear warm-up, then cosine decay to zero."""
     ramp = min(1.0, (step + 1) / (config.warmup_steps + 1))
     return config.learning_rate * ramp * 0.5 * (1 + math.cos(math.pi * step / config.steps))
 
@@ -197,12 +197,12 @@ def _require_finite(loss: float, config: TrainingConfig, *, step: int) -> None:
 
 
 def require_spread(z: Tensor, config: TrainingConfig, *, step: int) -> float:
-    """The effective rank of z. Raises: TrainingError, if it is that of a collapsed code after the warm-up."""
-    found = effective_rank(z)
-    if found < _COLLAPSED and config.code_length >= 8 and step > config.warmup_steps:
+    """Return the effective rank of z. Raises: TrainingError, if it is that of a collapsed code after the warm-up."""
+    directions = effective_rank(z)
+    if directions < _COLLAPSED and config.code_length >= 8 and step > config.warmup_steps:
         raise TrainingError(
-            f"the outputs collapsed at step {step}: they use {found:.2f} of {config.code_length} directions; "
+            f"the outputs collapsed at step {step}: they use {directions:.2f} of {config.code_length} directions; "
             f"lower learning_rate (now {config.learning_rate}), raise batch_size (now {config.batch_size}) "
             f"or the objective's penalty, or choose another objective (now {config.objective.name})"
         )
-    return round(found, 2)
+    return round(directions, 2)

@@ -12,7 +12,10 @@ from eigenlens.model.config import TrainingConfig
 
 
 def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW over all parameters alike; SGD and LARS with momentum, biases and normalisations without decay."""
+    """Build the optimiser of a run.
+
+    AdamW treats all parameters alike; SGD and LARS have momentum, and no decay of biases and normalisations.
+    """
     if config.optimizer == "adamw":
         return torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     matrices = [p for p in network.parameters() if p.ndim > 1]

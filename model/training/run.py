@@ -7,7 +7,7 @@ RUN/
   init.safetensors     weights that the backbone starts from, where `init` names any; removed when the run is finished
   checkpoint.pt        replaced atomically; removed when the run is finished
   network.safetensors  final weights
-  summary.json, .png   what the finished run found (model/training/summary.py)
+  summary.json, .png   what the finished run found (model/export/summary.py)
   manifest.json        written last: its presence says that the run is finished
   cache/               decoded images; may be removed, and is made again when needed
 """
@@ -37,7 +37,11 @@ _FIRST_WEIGHTS = "init.safetensors"
 
 
 class Run:
-    """An opened run directory."""
+    """A training run on disk, opened.
+
+    run = Run.start(path, images="fashion-mnist:train", config=load_config("fashion-demo", []))
+    network = train(run, PairSampler(pixels, run.config, device=device), device=device)
+    """
 
     def __init__(self, path: Path) -> None:
         """Open the run at `path`. Raises: TrainingError, if there is none."""
@@ -58,7 +62,7 @@ class Run:
 
     @classmethod
     def start(cls, path: Path, *, images: str, config: TrainingConfig) -> Run:
-        """Make a new run directory; what the backbone starts from is copied into it, so that resuming needs no other.
+        """Make a new run directory, with a copy of what the backbone starts from: resuming needs nothing else.
 
         Raises: TrainingError, if anything is there already; ConfigError, if there is no such backbone, or the weights
             that it is to start from do not fit.
@@ -99,12 +103,12 @@ class Run:
         return self.path / "events"
 
     def require_finished(self) -> None:
-        """Raises: TrainingError, if the run is not finished."""
+        """Check that the run is finished. Raises: TrainingError."""
         if not self.finished:
             raise TrainingError(f"the run at {self.path} is not finished; continue it with `eigenlens train --resume`")
 
     def build_network(self) -> EncoderNetwork:
-        """The network with fresh weights."""
+        """Build the network with fresh weights."""
         return EncoderNetwork(
             self.config.backbone,
             hidden_length=self.config.hidden_length,
@@ -113,7 +117,7 @@ class Run:
         )
 
     def first_weights(self) -> dict[str, Tensor]:
-        """What the backbone starts from; empty for fresh weights. Raises: TrainingError, if it was removed."""
+        """Load what the backbone starts from; empty for fresh weights. Raises: TrainingError, if it was removed."""
         if self.config.init is None:
             return {}
         try:
@@ -128,7 +132,7 @@ class Run:
         artifact.write_atomic(self.path / _CHECKPOINT, buffer.getvalue())
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The checkpoint, or None before the first."""
+        """Load the checkpoint, or None before the first."""
         try:
             state: dict[str, Any] = torch.load(self.path / _CHECKPOINT, map_location="cpu", weights_only=True)
         except FileNotFoundError:
@@ -145,11 +149,11 @@ class Run:
             f.write(json.dumps(record) + "\n")
 
     def truncate_metrics(self, step: int) -> None:
-        """Forget the records after `step`: a resumed run writes them again."""
+        """Remove the records after `step`: a resumed run writes them again."""
         if self.metrics.exists():
             lines = [line for line in self.metrics.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            artifact.write_atomic(self.metrics, "".join(f"{line}\n" for line in kept).encode())
+            records = [line for line in lines if json.loads(line)["step"] <= step]
+            artifact.write_atomic(self.metrics, "".join(f"{line}\n" for line in records).encode())
 
     def finish(self, network: EncoderNetwork) -> None:
         """Write the final weights and seal the run."""
@@ -165,9 +169,9 @@ class Run:
             (self.path / name).unlink(missing_ok=True)
 
     def load_network(self) -> tuple[artifact.Artifact, EncoderNetwork]:
-        """The finished run's artifact and network. Raises: TrainingError, if it is not finished; ArtifactError."""
+        """Load the finished run's artifact and network. Raises: TrainingError, if it is not finished; ArtifactError."""
         self.require_finished()
-        found = artifact.read(self.path, kind=KIND)
+        run_artifact = artifact.read(self.path, kind=KIND)
         network = self.build_network()
-        network.load_state_dict(load_file(found.file(_WEIGHTS)))
-        return found, network
+        network.load_state_dict(load_file(run_artifact.file(_WEIGHTS)))
+        return run_artifact, network

@@ -62,9 +62,9 @@ def batch_loss(
     z_a, z_b = _gather_halves(local)
     value = loss(z_a, z_b)
     (value * scale).backward()
-    with _statistics_kept(network):
+    with _restoring_statistics(network):
         for i, (part, leaf) in enumerate(zip(parts, leaves, strict=True)):
-            with _without_exchange(network, unless=i == len(parts) - 1):
+            with _without_all_reduce(network, unless=i == len(parts) - 1):
                 outputs_of(*part).backward(leaf.grad)
     return value.detach(), z_a.detach(), z_b.detach()
 
@@ -76,18 +76,18 @@ def _gather_halves(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Batch normalisation does not count what the second pass shows it again."""
+def _restoring_statistics(network: nn.Module) -> Iterator[None]:
+    """Restore the buffers of batch normalisation afterwards: the second pass shows it nothing new."""
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
-    kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    saved = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
     yield
     with torch.no_grad():
-        for buffer, before in kept:
+        for buffer, before in saved:
             buffer.copy_(before)
 
 
-def _without_exchange(network: nn.Module, *, unless: bool) -> AbstractContextManager[object]:
-    """DistributedDataParallel adds gradients up over processes once, with the last chunk."""
+def _without_all_reduce(network: nn.Module, *, unless: bool) -> AbstractContextManager[object]:
+    """Keep DistributedDataParallel from adding gradients up over processes, but with the last chunk."""
     if unless or not isinstance(network, nn.parallel.DistributedDataParallel):
         return nullcontext()
     return network.no_sync()

@@ -30,7 +30,7 @@ def test_a_run_ends_with_its_spectrum_and_its_quality_by_length(tmp_path: Path) 
     pixels = cache_pixels(open_source(run.images), side=run.config.cached_side, directory=run.cache).pixels
     coder = code_network(run.load_network()[1], run.config).eval()
     spectrum = estimate_spectrum(coder, PairSampler(pixels, run.config, device=CPU), run.config)
-    assert told["eigenvalues"] == spectrum.told(8)
+    assert told["eigenvalues"] == spectrum.to_records(8)
     assert all(entry["margin_95"] > 0 for entry in told["eigenvalues"])
     assert [entry["length"] for entry in told["a_view_finds_its_image"]] == [2, 4, 8]
     assert (told["images"], told["searched"]) == (48, 48)

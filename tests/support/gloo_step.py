@@ -13,7 +13,7 @@ from torch import nn
 from eigenlens.model.config import load_config
 from eigenlens.model.losses import build_loss
 from eigenlens.model.network import EncoderNetwork
-from eigenlens.model.training.distributed import leave, process_group, rank, share_batch_norm, world_size
+from eigenlens.model.training.distributed import exit_process, process_group, rank, share_batch_norm, world_size
 from eigenlens.model.training.step import batch_loss
 
 
@@ -39,4 +39,4 @@ if __name__ == "__main__":
         result = {name: gradients(views, name, chunks=int(chunks)) for name in objectives.split(",")}
         if rank() == 0:
             torch.save(result, out)
-    leave(0)
+    exit_process(0)
