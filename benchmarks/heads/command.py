@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from eigenlens.benchmarks.common.pca import Features, principal_components
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
 from eigenlens.benchmarks.heads.evaluate import LENGTHS, EvaluationSet, is_query
-from eigenlens.model.commands.fit import AUGMENTATION, settle
+from eigenlens.model.commands.fit import AUGMENTATION
 from eigenlens.model.config import AugmentationConfig
+from eigenlens.model.heads.choice import resolve_settings
 from eigenlens.model.heads.features import cache_features, power_normalise
 from eigenlens.model.heads.fit import fit_head
 from eigenlens.model.heads.frozen import BackboneChoice, open_backbone
@@ -88,8 +89,7 @@ def _code_function(
         components = principal_components(power_normalise(gallery))
         return lambda features: components(power_normalise(features)), {}
     assert drawn is not None
-    free = argparse.Namespace(neighbours=None, ridge=None, diffusion_time=None)
-    settings = settle(drawn, method, labels=None, given=free)  # type: ignore[arg-type]  # one of HEADS
+    settings = resolve_settings(drawn, method)  # type: ignore[arg-type]  # one of HEADS
     head = fit_head(drawn, settings, code_length=drawn.shape[2])
     described = asdict(settings) | {"views": drawn.shape[1] - 1}
     return lambda features: head.codes(power_normalise(features)), {"settings": described}

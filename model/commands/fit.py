@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +18,14 @@ from eigenlens.model.backbones.efficientnet import EFFICIENTNET
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.errors import ConfigError, ImageError
 from eigenlens.model.export.feature_extractor import PIXELS, Pixels
+from eigenlens.model.heads.choice import held_out, resolve_settings
 from eigenlens.model.heads.features import ViewFeatures, cache_features, power_normalise
 from eigenlens.model.heads.fine_tune import fine_tuned_backbone
-from eigenlens.model.heads.fit import Head, HeadSettings, choose_settings, fit_head, held_out, neighbour_graph
-from eigenlens.model.heads.frozen import BackboneChoice, open_backbone, told_of
+from eigenlens.model.heads.fit import Head, HeadSettings, fit_head, neighbour_graph
+from eigenlens.model.heads.frozen import BackboneChoice, describe, open_backbone
 from eigenlens.model.heads.hidden import Hidden, train_hidden
-from eigenlens.model.heads.positives import Positives
 from eigenlens.model.heads.publish import publish_head
 from eigenlens.model.images.sources import Source, SubsampledSource, open_source
-from eigenlens.model.pairs.neighbours import IMAGES_PER_NEIGHBOUR
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.runtime.sessions import PRECISIONS
 from eigenlens.model.training.devices import choose_device
@@ -49,9 +49,6 @@ Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
 AUGMENTATION = AugmentationConfig(
     crop_area_min=0.3, brightness=0.3, contrast=0.3, saturation=0.2, hue=0.02, grayscale=0.0
 )
-# Nothing but labels can tell the quality of neighbours: what clothing's training photographs were searched best with,
-# each fifth of them by a head that was fitted to the others.
-OF_KIND = HeadSettings("neighbours", neighbours=50, ridge=1.0, diffusion_time=1.5)
 _CODE_LENGTH = 256
 
 
@@ -143,18 +140,18 @@ def run(args: argparse.Namespace) -> int:
     work = args.work or args.out.with_name(f"{args.out.name}.work")
     choice = BackboneChoice(args.backbone, args.backbone_pixels, args.backbone_size, args.backbone_output)
     backbone = _backbone(choice, sources, args, work)
-    print(f"backbone {args.backbone}: {told_of(backbone)}", file=sys.stderr)
+    print(f"backbone {args.backbone}: {describe(backbone)}", file=sys.stderr)
     code_length = args.code_length or min(_CODE_LENGTH, backbone.code_length)
     if code_length > backbone.code_length:
         raise ConfigError(f"--code-length is at most {backbone.code_length}, the number of features")
     views = 0 if args.positives == "neighbours" else args.views
-    found = [
+    caches = [
         cache_features(source, backbone, views=views, augmentation=AUGMENTATION, seed=args.seed, directory=work)
         for source in sources
     ]
-    _tell_skipped(found)
-    features = power_normalise(np.concatenate([one.values for one in found]))
-    labels = [label for one in found for label in one.labels] if args.labels else None
+    _print_skipped(caches)
+    features = power_normalise(np.concatenate([cache.values for cache in caches]))
+    labels = [label for cache in caches for label in cache.labels] if args.labels else None
     settings, head = _fit(features, labels, args, code_length=code_length)
     published = publish_head(
         head,
@@ -169,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
             | {"head": args.head, "views": views, "augmentation": AUGMENTATION.model_dump(mode="json")}
             | ({"hidden_length": args.hidden_length, "head_steps": args.head_steps} if args.head == "mlp" else {}),
         },
-        pixels=_some_squares(sources[0], backbone),
+        pixels=_sample_squares(sources[0], backbone),
     )
     top = ", ".join(f"{x:.3f}" for x in head.eigenvalues[:8].tolist())
     print(f"encoder {published.id}: {code_length} coordinates from {len(features)} images, eigenvalues {top}, ...")
@@ -195,10 +192,10 @@ def _fit(
     features: NDArray[np.float32], labels: list[str] | None, args: argparse.Namespace, *, code_length: int
 ) -> tuple[HeadSettings, Head]:
     if args.head == "linear":
-        settings = settle(features, args.positives, labels=labels, given=args)
+        settings = resolve_settings(features, args.positives, labels=labels, fixed=_fixed(args))
         return settings, fit_head(features, settings, code_length=code_length)
 
-    def trained(part: NDArray[np.float32], settings: HeadSettings) -> Hidden:
+    def train_on(part: NDArray[np.float32], settings: HeadSettings) -> Hidden:
         graph = neighbour_graph(part, settings)
         return train_hidden(
             part,
@@ -210,51 +207,25 @@ def _fit(
         )
 
     def without_held_out(settings: HeadSettings) -> Hidden:
-        return trained(np.delete(features, held_out(len(features)), axis=0), settings)
+        return train_on(np.delete(features, held_out(len(features)), axis=0), settings)
 
-    settings = settle(features, args.positives, labels=labels, given=args, hidden=without_held_out)
-    return settings, fit_head(features, settings, code_length=code_length, hidden=trained(features, settings))
-
-
-def settle(
-    features: NDArray[np.float32],
-    positives: Positives,
-    *,
-    labels: list[str] | None,
-    given: argparse.Namespace,
-    hidden: Callable[[HeadSettings], Hidden] = lambda _: Hidden(),
-) -> HeadSettings:
-    """The settings: what was given, and for the rest what held-out photographs are found best with.
-
-    Args:
-        hidden: trains a head's layers without those photographs, if there is anything to choose.
-    """
-    fixed = {
-        name: value for name in ("neighbours", "ridge", "diffusion_time") if (value := getattr(given, name)) is not None
-    }
-    base = HeadSettings(positives)
-    if positives == "neighbours":
-        enough = max(1, len(features) // IMAGES_PER_NEIGHBOUR)
-        base = replace(OF_KIND, neighbours=min(OF_KIND.neighbours, enough))
-    base = replace(base, **fixed)
-    if {"ridge", "diffusion_time"} <= fixed.keys() or (positives == "neighbours" and labels is None):
-        return base
-    chosen, quality = choose_settings(features, base, fixed=fixed.keys(), labels=labels, hidden=hidden(base))
-    print(
-        f"chosen: ridge {chosen.ridge:g}, diffusion time {chosen.diffusion_time:g}, "
-        f"{'' if positives == 'views' else f'{chosen.neighbours} neighbours, '}quality {quality:.3f}",
-        file=sys.stderr,
-    )
-    return chosen
+    settings = resolve_settings(features, args.positives, labels=labels, fixed=_fixed(args), hidden=without_held_out)
+    return settings, fit_head(features, settings, code_length=code_length, hidden=train_on(features, settings))
 
 
-def _some_squares(source: Source, backbone: Encoder) -> NDArray[np.uint8]:
+def _fixed(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that were given by flags."""
+    names = ("neighbours", "ridge", "diffusion_time")
+    return {name: value for name, value in vars(args).items() if name in names and value is not None}
+
+
+def _sample_squares(source: Source, backbone: Encoder) -> NDArray[np.uint8]:
     loaded = (image.load(backbone.image_size) for image in source)
     return np.stack(list(islice((square for square in loaded if not isinstance(square, ImageError)), 4)))
 
 
-def _tell_skipped(found: list[ViewFeatures]) -> None:
-    skipped = [item for one in found for item in one.skipped]
+def _print_skipped(caches: Sequence[ViewFeatures]) -> None:
+    skipped = [item for cache in caches for item in cache.skipped]
     if skipped:
         print(f"{len(skipped)} images cannot be used and are skipped:", file=sys.stderr)
         for id, reason in skipped[:20]:

@@ -74,7 +74,7 @@ def _train(args: argparse.Namespace) -> None:
             barrier()
             return
         cache = _pixels(training_run)
-        _tell_skipped(cache, training_run)
+        _print_skipped(cache, training_run)
         barrier()
         if not training_run.finished:
             train(training_run, _pairs(training_run, cache, device), device=device)
@@ -91,7 +91,7 @@ def _pairs(training_run: Run, cache: PixelCache, device: torch.device) -> PairSa
     return PairSampler(cache.pixels, training_run.config, device=device)
 
 
-def _tell_skipped(cache: PixelCache, training_run: Run) -> None:
+def _print_skipped(cache: PixelCache, training_run: Run) -> None:
     total = len(cache.pixels) + len(cache.skipped)
     if cache.skipped:
         print(f"{len(cache.skipped)} of {total} images cannot be used and are skipped:", file=sys.stderr)

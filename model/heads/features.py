@@ -1,12 +1,13 @@
-"""Features of images and of their augmented views: computed once, kept on disk, carried on after an interruption."""
+"""Features of images and of their augmented views: computed once, stored on disk, resumed after an interruption."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from eigenlens.model.runtime.encoder import Encoder
 _BATCH = 32
 # Views are cut from squares of this side, in pixels, so that a crop of half the area loses little.
 _SIDE = 256
+_VALUES_FILE, _PROGRESS_FILE = "features.f16", "features.json"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,53 @@ class ViewFeatures:
     skipped: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What is computed: the name of its folder is a digest of it, so another request has another folder."""
+
+    source: Source
+    backbone: Encoder
+    views: int
+    augmentation: AugmentationConfig
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source.name,
+            "images": len(self.source),
+            "backbone": self.backbone.id,
+            "views": self.views,
+            "augmentation": self.augmentation.model_dump(mode="json"),
+            "seed": self.seed,
+        }
+
+    @property
+    def row_bytes(self) -> int:
+        return (1 + self.views) * self.backbone.code_length * np.dtype(np.float16).itemsize
+
+
+@dataclass
+class _Progress:
+    """How far a folder is filled: images read from the source, labels of the usable, and those skipped with reasons."""
+
+    seen: int = 0
+    labels: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: Path) -> _Progress:
+        """Read what an earlier call wrote; nothing is done where it wrote nothing."""
+        try:
+            record = json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            return cls()
+        return cls(record["seen"], record["labels"], [(id, reason) for id, reason in record["skipped"]])
+
+    def write(self, path: Path, request: _Request) -> None:
+        record = {"wanted": request.to_json(), "seen": self.seen, "labels": self.labels, "skipped": self.skipped}
+        artifact.write_atomic(path, json.dumps(record).encode())
+
+
 def cache_features(
     source: Source,
     backbone: Encoder,
@@ -52,106 +101,78 @@ def cache_features(
     seed: int,
     directory: Path,
 ) -> ViewFeatures:
-    """The features, kept below `directory`; what is missing is computed, with a progress bar, from the last batch on.
+    """Compute the features of a source's images and of views of them, or read them from below `directory`.
+
+    What is missing is computed, with a progress bar, from the last finished batch on.
+
+    Args:
+        views: of each image.
 
     Raises: SourceError, if no image can be used.
     """
-    wanted = {
-        "source": source.name,
-        "images": len(source),
-        "backbone": backbone.id,
-        "views": views,
-        "augmentation": augmentation.model_dump(mode="json"),
-        "seed": seed,
-    }
-    place = directory / hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
-    array, description = place / "features.f16", place / "features.json"
-    try:
-        found = json.loads(description.read_text())
-    except (FileNotFoundError, ValueError):
-        place.mkdir(parents=True, exist_ok=True)
-        found = {"wanted": wanted, "seen": 0, "labels": [], "skipped": []}
-    if found["seen"] < len(source):
-        found = _fill(source, backbone, found, array=array, description=description, augmentation=augmentation)
-    count = len(found["labels"])
+    request = _Request(source, backbone, views, augmentation, seed)
+    digest = hashlib.sha256(json.dumps(request.to_json(), sort_keys=True).encode()).hexdigest()
+    folder = directory / digest[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = _Progress.read(folder / _PROGRESS_FILE)
+    if progress.seen < len(source):
+        _fill(request, progress, folder)
+    count = len(progress.labels)
     if count == 0:
-        reasons = "; ".join(f"{id}: {reason}" for id, reason in found["skipped"][:3])
+        reasons = "; ".join(f"{id}: {reason}" for id, reason in progress.skipped[:3])
         raise SourceError(f"none of the {len(source)} images of {source.name} can be used ({reasons})")
     shape = (count, 1 + views, backbone.code_length)
-    values: NDArray[np.float16] = np.memmap(array, dtype=np.float16, mode="r", shape=shape)
-    return ViewFeatures(values, tuple(found["labels"]), tuple((id, reason) for id, reason in found["skipped"]))
+    values: NDArray[np.float16] = np.memmap(folder / _VALUES_FILE, dtype=np.float16, mode="r", shape=shape)
+    return ViewFeatures(values, tuple(progress.labels), tuple(progress.skipped))
 
 
-def _fill(
-    source: Source,
-    backbone: Encoder,
-    found: dict[str, object],
-    *,
-    array: Path,
-    description: Path,
-    augmentation: AugmentationConfig,
-) -> dict[str, object]:
-    wanted, seen, labels, skipped = (found[key] for key in ("wanted", "seen", "labels", "skipped"))
-    assert isinstance(wanted, dict)
-    assert isinstance(seen, int)
-    assert isinstance(labels, list)
-    assert isinstance(skipped, list)
-    row_bytes = (1 + wanted["views"]) * backbone.code_length * np.dtype(np.float16).itemsize
-    side = _SIDE if wanted["views"] else backbone.image_size
+def _fill(request: _Request, progress: _Progress, folder: Path) -> None:
+    """Compute the features that are missing and note after each batch how far they are."""
+    side = _SIDE if request.views else request.backbone.image_size
     with (
-        array.open("ab") as f,
+        (folder / _VALUES_FILE).open("ab") as f,
         ThreadPoolExecutor() as pool,
-        tqdm(total=len(source), initial=seen, desc="features", unit="image") as bar,
+        tqdm(total=len(request.source), initial=progress.seen, desc="features", unit="image") as bar,
     ):
-        f.truncate(len(labels) * row_bytes)
-        for number, batch in enumerate(batches(source, _BATCH)):
-            if number * _BATCH < seen:
+        # A call that was interrupted may have written rows that it did not note.
+        f.truncate(len(progress.labels) * request.row_bytes)
+        for number, batch in enumerate(batches(request.source, _BATCH)):
+            if number * _BATCH < progress.seen:
                 continue
             usable = []
             for image, loaded in zip(batch, pool.map(lambda image: image.load(side), batch), strict=True):
                 if isinstance(loaded, ImageError):
-                    skipped.append((image.id, str(loaded)))
+                    progress.skipped.append((image.id, str(loaded)))
                 else:
                     usable.append(loaded)
-                    labels.append(str(image.metadata.get("label", "")))
+                    progress.labels.append(str(image.metadata.get("label", "")))
             if usable:
-                generator = rng_for(wanted["seed"], "pairs", number)
-                rows = _features(
-                    np.stack(usable), backbone, views=wanted["views"], augmentation=augmentation, generator=generator
-                )
-                f.write(rows.tobytes())
+                f.write(_features(np.stack(usable), request, rng_for(request.seed, "pairs", number)).tobytes())
                 f.flush()
-            seen += len(batch)
+            progress.seen += len(batch)
             bar.update(len(batch))
-            found = {"wanted": wanted, "seen": seen, "labels": labels, "skipped": skipped}
-            artifact.write_atomic(description, json.dumps(found).encode())
-    return found
+            progress.write(folder / _PROGRESS_FILE, request)
 
 
-def _features(
-    squares: NDArray[np.uint8],
-    backbone: Encoder,
-    *,
-    views: int,
-    augmentation: AugmentationConfig,
-    generator: torch.Generator,
-) -> NDArray[np.float16]:
-    """Features of the squares and of random views of them, (n, 1 + views, length)."""
+def _features(squares: NDArray[np.uint8], request: _Request, rng: torch.Generator) -> NDArray[np.float16]:
+    """Compute the features of the squares and of random views of them, (n, 1 + views, length)."""
     images = torch.from_numpy(squares)
-    size = backbone.image_size
+    size = request.backbone.image_size
     plain = F.interpolate(
         images.permute(0, 3, 1, 2).float(), size=size, mode="bilinear", antialias=True, align_corners=False
     )
-    drawn = [plain.permute(0, 2, 3, 1)]
-    for _ in range(views):
-        view = augment(images, augmentation, size=size, generator=generator) * PIXEL_STD + PIXEL_MEAN
-        drawn.append(view.permute(0, 2, 3, 1) * 255)
-    encoded = [backbone.encode(v.round().clamp(0, 255).to(torch.uint8).contiguous().numpy()) for v in drawn]
+    inputs = [plain.permute(0, 2, 3, 1)]
+    for _ in range(request.views):
+        view = augment(images, request.augmentation, size=size, generator=rng) * PIXEL_STD + PIXEL_MEAN
+        inputs.append(view.permute(0, 2, 3, 1) * 255)
+    encoded = [request.backbone.encode(x.round().clamp(0, 255).to(torch.uint8).contiguous().numpy()) for x in inputs]
     return np.stack(encoded, axis=1).astype(np.float16)
 
 
 def power_normalise(features: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Square roots of the features (..., length), with their signs, scaled to unit length.
+    """Return the signed square roots of the features (..., length), scaled to unit length.
+
+        f <- r / |r|,   r_j = sign(f_j) √|f_j|
 
     The roots keep a few strong activations from deciding every comparison; the length keeps a photograph of strong
     contrast from weighing more than a faint one.

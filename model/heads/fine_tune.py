@@ -39,9 +39,9 @@ def fine_tuned_backbone(
     device: torch.device,
     work: Path,
 ) -> Encoder:
-    """The backbone after so many steps over views of the images, as an encoder whose codes are the features.
+    """Train the backbone on views of the images and open it as an encoder whose codes are the features.
 
-    Run and backbone are kept below `work`: an interrupted call carries on, and a finished one is not trained again.
+    Run and backbone are stored below `work`: an interrupted call carries on, and a finished one is not trained again.
 
     Raises: ConfigError, if the backbone is a file, which can be run but not trained; SourceError; TrainingError.
     """
@@ -63,15 +63,15 @@ def fine_tuned_backbone(
         learning_rate=_LEARNING_RATE,
     )
     images = ConcatSource(sources)
-    wanted = {"images": images.name, "count": len(images), "config": config.model_dump(mode="json")}
-    key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
-    place, frozen = work / f"fine-tuned-{key}", work / f"fine-tuned-{key}-backbone"
+    description = {"images": images.name, "count": len(images), "config": config.model_dump(mode="json")}
+    key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:12]
+    path, frozen = work / f"fine-tuned-{key}", work / f"fine-tuned-{key}-backbone"
     if (frozen / artifact.MANIFEST).exists():
         return Encoder(frozen)
-    run = Run(place) if (place / "run.json").exists() else Run.start(place, images=images.name, config=config)
+    run = Run(path) if (path / "run.json").exists() else Run.start(path, images=images.name, config=config)
     if not run.finished:
         pixels = cache_pixels(images, side=config.cached_side, directory=run.cache).pixels
         train(run, PairSampler(pixels, config, device=device), device=device)
     trained, network = run.load_network()
-    told = {"backbone": choice.name, "fine_tune_steps": steps, "run": trained.id}
-    return publish_backbone(network.backbone, frozen, properties=told)
+    properties = {"backbone": choice.name, "fine_tune_steps": steps, "run": trained.id}
+    return publish_backbone(network.backbone, frozen, properties=properties)

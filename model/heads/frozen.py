@@ -46,12 +46,12 @@ class BackboneChoice:
 
 
 def open_backbone(choice: BackboneChoice, work: Path) -> Encoder:
-    """The backbone as an encoder whose codes are the features, kept below `work`; made where it is missing.
+    """Open the backbone as an encoder whose codes are the features, stored below `work`; make it where it is missing.
 
     Raises: ConfigError; EncoderError, if an ONNX file does not make features of images; ModuleNotFoundError, where it
         is missing and its extra is not installed.
     """
-    told: dict[str, object] = {"backbone": choice.name}
+    properties: dict[str, object] = {"backbone": choice.name}
     if choice.file is None:
         if (choice.pixels, choice.image_size, choice.output) != (None, None, None):
             raise ConfigError(f"'{choice.name}' has its own pixels, size and output; these options are for ONNX files")
@@ -60,26 +60,26 @@ def open_backbone(choice: BackboneChoice, work: Path) -> Encoder:
             digest = hashlib.sha256(choice.file.read_bytes()).hexdigest()
         except OSError as error:
             raise ConfigError(f"the backbone {choice.file} cannot be read: {error.strerror}") from error
-        told = {
+        properties = {
             "backbone": choice.file.name,
             "backbone_sha256": digest,
             "pixels": asdict(choice.pixels or PIXELS["imagenet"]),
             "size": choice.image_size,
             "output": choice.output,
         }
-    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
-    directory = work / f"backbone-{re.sub('[^A-Za-z0-9._]+', '-', str(told['backbone']))}-{key}"
+    key = hashlib.sha256(json.dumps(properties, sort_keys=True).encode()).hexdigest()[:8]
+    directory = work / f"backbone-{re.sub('[^A-Za-z0-9._]+', '-', str(properties['backbone']))}-{key}"
     if (directory / artifact.MANIFEST).exists():
         return Encoder(directory)
     if choice.file is None:
-        return publish_backbone(pretrained_backbone(choice.name), directory, properties=told)
-    return _publish_file(choice, choice.file, directory, properties=told)
+        return publish_backbone(pretrained_backbone(choice.name), directory, properties=properties)
+    return _publish_file(choice, choice.file, directory, properties=properties)
 
 
-def told_of(backbone: Encoder) -> str:
-    """What a person can check: the input with the scale of its pixels, and the number of features."""
-    told, side = backbone.artifact.properties, backbone.image_size
-    scale = f", fed as (rgb / 255 - {told['pixels']['mean']}) / {told['pixels']['std']}" if "pixels" in told else ""
+def describe(backbone: Encoder) -> str:
+    """Describe what a person can check: the input with the scale of its pixels, and the number of features."""
+    side, pixels = backbone.image_size, backbone.artifact.properties.get("pixels")
+    scale = f", fed as (rgb / 255 - {pixels['mean']}) / {pixels['std']}" if pixels else ""
     return f"{side} x {side} pixels{scale}, {backbone.code_length} features"
 
 
@@ -88,27 +88,27 @@ def publish_backbone(backbone: Backbone, directory: Path, *, properties: Mapping
     size = backbone.image_size
     assert size is not None
     network = ServingNetwork(backbone.eval().freeze()).eval()
-    told = _described(backbone.feature_length, size, properties)
     pixels = np.random.default_rng(0).integers(0, 256, (_CHECKED, size, size, 3), dtype=np.uint8)
 
-    def check(written: Path) -> None:
-        check_agreement(network, written, pixels, image_size=size)
+    def check(staging: Path) -> None:
+        check_agreement(network, staging, pixels, image_size=size)
 
-    with artifact.publishing(directory, kind=KIND, properties=told, check=check) as staging:
+    manifest = _manifest_properties(backbone.feature_length, size, properties)
+    with artifact.publishing(directory, kind=KIND, properties=manifest, check=check) as staging:
         write_onnx(network, staging / ONNX_FILE, image_size=size)
         store_weights_as_float16(staging / ONNX_FILE)
     return Encoder(directory)
 
 
 def _publish_file(choice: BackboneChoice, file: Path, directory: Path, *, properties: Mapping[str, object]) -> Encoder:
-    found = pixels_to_features(
+    extractor = pixels_to_features(
         file, pixels=choice.pixels or PIXELS["imagenet"], image_size=choice.image_size, output=choice.output
     )
-    told = _described(found.length, found.image_size, properties)
-    with artifact.publishing(directory, kind=KIND, properties=told) as staging:
-        onnx.save(found.model, staging / ONNX_FILE)
+    manifest = _manifest_properties(extractor.length, extractor.image_size, properties)
+    with artifact.publishing(directory, kind=KIND, properties=manifest) as staging:
+        onnx.save(extractor.model, staging / ONNX_FILE)
     return Encoder(directory)
 
 
-def _described(length: int, image_size: int, properties: Mapping[str, object]) -> dict[str, object]:
+def _manifest_properties(length: int, image_size: int, properties: Mapping[str, object]) -> dict[str, object]:
     return {"code_length": length, "image_size": image_size, **properties, "eigenvalues": [1.0] * length}

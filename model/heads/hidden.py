@@ -41,14 +41,14 @@ class Hidden:
     layers: tuple[tuple[Tensor, Tensor], ...] = ()
 
     def functions(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The features (..., length) and the functions of them behind."""
+        """Return the features (..., length) with the functions of them appended."""
         if not self.layers:
             return features
         flat = features.reshape(-1, features.shape[-1])
-        made = [self._of(flat[i : i + _CHUNK]) for i in range(0, len(flat), _CHUNK)]
-        return np.concatenate([flat, np.concatenate(made)], axis=1).reshape(*features.shape[:-1], -1)
+        computed = [self._layers(flat[i : i + _CHUNK]) for i in range(0, len(flat), _CHUNK)]
+        return np.concatenate([flat, np.concatenate(computed)], axis=1).reshape(*features.shape[:-1], -1)
 
-    def _of(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _layers(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         h = torch.from_numpy(features)
         for weight, offset in self.layers:
             h = torch.relu(h @ weight.T + offset)
@@ -80,26 +80,26 @@ def train_hidden(
         torch.manual_seed(seed)
         network = Projector(length, hidden_length=width, hidden_layers=_LAYERS, code_length=_OUTPUTS).train()
     generator = torch.Generator().manual_seed(seed)
-    loss, given = build_loss(NestedConfig()), torch.from_numpy(features)
+    loss, values = build_loss(NestedConfig()), torch.from_numpy(features)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=_WEIGHT_DECAY)
     for step in tqdm(range(steps), desc="head", unit="step"):
         ramp = min(1.0, (step + 1) / (_WARMUP_STEPS + 1))
         for group in optimizer.param_groups:
             group["lr"] = _LEARNING_RATE * ramp * 0.5 * (1 + math.cos(math.pi * step / steps))
-        a, b = draw_pairs(given, positives=positives, graph=graph, generator=generator)
+        a, b = draw_pairs(values, positives=positives, graph=graph, generator=generator)
         optimizer.zero_grad(set_to_none=True)
         value = loss(*network(torch.cat([a, b])).chunk(2))
         value.backward()
         optimizer.step()
         if not math.isfinite(value.item()):
             raise TrainingError(f"the loss of the head's hidden layers is {value.item()} at step {step + 1}")
-    return _of_one_scale(Hidden(_folded(network.eval())), features[:, 0])
+    return _rescale(Hidden(_fold_normalisation(network.eval())), features[:, 0])
 
 
 def draw_pairs(
     features: Tensor, *, positives: Positives, graph: NDArray[np.int64] | None, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Positive pairs of at most 512 images, (m, length) each: two views, an image and a near one, or half of each."""
+    """Draw positive pairs of at most 512 images, (m, length) each: two views, an image and a near one, or both."""
     n, drawn, _ = features.shape
     rows = torch.randperm(n, generator=generator)[:_BATCH]
     first = torch.randint(drawn, (len(rows),), generator=generator)
@@ -113,8 +113,8 @@ def draw_pairs(
     return torch.where(kind[:, None], features[rows, 0], a), torch.where(kind[:, None], features[near, 0], b)
 
 
-def _of_one_scale(hidden: Hidden, features: NDArray[np.float32]) -> Hidden:
-    """The functions scaled to vary as much as the features do, so that a ridge weighs on both alike."""
+def _rescale(hidden: Hidden, features: NDArray[np.float32]) -> Hidden:
+    """Scale the functions to vary as much as the features do, so that a ridge weighs on both alike."""
     both = hidden.functions(features)
     length = features.shape[1]
     sizes = [float(np.square(part - part.mean(0)).sum()) for part in (both[:, :length], both[:, length:])]
@@ -123,14 +123,14 @@ def _of_one_scale(hidden: Hidden, features: NDArray[np.float32]) -> Hidden:
     return Hidden((*before, (weight * scale, offset * scale)))
 
 
-def _folded(network: Projector) -> tuple[tuple[Tensor, Tensor], ...]:
-    """The hidden layers with their batch normalisation, in evaluation mode, folded in."""
-    found = []
+def _fold_normalisation(network: Projector) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Return the hidden layers with their batch normalisation, in evaluation mode, folded in."""
+    layers = []
     for linear, norm in zip(list(network)[:-1:3], list(network)[1::3], strict=True):
         assert isinstance(linear, nn.Linear)
         assert isinstance(norm, nn.BatchNorm1d)
         assert norm.running_mean is not None
         assert norm.running_var is not None
         gain = norm.weight.detach() * torch.rsqrt(norm.running_var + norm.eps)
-        found.append((linear.weight.detach() * gain[:, None], norm.bias.detach() - norm.running_mean * gain))
-    return tuple(found)
+        layers.append((linear.weight.detach() * gain[:, None], norm.bias.detach() - norm.running_mean * gain))
+    return tuple(layers)

@@ -1,7 +1,7 @@
 """Which features belong together: the choice of positives that decides what a head's codes keep.
 
-`views`: two views of one image, so codes tell this very thing from others. `neighbours`: an image and one of its
-nearest in the space of features, so codes gather things of a kind. `both`: half of the pairs from each.
+`views`: two views of one image, so codes distinguish single objects. `neighbours`: an image and one of its
+nearest in the space of features, so codes group objects of a kind. `both`: half of the pairs from each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHUNK = 4096
 def pair_moments(
     features: NDArray[np.float32], *, positives: Positives, graph: NDArray[np.int64] | None = None
 ) -> PairMoments:
-    """Moments of the positive pairs, chunk by chunk.
+    """Sum the moments of the positive pairs, chunk by chunk.
 
     Args:
         features: (n, 1 + views, length), of images and of their views.

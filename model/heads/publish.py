@@ -30,17 +30,17 @@ def publish_head(
     properties: Mapping[str, object],
     pixels: NDArray[np.uint8],
 ) -> artifact.Artifact:
-    """Publish the encoder at `out`.
+    """Publish a backbone with a head as the encoder at `out`.
 
     Args:
         backbone: that the features came from.
-        properties: what the manifest tells besides the code's length and eigenvalues.
+        properties: what the manifest says besides the code's length and eigenvalues.
         pixels: some prepared images, on which the written file must agree with the head on the backbone's features.
 
     Raises: ArtifactExistsError; EncoderError, if they do not agree.
     """
     eigenvalues = [round(float(x), 6) for x in head.eigenvalues]
-    told = {
+    manifest = {
         "code_length": len(eigenvalues),
         "image_size": backbone.image_size,
         "backbone": backbone.artifact.properties["backbone"],
@@ -53,14 +53,14 @@ def publish_head(
         require_agreement(expected, Encoder(directory, precision="float32").encode(pixels[:_CHECKED]))
 
     made_from = {"backbone": backbone.id}
-    with artifact.publishing(out, kind=KIND, made_from=made_from, properties=told, check=check) as directory:
+    with artifact.publishing(out, kind=KIND, made_from=made_from, properties=manifest, check=check) as directory:
         onnx.save(with_head(onnx.load(backbone.artifact.file(ONNX_FILE)), head), directory / ONNX_FILE)
         (directory / SPECTRUM_FILE).write_text(json.dumps({"eigenvalues": eigenvalues}))
     return artifact.read(out, kind=KIND, verify=False)
 
 
 def with_head(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
-    """The backbone's graph, then power normalisation and the head; each operator means the same from opset 9 on."""
+    """Append power normalisation and the head to the backbone's graph; each operator means the same from opset 9 on."""
     model = compose.add_prefix(backbone, "features/", rename_inputs=False)
     graph = model.graph
     features = graph.output[0].name
@@ -82,7 +82,7 @@ def with_head(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
         layers.append(helper.make_node("Concat", ["head/unit", last], ["head/functions"], axis=1))
         last = "head/functions"
     graph.initializer.extend(numpy_helper.from_array(v.astype(np.float32), name) for name, v in constants.items())
-    # The square of a root's length is the sum of what the roots are of.
+    # A root vector's squared length is the sum of the absolute features.
     graph.node.extend(
         [
             helper.make_node("Abs", [features], ["head/size"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from eigenlens.command import main
-from eigenlens.model.commands.fit import OF_KIND, settle
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.errors import TrainingError
+from eigenlens.model.heads.choice import OF_KIND, RIDGES, choose_settings, resolve_settings
 from eigenlens.model.heads.features import ViewFeatures, cache_features, power_normalise
-from eigenlens.model.heads.fit import RIDGES, HeadSettings, choose_settings, fit_head, neighbour_graph
+from eigenlens.model.heads.fit import HeadSettings, fit_head, neighbour_graph
 from eigenlens.model.heads.positives import pair_moments
 from eigenlens.model.images.sources import SourceImage, open_source
 from eigenlens.model.network import normalise_pixels
@@ -139,12 +138,10 @@ def test_alone_neighbours_are_sought_by_the_features_and_beside_views_by_their_r
 
 
 def test_few_images_have_fewer_neighbours_by_default() -> None:
-    free = argparse.Namespace(neighbours=None, ridge=None, diffusion_time=None)
-    given = argparse.Namespace(neighbours=7, ridge=None, diffusion_time=None)
     for count, neighbours in ((3000, 50), (1000, 20), (10, 1)):
         features = np.zeros((count, 1, 2), dtype=np.float32)
-        assert settle(features, "neighbours", labels=None, given=free) == replace(OF_KIND, neighbours=neighbours)
-        assert settle(features, "neighbours", labels=None, given=given).neighbours == 7
+        assert resolve_settings(features, "neighbours") == replace(OF_KIND, neighbours=neighbours)
+        assert resolve_settings(features, "neighbours", fixed={"neighbours": 7}).neighbours == 7
 
 
 def test_what_every_view_changes_is_left_out_of_the_codes() -> None:

@@ -16,7 +16,7 @@ from eigenlens.model.commands import fit as command
 from eigenlens.model.errors import TrainingError
 from eigenlens.model.heads.features import power_normalise
 from eigenlens.model.heads.fit import HeadSettings, fit_head
-from eigenlens.model.heads.hidden import Hidden, _folded, draw_pairs, train_hidden
+from eigenlens.model.heads.hidden import Hidden, _fold_normalisation, draw_pairs, train_hidden
 from eigenlens.model.heads.publish import with_head
 from eigenlens.model.network import Projector
 from eigenlens.model.runtime.encoder import Encoder
@@ -66,7 +66,7 @@ def test_batch_normalisation_is_folded_into_the_layers() -> None:
             norm.weight.uniform_(0.5, 2)  # type: ignore[operator]
             norm.bias.uniform_(-1, 1)  # type: ignore[operator]
         expected = torch.nn.Sequential(*list(network.eval())[:-1])(x).numpy()
-    found = Hidden(_folded(network)).functions(x.numpy())
+    found = Hidden(_fold_normalisation(network)).functions(x.numpy())
     np.testing.assert_array_equal(found[:, :5], x.numpy())
     np.testing.assert_allclose(found[:, 5:], expected, atol=1e-5)
 
