@@ -170,7 +170,7 @@ class TrainingConfig(_Table):
 
 
 def load_config(name: str | None, overrides: list[str]) -> TrainingConfig:
-    """The configuration of a preset or TOML file with `key=value` overrides, dots for tables.
+    """Load the configuration of a preset or TOML file with `key=value` overrides, dots for tables.
 
     Raises: ConfigError, which names the key and, for an unknown preset, those there are.
     """
@@ -178,7 +178,7 @@ def load_config(name: str | None, overrides: list[str]) -> TrainingConfig:
 
 
 def load_table(name: str | None, overrides: list[str]) -> dict[str, Any]:
-    """As load_config, not yet validated. Raises: ConfigError."""
+    """Load a configuration as load_config does, not yet validated. Raises: ConfigError."""
     table: dict[str, Any] = {}
     if name is not None:
         preset = PRESETS / f"{name}.toml"

@@ -33,7 +33,7 @@ class Projector(nn.Sequential):
 
 
 class EncoderNetwork(nn.Module):
-    """Normalised pixels (n, 3, size, size) to z (n, code_length)."""
+    """Backbone and projector: network inputs, as normalised pixels (n, 3, size, size), to z (n, code_length)."""
 
     def __init__(self, backbone: str, *, hidden_length: int, hidden_layers: int, code_length: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class EncoderNetwork(nn.Module):
 
 
 class CodeNetwork(nn.Module):
-    """Normalised pixels to codes: one linear map (`code`) of a trained network's layers.
+    """A trained network's layers and one linear map of them (`code`): network inputs to codes (n, code_length).
 
     Args:
         basis: "features", the backbone's; "projector", whose z is a linear map of its last hidden layer.
@@ -70,7 +70,7 @@ class CodeNetwork(nn.Module):
         self.code = nn.Linear(self.features + width, min(code_length, self.features + self.leading or outputs))
 
     def functions(self, x: Tensor) -> Tensor:
-        """psi, of which codes are linear combinations: features, then z, as far as they are used; (n, functions)."""
+        """Return psi, of which codes are linear combinations: features, then z, where they are used; (n, functions)."""
         layers = self._layers(x)
         if self.last is None:
             return layers
@@ -81,7 +81,7 @@ class CodeNetwork(nn.Module):
         return codes
 
     def _layers(self, x: Tensor) -> Tensor:
-        """Features, then the projector's last hidden layer, as far as they are used."""
+        """Return features, then the projector's last hidden layer, where they are used."""
         features: Tensor = self.backbone(x)
         if self.last is None:
             return features
@@ -90,6 +90,6 @@ class CodeNetwork(nn.Module):
 
 
 def normalise_pixels(pixels: Tensor, *, size: int | None = None) -> Tensor:
-    """uint8 pixels (n, side, side, 3) to what backbones expect: float32 (n, 3, size, size), shrunk to `size`."""
+    """Convert uint8 pixels (n, side, side, 3) to what backbones take: float32 (n, 3, size, size), shrunk to `size`."""
     x = (pixels.permute(0, 3, 1, 2).float() * (1 / 255) - PIXEL_MEAN) / PIXEL_STD
     return x if size in (None, x.shape[2]) else nn.functional.interpolate(x, size=size, mode="area")

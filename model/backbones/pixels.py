@@ -1,4 +1,4 @@
-"""The pixels that every backbone takes, and their way to those that a published one was trained on."""
+"""The scale of the pixels that every backbone takes, and its conversion to that of a published backbone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Renormalise(nn.Module):
-    """Pixels as every backbone takes them to (x / 255 - mean) / std, as one that was trained elsewhere expects.
+    """Convert pixels from the scale that every backbone takes to (x / 255 - mean) / std, as a published one expects.
 
     Args:
         mean, std: of red, green and blue in 0..1. They are no part of the state: parameter names stay the backbone's.
@@ -26,9 +26,9 @@ class Renormalise(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        wanted_mean, wanted_std = (torch.tensor(list(v), dtype=torch.float64).view(1, 3, 1, 1) for v in (mean, std))
-        self.register_buffer("scale", (PIXEL_STD / wanted_std).float(), persistent=False)
-        self.register_buffer("shift", ((PIXEL_MEAN - wanted_mean) / wanted_std).float(), persistent=False)
+        target_mean, target_std = (torch.tensor(list(v), dtype=torch.float64).view(1, 3, 1, 1) for v in (mean, std))
+        self.register_buffer("scale", (PIXEL_STD / target_std).float(), persistent=False)
+        self.register_buffer("shift", ((PIXEL_MEAN - target_mean) / target_std).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale + self.shift

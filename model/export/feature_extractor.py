@@ -1,7 +1,7 @@
 """An ONNX file that somebody exported, made to take uint8 pixels and to give one vector of features an image.
 
 What the file says is read from it: the name, type, layout (NCHW or NHWC) and size of its input, and its output. What no
-file says is how pixels are scaled; that is asked for, and ImageNet's mean and deviation are assumed.
+file says is how pixels are scaled: that is a parameter, ImageNet's mean and deviation unless it is given.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Extractor:
 
 
 def pixels_to_features(path: Path, *, pixels: Pixels, image_size: int | None, output: str | None) -> Extractor:
-    """The file's network behind the conversion of pixels; of a map of features the mean over its places is taken.
+    """Build the file's network behind the conversion of pixels; a map of features is averaged over its positions.
 
     Args:
         image_size: needed where the file leaves the size free; 224 when None.
@@ -66,8 +66,8 @@ def pixels_to_features(path: Path, *, pixels: Pixels, image_size: int | None, ou
     Raises: EncoderError, which says what in the file does not fit and what would.
     """
     model = _load(path)
-    given = _only_input(model, path)
-    shape = [d.dim_value or None for d in given.type.tensor_type.shape.dim]
+    graph_input = _only_input(model, path)
+    shape = [d.dim_value or None for d in graph_input.type.tensor_type.shape.dim]
     channels_first = _channels_first(shape, path)
     size = _size(shape[2:] if channels_first else shape[1:3], image_size, path)
     _keep_only(model, _chosen_output(model, output, path))
@@ -130,20 +130,20 @@ def _only_input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
 
 
 def _channels_first(shape: Sequence[int | None], path: Path) -> bool:
-    """NCHW or NHWC, told by where the three colours are; where no axis tells, NCHW, as PyTorch has it."""
+    """Decide between NCHW and NHWC by the axis of three colours; where no axis has three, NCHW, as in PyTorch."""
     if len(shape) != 4 or not {shape[1], shape[3]} & {3, None}:
         raise EncoderError(
-            f"{path}: its input has shape {_shown(shape)}, which is neither (n, 3, h, w) nor (n, h, w, 3)"
+            f"{path}: its input has shape {_format_shape(shape)}, which is neither (n, 3, h, w) nor (n, h, w, 3)"
         )
     return shape[1] == 3 or (shape[1] is None and shape[3] != 3)
 
 
-def _size(sides: Sequence[int | None], wanted: int | None, path: Path) -> int:
+def _size(sides: Sequence[int | None], requested: int | None, path: Path) -> int:
     known = {side for side in sides if side}
     if len(known) > 1:
         raise EncoderError(f"{path}: its input is {sides[1]} x {sides[0]} pixels, and only squares are supported")
-    size = known.pop() if known else wanted or _USUAL_SIZE
-    if wanted not in (None, size):
+    size = known.pop() if known else requested or _USUAL_SIZE
+    if requested not in (None, size):
         raise EncoderError(f"{path}: its input is {size} pixels a side; leave --backbone-size out")
     return size
 
@@ -163,26 +163,26 @@ def _chosen_output(model: onnx.ModelProto, name: str | None, path: Path) -> str:
 
 
 def _keep_only(model: onnx.ModelProto, output: str) -> None:
-    """Make a tensor the only output, and leave out what it does not depend on."""
+    """Make a tensor the only output, and remove what it does not depend on."""
     graph = model.graph
-    needed, kept = {output}, []
+    needed, ancestors = {output}, []
     for node in reversed(graph.node):  # a graph lists its nodes after what they depend on
         if needed.intersection(node.output):
-            kept.append(node)
+            ancestors.append(node)
             needed.update(node.input)
-            needed.update(_seen_inside(node))
+            needed.update(_names_within(node))
     constants = [tensor for tensor in graph.initializer if tensor.name in needed]
-    nodes = list(reversed(kept))
+    nodes = list(reversed(ancestors))
     del graph.node[:], graph.initializer[:], graph.output[:]
     graph.node.extend(nodes)
     graph.initializer.extend(constants)
     graph.output.append(onnx.ValueInfoProto(name=output))
 
 
-def _seen_inside(node: onnx.NodeProto) -> set[str]:
-    """Names that the branches and bodies within a node use."""
+def _names_within(node: onnx.NodeProto) -> set[str]:
+    """Return the names that the branches and bodies within a node use."""
     inner = [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
-    used = {name for graph in inner for child in graph.node for name in (*child.input, *_seen_inside(child))}
+    used = {name for graph in inner for child in graph.node for name in (*child.input, *_names_within(child))}
     return used | {entry.name for graph in inner for entry in graph.output}
 
 
@@ -193,7 +193,7 @@ class _Feeding:
 
 
 def _feeding(name: str, kind: int, pixels: Pixels, *, channels_first: bool) -> _Feeding:
-    """From the pixels to the tensor `name`: scaled, unless it takes bytes, and in its layout."""
+    """Make the nodes from the pixels to the tensor `name`: scaled, unless it takes bytes, and in its layout."""
     nodes, constants, last = [], [], INPUT
     if kind != TensorProto.UINT8:
         mean, std = (np.array(values, dtype=np.float64) * 255 for values in (pixels.mean, pixels.std))
@@ -213,7 +213,7 @@ def _feeding(name: str, kind: int, pixels: Pixels, *, channels_first: bool) -> _
 
 
 def _pooling(name: str, *, channels_first: bool) -> list[onnx.NodeProto]:
-    """The mean over the places of a map of features that has the input's layout."""
+    """Make the nodes that average a map of features, in the input's layout, over its positions."""
     layout = [0, 1, 2, 3] if channels_first else [0, 3, 1, 2]
     return [
         helper.make_node("Transpose", [name], ["features/map"], perm=layout),
@@ -223,7 +223,7 @@ def _pooling(name: str, *, channels_first: bool) -> list[onnx.NodeProto]:
 
 
 def _compute(model: onnx.ModelProto, size: int, path: Path) -> NDArray[np.float32]:
-    """Features of two images; they have to be those of each alone. Raises: EncoderError."""
+    """Compute the features of two images; they have to be those of each alone. Raises: EncoderError."""
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / path.name
@@ -242,5 +242,5 @@ def _compute(model: onnx.ModelProto, size: int, path: Path) -> NDArray[np.float3
     return both
 
 
-def _shown(shape: Sequence[int | None]) -> str:
+def _format_shape(shape: Sequence[int | None]) -> str:
     return f"({', '.join(str(side or '?') for side in shape)})"

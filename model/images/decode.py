@@ -47,7 +47,11 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a header says, after orientation."""
+    """What an image's header says, after orientation.
+
+    Attributes:
+        width, height: in pixels.
+    """
 
     media_type: str
     width: int
@@ -76,7 +80,7 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, at_least: int |
         factor = 1 if at_least is None else min(image.size) // (2 * at_least)
         # The scale of integers and floats is that of the whole image.
         if factor > 1 and image.width * image.height > _LARGE_PIXELS and image.mode not in ("I", "F"):
-            return _shrunk(image, factor)
+            return _shrink(image, factor)
         return _to_rgb(image)
     except _DAMAGE as error:
         problem = f"the {image.format} image is truncated or damaged: {error}"
@@ -99,7 +103,7 @@ def inspect(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageInfo:
 
 
 def load_square(data: bytes, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8] | ImageError:
-    """The image decoded to a centred square, (size, size, 3), or why that cannot be: one bad image fails alone."""
+    """Decode an image to a centred square, (size, size, 3), or return why that cannot be: one bad image fails alone."""
     try:
         return to_square(decode(data, max_pixels=max_pixels, at_least=size), size)
     except ImageError as error:
@@ -107,7 +111,7 @@ def load_square(data: bytes, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS)
 
 
 def to_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The largest centred square of an RGB image, resized to (size, size, 3), uint8."""
+    """Resize the largest centred square of an RGB image to (size, size, 3), uint8."""
     fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
     return np.asarray(fitted, dtype=np.uint8)
 
@@ -131,8 +135,8 @@ def _open(data: bytes, *, max_pixels: int) -> Image.Image:
     return image
 
 
-def _shrunk(image: Image.Image, factor: int) -> Image.Image:
-    """An image as RGB, made of the means of blocks; what cannot be averaged as it is, strip by strip to save memory."""
+def _shrink(image: Image.Image, factor: int) -> Image.Image:
+    """Shrink an image to RGB, the means of blocks; what cannot be averaged as it is, strip by strip to save memory."""
     if image.mode == "1":
         image = image.convert("L")
     if image.mode in ("L", "RGB", "CMYK"):

@@ -32,26 +32,29 @@ class PixelCache:
 
 
 def cache_pixels(source: Source, *, side: int, directory: Path) -> PixelCache:
-    """The cache of `source` in `directory`; made on the first call, with a progress bar, and reused afterwards.
+    """Open the cache of `source` in `directory`: filled on the first call, with a progress bar, and reused afterwards.
+
+    Args:
+        side: of the squares, in pixels.
 
     Raises: SourceError, if no image can be used.
     """
     description, array = directory / "pixels.json", directory / "pixels.npy"
-    wanted = {"source": source.name, "images": len(source), "side": side}
+    request = {"source": source.name, "images": len(source), "side": side}
     try:
-        found = json.loads(description.read_text())
+        record = json.loads(description.read_text())
     except (FileNotFoundError, ValueError):
-        found = {}
-    if {key: found.get(key) for key in wanted} != wanted:
+        record = {}
+    if {key: record.get(key) for key in request} != request:
         directory.mkdir(parents=True, exist_ok=True)
         description.unlink(missing_ok=True)
-        found = wanted | _fill(source, side=side, path=array)
-        artifact.write_atomic(description, json.dumps(found).encode())
-    if found["count"] == 0:
-        reasons = "; ".join(f"{id}: {reason}" for id, reason in found["skipped"][:3])
+        record = request | _fill(source, side=side, path=array)
+        artifact.write_atomic(description, json.dumps(record).encode())
+    if record["count"] == 0:
+        reasons = "; ".join(f"{id}: {reason}" for id, reason in record["skipped"][:3])
         raise SourceError(f"none of the {len(source)} images of {source.name} can be used ({reasons})")
-    pixels: NDArray[np.uint8] = np.load(array, mmap_mode="r", allow_pickle=False)[: found["count"]]
-    return PixelCache(pixels, tuple((id, reason) for id, reason in found["skipped"]))
+    pixels: NDArray[np.uint8] = np.load(array, mmap_mode="r", allow_pickle=False)[: record["count"]]
+    return PixelCache(pixels, tuple((id, reason) for id, reason in record["skipped"]))
 
 
 def _fill(source: Source, *, side: int, path: Path) -> dict[str, object]:

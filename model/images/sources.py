@@ -41,18 +41,22 @@ class SourceImage:
     problem: str | None = None
 
     def load(self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8] | ImageError:
-        """Decoded to a centred square, (size, size, 3), or why that cannot be."""
+        """Decode the image to a centred square, (size, size, 3), or return why that cannot be."""
         if self.problem is not None:
             return ImageError(self.problem)
         return load_square(self.data, size, max_pixels=max_pixels)
 
 
 class Source(Protocol):
-    """Images that can be counted and iterated again and again in the same order."""
+    """Images that can be counted and iterated again and again in the same order.
+
+    source: Source = open_source("~/Pictures")
+    squares = [image.load(224) for image in source]
+    """
 
     @property
     def name(self) -> str:
-        """How the source was asked for; opening it again gives the same images."""
+        """Argument of `open_source` that opens the same images again, for sources that it opens."""
         ...
 
     def __len__(self) -> int: ...
@@ -61,7 +65,11 @@ class Source(Protocol):
 
 
 class FolderSource:
-    """Image files below a folder, in the order of their paths; hidden files and folders are left out."""
+    """Image files below a folder, in the order of their paths; hidden files and folders are left out.
+
+    for image in FolderSource(Path("Pictures")):
+        print(image.id, image.metadata.get("label"))
+    """
 
     def __init__(self, root: Path) -> None:
         self.name = str(root.resolve())
@@ -88,7 +96,11 @@ class FolderSource:
 
 
 class TarSource:
-    """Image files of a tar archive (compressed or not), in the archive's order; nothing is unpacked to disk."""
+    """Image files of a tar archive (compressed or not), in the archive's order; nothing is unpacked to disk.
+
+    source = TarSource(Path("pictures.tar.gz"))
+    len(source)  # the image files in it
+    """
 
     def __init__(self, path: Path) -> None:
         self.name = str(path.resolve())
@@ -188,7 +200,7 @@ class ConcatSource:
 
 
 def open_source(spec: str) -> Source:
-    """The source that a SOURCE argument names: a folder, a tar of a folder, or a sample.
+    """Open the source that a SOURCE argument names: a folder, a tar of a folder, or a sample.
 
     Raises: SourceError, which says what would have worked.
     """
@@ -207,7 +219,7 @@ def open_source(spec: str) -> Source:
 
 
 def batches(source: Source, size: int) -> Iterator[list[SourceImage]]:
-    """The source's images, `size` at a time; the last batch may be smaller."""
+    """Iterate over the source's images, `size` at a time; the last batch may be smaller."""
     images = iter(source)
     while batch := list(islice(images, size)):
         yield batch

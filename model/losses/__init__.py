@@ -29,6 +29,6 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 def build_loss(objective: ObjectiveConfig) -> Loss:
-    """The objective that a configuration names, with its weights."""
+    """Build the objective that a configuration names, with its weights."""
     weights: dict[str, Any] = objective.model_dump(exclude={"name"})
     return partial(LOSSES[objective.name], **weights)

@@ -12,7 +12,7 @@ _MIN_NORM = 1e-6
 
 
 def require_pair(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float32. Raises: ShapeError, if the shapes differ, are not two-dimensional, or n < 2."""
+    """Return both in float32. Raises: ShapeError, if the shapes differ, are not two-dimensional, or n < 2."""
     if z_a.shape != z_b.shape or z_a.ndim != 2 or z_a.shape[0] < 2:
         raise ShapeError(
             f"a positive pair needs two equal shapes (n >= 2, code_length), not {z_a.shape} and {z_b.shape}"

@@ -19,7 +19,7 @@ _CHUNK = 1024
 
 
 def nearest_neighbours(vectors: Tensor, count: int) -> NDArray[np.int64]:
-    """The `count` nearest other images of each, by cosine, exactly and block by block.
+    """Find the `count` nearest other rows of each by cosine, exactly, block by block.
 
     Args:
         vectors: (n, length), on any device.
@@ -32,18 +32,18 @@ def nearest_neighbours(vectors: Tensor, count: int) -> NDArray[np.int64]:
     if n <= count:
         raise TrainingError(f"{count} neighbours need more than {count} images, not {n}; lower `neighbours`")
     unit = F.normalize(vectors, dim=1)
-    found = []
+    indices = []
     for start in tqdm(range(0, n, _CHUNK), desc="neighbours", unit="batch", delay=2):
         chunk = unit[start : start + _CHUNK]
         cosines = chunk @ unit.T
         cosines[torch.arange(len(chunk)), start + torch.arange(len(chunk))] = -torch.inf
-        found.append(cosines.topk(count, dim=1).indices.cpu())
-    rows: NDArray[np.int64] = torch.cat(found).numpy()
+        indices.append(cosines.topk(count, dim=1).indices.cpu())
+    rows: NDArray[np.int64] = torch.cat(indices).numpy()
     return rows
 
 
 def pixel_neighbours(pixels: NDArray[np.uint8], count: int, *, device: torch.device) -> NDArray[np.int64]:
-    """The `count` nearest other images of each, by the cosine of their principal components, exactly.
+    """Find the `count` nearest other images of each by the cosine of their principal components, exactly.
 
     Images are shrunk to at most 16 x 16 and described by their first 64 principal components, centred. That suits
     aligned pictures such as product photographs on a plain ground; it is of little use for scenes.
@@ -59,9 +59,10 @@ def pixel_neighbours(pixels: NDArray[np.uint8], count: int, *, device: torch.dev
 
 
 def _principal_components(pixels: NDArray[np.uint8]) -> Tensor:
-    """(n, at most 64), centred."""
+    """Return the first principal components of shrunk images, (n, at most 64), centred."""
     shrunk = torch.cat([_shrink(pixels[i : i + _CHUNK]) for i in range(0, len(pixels), _CHUNK)])
     shrunk -= shrunk.mean(0)
+    # The last axes of the scatter matrix have the largest variances: eigh sorts ascending.
     _, axes = torch.linalg.eigh((shrunk.T @ shrunk).double())
     described: Tensor = shrunk @ axes[:, -_COMPONENTS:].float()
     return described

@@ -17,7 +17,7 @@ _RGB = torch.linalg.inv(_YIQ)
 
 
 def augment(pixels: Tensor, config: AugmentationConfig, *, size: int, generator: torch.Generator) -> Tensor:
-    """One random view of each image; every image draws its own parameters.
+    """Draw one random view of each image; every image has its own parameters.
 
     Args:
         pixels: uint8, (n, height, width, 3), on any device.
@@ -45,7 +45,7 @@ def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Ten
 
 
 def _crop_grid(n: int, config: AugmentationConfig, *, size: int, generator: torch.Generator) -> Tensor:
-    """Sampling positions of random crops, (n, size, size, 2): the paper's random resized crop and flip in one."""
+    """Draw sampling positions of random crops, (n, size, size, 2): random resized crop and flip in one affine map."""
     area = _uniform(n, config.crop_area_min, config.crop_area_max, generator)
     log_ratio = math.log(config.crop_ratio_max)
     ratio = torch.exp(_uniform(n, -log_ratio, log_ratio, generator))
@@ -65,7 +65,7 @@ def _crop_grid(n: int, config: AugmentationConfig, *, size: int, generator: torc
 def _colour_transform(
     views: Tensor, config: AugmentationConfig, *, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Brightness, contrast, saturation, hue and grayscale as one affine map per image: (n, 3, 3) and (n, 3, 1)."""
+    """Draw brightness, contrast, saturation, hue and grayscale as one affine map per image: (n, 3, 3), (n, 3, 1)."""
     n, device = views.shape[0], views.device
     jitter = torch.rand(n, generator=generator) < config.jitter
     zero, one = torch.zeros(n), torch.ones(n)

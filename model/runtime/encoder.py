@@ -26,6 +26,9 @@ _BATCH_TRIAL_S = 0.04
 class Encoder:
     """A loaded encoder artifact. `encode` may be called from several threads at once.
 
+        encoder = Encoder(Path("encoders/fashion"), runtime="auto")
+        codes = encoder.encode(encoder.prepare(image)[None])  # (1, encoder.code_length)
+
     Attributes:
         id: of the artifact; galleries refuse codes of another one.
         code_length: coordinates of a code.
@@ -71,7 +74,7 @@ class Encoder:
         self._streams = streams
 
     def warm_up(self, *, max_batch: int) -> None:
-        """Compute a batch of every size up to `max_batch` in every stream: the first of a size takes far longer."""
+        """Encode a batch of every size up to `max_batch` in every stream: the first of a size takes far longer."""
 
         def compute(ready: Barrier) -> None:
             try:
@@ -88,26 +91,29 @@ class Encoder:
         for error in sorted(filter(None, failed), key=lambda error: isinstance(error, BrokenBarrierError)):
             raise error  # what broke the barrier, before what that led to
 
-    def worthwhile_batch(self, *, most: int) -> int:
-        """Of 1, 2, 4, ... up to `most` images the fewest that are encoded together as fast as any, or nearly.
+    def worthwhile_batch(self, *, max_batch: int) -> int:
+        """Measure the smallest batch of 1, 2, 4, ... images whose time per image is the shortest, or nearly.
 
         More would make the first of a batch wait for nothing.
+
+        Args:
+            max_batch: the largest that is tried.
         """
         times: dict[int, float] = {}
         size = 1
-        while size <= most:
+        while size <= max_batch:
             times[size] = seconds_per_image(
                 self._session, batch=size, image_size=self.image_size, trial_s=_BATCH_TRIAL_S
             )
             size *= 2
-        return next(size for size, took in times.items() if took <= _NEARLY * min(times.values()))
+        return next(size for size, seconds in times.items() if seconds <= _NEARLY * min(times.values()))
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """The encoder's input for one decoded image, (image_size, image_size, 3)."""
+        """Return the encoder's input for one decoded image, (image_size, image_size, 3)."""
         return to_square(image, self.image_size)
 
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Codes (n, code_length) of prepared pixels (n, image_size, image_size, 3). Raises: ShapeError."""
+        """Encode prepared pixels, uint8 (n, image_size, image_size, 3), as (n, code_length). Raises: ShapeError."""
         expected = (self.image_size, self.image_size, 3)
         if pixels.ndim != 4 or pixels.shape[1:] != expected or pixels.dtype != np.uint8:
             raise ShapeError(f"the encoder takes uint8 (n, {expected}), not {pixels.dtype} {pixels.shape}")

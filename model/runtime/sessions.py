@@ -24,13 +24,13 @@ PRECISIONS = ("float32", "bfloat16")
 _TRIAL_S = 0.15
 _TRIAL_BATCHES = (1, 16)
 # OpenVINO takes more memory and more of the other cores: it has to be faster by more than trials vary.
-_WORTH = 0.85
+_MAX_TIME_RATIO = 0.85
 
 
 def open_session(
     path: Path, *, runtime: str, precision: str, threads: int, image_size: int, streams: int = 1
 ) -> tuple[Session, str]:
-    """A session of an ONNX file and the name of its runtime.
+    """Open a session of an ONNX file; return it and the name of its runtime.
 
     Args:
         runtime: one of RUNTIMES, or "auto": of those that are installed the faster one.
@@ -55,7 +55,7 @@ def open_session(
 
 
 def installed(runtime: str) -> bool:
-    """Whether a runtime can be imported."""
+    """Return whether a runtime can be imported."""
     return importlib.util.find_spec(runtime) is not None
 
 
@@ -67,7 +67,7 @@ def computes_in_bfloat16() -> bool:
 
 
 def seconds_per_image(session: Session, *, batch: int, image_size: int, trial_s: float) -> float:
-    """The best of the calls that fit into the trial's time, after one that warms up."""
+    """Time calls for `trial_s` seconds, after one that warms up; return the best, by the image."""
     pixels = np.random.default_rng(0).integers(0, 256, (batch, image_size, image_size, 3), dtype=np.uint8)
     session(pixels)
     best, end = float("inf"), time.perf_counter() + trial_s
@@ -78,13 +78,13 @@ def seconds_per_image(session: Session, *, batch: int, image_size: int, trial_s:
 
 
 def _faster(path: Path, *, threads: int, image_size: int, streams: int) -> tuple[Session, str]:
-    there = [name for name in RUNTIMES if installed(name)]
+    available = [name for name in RUNTIMES if installed(name)]
     options: dict[str, Any] = {"precision": "float32", "threads": threads, "image_size": image_size, "streams": streams}
-    opened = {name: open_session(path, runtime=name, **options)[0] for name in there}
-    chosen = there[0]
-    if len(there) > 1:
-        usual, other = (sum(_trials(opened[name], image_size)) for name in there)
-        chosen = there[other < _WORTH * usual]
+    opened = {name: open_session(path, runtime=name, **options)[0] for name in available}
+    chosen = available[0]
+    if len(available) > 1:
+        usual, other = (sum(_trials(opened[name], image_size)) for name in available)
+        chosen = available[other < _MAX_TIME_RATIO * usual]
     return opened[chosen], chosen
 
 

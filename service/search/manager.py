@@ -120,7 +120,7 @@ class SnapshotManager:
             raise GalleryError(f"generation {number} is of encoder {encoder_id}, and {path} is encoder {encoder.id}")
         encoder.warm_up(max_batch=_MAX_TRIED_BATCH if self._tries_batches else self.max_batch)
         if self._tries_batches:
-            self.max_batch = max(MIN_BATCH, encoder.worthwhile_batch(most=_MAX_TRIED_BATCH))
+            self.max_batch = max(MIN_BATCH, encoder.worthwhile_batch(max_batch=_MAX_TRIED_BATCH))
         runs = encoder.runtime, encoder.precision, self.max_batch
         log.info("the encoder runs on %s, %s, in batches of up to %d", *runs)
         return encoder

@@ -91,7 +91,7 @@ def test_a_batch_is_no_larger_than_makes_the_encoder_faster(
     monkeypatch.setattr(
         "eigenlens.model.runtime.encoder.seconds_per_image", lambda _, *, batch, **__: alone_s / batch + each_s
     )
-    assert encoder.worthwhile_batch(most=8) == expected
+    assert encoder.worthwhile_batch(max_batch=8) == expected
 
 
 def test_without_openvino_the_choice_is_onnx_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
