@@ -55,7 +55,7 @@ def run_all(work: Path, images: Path, count: int) -> None:
     constraints = ["--constraint", str(ROOT / "constraints.txt")]
     install(full, *constraints, f"{wheel}[cpu,train,pretrained]")
     install(light, *constraints, str(wheel))
-    install(bare, *constraints, "httpx", "pydantic")
+    install(bare, *constraints, "httpx", "httpx-sse", "pydantic")
     install(bare, "--no-deps", str(wheel))
     for python in (full, light, bare):
         installed = [path.name for path in Path(site_packages(python)).iterdir() if is_ours(path)]
@@ -117,7 +117,7 @@ def build_wheel(work: Path) -> Path:
 
 def environment(path: Path) -> Path:
     """Return the interpreter of a new virtual environment, or of the one that is there."""
-    if not (path / "bin" / "python").exists():
+    if not (path / "bin" / "pip").exists():  # the last thing that venv makes
         run([sys.executable, "-m", "venv", str(path)], cwd=path.parent)
     return path / "bin" / "python"
 
