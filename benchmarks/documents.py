@@ -40,8 +40,8 @@ class Table:
     def render(self, text: str) -> str:
         """The document's text with this table drawn anew."""
         begin, end = f"<!-- {self.name}:begin -->\n", f"<!-- {self.name}:end -->\n"
-        head, found, rest = text.partition(begin)
-        assert found, f"{self.document} has no place for the table '{self.name}'"
+        head, marker, rest = text.partition(begin)
+        assert marker, f"{self.document} has no place for the table '{self.name}'"
         _, _, tail = rest.partition(end)
         return f"{head}{begin}{self.draw()}\n{end}{tail}"
 

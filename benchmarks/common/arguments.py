@@ -6,7 +6,7 @@ import argparse
 
 
 def positive(text: str) -> int:
-    """A number from 1."""
+    """Parse a number from 1. Raises: ArgumentTypeError."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1")
     return int(text)

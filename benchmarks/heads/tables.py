@@ -18,17 +18,17 @@ HEADS = {
 
 
 def head_table(records: Sequence[Record], *, data: str, names: Mapping[str, str]) -> str:
-    """A Markdown table of heads on a frozen backbone, by length; empty where there is none."""
-    found: dict[str, dict[int, float]] = {}
+    """Draw a Markdown table of heads on a frozen backbone, by length; empty where there is none."""
+    newest: dict[str, dict[int, float]] = {}
     for record in records:
         if record["data"] == data:
-            found.setdefault(record["method"], {})[record["length"]] = record["value"]
-    shown = [name for name in names if name in found]
+            newest.setdefault(record["method"], {})[record["length"]] = record["value"]
+    shown = [name for name in names if name in newest]
     if not shown:
         return ""
-    lengths = sorted(found[shown[0]])
+    lengths = sorted(newest[shown[0]])
     lines = ["| codes | " + " | ".join(map(str, lengths)) + " |", "|---" * (len(lengths) + 1) + "|"]
     for name in shown:
-        cells = [spread([found[name][length]] if length in found[name] else []) for length in lengths]
+        cells = [spread([newest[name][length]] if length in newest[name] else []) for length in lengths]
         lines.append(f"| {names[name]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """How soon the page answers: from a move of the slider to the new results, and to its first paint.
 
-    python -m benchmarks.page --gallery .demo/fashion-mnist/gallery --results benchmarks/results/page.jsonl
+    python -m eigenlens.benchmarks.page.measure --gallery .demo/fashion-mnist/gallery \\
+        --results benchmarks/results/page.jsonl
 
 Moves are key presses on the slider of the real page in chromium, one after the other, each time from another query.
 """

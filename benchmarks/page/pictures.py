@@ -1,7 +1,7 @@
 """Pictures of the page: every view on a phone and on a desktop, light and dark; and the one in the README.
 
-python -m benchmarks.pictures --gallery .demo/fashion-mnist/gallery --out pictures
-python -m benchmarks.pictures --gallery .demo/fashion-mnist/gallery --readme docs/page.webp
+python -m eigenlens.benchmarks.page.pictures --gallery .demo/fashion-mnist/gallery --out pictures
+python -m eigenlens.benchmarks.page.pictures --gallery .demo/fashion-mnist/gallery --readme docs/page.webp
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _LINES = (
 
 
 def plot_quality(records: Sequence[Mapping[str, Any]], *, metric: str, path: Path) -> None:
-    """Quality by length of all methods, one panel for each data set, the mean over seeds; no file without records."""
+    """Plot quality by length of all methods, a panel a data set, the mean over seeds; no file without records."""
     from matplotlib.figure import Figure
 
     chosen = [r for r in records if r["metric"] == metric and r["params"]["queries_from"] == "test"]
@@ -34,12 +34,12 @@ def plot_quality(records: Sequence[Mapping[str, Any]], *, metric: str, path: Pat
     panels = figure.subplots(1, len(data), squeeze=False)[0]
     for panel, name in zip(panels, data, strict=True):
         for method, label, line, marker in _LINES:
-            found: dict[int, list[float]] = {}
+            values: dict[int, list[float]] = {}
             for record in chosen:
                 if record["data"] == name and record["method"] == method:
-                    found.setdefault(record["length"], []).append(record["value"])
-            lengths = sorted(found)
-            means = [sum(found[length]) / len(found[length]) for length in lengths]
+                    values.setdefault(record["length"], []).append(record["value"])
+            lengths = sorted(values)
+            means = [sum(values[length]) / len(values[length]) for length in lengths]
             width = 2.6 if method == "eigenlens" else 1.2
             panel.plot(lengths, means, line, marker=marker, markersize=5, linewidth=width, label=label)
         panel.set_xscale("log", base=2)

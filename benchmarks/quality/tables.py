@@ -33,7 +33,7 @@ def quality_table(
     names: Mapping[str, str],
     metric: str = "precision@100",
 ) -> str:
-    """A Markdown table, methods by length, from the newest record of each; empty where there is none."""
+    """Draw a Markdown table, methods by length, from the newest record of each; empty where there is none."""
     newest: dict[str, dict[int, float]] = {}
     for record in records:
         if record["metric"] == metric and record["params"]["queries_from"] == queries_from:
@@ -52,37 +52,39 @@ def quality_table(
 
 
 def method_table(records: Sequence[Record], *, data: str, names: Mapping[str, str], metric: str = "mAP@1000") -> str:
-    """A Markdown table, methods by length: the mean over seeds, with the range where there are several."""
-    found: dict[str, dict[int, dict[int, float]]] = {}
+    """Draw a Markdown table, methods by length: the mean over seeds, with the range where there are several."""
+    by_method: dict[str, dict[int, dict[int, float]]] = {}
     for record in records:
         if record["data"] == data and record["metric"] == metric and record["params"]["queries_from"] == "test":
-            found.setdefault(record["method"], {}).setdefault(record["length"], {})[record["seed"]] = record["value"]
-    shown = [name for name in names if name in found]
+            by_method.setdefault(record["method"], {}).setdefault(record["length"], {})[record["seed"]] = record[
+                "value"
+            ]
+    shown = [name for name in names if name in by_method]
     if not shown:
         return ""
-    lengths = sorted(set.union(*(set(found[name]) for name in shown)))
+    lengths = sorted(set.union(*(set(by_method[name]) for name in shown)))
     lines = ["| method | " + " | ".join(map(str, lengths)) + " |", "|---" * (len(lengths) + 1) + "|"]
     for name in shown:
-        cells = [spread(list(found[name].get(length, {}).values())) for length in lengths]
+        cells = [spread(list(by_method[name].get(length, {}).values())) for length in lengths]
         lines.append(f"| {names[name]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def structure_table(records: Sequence[Record], *, data: str, names: Mapping[str, str]) -> str:
-    """A Markdown table of the first 16 coordinates beside 16 random ones, and of the effective rank, with seed 0."""
-    wanted = {"mAP@1000": "first", "mAP@1000 of random coordinates": "random", "effective rank": "rank"}
-    found: dict[str, dict[str, float]] = {}
+    """Draw a table of the first 16 coordinates beside 16 random ones, and of the effective rank, with seed 0."""
+    columns = {"mAP@1000": "first", "mAP@1000 of random coordinates": "random", "effective rank": "rank"}
+    by_method: dict[str, dict[str, float]] = {}
     for record in records:
-        column = wanted.get(record["metric"])
+        column = columns.get(record["metric"])
         if record["data"] != data or record["seed"] != 0 or record["params"]["queries_from"] != "test":
             continue
         if column == "rank" or (column and record["length"] == 16):
-            found.setdefault(record["method"], {})[column] = record["value"]
+            by_method.setdefault(record["method"], {})[column] = record["value"]
     lines = ["| method | first 16 | 16 random | gain | effective rank |", "|---" * 5 + "|"]
     for name, title in names.items():
-        if name in found:
-            values = found[name]
+        if name in by_method:
+            values = by_method[name]
             gain = values["first"] / values["random"] - 1
             cells = [f"{values['first']:.3f}", f"{values['random']:.3f}", f"{gain:+.0%}", f"{values['rank']:.0f}"]
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) if found else ""
+    return "\n".join(lines) if by_method else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eigenlens.benchmarks.common.arguments import positive
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
-from eigenlens.benchmarks.search.measure import METHODS, Setup, measure, missing, tell, truth
+from eigenlens.benchmarks.search.measure import METHODS, Setup, measure, missing, print_values, truth
 from eigenlens.benchmarks.search.view_codes import view_codes, views_of_halves
 from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.model.config import AugmentationConfig
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
             methods.append(method)
     common = {"n": setup.count, "k": 10, "dimensions": setup.code_length, "encoder": encoder.id}
     for method, values in measure(setup, methods).items():
-        tell(method, values)
+        print_values(method, values)
         if args.results:
             append_records(
                 args.results,

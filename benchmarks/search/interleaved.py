@@ -22,7 +22,7 @@ _WARM = 50
 
 
 @dataclass(frozen=True)
-class Contest:
+class Trial:
     """Searches of one method that are timed beside the others' of the same name.
 
     Attributes:
@@ -41,16 +41,16 @@ class Contest:
 
 @dataclass
 class Times:
-    """What the turns of one search came to.
+    """Latencies and results of one search.
 
     Attributes:
         milliseconds: of every query in every pass.
-        found: ids of each query, in order.
+        ids: of the nearest of each query, in order.
     """
 
     params: Mapping[str, Any]
     milliseconds: list[float] = field(default_factory=list)
-    found: list[Ids] = field(default_factory=list)
+    ids: list[Ids] = field(default_factory=list)
 
 
 @dataclass
@@ -58,13 +58,13 @@ class Opened:
     """A method that is ready: what was measured of it by itself, and what is to be timed beside others."""
 
     values: list[dict[str, Any]]
-    contests: list[Contest]
+    trials: list[Trial]
 
 
-_opened: list[Contest] = []
+_opened: list[Trial] = []
 
 
-def run_in_turns(
+def run_interleaved(
     openers: Mapping[str, Callable[..., Opened]], *args: Any
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[Times]]]:
     """Open each method in a process of its own, one after the other, then time their searches in turn.
@@ -80,24 +80,24 @@ def run_in_turns(
     with ExitStack() as stack:
         pools = {name: stack.enter_context(in_process_of_its_own()) for name in openers}
         for method, opener in tqdm(openers.items(), desc="open", unit="method"):
-            values[method], contests = pools[method].submit(_open, opener, *args, method).result()
-            times[method] = [Times(params) for _, _, params in contests]
-            for number, (name, passes, _) in enumerate(contests):
+            values[method], trials = pools[method].submit(_open, opener, *args, method).result()
+            times[method] = [Times(params) for _, _, params in trials]
+            for number, (name, passes, _) in enumerate(trials):
                 turns.setdefault(name, []).append((method, number, passes))
         for turn in tqdm(range(_TURNS * PASSES), desc="time", unit="turn"):
-            for entrants in turns.values():
-                first = turn % len(entrants)
-                for method, number, passes in entrants[first:] + entrants[:first]:
+            for contenders in turns.values():
+                first = turn % len(contenders)
+                for method, number, passes in contenders[first:] + contenders[:first]:
                     if turn < _TURNS * passes:
-                        took, found = pools[method].submit(_take_turn, number, turn % _TURNS).result()
+                        took, ids = pools[method].submit(_take_turn, number, turn % _TURNS).result()
                         times[method][number].milliseconds += took
                         if turn < _TURNS:
-                            times[method][number].found += found
+                            times[method][number].ids += ids
     return values, times
 
 
 def in_process_of_its_own() -> ProcessPoolExecutor:
-    """One new process, whose memory and threads are its own."""
+    """Return one new process, whose memory and threads are its own."""
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
@@ -105,26 +105,26 @@ def _open(
     opener: Callable[..., Opened], *args: Any
 ) -> tuple[list[dict[str, Any]], list[tuple[str, int, Mapping[str, Any]]]]:
     opened = opener(*args)
-    _opened[:] = opened.contests
-    return opened.values, [(contest.name, contest.passes, contest.params) for contest in opened.contests]
+    _opened[:] = opened.trials
+    return opened.values, [(trial.name, trial.passes, trial.params) for trial in opened.trials]
 
 
-def _take_turn(number: int, turn: int) -> tuple[list[float], list[Ids]]:
-    contest = _opened[number]
-    places = np.array_split(np.arange(len(contest.queries)), _TURNS)[turn]
-    search = contest.prepare()
-    for place in np.arange(places[0] - _WARM, places[0]) % len(contest.queries) if contest.passes > 1 else ():
-        search(contest.queries[place : place + 1])
-    return time_each(search, contest.queries[places])
+def _take_turn(trial_number: int, turn: int) -> tuple[list[float], list[Ids]]:
+    trial = _opened[trial_number]
+    numbers = np.array_split(np.arange(len(trial.queries)), _TURNS)[turn]
+    search = trial.prepare()
+    for number in np.arange(numbers[0] - _WARM, numbers[0]) % len(trial.queries) if trial.passes > 1 else ():
+        search(trial.queries[number : number + 1])
+    return time_each(search, trial.queries[numbers])
 
 
 def time_each(search: Search, queries: Vectors) -> tuple[list[float], list[Ids]]:
-    """Milliseconds and results of every query, one after the other."""
-    times, found = [], []
+    """Return milliseconds and results of every query, searched one after the other."""
+    times, ids = [], []
     for number in range(len(queries)):
         query = queries[number : number + 1]
         begun = time.perf_counter()
         rows = search(query)
         times.append(1000 * (time.perf_counter() - begun))
-        found.append(rows)
-    return times, found
+        ids.append(rows)
+    return times, ids

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from eigenlens import artifact
 from eigenlens.benchmarks.search.interleaved import (
     PASSES,
-    Contest,
     Opened,
     Search,
+    Trial,
     in_process_of_its_own,
-    run_in_turns,
+    run_interleaved,
     time_each,
 )
 from eigenlens.benchmarks.search.peers import PEERS, Ids, Vectors
@@ -87,19 +87,19 @@ class Setup:
 
 
 def measure(setup: Setup, methods: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Values of each method: its searches at the targets and its exact one are timed in turn with the others'."""
-    values, times = run_in_turns({method: _OPEN.get(method, _open_peer) for method in methods}, setup)
+    """Return values of each method: searches at the targets and exact ones are timed in turn with the others'."""
+    values, times = run_interleaved({method: _OPEN.get(method, _open_peer) for method in methods}, setup)
     for method, timed in times.items():
         for one in timed:
             params = dict(one.params)
             if params.get("exact"):
-                params["identical"] = _identical(setup, one.found)
-            values[method].append(_latency(one.milliseconds, _recall(one.found, truth(setup)), **params))
+                params["identical"] = _identical(setup, one.ids)
+            values[method].append(_latency(one.milliseconds, _recall(one.ids, truth(setup)), **params))
     return values
 
 
 def truth(setup: Setup) -> Ids:
-    """Rows of the exact 10 nearest of every measured query, (q, 10); kept on disk."""
+    """Return the rows of the exact 10 nearest of every measured query, (q, 10); kept on disk."""
     path = setup.folder / f"truth-{setup.encoder}-{zlib.crc32(setup.fresh.read_bytes()):08x}.npy"
     if not path.exists():
         setup.folder.mkdir(parents=True, exist_ok=True)
@@ -120,9 +120,9 @@ def _open_flat(setup: Setup, method: str) -> Opened:
     return Opened(values, [_exact(setup, lambda query: np.asarray(index.search(query, _K)[1][0]))])
 
 
-def _exact(setup: Setup, search: Search, **params: Any) -> Contest:
-    """A search of everything: it takes its time, so few queries and one pass are enough."""
-    return Contest("exact", lambda: search, setup.queries[:_EXACT_QUERIES], passes=1, params={"exact": True} | params)
+def _exact(setup: Setup, search: Search, **params: Any) -> Trial:
+    """Return a search of everything: it takes its time, so few queries and one pass are enough."""
+    return Trial("exact", lambda: search, setup.queries[:_EXACT_QUERIES], passes=1, params={"exact": True} | params)
 
 
 def _open_eigenlens(setup: Setup, method: str) -> Opened:
@@ -135,15 +135,15 @@ def _open_eigenlens(setup: Setup, method: str) -> Opened:
         _value("build_s", built["build_s"], "s", **{k: v for k, v in built.items() if k != "build_s"}),
         _value("start_s", time.perf_counter() - started, "s"),
     ]
-    contests = []
+    trials = []
     for target in TARGETS:
         chosen = generation.calibration.choose(k=_K, target_recall=target)
         plan, search = asdict(chosen.plan), _searching(generation, chosen.for_k(_K))
         with in_process_of_its_own() as another:
             memory = another.submit(_memory_of, setup, chosen.for_k(_K)).result()
         values.append(_value("memory_bytes", memory, "B", recall=target))
-        contests.append(
-            Contest(
+        trials.append(
+            Trial(
                 f"recall {target}",
                 lambda search=search: search,  # type: ignore[misc]
                 setup.queries[: _EXACT_QUERIES if chosen.exact else None],
@@ -152,15 +152,15 @@ def _open_eigenlens(setup: Setup, method: str) -> Opened:
             )
         )
     for point in _curve(generation.calibration.measured):
-        times, found = _time(_searching(generation, point.for_k(_K)), setup.queries[:500])
-        values.append(_latency(times, _recall(found, truth(setup)), curve=True, plan=asdict(point.plan)))
+        times, ids = _time(_searching(generation, point.for_k(_K)), setup.queries[:500])
+        values.append(_latency(times, _recall(ids, truth(setup)), curve=True, plan=asdict(point.plan)))
     exact = generation.calibration.choose(k=_K, target_recall=1.0)
-    contests.append(_exact(setup, _searching(generation, exact.for_k(_K)), plan=asdict(exact.plan)))
-    return Opened(values, contests)
+    trials.append(_exact(setup, _searching(generation, exact.for_k(_K)), plan=asdict(exact.plan)))
+    return Opened(values, trials)
 
 
 def _memory_of(setup: Setup, plan: Plan) -> int:
-    """What a process holds that searches by one plan: its own memory, the codes and a mapped index's file."""
+    """Return what a process holds that searches by one plan: its own memory, the codes and a mapped index's file."""
     before = _anonymous_bytes()
     generation = Generation(setup.folder / "generation", Codes(setup.folder / "codes"))
     search, queries = _searching(generation, plan), setup.queries
@@ -182,20 +182,20 @@ def _open_peer(setup: Setup, method: str) -> Opened:
     values = [_value("build_s", built, "s", **peer.settings), _value("memory_bytes", memory, "B")]
     reached: list[tuple[float, int]] = []
     for effort in peer.efforts:
-        times, found = _time(peer.prepare(effort), setup.queries)
-        recall, median = _recall(found, truth(setup)), float(np.median(times))
+        times, ids = _time(peer.prepare(effort), setup.queries)
+        recall, median = _recall(ids, truth(setup)), float(np.median(times))
         reached.append((recall, effort))
         values.append(_latency(times, recall, curve=True, effort=effort))
         if recall >= max(TARGETS) or median > _SLOWEST_MS:
             break
-    contests = []
+    trials = []
     for target in TARGETS:
         # Efforts ascend: the first is the quickest, whatever disturbed the machine while the curve was timed.
         least = next((effort for recall, effort in reached if recall >= target), None)
         if least is not None:
             params = {"target": target, "effort": least}
-            contests.append(Contest(f"recall {target}", partial(peer.prepare, least), setup.queries, params=params))
-    return Opened(values, contests)
+            trials.append(Trial(f"recall {target}", partial(peer.prepare, least), setup.queries, params=params))
+    return Opened(values, trials)
 
 
 _OPEN: dict[str, Callable[[Setup, str], Opened]] = {"flat": _open_flat, "eigenlens": _open_eigenlens}
@@ -220,13 +220,13 @@ def _built(setup: Setup) -> dict[str, float]:
         total = time.perf_counter() - started
         spent = built.properties["calibration"]["seconds"]
         ordered = json.loads((setup.folder / "arranged.json").read_text())["arrange_s"]
-        found = {
+        values = {
             "build_s": round(total - spent + ordered, 1),
             "calibration_s": spent,
             "arrange_s": round(ordered, 1),
             "peak_resident_bytes": _peak_resident_bytes(),
         }
-        artifact.write_atomic(noted, json.dumps(found).encode())
+        artifact.write_atomic(noted, json.dumps(values).encode())
     return dict(json.loads(noted.read_text()))
 
 
@@ -246,8 +246,8 @@ def _write_codes(setup: Setup) -> None:
 
 def _run(setup: Setup, start: int, stop: int) -> NDArray[np.float16]:
     width = setup.code_length
-    found = np.fromfile(setup.codes, dtype=np.float16, count=(stop - start) * width, offset=2 * width * start)
-    return found.reshape(-1, width)
+    codes = np.fromfile(setup.codes, dtype=np.float16, count=(stop - start) * width, offset=2 * width * start)
+    return codes.reshape(-1, width)
 
 
 def _searching(generation: Generation, plan: Plan) -> Search:
@@ -255,7 +255,7 @@ def _searching(generation: Generation, plan: Plan) -> Search:
 
 
 def _curve(measured: Sequence[Measured]) -> Iterator[Measured]:
-    """The front of recall@10 against latency, as it was calibrated."""
+    """Yield the front of recall@10 against latency, as it was calibrated."""
     best = 0.8
     for point in sorted(measured, key=lambda m: m.latency_ms["p50"]):
         if point.recall[_K].mean > best + 0.002 and not point.exact:
@@ -273,19 +273,19 @@ def _vectors(setup: Setup) -> Vectors:
 
 
 def _time(search: Search, queries: Vectors) -> tuple[list[float], list[Ids]]:
-    """Milliseconds and results of every query, one after the other; a first pass over them all is not timed."""
+    """Return milliseconds and results of every query; a first pass over them all is not timed."""
     time_each(search, queries)
     return time_each(search, queries)
 
 
-def _recall(found: Sequence[Ids], exact: Ids) -> float:
-    return float(recall_at_k(np.asarray(found), exact[: len(found)]).mean())
+def _recall(ids: Sequence[Ids], exact: Ids) -> float:
+    return float(recall_at_k(np.asarray(ids), exact[: len(ids)]).mean())
 
 
-def _identical(setup: Setup, found: Sequence[Ids]) -> bool:
-    """Whether the results' scores are the exact ones: ids may differ where scores tie."""
+def _identical(setup: Setup, ids: Sequence[Ids]) -> bool:
+    """Tell whether the results' scores are the exact ones: ids may differ where scores tie."""
     queries = setup.queries
-    for number, rows in enumerate(found):
+    for number, rows in enumerate(ids):
         exact = unit_prefix(setup.gallery[truth(setup)[number]], setup.code_length) @ queries[number]
         scores = unit_prefix(setup.gallery[np.asarray(rows)], setup.code_length) @ queries[number]
         if not np.allclose(np.sort(exact), np.sort(scores), atol=1e-6):
@@ -295,8 +295,8 @@ def _identical(setup: Setup, found: Sequence[Ids]) -> bool:
 
 def _latency(times: Sequence[float], recall: float, *, target: float | None = None, **params: Any) -> dict[str, Any]:
     p50, p95, p99 = (round(float(np.percentile(times, q)), 4) for q in (50, 95, 99))
-    aimed = {} if target is None else {"recall": target}
-    return _value("latency_ms", p50, "ms", threads=1, **aimed, recall_seen=round(recall, 4), p95=p95, p99=p99, **params)
+    goal = {} if target is None else {"recall": target}
+    return _value("latency_ms", p50, "ms", threads=1, **goal, recall_seen=round(recall, 4), p95=p95, p99=p99, **params)
 
 
 def _value(metric: str, value: float, unit: str, **params: Any) -> dict[str, Any]:
@@ -319,7 +319,7 @@ def _peak_resident_bytes() -> int:
 
 
 def missing(method: str) -> str | None:
-    """Why a method cannot be measured here; None if it can."""
+    """Tell why a method cannot be measured here; None if it can."""
     if method in ("flat", "eigenlens", "faiss-hnsw"):
         return None
     try:
@@ -329,8 +329,8 @@ def missing(method: str) -> str | None:
     return None
 
 
-def tell(method: str, values: Sequence[Mapping[str, Any]]) -> None:
-    """Print a method's values."""
+def print_values(method: str, values: Sequence[Mapping[str, Any]]) -> None:
+    """Print a method's values but those of its curve."""
     for value in values:
         params = value["params"]
         if params.get("curve"):

@@ -10,7 +10,7 @@ _LEAST_RECALL, _LEAST_MISS = 0.8, 2e-4
 
 
 def plot_search(records: Sequence[Mapping[str, Any]], *, count: int, names: Mapping[str, str], path: Path) -> None:
-    """Latency by recall@10 of all methods over `count` codes, one query at a time; no file without records."""
+    """Plot latency by recall@10 of all methods over `count` codes, one query at a time; no file without records."""
     from matplotlib.figure import Figure
 
     curves: dict[str, list[tuple[float, float]]] = {}

@@ -19,18 +19,18 @@ SEARCHED = {
 
 
 def search_table(records: Sequence[Mapping[str, Any]], *, count: int) -> str:
-    """A Markdown table of methods over `count` codes, from the newest records; empty where there is none."""
-    found = _newest((record["method"], record) for record in records if record["params"]["n"] == count)
-    if not found:
+    """Draw a Markdown table of methods over `count` codes, from the newest records; empty where there is none."""
+    newest = _newest((record["method"], record) for record in records if record["params"]["n"] == count)
+    if not newest:
         return ""
     lines = [
         "| method | exact | recall@10 0.95 | recall@10 0.99 | built in | memory |",
         "|---" * 6 + "|",
     ]
     for method, name in SEARCHED.items():
-        if method not in found:
+        if method not in newest:
             continue
-        values = found[method]
+        values = newest[method]
         memory = values.get("memory_bytes 0.99") or values["memory_bytes"]
         cells = [
             _milliseconds(values.get("latency_ms exact"), seen=False),
@@ -44,15 +44,15 @@ def search_table(records: Sequence[Mapping[str, Any]], *, count: int) -> str:
 
 
 def growth_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table of Eigenlens by the number of codes, from the newest records; empty where there is none."""
-    found = _newest((record["params"]["n"], record) for record in records if record["method"] == "eigenlens")
-    if not found:
+    """Draw a Markdown table of Eigenlens by the number of codes, from the newest records; empty where there is none."""
+    newest = _newest((record["params"]["n"], record) for record in records if record["method"] == "eigenlens")
+    if not newest:
         return ""
     lines = [
         "| codes | recall@10 0.95 | 0.99 | 0.999 | exact | built in | peak memory of the build |",
         "|---" * 7 + "|",
     ]
-    for count, values in sorted(found.items()):
+    for count, values in sorted(newest.items()):
         cells = [_milliseconds(values.get(f"latency_ms {target}")) for target in (0.95, 0.99, 0.999)]
         cells.append(_milliseconds(values.get("latency_ms exact"), seen=False))
         built = values["build_s"]
@@ -63,13 +63,13 @@ def growth_table(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _newest(records: Iterable[tuple[K, Mapping[str, Any]]]) -> dict[K, dict[str, Mapping[str, Any]]]:
     """The newest record of each row of a table, by metric and what it aims at, such as "latency_ms 0.95"."""
-    found: dict[K, dict[str, Mapping[str, Any]]] = {}
+    newest: dict[K, dict[str, Mapping[str, Any]]] = {}
     for row, record in records:
         params = record["params"]
         if not params.get("curve"):
             target = "exact" if params.get("exact") else str(params.get("recall", ""))
-            found.setdefault(row, {})[f"{record['metric']} {target}".strip()] = record
-    return found
+            newest.setdefault(row, {})[f"{record['metric']} {target}".strip()] = record
+    return newest
 
 
 def _milliseconds(record: Mapping[str, Any] | None, *, seen: bool = True) -> str:

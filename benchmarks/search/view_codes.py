@@ -1,4 +1,4 @@
-"""As many real codes as wanted: an encoder over augmented views of photographs, kept on disk, resumable."""
+"""Real codes in any number: an encoder over augmented views of photographs, kept on disk, resumable."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _CHUNK = 50_000
 def view_codes(
     encoder: Encoder, images: str, *, count: int, seed: int, directory: Path, augmentation: AugmentationConfig
 ) -> NDArray[np.float16]:
-    """Codes of augmented views, (count, code_length), unit norm, memory-mapped; view i is of photograph i mod n.
+    """Return codes of augmented views, (count, code_length), unit norm, memory-mapped; view i is of photograph i mod n.
 
     A longer array begins with the shorter one. What was computed before an interruption is not computed again.
     """
     directory.mkdir(parents=True, exist_ok=True)
     pixels = cache_pixels(open_source(images), side=encoder.image_size, directory=directory / "pixels").pixels
     path, state = directory / "codes.f16", directory / "codes.json"
-    wanted = {"encoder": encoder.id, "images": images, "seed": seed, "augmentation": augmentation.model_dump()}
-    found = json.loads(state.read_text()) if state.exists() else {}
-    done = int(found["done"]) if {key: found.get(key) for key in wanted} == wanted else 0
+    settings = {"encoder": encoder.id, "images": images, "seed": seed, "augmentation": augmentation.model_dump()}
+    stored = json.loads(state.read_text()) if state.exists() else {}
+    done = int(stored["done"]) if {key: stored.get(key) for key in settings} == settings else 0
     row_bytes = 2 * encoder.code_length
     with (
         path.open("r+b" if done else "w+b") as f,
@@ -46,14 +46,14 @@ def view_codes(
             f.write(_chunk(encoder, pixels, start=done, seed=seed, augmentation=augmentation, bar=bar).tobytes())
             f.flush()
             done += _CHUNK
-            artifact.write_atomic(state, json.dumps(wanted | {"done": done}).encode())
+            artifact.write_atomic(state, json.dumps(settings | {"done": done}).encode())
     return np.memmap(path, dtype=np.float16, mode="r", shape=(count, encoder.code_length))
 
 
 def views_of_halves(
     photographs: int, *, views: int, count: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of at most `count` views of one half of the photographs, and of the other: no photograph is in both.
+    """Return numbers of at most `count` views of one half of the photographs, and of the other; none is in both.
 
     Halves and views are drawn at random: photographs may be sorted by class.
     """

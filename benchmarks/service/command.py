@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
 def _closed(
     args: argparse.Namespace, records: _Records, started: Mapping[str, Server], photos: Path, cell: Cell
 ) -> None:
-    """All methods, one after the other in every round, so that a disturbance meets all of them."""
+    """Measure all methods, one after the other in every round, so that a disturbance meets all of them."""
     methods = [
         method
         for method in _METHODS
@@ -105,7 +105,7 @@ def _closed(
 
 
 def _open(args: argparse.Namespace, records: _Records, server: Server, photos: Path, photo: str) -> None:
-    """At 70 % of what the service was seen to answer."""
+    """Load the service with 70 % of what the service was seen to answer."""
     capacity = records.throughput(photo)
     if capacity is None:
         return
@@ -116,7 +116,7 @@ def _open(args: argparse.Namespace, records: _Records, server: Server, photos: P
 
 
 def _overload(args: argparse.Namespace, records: _Records, server: Server, photos: Path, photo: str) -> None:
-    """At five times what the service was seen to answer."""
+    """Load the service with five times what the service was seen to answer."""
     capacity = records.throughput(photo)
     if capacity is None:
         return
@@ -132,13 +132,13 @@ class _Records:
 
     def __init__(self, args: argparse.Namespace, params: Mapping[str, Any]) -> None:
         self._args, self._params = args, params
-        found = read_records(args.results) if args.results else []
+        recorded = read_records(args.results) if args.results else []
         self._records: list[dict[str, Any]] = [
-            record for record in found if record["data"] == args.data and params.items() <= record["params"].items()
+            record for record in recorded if record["data"] == args.data and params.items() <= record["params"].items()
         ]
 
     def known(self, method: str, cell: Cell) -> bool:
-        """Whether a cell was measured before."""
+        """Tell whether a cell was measured before."""
         return any(
             (r["method"], r["params"]["photo"], r["params"]["load"], r["params"]["concurrency"])
             == (method, cell.photo, cell.load, cell.concurrency)
@@ -146,7 +146,7 @@ class _Records:
         )
 
     def throughput(self, photo: str) -> float | None:
-        """Of the service with 32 clients."""
+        """Return the searches a second of the service with 32 clients; None without a record."""
         return next(
             (
                 float(r["value"])
@@ -158,7 +158,7 @@ class _Records:
         )
 
     def add(self, method: str, cell: Cell, measured: Measured, **more: Any) -> None:
-        """Keep what a cell came to, and tell it."""
+        """Record and print what a cell came to."""
         params = {"photo": cell.photo, "load": cell.load, "concurrency": cell.concurrency, "seconds": cell.seconds}
         params |= {"rounds": len(measured.throughputs)}
         params |= {"statuses": dict(measured.statuses), "lost": measured.lost, **self._params, **more}
@@ -170,6 +170,6 @@ class _Records:
         self._records += records
         if self._args.results:
             append_records(self._args.results, records)
-        told = "  ".join(f"{metric} {value:g}" for metric, value, _ in metrics)
-        print(f"{cell.photo:<6}{cell.load:<9}{cell.concurrency:>4}  {method:<14}{told}  {dict(measured.statuses)}")
+        shown = "  ".join(f"{metric} {value:g}" for metric, value, _ in metrics)
+        print(f"{cell.photo:<6}{cell.load:<9}{cell.concurrency:>4}  {method:<14}{shown}  {dict(measured.statuses)}")
         sys.stdout.flush()

@@ -36,7 +36,7 @@ _BATCH = 16
 
 
 def write_photos(source: Source, folder: Path, *, sizes: Iterable[str]) -> None:
-    """JPEG photographs of these sizes, made from the source's, below `folder`; what is there is left as it is."""
+    """Write JPEG photographs of these sizes, made from the source's, below `folder`; what is there is left as it is."""
     for name in sizes:
         side, pixels, count = PHOTOS[name]
         target = folder / name
@@ -65,7 +65,7 @@ class Cell:
 
 @dataclass
 class Measured:
-    """What the rounds of one method in one cell came to."""
+    """Results of the rounds of one method in one cell came to."""
 
     throughputs: list[float] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
@@ -74,16 +74,16 @@ class Measured:
     lost: int = 0
     more: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, found: Mapping[str, Any]) -> None:
+    def add(self, answer: Mapping[str, Any]) -> None:
         """Count one round of a load generator."""
-        self.throughputs.append(len(found["latencies_ms"]) / found["seconds"])
-        self.latencies_ms += found["latencies_ms"]
-        self.statuses.update(found["statuses"])
-        self.batches.update({int(size): count for size, count in found["batches"].items()})
-        self.lost += found["lost"]
+        self.throughputs.append(len(answer["latencies_ms"]) / answer["seconds"])
+        self.latencies_ms += answer["latencies_ms"]
+        self.statuses.update(answer["statuses"])
+        self.batches.update({int(size): count for size, count in answer["batches"].items()})
+        self.lost += answer["lost"]
 
     def metrics(self) -> Iterator[tuple[str, float, str]]:
-        """Name, value and unit of what is recorded: medians over rounds, percentiles over all requests."""
+        """Yield name, value and unit of what is recorded: medians over rounds, percentiles over all requests."""
         yield "throughput_rps", round(float(np.median(self.throughputs)), 1), "1/s"
         for q in (50, 95, 99) if self.latencies_ms else ():
             yield f"p{q}_ms", round(float(np.percentile(self.latencies_ms, q)), 2), "ms"
@@ -96,7 +96,7 @@ class Measured:
 
 @contextmanager
 def servers(gallery: Path, work: Path) -> Iterator[dict[str, Server]]:
-    """The service and the plain endpoint over one gallery, both warm."""
+    """Run the service and the plain endpoint over one gallery, both warm."""
     index = work / "plain.faiss"
     if not index.exists():
         write_index(Gallery(gallery), index.with_suffix(".tmp"))
@@ -137,7 +137,7 @@ def _start_plain_endpoint(gallery: Path, index: Path, log: Path) -> Server:
 
 
 def run_load(cell: Cell, method: str, server: Server, photos: Path, *, warm_s: float, seed: int) -> Measured:
-    """One round against a server, by a load generator in a process of its own."""
+    """Measure one round against a server, by a load generator in a process of its own."""
     spec = {
         "photos": str(photos / cell.photo),
         "path": PATHS[method],
@@ -157,17 +157,17 @@ def run_load(cell: Cell, method: str, server: Server, photos: Path, *, warm_s: f
 
 
 def run_in_process(cell: Cell, gallery: Path, photos: Path, *, warm_s: float) -> Measured:
-    """One round of the limit."""
+    """Measure one round of the limit."""
     times = {"warm_s": warm_s, "seconds": cell.seconds}
     spec = {"gallery": str(gallery), "photos": str(photos / cell.photo), "batch": _BATCH, **times}
-    found = _in_process_of_its_own("eigenlens.benchmarks.service.in_process", spec)
-    measured = Measured(throughputs=[found.pop("throughput_rps")])
-    measured.more = {name: [value] for name, value in found.items()}
+    answer = _in_process_of_its_own("eigenlens.benchmarks.service.in_process", spec)
+    measured = Measured(throughputs=[answer.pop("throughput_rps")])
+    measured.more = {name: [value] for name, value in answer.items()}
     return measured
 
 
 def merged(rounds: Iterable[Measured]) -> Measured:
-    """Several rounds of one cell as one."""
+    """Merge several rounds of one cell."""
     total = Measured()
     for one in rounds:
         total.throughputs += one.throughputs

@@ -10,8 +10,8 @@ from eigenlens.benchmarks.common.tables import NO_RECORD, Record
 
 def closed_table(records: Sequence[Record]) -> str:
     """Photographs and clients by method: searches a second, and latency percentiles of the service."""
-    found = _newest(records, loads=("closed",))
-    cells = sorted({key[1:] for key in found}, key=lambda cell: (cell[0], _SIZES.index(cell[1]), cell[3]))
+    newest = _newest(records, loads=("closed",))
+    cells = sorted({key[1:] for key in newest}, key=lambda cell: (cell[0], _SIZES.index(cell[1]), cell[3]))
     if not cells:
         return NO_RECORD
     lines = [
@@ -20,7 +20,7 @@ def closed_table(records: Sequence[Record]) -> str:
         "|---" * 8 + "|",
     ]
     for cell in cells:
-        ours, limit, plain = (found.get((name, *cell), {}) for name in ("eigenlens", "in-process", "plain-fastapi"))
+        ours, limit, plain = (newest.get((name, *cell), {}) for name in ("eigenlens", "in-process", "plain-fastapi"))
         lines.append(
             f"| {cell[0]} | {cell[1]} | {cell[3]} | {_rate(limit)} | {_rate(ours)} | {_rate(plain)} | {_latency(ours)} "
             f"| {ours.get('batch_mean', 1):.3g} |"
@@ -30,14 +30,14 @@ def closed_table(records: Sequence[Record]) -> str:
 
 def open_table(records: Sequence[Record]) -> str:
     """Searches that come at random moments, whether or not earlier ones were answered."""
-    found = _newest(records, loads=("open", "overload"))
-    if not found:
+    newest = _newest(records, loads=("open", "overload"))
+    if not newest:
         return NO_RECORD
     lines = [
         "| gallery | photographs | load | sent | answered | refused (429) | p50 / p95 / p99 of the answered | memory |",
         "|---" * 8 + "|",
     ]
-    for key, values in sorted(found.items(), key=lambda item: (item[0][1], _SIZES.index(item[0][2]), item[0][3])):
+    for key, values in sorted(newest.items(), key=lambda item: (item[0][1], _SIZES.index(item[0][2]), item[0][3])):
         _, data, photo, _, _ = key
         params = values["params"]
         statuses, seconds = params["statuses"], params["seconds"] * params["rounds"]
@@ -56,14 +56,14 @@ _SIZES = ("200px", "1mp", "12mp")
 
 def _newest(records: Sequence[Record], *, loads: Sequence[str]) -> dict[tuple[Any, ...], dict[str, Any]]:
     """Metrics, and the params, of each method, gallery, size, load and concurrency; the newest of each."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    newest: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in records:
         params = record["params"]
         if record["bench"] == "service" and params["load"] in loads:
             key = record["method"], record["data"], params["photo"], params["load"], params["concurrency"]
-            found.setdefault(key, {})[record["metric"]] = record["value"]
-            found[key]["params"] = params
-    return found
+            newest.setdefault(key, {})[record["metric"]] = record["value"]
+            newest[key]["params"] = params
+    return newest
 
 
 def _rate(values: Mapping[str, Any]) -> str:

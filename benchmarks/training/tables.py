@@ -15,12 +15,12 @@ _STEPS = {
 
 
 def steps_table(records: Sequence[Record]) -> str:
-    """A Markdown table of a training step's time, the newest of each method; empty where there is none."""
-    found: dict[str, dict[str, Any]] = {}
+    """Draw a Markdown table of a training step's time, the newest of each method; empty where there is none."""
+    newest: dict[str, dict[str, Any]] = {}
     for record in records:
-        found.setdefault(record["method"], {})[record["metric"]] = record["value"]
+        newest.setdefault(record["method"], {})[record["metric"]] = record["value"]
     lines = ["| step | time | of the bare network's |", "|---|---|---|"]
     for name, title in _STEPS.items():
-        if name in found:
-            lines.append(f"| {title} | {found[name]['step_ms']:.0f} ms | {found[name]['of bare']:.2f} |")
-    return "\n".join(lines) if found else ""
+        if name in newest:
+            lines.append(f"| {title} | {newest[name]['step_ms']:.0f} ms | {newest[name]['of bare']:.2f} |")
+    return "\n".join(lines) if newest else ""
