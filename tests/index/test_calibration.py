@@ -117,7 +117,7 @@ def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeyp
 def test_more_codes_are_calibrated_for_longer(
     codes_in_budget: int, many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuning = Tuning(calibration_s=0.0002, calibration_codes=codes_in_budget, min_recall_gain=-1.0)
+    tuning = Tuning(calibration_s=0.001, calibration_codes=codes_in_budget, min_recall_gain=-1.0)
     codes = write_codes(tmp_path / "codes", clustered(1, 5000))
     searched: set[int | None] = set()
     search = PrefixIndex.search

@@ -41,7 +41,7 @@ from eigenlens.service.jobs.runner import Runner
 from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.request import SearchRequest
-from tests.support.codes import CODE_LENGTH, random_codes, repeatable, write_codes
+from tests.support.codes import CODE_LENGTH, HARDLY_CALIBRATED, random_codes, repeatable, write_codes
 from tests.support.service import build_gallery, code_of, pixels_of, serving, settings_of, wait_for
 
 TOLERANCE = 1e-6
@@ -69,7 +69,9 @@ def generation_of(
     build_generation(
         folder / "generation",
         opened,
-        BuildOptions(lengths=sorted({length, CODE_LENGTH}), kinds={length: kind}, tuning=tuning),
+        BuildOptions(
+            lengths=sorted({length, CODE_LENGTH}), kinds={length: kind}, tuning=replace(tuning, calibration_s=0.0)
+        ),
     )
     return Generation(folder / "generation", opened, tuning=tuning)
 
@@ -235,7 +237,11 @@ def test_a_search_that_finds_no_memory_is_done_on_the_cpu(
 def test_searches_of_several_threads_come_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = write_codes(tmp_path / "codes", random_codes(0, 3000))
     lengths = (4, 8, CODE_LENGTH)
-    build_generation(tmp_path / "generation", opened, BuildOptions(lengths=lengths, kinds={4: "ivf", 8: "ivf-sq8"}))
+    build_generation(
+        tmp_path / "generation",
+        opened,
+        BuildOptions(lengths=lengths, kinds={4: "ivf", 8: "ivf-sq8"}, tuning=HARDLY_CALIBRATED),
+    )
     here = Generation(tmp_path / "generation", opened)
     there = on_gpu(here)
     inside = threading.Semaphore(1)
@@ -289,7 +295,7 @@ def test_a_build_trains_and_measures_there_and_writes_the_same_indexes(tmp_path:
     lengths = (4, 8, 12, CODE_LENGTH)
     copies = Copies()
     kinds[CODE_LENGTH] = "flat"
-    options = BuildOptions(lengths=lengths, kinds=kinds, tuning=Tuning(max_scanned_lists=16))
+    options = BuildOptions(lengths=lengths, kinds=kinds, tuning=replace(HARDLY_CALIBRATED, max_scanned_lists=16))
     here = build_generation(tmp_path / "here", codes, options)
     there = build_generation(tmp_path / "there", codes, replace(options, gpu=Gpu(copies)))
     indexes = [name for name in here.files if name.endswith(".faiss")]
@@ -394,7 +400,9 @@ def test_a_service_searches_there_and_says_what_it_does(
     caplog.set_level(logging.INFO)
     gallery = build_gallery(tmp_path, count=40)
     copies = Copies()
-    monkeypatch.setattr("eigenlens.service.http.app.open_gpu", lambda device: Gpu(copies) if device == "auto" else None)
+    monkeypatch.setattr(
+        "eigenlens.service.http.startup.open_gpu", lambda device: Gpu(copies) if device == "auto" else None
+    )
     with serving(settings_of(gallery)) as client:
         assert copies.made
         assert client.get("/v1/lengths").status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ def generation_of(
     build_generation(
         folder / "generation",
         opened,
-        BuildOptions(lengths=sorted({length, CODE_LENGTH}), kinds={length: kind}, tuning=tuning),
+        BuildOptions(
+            lengths=sorted({length, CODE_LENGTH}), kinds={length: kind}, tuning=replace(tuning, calibration_s=0.0)
+        ),
     )
     return Generation(folder / "generation", opened, tuning=tuning)
 

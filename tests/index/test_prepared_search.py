@@ -9,7 +9,7 @@ from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.errors import CodesError
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.plans.plan import Plan
-from tests.support.codes import random_codes, write_codes
+from tests.support.codes import HARDLY_CALIBRATED, random_codes, write_codes
 
 COUNT, LENGTH, CODE_LENGTH = 20_000, 16, 96
 
@@ -24,7 +24,9 @@ def generation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     given[7, 3] = 1
     codes = write_codes(folder / "codes", given)
     build_generation(
-        folder / "generation", codes, BuildOptions(lengths=(LENGTH, CODE_LENGTH), kinds={LENGTH: request.param})
+        folder / "generation",
+        codes,
+        BuildOptions(lengths=(LENGTH, CODE_LENGTH), kinds={LENGTH: request.param}, tuning=HARDLY_CALIBRATED),
     )
     return Generation(folder / "generation", codes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -17,9 +18,9 @@ from eigenlens.index.faiss_engine.kinds import list_count
 from eigenlens.index.faiss_engine.prefix_index import without_repeats
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import Plan
-from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
+from eigenlens.index.tuning import DEFAULT_TUNING
 from tests.support import oracles
-from tests.support.codes import CODE_LENGTH, random_codes, write_codes
+from tests.support.codes import CODE_LENGTH, HARDLY_CALIBRATED, random_codes, write_codes
 
 COUNT, LENGTH = 20_000, 8
 
@@ -29,7 +30,9 @@ def generation(tmp_path_factory: pytest.TempPathFactory) -> Generation:
     folder = tmp_path_factory.mktemp("second")
     codes = write_codes(folder / "codes", random_codes(0, COUNT))
     build_generation(
-        folder / "generation", codes, BuildOptions(lengths=(LENGTH, CODE_LENGTH), kinds={LENGTH: "ivf-pq"})
+        folder / "generation",
+        codes,
+        BuildOptions(lengths=(LENGTH, CODE_LENGTH), kinds={LENGTH: "ivf-pq"}, tuning=HARDLY_CALIBRATED),
     )
     return Generation(folder / "generation", codes)
 
@@ -118,7 +121,7 @@ def test_a_selection_holds_for_both_lists(generation: Generation) -> None:
 
 def test_as_many_lists_find_more_with_second_ones(generation: Generation, tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, COUNT))
-    tuning = Tuning(spilled_share=0.0)
+    tuning = replace(HARDLY_CALIBRATED, spilled_share=0.0)
     build_generation(
         tmp_path / "generation",
         codes,

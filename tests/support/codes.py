@@ -22,6 +22,9 @@ CODE_LENGTH = 16
 LENGTHS = (4, 8, CODE_LENGTH)
 ENCODER_ID = "0123456789abcdef"
 
+HARDLY_CALIBRATED = Tuning(calibration_s=0.0)
+"""For builds whose calibration a test does not look at: one effort of each index is measured, in a tenth of it."""
+
 repeatable = settings(derandomize=True, deadline=None, max_examples=20, database=None)
 """Settings of every property test: the same examples in every run."""
 

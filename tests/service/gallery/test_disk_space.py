@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +18,9 @@ from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import KINDS
 from eigenlens.index.faiss_engine.prefix_index import file_name
 from eigenlens.index.plans.plan import IndexSpec
-from eigenlens.index.tuning import Tuning
 from eigenlens.service.errors import InsufficientSpaceError
 from eigenlens.service.gallery.disk_space import require_space
-from tests.support.codes import random_codes, write_codes
+from tests.support.codes import HARDLY_CALIBRATED, random_codes, write_codes
 from tests.support.service import build_gallery
 
 LENGTH = 32
@@ -41,7 +41,7 @@ def codes(tmp_path_factory: pytest.TempPathFactory) -> Codes:
     ],
 )
 def test_an_index_is_as_large_as_was_said(codes: Codes, tmp_path: Path, kind: str, graph: bool) -> None:
-    tuning = Tuning(max_scanned_lists=8 if graph else 1024)
+    tuning = replace(HARDLY_CALIBRATED, max_scanned_lists=8 if graph else 1024)
     build_generation(
         tmp_path / "generation",
         codes,

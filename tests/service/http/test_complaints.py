@@ -24,7 +24,7 @@ from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.search.manager import SnapshotManager
-from tests.support.codes import CODE_LENGTH, random_codes, write_codes
+from tests.support.codes import CODE_LENGTH, HARDLY_CALIBRATED, random_codes, write_codes
 from tests.support.living import COUNT, add, client, gallery, nearest
 from tests.support.service import admin_headers, image_id, serving, settings_of, write_encoder
 
@@ -71,7 +71,11 @@ def test_codes_of_one_encoder_are_never_searched_with_another(gallery: Gallery) 
 def test_the_effort_of_one_search_is_not_that_of_another(tmp_path: Path, kind: str) -> None:
     """Index-wide search parameters are changed inside requests."""
     opened = write_codes(tmp_path / "codes", random_codes(0, 3000))
-    build_generation(tmp_path / "generation", opened, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: kind}))
+    build_generation(
+        tmp_path / "generation",
+        opened,
+        BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: kind}, tuning=HARDLY_CALIBRATED),
+    )
     generation = Generation(tmp_path / "generation", opened)
     queries = random_codes(1, 20)
     plans = [Plan(8, kind=kind, effort=effort) for effort in (1, generation.max_effort(8))]
