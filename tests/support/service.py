@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import io
+import os
 import shutil
+import sqlite3
 import tempfile
 import threading
 import time
@@ -98,7 +100,13 @@ def image_id(seed: int) -> str:
 
 def build_gallery(root: Path, *, count: int = 40, lengths: Sequence[int] = LENGTHS) -> Gallery:
     """A gallery of `count` images below `root`, at generation 1, beside its encoder and its images."""
-    shutil.copytree(_built(count, tuple(lengths)), root, dirs_exist_ok=True)
+    built = _built(count, tuple(lengths))
+    shutil.copytree(built, root, dirs_exist_ok=True)
+    with contextlib.closing(sqlite3.connect(root / "gallery" / "gallery.sqlite")) as database, database:
+        rows = database.execute("SELECT key, path FROM images").fetchall()
+        for key, path in rows:  # its images are the copied ones
+            moved = root.resolve() / Path(os.fsdecode(path)).relative_to(built.resolve())
+            database.execute("UPDATE images SET path = ? WHERE key = ?", (os.fsencode(moved), key))
     return Gallery(root / "gallery")
 
 

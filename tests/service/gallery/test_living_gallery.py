@@ -209,7 +209,7 @@ def test_what_one_service_writes_another_finds(
     with serving(settings_of(gallery)) as second:
         add(client, [500])
         wait_for(lambda: nearest(second, 500)[0] == "new/500.png", timeout_s=3)
-    monkeypatch.setattr("eigenlens.service.http.app._FOLLOW_EVERY_S", 1000)
+    monkeypatch.setattr("eigenlens.service.http.startup._FOLLOW_EVERY_S", 1000)
     with serving(settings_of(gallery)) as second:
         client.delete("/v1/images/new/500.png")
         found = nearest(second, 500)

@@ -69,7 +69,7 @@ def test_metrics_count_requests_by_template_searches_by_stage_and_the_gallery(tm
 def test_what_a_process_has_loaded_is_left_alone_by_the_garbage_collector(tmp_path: Path) -> None:
     """Looking through all of it takes 45 ms, and every search waits for that."""
     gallery = build_gallery(tmp_path, count=4)
-    program = "import gc; from service.app import from_environment; app = from_environment(); "
+    program = "import gc; from eigenlens.service.http.app import from_environment; app = from_environment(); "
     program += "print(gc.get_freeze_count(), len(gc.get_objects()))"
     done = subprocess.run(
         [sys.executable, "-c", program],
