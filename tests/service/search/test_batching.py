@@ -78,20 +78,21 @@ def run() -> Iterator[Callable[[Squares, Callable[[Batcher[int, int]], Awaitable
 Run = Callable[[Squares, Callable[[Batcher[int, int]], Awaitable[Any]]], Any]
 
 
+@pytest.mark.timing
 def test_concurrent_requests_are_finished_together_and_each_gets_its_own_answer(run: Run) -> None:
-    squares = Squares(finish_s=0.02, max_waiting=200, deadline_s=30.0)  # enough of both for a busy machine
+    squares = Squares(finish_s=0.005)
 
     async def body(batcher: Batcher[int, int]) -> list[int]:
-        return await asyncio.gather(*(batcher.run(number) for number in range(200)))
+        return await asyncio.gather(*(batcher.run(number) for number in range(60)))
 
-    assert run(squares, body) == [number * number for number in range(200)]
-    assert sorted(number for batch in squares.batches for number in batch) == list(range(200))
+    assert run(squares, body) == [number * number for number in range(60)]
+    assert sorted(number for batch in squares.batches for number in batch) == list(range(60))
     assert max(map(len, squares.batches)) == 8
-    assert len(squares.batches) <= 67
+    assert len(squares.batches) <= 20
     assert sorted(len(batch) for batch in squares.batches) == sorted(
         value for name, value in squares.observed if name == "batch"
     )
-    assert sum(name == "queue" for name, _ in squares.observed) == 200
+    assert sum(name == "queue" for name, _ in squares.observed) == 60
 
 
 @pytest.mark.parametrize(
