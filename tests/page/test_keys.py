@@ -89,6 +89,7 @@ def test_a_key_without_admin_rights_shows_no_administration(browser: Browser, gu
         if scope == "write":
             expect(outcome).to_contain_text("added")
             page.locator("#browse-prefix").fill("mine")
+            expect(page.locator("#browse li")).to_have_count(1)
             delete = page.get_by_role("button", name="Delete").first
             delete.click()
             delete.click()
