@@ -1,7 +1,7 @@
-"""The seam between the service and what searches for it: codes, a plan and a filter go in, keys and cosines come out.
+"""The interface between the service and a search engine: codes, a plan and a filter in, keys and cosines out.
 
-`index/faiss_engine/engine.py` satisfies the protocol with FAISS. A further engine is one folder that satisfies it too;
-the tests of `tests/index/test_engines.py` run over every engine and compare its results with exact search.
+`index/faiss_engine/engine.py` implements it with FAISS. A further engine is one more folder that implements it.
+`tests/index/test_engines.py` runs over every engine and compares its results with exact search.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from eigenlens.index.filters.parse import Filter
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import Plan
 
-# Keys of images and the cosines of their codes with the query's, best first.
+# The key of each image, and the cosine of its code with the query's code; best first.
 Neighbors = list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
 class IndexDescription:
-    """The index of one prefix length.
+    """Properties of the index of one prefix length.
 
     Attributes:
-        kind: its name, as in plans.
-        bytes: on disk; 0 where the codes themselves are searched.
-        max_effort: the effort at which it looks at everything; None where the kind has no effort.
-        lossy: whether it keeps codes approximately, so that what it finds is always rescored.
+        length: leading coordinates that the index holds.
+        kind: name of the index kind, as in a plan.
+        bytes: size on disk; 0 if searches read the codes themselves.
+        max_effort: the effort at which a search compares every code; None if the kind has no effort.
+        lossy: whether the index stores codes approximately, so that its results are always rescored.
     """
 
     length: int
@@ -41,7 +42,7 @@ class IndexDescription:
 
 
 class Indexes(Protocol):
-    """What a plan is chosen from: indexes of prefixes, and what calibration measured of them."""
+    """The indexes that a plan is chosen among, and the calibration of their plans."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -56,18 +57,18 @@ class Indexes(Protocol):
         """Measured recall and latency of plans."""
 
     def describe(self, length: int) -> IndexDescription:
-        """Describe the index of a prefix length. Raises: PrefixLengthError, which lists those that were built."""
+        """Describe the index of a prefix length. Raises: PrefixLengthError, which lists the lengths that were built."""
 
 
 class Engine(Indexes, Protocol):
-    """A searchable set of codes, each under the key of an image. Every method may be called from several threads.
+    """A searchable set of codes, each stored under the key of its image. Several threads may call all methods at once.
 
-    An image that was added is found by the next search, one that was removed is not.
+    The next search after `add` finds the added images; the next search after `remove` no longer finds the removed ones.
     """
 
     @property
     def encoder_id(self) -> str:
-        """Id of the encoder whose codes these are."""
+        """Id of the encoder that made the codes."""
 
     @property
     def device(self) -> str:
@@ -75,48 +76,48 @@ class Engine(Indexes, Protocol):
 
     @property
     def keys(self) -> NDArray[np.int64]:
-        """Keys of the build (n,), in an order in which similar images are near each other; removed ones included."""
+        """Keys (n,) of the images in the build, removed ones included; similar images are close in this order."""
 
     @property
     def fields(self) -> Mapping[str, Sequence[str]]:
-        """Metadata fields that can be filtered by, and the kinds of their values."""
+        """Metadata fields that a filter can use, each with the types of its values."""
 
     @property
     def eigenfunctions(self) -> Eigenfunctions | None:
-        """What the coordinates look like over the build; None where that was not kept."""
+        """Statistics of each coordinate over the build, and example images; None if the build did not keep them."""
 
     @property
     def added(self) -> int:
-        """Images that were added since the build."""
+        """Number of images that were added since the build."""
 
     @property
     def removed(self) -> int:
-        """Images that were removed or replaced since the build."""
+        """Number of images that were removed or replaced since the build."""
 
     def __len__(self) -> int:
-        """Count the images that can be found."""
+        """Count the images that a search can return."""
 
     def search(
         self, codes: NDArray[np.float32], *, plan: Plan, k: int, filter: Filter | None = None
     ) -> list[Neighbors]:
-        """Return the k nearest images of each code, best first; fewer where fewer were found.
+        """Return the k nearest images of each code, best first, or fewer if the search finds fewer.
 
         Args:
-            codes: full codes, (q, code_length), of any norm; prefixes are sliced and normalised here.
-            plan: of one of `lengths`, as a PlanChooser makes them.
-            filter: which images may be returned; all when None.
+            codes: full codes, (q, code_length), of any norm; the engine slices and normalises the prefixes.
+            plan: how to search, as a PlanChooser returns it; its prefix length is one of `lengths`.
+            filter: which images may be returned; all if None.
 
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """
 
     def codes_of(self, keys: Sequence[int]) -> dict[int, NDArray[np.float32]]:
-        """Return full codes (code_length,) by key; keys that are not here are left out."""
+        """Return the full code (code_length,) of each key; unknown keys are left out."""
 
     def add(self, keys: Sequence[int], codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> None:
-        """Add codes (m, code_length) of images; keys that are here already are left as they are."""
+        """Add the codes (m, code_length) and metadata of images; a key that the engine already holds is unchanged."""
 
     def remove(self, keys: Sequence[int]) -> None:
-        """Never return these images again; keys that are not here are passed over."""
+        """Remove images from all later searches; unknown keys are ignored."""
 
     def warm_up(self) -> None:
-        """Open what a plain search needs, so that the first one does not wait for it."""
+        """Open the files that a default search needs, so that the first search does not wait for them."""

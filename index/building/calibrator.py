@@ -1,9 +1,9 @@
-"""Measuring: recall and latency of the plans of each index while a generation is built.
+"""The calibrator: measures recall and latency of the plans of each index while a generation is built.
 
-Recall is against exact search by full codes, on codes that are held out of the indexes while they are measured: the
-last rows of a gallery are a random sample of it. A first pass is run once for each effort, for the longest shortlist: a
-rerank by full codes finds exactly those of the true neighbours that are in the shortlist, so the recall of every
-shorter one is counted from the same list.
+Recall is measured against exact search by full codes. The queries are codes that the indexes do not hold while they are
+measured: the last rows of a gallery, which are a random sample of it. For each effort, the first pass runs once, with
+the longest shortlist. A rerank by full codes finds exactly those true neighbours that are in the shortlist, so the
+recall of every shorter shortlist can be counted in the same list.
 """
 
 from __future__ import annotations
@@ -26,20 +26,23 @@ from eigenlens.index.plans.calibration import COUNTS, Calibration, Measured, Rec
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
+# The longest shortlist that is measured.
 _DEEPEST = 300
-# Shortlists grow by a fourteenth.
+# Measured lengths of shortlists; each is about a fourteenth longer than the one before.
 _SHORTLISTS = sorted({1, *(round(10 * 2 ** (i / 10)) for i in range(50)), _DEEPEST})
+# Queries in the short trial that estimates latencies.
 _TRIAL = 9
+# Rounds in which the plans near the front are timed again.
 _REPEATS = 3
-# Efforts grow by a seventh, five times to double.
+# Measured efforts double in this many steps, so each is about a seventh larger than the one before.
 _STEPS_TO_DOUBLE = 5
-# A latency is guessed to so much, beside one of another index and beside one of the same.
+# Ratio between latencies that an estimate can tell apart: of plans of two indexes, and of plans of one index.
 _TOLERANCE, _TOLERANCE_WITHIN_INDEX = 1.1, 1.01
-# Queries that are rescored at once, of large codes.
+# Queries per call, if the codes exceed the memory budget.
 _RESCORED_AT_ONCE = 10
-# Recall below which no plan is offered.
+# Plans of a lower recall are not offered.
 _MIN_RECALL = 0.5
-# The default effort of a length finds this share of what the highest measured effort finds.
+# The default effort of an index is the smallest that reaches this share of the recall at the highest measured effort.
 _SUFFICIENT_SHARE = 0.99
 
 
@@ -47,7 +50,7 @@ class Calibrator:
     """Measures one index after the other while a generation is built.
 
     Attributes:
-        held_in: rows that the indexes hold while they are measured; the later ones are the queries.
+        held_in: number of rows that the indexes hold while they are measured; the rows after these are the queries.
     """
 
     def __init__(
@@ -58,17 +61,25 @@ class Calibrator:
         queries: NDArray[np.float32] | None = None,
         tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
-        """Prepare to measure so many indexes, by the given queries or codes that are held out."""
+        """Prepare to measure a number of indexes.
+
+        Args:
+            codes: codes of the gallery.
+            indexes: number of indexes, which share the time for measurements.
+            queries: codes (q, code_length) to search with; if None, the last rows are held out and used.
+        """
         self._codes, self._indexes, self._tuning = codes, indexes, tuning
         held_out = sample_size(len(codes)) if queries is None else 0
         self.held_in = len(codes) - held_out
         started = time.monotonic()
-        given = codes.read(self.held_in, len(codes)) if queries is None else queries
-        self._queries = unit_prefix(given, codes.code_length)
+        query_codes = codes.read(self.held_in, len(codes)) if queries is None else queries
+        self._queries = unit_prefix(query_codes, codes.code_length)
+        # The ground truth: exact search by full codes.
         k = min(COUNTS[-1], self.held_in)
         self._scores, self._exact = best_of_runs(
             codes.runs(0, self.held_in), self._queries, length=codes.code_length, k=k
         )
+        # A gallery too small to hold out queries still needs a query to time searches with.
         timed = self._queries if len(self._queries) else unit_prefix(codes.read(0, 1), codes.code_length)
         self._timer = Timer(codes, timed, self._scores, tuning=tuning)
         self._measured: dict[IndexSpec, list[Measured]] = {}
@@ -77,29 +88,31 @@ class Calibrator:
         self._searched_s = 0.0
 
     def measure(self, index: PrefixIndex) -> None:
-        """Measure the plans of one index that holds the rows below `held_in`."""
+        """Measure the plans of one index that holds the first `held_in` rows."""
         started = time.monotonic()
         self._measure(index)
         self._spent_s += time.monotonic() - started
 
     def _measure(self, index: PrefixIndex) -> None:
+        # An exact index without an effort has one plan and a recall of 1: only its latency is measured.
         spec = index.spec
         if _is_exact(index, Plan(spec.length, spec.kind, index.max_effort)) and index.max_effort is None:
             self._measured[spec] = self._plain(index)
             return
         full = spec.length == self._codes.code_length
         started = time.monotonic()
-        # Each index gets an equal share of what is left of the time for searches.
+        # The remaining time for searches is divided equally among the remaining indexes.
         tuning = self._tuning
         budget_s = tuning.calibration_s * max(1.0, len(self._codes) / tuning.calibration_codes) - self._searched_s
         budget_s /= max(1, self._indexes - len(self._measured))
         candidates: list[tuple[Plan, dict[int, Recall]]] = []
         reached: list[tuple[int, float]] = []
         for effort in _efforts(index):
+            # One search at this effort gives the recall of every shortlist: the rank of each true neighbour decides.
             deepest = _depth(index, effort)
             _, rows = index.search(self._queries, deepest, effort=effort)
-            found = _hits(rows, self._exact, count=self.held_in)
-            recalls = {s: _recalls(found, s, self._exact.shape[1]) for s in _shortlists(deepest)}
+            ranks = _hits(rows, self._exact, count=self.held_in)
+            recalls = {s: _recalls(ranks, s, self._exact.shape[1]) for s in _shortlists(deepest)}
             candidates += [
                 (Plan(spec.length, spec.kind, effort, s, self._codes.code_length), recall)
                 for s, recall in recalls.items()
@@ -108,46 +121,53 @@ class Calibrator:
             mean = recalls[max(recalls)][10].mean
             reached.append((effort or 0, mean))
             if full and not index.kind.lossy:
-                candidates.append((Plan(spec.length, spec.kind, effort), _plain_recalls(found, self._exact.shape[1])))
+                candidates.append((Plan(spec.length, spec.kind, effort), _plain_recalls(ranks, self._exact.shape[1])))
+            # Stop when twice the effort no longer raises recall, or when the time is up.
             before = reached[-1 - _STEPS_TO_DOUBLE][1] if len(reached) > _STEPS_TO_DOUBLE else -1.0
             if (mean - before < tuning.min_recall_gain and mean > 0) or time.monotonic() - started > budget_s:
                 break
         self._searched_s += time.monotonic() - started
+        # Time only the candidates that can lie on the front of recall and latency.
         measured = self._time_front(index, candidates)
+        # The default effort is the smallest with a sufficient recall.
         if index.max_effort is not None:
-            enough = _SUFFICIENT_SHARE * max(mean for _, mean in reached)
-            self._efforts[effort_name(spec)] = next(effort for effort, mean in reached if mean >= enough)
+            sufficient = _SUFFICIENT_SHARE * max(mean for _, mean in reached)
+            self._efforts[effort_name(spec)] = next(effort for effort, mean in reached if mean >= sufficient)
         self._measured[spec] = [*measured, *self._plain(index)]
 
     def measure_again(self, open_index: Callable[[IndexSpec], PrefixIndex]) -> None:
-        """Time the plans near the front again, in turn: a machine is not as fast from one index to the next.
+        """Time the plans near the front again, interleaved, since a machine's speed changes from one index to the next.
 
-        What is kept of the times of an index's plans is one line through them: plans that are next to each other differ
-        by less than the times of either from one trial to the next.
+        The latencies of an index's plans are smoothed by a line through them, because neighbouring plans differ by less
+        than one plan does from one trial to the next.
         """
         started = time.monotonic()
+        # Choose the plans that can lie on the front over all indexes, and open those indexes.
         everything = [m for measured in self._measured.values() for m in measured if m.plan.shortlist is not None]
         chosen = list({m.plan: m for k in COUNTS for m in _near_front(everything, k=k, sure=_TOLERANCE)}.values())
         spec_of = {m.plan: spec for spec, measured in self._measured.items() for m in measured}
         indexes = {spec: open_index(spec) for spec in {spec_of[m.plan] for m in chosen}}
+        # Time all of them several times, each time in a new random order, so that a passing disturbance of the machine
+        # affects plans of all indexes.
         times: dict[Plan, list[float]] = {m.plan: [] for m in chosen}
-        order = np.random.default_rng(0)  # what disturbs the machine for a while meets plans of all indexes
+        rng = np.random.default_rng(0)
         for _ in range(_REPEATS):
-            for number in order.permutation(len(chosen)):
+            for number in rng.permutation(len(chosen)):
                 plan = chosen[number].plan
                 queries = self._timer.queries // _REPEATS
                 times[plan] += self._timer.times(indexes[spec_of[plan]], plan, queries=queries)
+        # Replace the latencies of each index's plans by the smoothed new ones.
         for spec, measured in self._measured.items():
-            told = smoothed({m.plan: percentiles(times[m.plan]) for m in measured if m.plan in times})
-            self._measured[spec] = [replace(m, latency_ms=told.get(m.plan, m.latency_ms)) for m in measured]
+            latencies = smoothed({m.plan: percentiles(times[m.plan]) for m in measured if m.plan in times})
+            self._measured[spec] = [replace(m, latency_ms=latencies.get(m.plan, m.latency_ms)) for m in measured]
         self._spent_s += time.monotonic() - started
 
     def result(self, sizes: Mapping[IndexSpec, int], *, device: str = "cpu") -> Calibration:
-        """The front over all indexes, and every plain plan.
+        """Return the calibration: the front over all indexes, and every plain plan.
 
         Args:
-            sizes: of the indexes' files, in bytes.
-            device: that searched.
+            sizes: bytes of each index's file.
+            device: where the searches ran, "cpu" or "gpu".
         """
         everything = [
             replace(m, bytes_per_image=round(self._bytes(m.plan, size), 1))
@@ -167,7 +187,8 @@ class Calibrator:
         return size / max(1, len(self._codes)) + codes
 
     def _time_front(self, index: PrefixIndex, candidates: Sequence[tuple[Plan, dict[int, Recall]]]) -> list[Measured]:
-        """Latencies of the candidates that can lie on the front, judged from a short trial of each effort."""
+        """Time the candidates that can lie on the front of recall and latency, and return these."""
+        # Time the shortest and the longest shortlist of each effort in a short trial; estimate the others by a line.
         ends: dict[int | None, list[Plan]] = {}
         for plan, _ in candidates:
             of_effort = ends.setdefault(plan.effort, [plan, plan])
@@ -175,10 +196,11 @@ class Calibrator:
         tried = [plan for of_effort in ends.values() for plan in of_effort]
         guess = line_through([(plan, self._timer.latencies(index, plan, queries=_TRIAL)["p50"]) for plan in tried])
         guessed = [Measured(plan, recall, {"p50": guess(plan)}) for plan, recall in candidates]
+        # Keep the plans that the estimate cannot rule out, and time them well enough to choose those to time again.
         chosen = {m.plan: m for k in COUNTS for m in _near_front(guessed, k=k, sure=_TOLERANCE_WITHIN_INDEX)}
-        # Enough to tell which are worth timing again.
         queries = max(MIN_TIMED, self._timer.queries // (2 * _REPEATS))
         times = smoothed({plan: self._timer.latencies(index, plan, queries=queries) for plan in chosen})
+        # A plan that is exact by construction has a recall of 1, without a confidence interval.
         return [
             replace(
                 m,
@@ -190,7 +212,7 @@ class Calibrator:
         ]
 
     def _plain(self, index: PrefixIndex) -> list[Measured]:
-        """The plan that searches this length alone, at its default effort."""
+        """Measure the plain plan of the index: its prefix alone, at the default effort."""
         spec = index.spec
         full = spec.length == self._codes.code_length
         effort = self._efforts.get(effort_name(spec))
@@ -206,48 +228,52 @@ class Calibrator:
         return [Measured(plan, recall, self._timer.latencies(index, plan))]
 
     def _found(self, index: PrefixIndex, plan: Plan) -> Rows:
-        """Rows that a plan finds for each query, (q, at most 100)."""
-        found = []
+        """Search all queries by a plan; return the rows of their results, (q, at most 100)."""
+        rows = []
         step = _RESCORED_AT_ONCE if self._codes.exceeds_memory_budget else max(1, len(self._queries))
         for start in range(0, max(1, len(self._queries)), step):
             queries = self._queries[start : start + step]
-            found.append(index.run(queries, plan=plan, k=min(COUNTS[-1], index.count))[1])
+            rows.append(index.run(queries, plan=plan, k=min(COUNTS[-1], index.count))[1])
             self._codes.release_pages()
-        return np.concatenate(found)
+        return np.concatenate(rows)
 
 
-def _hits(rows: Rows, exact: Rows, *, count: int) -> NDArray[np.int32]:
-    """For each true neighbour its place in a result, (q, k); far beyond the end where it is missing.
+def _hits(rows: Rows, true_rows: Rows, *, count: int) -> NDArray[np.int32]:
+    """Return the rank of each true neighbour among a query's results, (q, k), from 0; the largest int32 if missing.
 
     Args:
-        count: of rows that are searched.
+        rows: rows of the results, (q, any number).
+        true_rows: rows of the true neighbours, (q, k).
+        count: number of rows that are searched.
     """
-    far = np.iinfo(np.int32).max
-    place_of = np.full(count + 1, far, dtype=np.int32)  # the last is of row -1, which is none
-    places = np.empty(exact.shape, dtype=np.int32)
+    missing = np.iinfo(np.int32).max
+    rank_of = np.full(count + 1, missing, dtype=np.int32)  # the last entry is for row -1, which stands for no result
+    ranks = np.empty(true_rows.shape, dtype=np.int32)
     order = np.arange(rows.shape[1], dtype=np.int32)
-    for query, (found, wanted) in enumerate(zip(rows, exact, strict=True)):
-        place_of[found] = order
-        places[query] = place_of[wanted]
-        place_of[found] = far
-    return places
+    for query, (result_rows, true_neighbors) in enumerate(zip(rows, true_rows, strict=True)):
+        rank_of[result_rows] = order
+        ranks[query] = rank_of[true_neighbors]
+        rank_of[result_rows] = missing  # ready for the next query, without filling the whole array again
+    return ranks
 
 
-def _recalls(places: NDArray[np.int32], shortlist: int, available: int) -> dict[int, Recall]:
-    """Recall@k when the first `shortlist` places are rescored exactly; a k beyond the shortlist finds that many."""
+def _recalls(ranks: NDArray[np.int32], shortlist: int, available: int) -> dict[int, Recall]:
+    """Return recall@k, by k, of a plan that rescores the first `shortlist` results exactly.
+
+    For a k beyond the number of rows, recall is of the `available` true neighbours.
+    """
     return {
-        k: Recall.of((places[:, : min(k, available)] < shortlist).mean(1) if len(places) else np.empty(0))
-        for k in COUNTS
+        k: Recall.of((ranks[:, : min(k, available)] < shortlist).mean(1) if len(ranks) else np.empty(0)) for k in COUNTS
     }
 
 
-def _plain_recalls(places: NDArray[np.int32], available: int) -> dict[int, Recall]:
-    """Recall@k of the first k places themselves."""
-    return {k: _recalls(places, k, available)[k] for k in COUNTS}
+def _plain_recalls(ranks: NDArray[np.int32], available: int) -> dict[int, Recall]:
+    """Return recall@k, by k, of the first k results as they are."""
+    return {k: _recalls(ranks, k, available)[k] for k in COUNTS}
 
 
 def _efforts(index: PrefixIndex) -> list[int | None]:
-    """Efforts to measure, ascending."""
+    """Return the efforts to measure, ascending."""
     if index.max_effort is None:
         return [None]
     steps = {round(2 ** (i / _STEPS_TO_DOUBLE)) for i in range(24 * _STEPS_TO_DOUBLE)}
@@ -256,7 +282,7 @@ def _efforts(index: PrefixIndex) -> list[int | None]:
 
 
 def _depth(index: PrefixIndex, effort: int | None) -> int:
-    """The longest shortlist to look at; a graph search that keeps fewer candidates would change with a longer one."""
+    """Return the longest shortlist to measure at an effort: a graph search would work harder for a longer one."""
     return min(_DEEPEST, index.count, index.kind.max_shortlist(effort) or _DEEPEST)
 
 
@@ -269,7 +295,7 @@ def _depth_of(plan: Plan) -> int:
 
 
 def _front(measured: Sequence[Measured], *, k: int) -> list[Measured]:
-    """Those that no other beats in both latency and recall@k."""
+    """Return the Pareto front: the plans that no other plan beats in both latency and recall@k."""
     front: list[Measured] = []
     for m in sorted(measured, key=lambda m: (m.latency_ms["p50"], -m.recall[k].low)):
         if m.recall[k].low < _MIN_RECALL:
@@ -280,7 +306,7 @@ def _front(measured: Sequence[Measured], *, k: int) -> list[Measured]:
 
 
 def _near_front(measured: Sequence[Measured], *, k: int, sure: float) -> list[Measured]:
-    """Those that no other beats in recall@k while it takes less by more than a guess is sure of."""
+    """Return the plans that can lie on the front, if estimated latencies may be wrong by a factor of `sure`."""
     front = _front(measured, k=k)
     recalls, latencies = [m.recall[k].low for m in front], [m.latency_ms["p50"] for m in front]
     return [
@@ -292,6 +318,6 @@ def _near_front(measured: Sequence[Measured], *, k: int, sure: float) -> list[Me
 
 
 def _is_exact(index: PrefixIndex, plan: Plan) -> bool:
-    """Whether a plan scores everything by full codes."""
+    """Return whether a plan scores every row by full codes."""
     whole = plan.effort is None or plan.effort == index.max_effort
     return whole and index.kind.exact and plan.prefix_length == index.codes.code_length

@@ -1,4 +1,4 @@
-"""What no generation holds yet: codes added since, searched exactly and visible to the very next search."""
+"""The delta: codes that were added since the generation was built, searched exactly, from the next search on."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from eigenlens.index.codes.prefix import Floats, unit_prefix
 from eigenlens.index.filters.parse import Filter, matches
 
 _FIRST_CAPACITY = 1024
-# A query's prefix and a stored one of less than this norm count as zeros: their cosine is 0.
+# A prefix of a smaller norm than this counts as zero: its cosine with any other is 0.
 _TINY = 1e-20
 
 
 @dataclass(frozen=True)
 class _View:
-    """What a reader sees: the first `count` places of arrays that only ever grow."""
+    """What a reader sees: the first `count` rows of arrays that only ever grow."""
 
     count: int
     codes: NDArray[np.float32]
@@ -30,13 +30,13 @@ class _View:
 
 
 class Delta:
-    """Codes in memory, in the order in which they came. One writer at a time; readers never wait.
+    """Codes in memory, in the order of their arrival. One writer at a time; readers never wait.
 
-    Memory: 4 bytes a coordinate and some.
+    Memory: a little more than 4 bytes a coordinate.
     """
 
     def __init__(self, code_length: int, lengths: Sequence[int]) -> None:
-        """For codes of `code_length`; searches at `lengths` find their norms computed."""
+        """Start empty, for codes of `code_length`; `add` computes the norms of their prefixes of `lengths`."""
         self._columns = {length: column for column, length in enumerate(lengths)}
         self._metadata: list[Mapping[str, Any]] = []
         self._places: dict[int, int] = {}
@@ -50,50 +50,50 @@ class Delta:
         )
 
     def __len__(self) -> int:
-        """Images in it, without those that were removed."""
+        """Count the images, without the removed ones."""
         return len(self._places)
 
     def add(self, keys: Sequence[int], codes: Floats, metadata: Sequence[Mapping[str, Any]]) -> None:
-        """Add codes (m, code_length) of images; keys that are there already are left as they are."""
+        """Add codes (m, code_length) of images; a key that is there already is unchanged."""
         with self._writing:
-            fresh = [place for place, key in enumerate(keys) if key not in self._places]
-            if not fresh:
+            new = [i for i, key in enumerate(keys) if key not in self._places]
+            if not new:
                 return
             view, start = self._view, self._view.count
-            end = start + len(fresh)
+            end = start + len(new)
             if end > len(view.keys):
                 view = _grown(view, max(_FIRST_CAPACITY, 2 * end))
-            unit = unit_prefix(np.asarray(codes)[fresh], view.codes.shape[1])
+            unit = unit_prefix(np.asarray(codes)[new], view.codes.shape[1])
             view.codes[start:end] = unit
             for length, column in self._columns.items():
                 view.norms[start:end, column] = np.linalg.norm(unit[:, :length], axis=1)
-            view.keys[start:end] = [keys[place] for place in fresh]
+            view.keys[start:end] = [keys[i] for i in new]
             view.present[start:end] = True
-            self._metadata.extend(metadata[place] for place in fresh)
-            self._places.update({int(keys[place]): start + number for number, place in enumerate(fresh)})
-            self._view = _View(end, view.codes, view.norms, view.keys, view.present)  # seen whole or not at all
+            self._metadata.extend(metadata[i] for i in new)
+            self._places.update({int(keys[i]): row for row, i in enumerate(new, start)})
+            self._view = _View(end, view.codes, view.norms, view.keys, view.present)  # readers see all of it or none
 
     def remove(self, key: int) -> bool:
-        """Never return the image again. Returns: whether it was there."""
+        """Remove an image from all later searches. Returns: whether it was there."""
         with self._writing:
-            place = self._places.pop(key, None)
-            if place is not None:
-                self._view.present[place] = False
-            return place is not None
+            row = self._places.pop(key, None)
+            if row is not None:
+                self._view.present[row] = False
+            return row is not None
 
     def code_of(self, key: int) -> NDArray[np.float32] | None:
-        """The code of an image, (code_length,); None if it is not here."""
-        place = self._places.get(key)
-        return None if place is None else self._view.codes[place].copy()
+        """Return the code of an image, (code_length,); None if it is not here."""
+        row = self._places.get(key)
+        return None if row is None else self._view.codes[row].copy()
 
     def search(
         self, query: NDArray[np.float32], *, length: int, k: int, filter: Filter | None = None
     ) -> list[tuple[int, float]]:
-        """Keys and cosines of the k best by the first `length` coordinates, best first.
+        """Return keys and cosines of the k nearest by the first `length` coordinates, best first.
 
         Args:
             query: one code, (code_length,).
-            filter: which images may be returned; all when None.
+            filter: which images may be returned; all if None.
         """
         view = self._view
         if view.count == 0:
@@ -103,23 +103,22 @@ class Delta:
         norms = np.linalg.norm(codes[:, :length], axis=1) if column is None else view.norms[: view.count, column]
         scores = codes[:, :length] @ unit_prefix(query[None], length)[0]
         scores = np.where(norms > _TINY, scores / np.maximum(norms, _TINY), 0)
-        places = np.flatnonzero(view.present[: view.count])
-        found: list[tuple[int, float]] = []
-        # The best few first: sorting everything, or filtering everything, is seldom needed.
-        wanted = 4 * k
+        rows = np.flatnonzero(view.present[: view.count])
+        # Filter the best few, and more of them only if too few pass: sorting or filtering all is seldom needed.
+        count = 4 * k
         while True:
-            best = places
-            if wanted < len(places):
-                best = places[np.argpartition(-scores[places], wanted)[:wanted]]
+            best = rows
+            if count < len(rows):
+                best = rows[np.argpartition(-scores[rows], count)[:count]]
             best = best[np.argsort(-scores[best], kind="stable")]
-            found = [
-                (int(view.keys[place]), float(scores[place]))
-                for place in best
-                if filter is None or matches(filter, self._metadata[place])
+            nearest = [
+                (int(view.keys[row]), float(scores[row]))
+                for row in best
+                if filter is None or matches(filter, self._metadata[row])
             ]
-            if len(found) >= k or wanted >= len(places):
-                return found[:k]
-            wanted *= 8
+            if len(nearest) >= k or count >= len(rows):
+                return nearest[:k]
+            count *= 8
 
 
 def _grown(view: _View, capacity: int) -> _View:

@@ -1,4 +1,4 @@
-"""The engine over FAISS: a generation, which of its rows are still images, and the codes that came after it."""
+"""The FAISS engine: a generation, a mask of the rows that were not removed, and the codes that were added since."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _SELECTION_CACHE_SIZE = 16
 
 
 class FaissEngine:
-    """Searches a generation and what was added since; satisfies `index.engine.Engine`.
+    """Searches a generation and the codes that were added since; implements `index.engine.Engine`.
 
     engine = FaissEngine(Generation(path, codes))
     nearest = engine.search(queries, plan=PlanChooser(engine).choose(PlanRequest(), k=10).plan, k=10)
     """
 
     def __init__(self, generation: Generation, *, gpu: Gpu | None = None) -> None:
-        """Search a generation, which was opened for the GPU where one is given."""
+        """Search a generation; `gpu` is the GPU that it was opened with."""
         self.generation = generation
         self.encoder_id: str = generation.encoder_id
         self.code_length: int = generation.code_length
@@ -52,12 +52,12 @@ class FaissEngine:
 
     @property
     def added(self) -> int:
-        """Images that were added since the build."""
+        """Number of images that were added since the build."""
         return len(self._delta)
 
     @property
     def removed(self) -> int:
-        """Images that were removed or replaced since the build."""
+        """Number of images that were removed or replaced since the build."""
         return self._removed
 
     def describe(self, length: int) -> IndexDescription:
@@ -67,13 +67,13 @@ class FaissEngine:
     def search(
         self, codes: NDArray[np.float32], *, plan: Plan, k: int, filter: Filter | None = None
     ) -> list[Neighbors]:
-        """Return the k nearest images of each code (q, code_length), best first; fewer where fewer were found.
+        """Return the k nearest images of each code (q, code_length), best first, or fewer if the search finds fewer.
 
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """
         length = plan.rerank_length or plan.prefix_length
         selection = self._selection(filter)
-        # The delta first: an image that a rebuild moves is then found in it or in the generation, never in neither.
+        # Search the delta first, so that no image is missed while a rebuild moves it into the generation.
         recent = [self._delta.search(code, length=length, k=k, filter=filter) for code in codes]
         if selection is not None and not selection.count:
             return recent
@@ -89,7 +89,7 @@ class FaissEngine:
         ]
 
     def codes_of(self, keys: Sequence[int]) -> dict[int, NDArray[np.float32]]:
-        """Return full codes (code_length,) by key; keys that are not here are left out."""
+        """Return the full code (code_length,) of each key; unknown keys are left out."""
         codes = self.generation.codes
         rows = codes.rows_of(np.asarray(keys, dtype=np.int64))
         stored = np.asarray(codes.codes[rows[rows >= 0]], dtype=np.float32)
@@ -101,14 +101,14 @@ class FaissEngine:
         return result
 
     def add(self, keys: Sequence[int], codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> None:
-        """Add codes (m, code_length) of images; keys that are here already are left as they are."""
+        """Add the codes (m, code_length) and metadata of images; a key that the engine already holds is unchanged."""
         rows = self.generation.codes.rows_of(np.asarray(keys, dtype=np.int64))
         new = np.flatnonzero(rows < 0).tolist()
         if new:
             self._delta.add([keys[i] for i in new], np.asarray(codes)[new], [metadata[i] for i in new])
 
     def remove(self, keys: Sequence[int]) -> None:
-        """Never return these images again; keys that are not here are passed over."""
+        """Remove images from all later searches; unknown keys are ignored."""
         for key in keys:
             self._delta.remove(key)
         rows = self.generation.codes.rows_of(np.asarray(keys, dtype=np.int64))
@@ -117,16 +117,16 @@ class FaissEngine:
             self._removed = len(self._present) - int(np.count_nonzero(self._present))
 
     def warm_up(self) -> None:
-        """Open what a plain search needs, so that the first one does not wait for it."""
+        """Open the files that a default search needs, so that the first search does not wait for them."""
         self.generation.warm_up()
 
     def _selection(self, filter: Filter | None) -> Selection | None:
-        """Return the rows that a search may return; None for all of them."""
+        """Return the rows that a search may return; None if it may return all."""
         removed = self._removed
         return None if removed == 0 and filter is None else self._cached_selection(removed, filter)
 
     def _select(self, _removed: int, filter: Filter | None) -> Selection:
-        """Select rows; with the count of removals as part of the cache's key, an older selection is not used again."""
+        """Select rows. The number of removals is part of the cache's key, so an outdated selection is not reused."""
         with self._lock:
             present = self._present.copy()
         return Selection(present if filter is None else present & self.generation.attributes.mask(filter))

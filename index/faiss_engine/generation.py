@@ -30,15 +30,15 @@ KIND = "generation"
 
 
 class Generation:
-    """An opened generation; searches may run in several threads at once.
+    """An open generation. Several threads may search at once.
 
     Attributes:
         lengths: the prefix lengths that were built, ascending; the last is the full code length.
-        keys: (n,), int64: the gallery's key of each row that a search returns.
+        keys: (n,), int64: the gallery's key of each row.
         code_length: coordinates of a full code.
-        calibration: measured recall and latency of its plans.
-        attributes: metadata of its rows, to filter by.
-        eigenfunctions: what its coordinates look like; None in a generation of an earlier version.
+        calibration: measured recall and latency of the generation's plans.
+        attributes: metadata of the rows, for filters.
+        eigenfunctions: statistics of each coordinate; None in a generation that an earlier version built.
     """
 
     def __init__(
@@ -50,7 +50,11 @@ class Generation:
         gpu: Gpu | None = None,
         tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
-        """Open the generation at `path` over the codes it was built from, to be searched on the GPU where it can.
+        """Open the generation at `path` over the codes that it was built from.
+
+        Args:
+            verify: whether to compare the files with the hashes in the manifest.
+            gpu: a GPU that gets a copy of each index that it can search; None to search on the CPU alone.
 
         Raises: ArtifactError, which names a missing or damaged file; CodesError, if these are other codes.
         """
@@ -68,27 +72,27 @@ class Generation:
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
         self._guesses: dict[int, Measured | None] = {}
         self.attributes = Attributes(path, count=len(codes))
-        found = Eigenfunctions.are_in(self.artifact)
-        self.eigenfunctions = Eigenfunctions(self.artifact) if found else None
+        has_eigenfunctions = Eigenfunctions.are_in(self.artifact)
+        self.eigenfunctions = Eigenfunctions(self.artifact) if has_eigenfunctions else None
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @property
     def lengths_on_gpu(self) -> tuple[int, ...]:
-        """The prefix lengths of which the GPU has a copy."""
+        """Prefix lengths whose index has a copy on the GPU."""
         return tuple(length for length, index in self._indexes.items() if isinstance(index, GpuIndex))
 
     def warm_up(self) -> None:
-        """Open what a search needs for which nothing is asked, so that the first one does not wait for it."""
+        """Open the index of the default plan, so that the first search does not wait for it."""
         self.search(self.codes.codes[:1].astype(np.float32), plan=self.calibration.choose(k=1).for_k(1), k=1)
 
     def bytes_of(self, length: int) -> int:
-        """Size on disk of the index of a prefix length; 0 where it is the codes. Raises: PrefixLengthError."""
+        """Return the bytes on disk of an index, 0 if it is the codes themselves. Raises: PrefixLengthError."""
         return int(self.artifact.files.get(file_name(self._spec(length)), {"bytes": 0})["bytes"])
 
     def max_effort(self, length: int) -> int | None:
-        """The effort at which the index of a length looks at everything; None if it has none.
+        """Return the effort at which the index of a length visits everything; None if its kind has no effort.
 
         Raises: PrefixLengthError.
         """
@@ -103,24 +107,24 @@ class Generation:
     def search(
         self, queries: NDArray[np.float32], *, plan: Plan, k: int, selection: Selection | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores (cosines) and rows of the k best, each (q, min(k, n)), best first; row -1 where fewer were found.
+        """Return scores (cosines) and rows of the k nearest, each (q, min(k, n)), best first; row -1 if fewer.
 
         Args:
             queries: codes, (q, code_length).
-            selection: rows that may be returned; all when None. Few rows are scored one by one, exactly.
+            selection: rows that may be returned; all if None. If it leaves few rows, all of them are scored exactly.
 
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """
         index = self._require(plan.prefix_length)
         if selection is None:
-            found = index.run_prepared(queries, plan, k)
-            if found is not None:
-                return found
+            results = index.run_prepared(queries, plan, k)
+            if results is not None:
+                return results
         if k < 1:
             raise ResultCountError(f"k is {k}; ask for 1 result or more")
         if queries.ndim != 2 or queries.shape[1] != self.code_length:
             raise CodesError(f"queries have shape {queries.shape}; codes here have {self.code_length} coordinates")
-        # A finite square says it at once; one that is not may come of large numbers.
+        # A finite sum of squares proves that all values are finite; an infinite one may be an overflow of large values.
         if not math.isfinite(np.vdot(queries, queries)) and not np.isfinite(queries).all():
             raise CodesError("queries hold values that are not finite; they have no nearest codes")
         k = min(k, len(self))
@@ -136,7 +140,7 @@ class Generation:
             if plan.rerank_length is None:
                 return scores, rows
             return rerank(queries, rows, self.codes.codes, length=plan.rerank_length, k=k)
-        full = plan.prefix_length == self.code_length  # of a shorter prefix the quick search knows no scores
+        full = plan.prefix_length == self.code_length  # the bound for pruning is a score by full codes
         if index.kind.prunes and full and plan.rerank_length is None and not use_all_threads(queries):
             return self._pruned(index, queries, k=k, selection=selection)
         return index.run(queries, plan=plan, k=k, selection=selection)
@@ -144,17 +148,17 @@ class Generation:
     def _pruned(
         self, index: PrefixIndex, queries: NDArray[np.float32], *, k: int, selection: Selection | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The exact k best, by an index that leaves out early what scores less than a quick search finds."""
+        """Return the exact k nearest by an index that prunes: a quick search gives a lower bound of their scores."""
         guess = self._guess(k)
         if guess is None:
             return index.search(queries, k, selection=selection)
-        found, rows = self._require(guess.prefix_length).run(queries, plan=guess, k=k, selection=selection)
-        if found.shape[1] < k or (rows[:, -1] < 0).any():
+        scores, rows = self._require(guess.prefix_length).run(queries, plan=guess, k=k, selection=selection)
+        if scores.shape[1] < k or (rows[:, -1] < 0).any():
             return index.search(queries, k, selection=selection)
-        return index.search_above(queries, k, least=found[:, -1], selection=selection)
+        return index.search_above(queries, k, least=scores[:, -1], selection=selection)
 
     def _guess(self, k: int) -> Plan | None:
-        """The quickest plan that finds most of the k best, with their scores by full codes."""
+        """Return the fastest plan that finds most of the k nearest and scores them by full codes; None without one."""
         measured_at = min(k, COUNTS[-1])
         if measured_at not in self._guesses:
             good = [
@@ -163,13 +167,13 @@ class Generation:
                 if m.plan.rerank_length == self.code_length and m.recall_for(k).low >= self.tuning.min_bound_recall
             ]
             self._guesses[measured_at] = min(good, key=lambda m: m.latency_ms["p50"]) if good else None
-        found = self._guesses[measured_at]
-        return None if found is None else found.for_k(k)
+        measured = self._guesses[measured_at]
+        return None if measured is None else measured.for_k(k)
 
     def _scan(
         self, queries: NDArray[np.float32], *, length: int, k: int, selection: Selection | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The k best by the first `length` coordinates, exactly, from the codes."""
+        """Return the exact k nearest by the first `length` coordinates, from the codes."""
         runs = self.codes.runs(0, len(self))
         if selection is not None:
             mask = selection.mask
@@ -182,13 +186,13 @@ class Generation:
         return self.specs[self.lengths.index(length)]
 
     def _require(self, length: int) -> PrefixIndex:
-        found = self._indexes.get(length)
-        if found is None:
+        index = self._indexes.get(length)
+        if index is None:
             spec = self._spec(length)
             with self._opening:
-                found = self._indexes.get(length) or self._open(spec)
-                self._indexes[length] = found
-        return found
+                index = self._indexes.get(length) or self._open(spec)
+                self._indexes[length] = index
+        return index
 
     def _open(self, spec: IndexSpec) -> PrefixIndex:
         return on_gpu(open_prefix_index(self.artifact, spec, self.codes), self._gpu, tuning=self.tuning)

@@ -1,6 +1,6 @@
-"""A GPU that FAISS sees, and how an index gets there.
+"""The GPU that FAISS searches on, and copies of indexes on it.
 
-FAISS takes cuVS by itself where it was built with it, so nothing is said of that here.
+A FAISS that was built with cuVS uses it without any setting here.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class Gpu:
     """The first GPU.
 
     Attributes:
-        lock: to hold while a copy is made, searched or freed: all share resources that serve one call at a time. The
-            same thread may take it again, since Python may free a copy at any moment.
+        lock: held while a copy is made, searched or freed, since all copies share resources for one call at a time. It
+            is reentrant, since Python may free a copy at any moment.
     """
 
     def __init__(self, copy: Callable[[faiss.Index], faiss.Index]) -> None:
-        """`copy` copies a FAISS index to the GPU and raises a RuntimeError, as FAISS does, where that fails."""
+        """Use `copy` to copy a FAISS index to the GPU; it raises a RuntimeError, as FAISS does, if that fails."""
         self._copy = copy
         self.lock = threading.RLock()
 
     def copy_of(self, index: faiss.Index, name: str) -> faiss.Index | None:
-        """The index on the GPU; None, and a line in the log that has its name, if there is no room for it."""
+        """Return a copy of an index on the GPU; None, and a warning with its name, if the GPU lacks the memory."""
         try:
             with self.lock:
                 return self._copy(index)
@@ -44,7 +44,7 @@ class Gpu:
 
 
 def open_gpu(device: Device) -> Gpu | None:
-    """The GPU to use; None for the CPU, with "auto" also where there is no GPU. Raises: NoGpuError, for "gpu" there."""
+    """Return the GPU to search on; None for the CPU. Raises: NoGpuError, for "gpu" on a machine without one."""
     if device == "cpu":
         return None
     if faiss.get_num_gpus() > 0:
@@ -60,12 +60,12 @@ def open_gpu(device: Device) -> Gpu | None:
 
 
 def device_name(gpu: Gpu | None) -> str:
-    """How a calibration notes where it was measured."""
+    """Return the name of the device in a calibration."""
     return "cpu" if gpu is None else "gpu"
 
 
 def flat_index(length: int, gpu: Gpu | None) -> faiss.Index:
-    """An empty index that k-means finds the nearest centroids with, by inner product; on the GPU where there is one."""
+    """Return an empty index by which k-means finds the nearest centroids (inner product), on the GPU if any."""
     index = faiss.IndexFlatIP(length)
     return (None if gpu is None else gpu.copy_of(index, "k-means")) or index
 

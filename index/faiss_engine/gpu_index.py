@@ -1,6 +1,6 @@
-"""The index of one prefix length with a copy on a GPU: the same plans, the same results but for rounding.
+"""An index with a copy on a GPU: it runs the same plans, and its results are the same up to rounding.
 
-What the GPU cannot do is done by the index on the CPU, which stays mapped.
+The index on the CPU stays mapped and runs the searches that the GPU cannot.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class GpuIndex(PrefixIndex):
-    """As a PrefixIndex. The GPU's searches come one after the other; those on the CPU wait for none."""
+    """A PrefixIndex with a copy on the GPU. Searches on the GPU run one at a time; searches on the CPU never wait."""
 
     def __init__(self, index: PrefixIndex, copy: faiss.Index, gpu: Gpu, *, max_results: int) -> None:
         """Search `copy`, on the GPU, or `index` for more than `max_results` results or lists."""
@@ -35,7 +35,11 @@ class GpuIndex(PrefixIndex):
             del self._copy
 
     def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
-        """As PrefixIndex.run. The GPU knows no selections: it finds as many more as these leave out, to be dropped."""
+        """Return what PrefixIndex.run does.
+
+        The GPU has no selections: it returns more results, by as many rows as the selection leaves out, and the other
+        rows are dropped here.
+        """
         more = 0 if selection is None else selection.left_out
         shortlist = None if plan.shortlist is None else plan.shortlist + more
         wider = replace(plan, effort=self.raised(plan.effort, selection), shortlist=shortlist)
@@ -50,13 +54,13 @@ class GpuIndex(PrefixIndex):
         return results if selection is None else _only(selection, *results, k=k)
 
     def run_prepared(self, query: Scores, plan: Plan, k: int) -> tuple[Scores, Rows] | None:
-        """None: the GPU's searches are not prepared."""
+        """Return None, since searches on the GPU are not prepared."""
         return None
 
     def search(
         self, queries: Scores, k: int, *, effort: int | None = None, selection: Selection | None = None
     ) -> tuple[Scores, Rows]:
-        """As PrefixIndex.search; with a selection on the CPU."""
+        """Return what PrefixIndex.search does; a search with a selection runs on the CPU."""
         results = None
         if selection is None:
             raised = self.raised(effort, None)
@@ -66,19 +70,19 @@ class GpuIndex(PrefixIndex):
     def _on_gpu(
         self, search: Callable[[], tuple[Scores, Rows]], *, k: int, effort: int | None
     ) -> tuple[Scores, Rows] | None:
-        """What a search of k by the GPU finds; None if it is too much for it."""
+        """Return the results of a search for k on the GPU; None if it is too large for the GPU."""
         if max(k, effort or 0) > self._max_results:
             return None
         try:
             with self._gpu.lock:
                 return search()
-        except RuntimeError as error:  # no memory is left there for a search of so many
+        except RuntimeError as error:  # the GPU has too little free memory for this search
             log.warning("a search runs on the CPU: %s", error)
             return None
 
 
 def on_gpu(index: PrefixIndex, gpu: Gpu | None, *, tuning: Tuning = DEFAULT_TUNING) -> PrefixIndex:
-    """The index with a copy on the GPU; itself without a GPU, or where that does not know its kind or has no room."""
+    """Return the index with a copy on the GPU; the index itself if there is no GPU, or it lacks the kind or memory."""
     if gpu is None or not index.kind.gpu:
         return index
     copy = gpu.copy_of(index.kind.without_graph(index.index), f"the index of length {index.spec.length}")
@@ -86,7 +90,7 @@ def on_gpu(index: PrefixIndex, gpu: Gpu | None, *, tuning: Tuning = DEFAULT_TUNI
 
 
 def _only(selection: Selection, scores: Scores, rows: Rows, *, k: int) -> tuple[Scores, Rows]:
-    """The first k of each query that are selected; row -1, score -inf where there are fewer."""
+    """Return the first k selected results of each query; row -1, score -inf if there are fewer."""
     is_selected = (rows >= 0) & selection.mask[rows]
     first = np.argsort(~is_selected, axis=1, kind="stable")[:, :k]
     is_selected = np.take_along_axis(is_selected, first, 1)

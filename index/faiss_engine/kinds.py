@@ -1,6 +1,6 @@
-"""The kinds of FAISS index that a prefix can be searched with: how each is made, read and asked.
+"""The kinds of FAISS index: how an index of each kind is made, read and searched.
 
-What depends on an index's kind is a method here; the rest of the package asks no index which class of FAISS's it is.
+Everything that depends on the kind is a method of it; no other module checks the class of a FAISS index.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _EF_CONSTRUCTION = 100
 _EF_ASSIGNMENT = 24
 # Fewer vectors do not train a product quantiser.
 _MIN_CODES_FOR_PQ = 256
-# FastScan visits the lists of each query by themselves, the nearest first: few queries at a time share none.
+# FAISS's FastScan implementation that visits each query's own lists, nearest first: few queries at once share no lists.
 _LIST_BY_LIST = 11
-# Panorama keeps vectors, and at most so many results, in batches of this size, or of a larger one where there are many
-# vectors: a batch costs as much as some hundreds of them.
+# Smallest and largest batch of Panorama, which stores vectors in batches and returns at most one batch of results.
+# Large galleries get larger batches, since a batch costs as much as some hundreds of vectors.
 _PANORAMA_BATCH, _MAX_PANORAMA_BATCH = 1024, 65_536
-# There are so many at least: the last is filled up, and the first is scored whole where no bound is known.
+# Least number of larger batches: the last one is padded, and the first is scored in full if there is no bound yet.
 _MIN_PANORAMA_BATCHES = 32
 _BYTES_OF_ID = 8
 _BYTES_OF_LINK = 4
@@ -47,7 +47,7 @@ def list_count(count: int) -> int:
 
 
 def graph_of_lists(index: faiss.Index) -> Any:
-    """Return the graph (IndexHNSW) over the centroids of an index with so many lists that it has one; else None."""
+    """Return the graph (IndexHNSW) over the centroids of an index with very many lists; None without such a graph."""
     quantizer = faiss.downcast_index(index.quantizer) if isinstance(index, faiss.IndexIVF) else None
     return quantizer if isinstance(quantizer, faiss.IndexHNSW) else None
 
@@ -68,10 +68,10 @@ class Kind:
         has_file: whether an index has a file of its own; the codes themselves are the index otherwise.
         has_lists: whether vectors are in inverted lists.
         mapped: whether FAISS maps its file; one that it reads into memory is opened by the first search that needs it.
-        prunes: whether it leaves out early what cannot score as high as is known to be had.
-        max_results: results that it gives at once at most; None without a limit.
-        min_measured_effort: the least effort that a calibration measures.
-        copies_while_built: how often it is in memory at the end of its build.
+        prunes: whether, given a lower bound of the results' scores, it skips vectors that cannot reach it.
+        max_results: largest number of results of one search; None without a limit.
+        min_measured_effort: the smallest effort that a calibration measures.
+        copies_while_built: number of copies of the index in memory at the end of its build.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Kind:
 
     @property
     def exact(self) -> bool:
-        """Whether, looking at everything, it finds the true nearest by the prefix that it holds."""
+        """Whether it finds the true nearest neighbours by its prefix when it visits everything."""
         return not self.lossy or not self.has_file
 
     def factory(self, count: int, length: int, *, tuning: Tuning = DEFAULT_TUNING) -> str:
@@ -103,14 +103,14 @@ class Kind:
 
     def read(self, path: Path) -> faiss.Index:
         """Return the index in a file. Raises: RuntimeError, as FAISS does, for a file that it cannot read."""
-        # A file that is copied into memory is not mapped beside: its pages would count as this process's memory too.
+        # An index that is read into memory is not mapped as well: the pages would count as memory of this process too.
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if self.mapped else 0)
 
     def prepare_for_search(self, index: faiss.Index) -> None:
         """Set what a filled index needs before its first search."""
 
     def max_effort(self, index: faiss.Index) -> int | None:
-        """Return the effort at which an index looks at everything; None if its kind has no effort."""
+        """Return the effort at which a search compares every vector; None if the kind has no effort."""
         return None
 
     def max_shortlist(self, effort: int | None) -> int | None:
@@ -118,7 +118,7 @@ class Kind:
         return self.max_results
 
     def exhaustive_index(self, index: faiss.Index) -> tuple[faiss.Index, str] | None:
-        """Return an index, and its kind, that looks at everything where this one may not; None where it does."""
+        """Return an index, and its kind, for searches that must visit everything; None if this index can do that."""
         return None
 
     def finds_rows_twice(self, index: faiss.Index) -> bool:
@@ -126,13 +126,13 @@ class Kind:
         return False
 
     def without_graph(self, index: faiss.Index) -> faiss.Index:
-        """Return the same index without a graph over its lists, which no GPU can search."""
+        """Return the same index without the graph over its centroids, which no GPU can search."""
         return index
 
     def search_parameters(
         self, *, effort: int | None, selector: faiss.IDSelector | None
     ) -> faiss.SearchParameters | None:
-        """Return FAISS's parameters of one call; nothing is ever set on a shared index."""
+        """Return FAISS's parameters for one call; a shared index itself is never changed."""
         return None if selector is None else faiss.SearchParameters(sel=selector)
 
     def index_bytes(self, count: int, length: int, *, tuning: Tuning = DEFAULT_TUNING) -> int:
@@ -152,7 +152,7 @@ class CodesKind(Kind):
 
 @dataclass(frozen=True)
 class PanoramaKind(Kind):
-    """A scan that leaves out early what cannot score as high as is known to be had."""
+    """A scan that skips vectors as soon as they cannot reach a known lower bound of the results' scores."""
 
     mapped: ClassVar[bool] = False
     prunes: ClassVar[bool] = True
@@ -168,7 +168,7 @@ class PanoramaKind(Kind):
 
 @dataclass(frozen=True)
 class IvfKind(Kind):
-    """Inverted lists, the nearest of which are visited; a graph over their centroids where they are many."""
+    """Inverted lists, of which a search visits the nearest; very many lists have a graph over their centroids."""
 
     effort: ClassVar[str | None] = "nprobe"
     has_lists: ClassVar[bool] = True
@@ -212,7 +212,7 @@ class IvfKind(Kind):
         return scanned
 
     def _with_centroids(self, index: faiss.Index, centroids: faiss.Index) -> faiss.Index:
-        """Return an index without vectors that keeps them as `index` does, in lists around other centroids."""
+        """Return an empty index that encodes vectors as `index` does, with lists around other centroids."""
         return faiss.IndexIVFFlat(centroids, index.d, index.nlist, index.metric_type)
 
     def search_parameters(
@@ -239,7 +239,7 @@ class IvfKind(Kind):
         return stored * int(index.code_size) + listed * _BYTES_OF_ID + centroids
 
     def _entries(self, index: faiss.Index, count: int, tuning: Tuning) -> tuple[int, int]:
-        """Return how many entries the lists have, and for how many there is room."""
+        """Return how many entries the lists have, and how many they have space for."""
         return count, count
 
 
@@ -265,7 +265,7 @@ class RaBitQKind(IvfKind):
 
 @dataclass(frozen=True)
 class FastScanKind(IvfKind):
-    """Lists of vectors with each coordinate in 4 bits, some of the vectors in two lists; float32 where they are few."""
+    """Lists of vectors with each coordinate in 4 bits, some vectors in two lists; float32 for a small gallery."""
 
     mapped: ClassVar[bool] = False
     copies_while_built: ClassVar[int] = 2  # lists get their last form from a first one
@@ -297,7 +297,7 @@ class FastScanKind(IvfKind):
 
 @dataclass(frozen=True)
 class HnswKind(Kind):
-    """A graph over the vectors, along which a search goes from near to nearer."""
+    """A graph over the vectors; a search follows its links to ever nearer vectors."""
 
     effort: ClassVar[str | None] = "efSearch"
     min_measured_effort: ClassVar[int] = 10
@@ -311,10 +311,10 @@ class HnswKind(Kind):
         return int(index.ntotal)
 
     def max_shortlist(self, effort: int | None) -> int | None:
-        return max(effort or 1, self.min_measured_effort)  # it keeps no more candidates, and would with a longer one
+        return max(effort or 1, self.min_measured_effort)  # a longer shortlist would raise FAISS's efSearch
 
     def exhaustive_index(self, index: faiss.Index) -> tuple[faiss.Index, str] | None:
-        # A graph may hold nodes that no path leads to: looking at everything goes through its vectors.
+        # A graph may hold nodes that no path leads to, so a search that must visit everything scans its vectors.
         return faiss.downcast_index(index.storage), "sq8"
 
     def search_parameters(
@@ -343,21 +343,22 @@ KINDS: Mapping[str, Kind] = {
 
 
 def require_kind(name: str) -> Kind:
-    """Return the kind of that name. Raises: IndexKindError, which lists the names there are."""
+    """Return the kind with a name. Raises: IndexKindError, which lists the available names."""
     if name not in KINDS:
         raise IndexKindError(f"there is no index kind '{name}'; available: {', '.join(KINDS)}")
     return KINDS[name]
 
 
 def _bytes_of_vectors(index: faiss.Index, count: int) -> int:
-    """Return the size of `count` vectors one after the other; with their sums, where the index keeps some."""
+    """Return the size of `count` stored vectors, and of their sums if the index stores those (Panorama)."""
     sums = _BYTES_OF_LINK * (int(index.n_levels) + 1) if hasattr(index, "n_levels") else 0
     return count * (int(index.code_size) + sums)
 
 
 def _bytes_of_graph(index: faiss.Index, count: int) -> int:
-    """Return the size of a graph over `count` vectors, and of these."""
-    # 2 M links of each in the lowest level, M in each of the levels above, where one in M is; level and offset.
+    """Return the size of `count` vectors and of the graph over them."""
+    # Each vector has 2 M links in the lowest level, and M in each level above that it is in (one vector in M is in the
+    # next level); then its level (4 bytes) and its offset (8 bytes).
     m = int(index.hnsw.nb_neighbors(1))
     links = _BYTES_OF_LINK * (2 * m + m / (m - 1)) + 4 + 8
     return round(count * (int(faiss.downcast_index(index.storage).code_size) + links))

@@ -19,12 +19,13 @@ from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.threads import all_cores, use_all_threads
 
-# By which cosines of the same codes differ when they are computed in another order.
+# Largest difference between cosines of the same codes that are computed in a different order.
 _ROUNDING = 1e-5
+# Results beyond k that FAISS rescores, since its inner products of nearly unit codes are only nearly cosines.
 _SPARE = 4
-# Where a larger share of the codes has a norm that is not 1, all scores are divided by the norms.
+# If a larger share of the codes than this has a norm other than 1, all scores are divided by the norms.
 _MAX_UNNORMALISED_SHARE = 0.01
-# Plans that are kept prepared for one query.
+# Plans with a prepared search.
 _PREPARED_CACHE_SIZE = 256
 
 Scores = NDArray[np.float32]
@@ -32,17 +33,23 @@ Rows = NDArray[np.int64]
 
 
 def file_name(spec: IndexSpec) -> str:
-    """Name of an index's file within a generation."""
+    """Return the name of an index's file in a generation."""
     return f"prefix-{spec.length:04d}-{spec.kind}.faiss"
 
 
 class PrefixIndex:
-    """The index of one prefix length over its codes. Searches may run in several threads at once.
+    """The index of one prefix length, over its codes. Several threads may search at once.
+
+    index = open_prefix_index(generation, IndexSpec(64, "ivf-sq8"), codes)
+    scores, rows = index.run(queries, plan=Plan(64, "ivf-sq8", effort=8), k=10)
 
     Attributes:
-        spec: its length and kind.
-        index: FAISS's.
-        max_effort: at which it looks at everything; None where its kind has no effort.
+        spec: length and kind of the index.
+        kind: object with the methods that depend on the kind.
+        codes: codes of all rows, which rescore a shortlist.
+        count: number of rows in the index.
+        index: FAISS's index.
+        max_effort: the effort at which a search compares every code; None if the kind has no effort.
     """
 
     def __init__(self, index: faiss.Index, spec: IndexSpec, codes: Codes) -> None:
@@ -75,37 +82,38 @@ class PrefixIndex:
         self._shape_of_one = (1, codes.code_length)
 
     def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
-        """The results of a plan for this index: scores (cosines) and rows, each (q, at most k), best first.
+        """Return scores (cosines) and rows of the k nearest by a plan, each (q, at most k), best first.
 
         Args:
             queries: codes, (q, code_length).
-            selection: rows that may be returned; all when None. The effort grows as it leaves fewer rows.
+            plan: a plan of this index's length and kind.
+            selection: rows that may be returned; all if None. The fewer rows it leaves, the larger the effort.
 
-        Returns: row -1 where fewer were found.
+        Returns: row -1 at the end of a query's results, if the search finds fewer than k.
         """
         if plan.shortlist is None or plan.rerank_length is None:
             return self.search(queries, k, effort=plan.effort, selection=selection)
         if selection is None and len(queries) == 1:
             self._prepare(plan, k)
-            found_by_one = self.run_prepared(queries, plan, k)
-            if found_by_one is not None:
-                return found_by_one
+            results = self.run_prepared(queries, plan, k)
+            if results is not None:
+                return results
         shortlist = self._shortlist(plan.shortlist, k)
         if plan.rerank_length == self.codes.code_length:
             return self._search_and_rescore(queries, k, shortlist=shortlist, effort=plan.effort, selection=selection)
-        _, found = self.search(queries, shortlist, effort=plan.effort, selection=selection)
-        return rerank(queries, found, self.codes.codes, length=plan.rerank_length, k=k)
+        _, rows = self.search(queries, shortlist, effort=plan.effort, selection=selection)
+        return rerank(queries, rows, self.codes.codes, length=plan.rerank_length, k=k)
 
     def run_prepared(self, query: Scores, plan: Plan, k: int) -> tuple[Scores, Rows] | None:
-        """As run, of one query by a plan that was run before: None where it was not, or the query is not like others.
+        """Return the results of one query (1, code_length) by a plan that `run` prepared before, with the fewest steps.
 
-        It takes what run does before FAISS's search, and after it, in the fewest steps.
+        Returns: as `run`; None if the plan is not prepared, or the query is one that only `run` answers correctly.
         """
         prepared = self._prepared.get((plan, k))
         return None if prepared is None or query.shape != self._shape_of_one else prepared.search(query)
 
     def _prepare(self, plan: Plan, k: int) -> None:
-        """Prepare a plan, unless it is, or looks at everything, or rescores by less than full codes."""
+        """Prepare a plan for `run_prepared`; not a plan that visits everything or that reranks by a shorter prefix."""
         if (plan, k) in self._prepared or plan.rerank_length != self.codes.code_length or plan.shortlist is None:
             return
         effort = self.raised(plan.effort, None)
@@ -126,11 +134,12 @@ class PrefixIndex:
     def search(
         self, queries: Scores, k: int, *, effort: int | None = None, selection: Selection | None = None
     ) -> tuple[Scores, Rows]:
-        """Scores by the index itself and rows of the k best, each (q, k), best first; row -1 where fewer were found.
+        """Return the index's own scores and the rows of the k nearest, each (q, k), best first; row -1 if fewer.
 
         Args:
-            queries: codes, (q, code_length); sliced and normalised here.
-            effort: of an index that has one; the maximum when None. It grows as a selection leaves fewer rows.
+            queries: codes, (q, code_length); this method slices and normalises them.
+            effort: how much of the index to visit; the maximum if None. The fewer rows a selection leaves, the larger
+                the effort.
         """
         effort = self.raised(effort, selection)
         if self._exhaustive is not None and effort == self.count:
@@ -145,7 +154,7 @@ class PrefixIndex:
         return without_repeats(scores, rows) if self._finds_rows_twice else (scores, rows)
 
     def _results_for(self, k: int) -> int:
-        """How many of FAISS's results hold k different rows: some are in two lists."""
+        """Return how many of FAISS's results contain k different rows, as a row can be in two lists."""
         return 2 * k if self._finds_rows_twice else k
 
     def _shortlist(self, wanted: int, k: int) -> int:
@@ -154,34 +163,38 @@ class PrefixIndex:
     def search_above(
         self, queries: Scores, k: int, *, least: Scores, selection: Selection | None = None
     ) -> tuple[Scores, Rows]:
-        """As search, of an index that prunes, where k rows are known to score `least` (q,) or more."""
+        """Return what `search` does, for an index that prunes, if k rows are known to score `least` (q,) or more."""
         scores, rows = np.empty((len(queries), k), dtype=np.float32), np.empty((len(queries), k), dtype=np.int64)
         parameters = self._parameters(None, selection)
         prefixes = unit_prefix(queries, self.spec.length)
         with all_cores(False):
             for number, bound in enumerate(least.tolist()):
-                _, found, places = self.index.range_search(
+                _, range_scores, range_rows = self.index.range_search(
                     prefixes[number : number + 1], bound - _ROUNDING, params=parameters
                 )
-                best = np.argsort(-found, kind="stable")[:k]
-                scores[number], rows[number] = found[best], places[best]
+                best = np.argsort(-range_scores, kind="stable")[:k]
+                scores[number], rows[number] = range_scores[best], range_rows[best]
         return scores, rows
 
     def _is_whole(self, effort: int | None) -> bool:
-        """Whether all lists are to be visited of an index with a graph over them."""
+        """Return whether the effort visits all lists of an index with a graph over its centroids."""
         return self._graph is not None and effort == self.max_effort
 
     def _search_all_lists(
         self, prefixes: Scores, k: int, parameters: faiss.SearchParameters | None
     ) -> tuple[Scores, Rows]:
-        """Name the lists to visit instead of seeking them: a graph may hold some that no path leads to."""
+        """Search all lists by number, since a graph over the centroids may hold some that no path leads to."""
         centroids = self._graph.reconstruct_n(0, self._graph.ntotal)
         count = len(prefixes)
         lists, similarities = np.tile(np.arange(len(centroids)), (count, 1)), prefixes @ centroids.T
         scores, rows = np.empty((count, k), dtype=np.float32), np.empty((count, k), dtype=np.int64)
-        x, keys, distances, found, places = map(faiss.swig_ptr, (prefixes, lists, similarities, scores, rows))
+        x, list_numbers, list_scores, scores_pointer, rows_pointer = map(
+            faiss.swig_ptr, (prefixes, lists, similarities, scores, rows)
+        )
         # FAISS's wrapper in Python takes no parameters.
-        self.index.search_preassigned_c(count, x, k, keys, distances, found, places, False, parameters)
+        self.index.search_preassigned_c(
+            count, x, k, list_numbers, list_scores, scores_pointer, rows_pointer, False, parameters
+        )
         return scores, rows
 
     def _search_and_rescore(
@@ -193,7 +206,7 @@ class PrefixIndex:
         effort: int | None = None,
         selection: Selection | None = None,
     ) -> tuple[Scores, Rows]:
-        """The k best of a shortlist by the cosine of full codes, each (q, k); row -1, score -inf where there are fewer.
+        """Return the k nearest of a shortlist by the cosine of full codes, each (q, k); row -1, score -inf if fewer.
 
         Args:
             queries: codes, (q, code_length).
@@ -202,15 +215,15 @@ class PrefixIndex:
         if self._exhaustive is not None and effort == self.count:
             return self._exhaustive._search_and_rescore(queries, k, shortlist=shortlist, selection=selection)
         if self._is_whole(effort):
-            _, listed = self.search(queries, shortlist, effort=effort, selection=selection)
-            return rerank(queries, listed, self.codes.codes, length=self.codes.code_length, k=k)
+            _, rows = self.search(queries, shortlist, effort=effort, selection=selection)
+            return rerank(queries, rows, self.codes.codes, length=self.codes.code_length, k=k)
         refined, parameters = self._refining(k, shortlist, effort, selection)
         count = len(queries)
         unit = unit_prefix(queries, self.codes.code_length)
         scores, rows = np.empty((count, refined), np.float32), np.empty((count, refined), np.int64)
         with all_cores(use_all_threads(queries)):
-            x, found_scores, found_rows = map(faiss.swig_ptr, (unit, scores, rows))
-            self._funnel.search_c(count, x, refined, found_scores, found_rows, parameters)
+            x, scores_pointer, rows_pointer = map(faiss.swig_ptr, (unit, scores, rows))
+            self._funnel.search_c(count, x, refined, scores_pointer, rows_pointer, parameters)
         if self._finds_rows_twice:
             scores, rows = without_repeats(scores, rows)
         scores[rows < 0] = -np.inf
@@ -221,8 +234,9 @@ class PrefixIndex:
     def _refining(
         self, k: int, shortlist: int, effort: int | None, selection: Selection | None
     ) -> tuple[int, faiss.SearchParameters]:
-        """How many results to take of the shortlist for k of them, and FAISS's parameters of that."""
-        # Inner products with codes whose norm is 1 only up to rounding: a few more, then the cosines decide.
+        """Return how many results of the shortlist to rescore for k results, and FAISS's parameters for that."""
+        # FAISS rescores by inner products with codes whose norm is 1 only up to rounding. It returns a few results more
+        # than k, and the caller orders them by their cosines.
         refined = min(self._results_for(k) + _SPARE, shortlist)
         refining = faiss.IndexRefineSearchParameters(
             # FAISS takes int(k * factor): a little more keeps rounding from taking one off.
@@ -236,28 +250,29 @@ class PrefixIndex:
         return self.kind.search_parameters(effort=effort, selector=selector)
 
     def raised(self, effort: int | None, selection: Selection | None) -> int | None:
-        """The effort of a search, the maximum when None: it grows as a selection leaves fewer rows."""
+        """Return the effort of a search (the maximum if None), raised as far as a selection leaves fewer rows."""
         if self.max_effort is None:
             return None
-        wanted = self.max_effort if effort is None else effort
+        raised = self.max_effort if effort is None else effort
         if selection is not None and selection.share < 1:
-            wanted = int(wanted / max(selection.share, 1 / self.count)) + 1
-        return max(1, min(wanted, self.max_effort))
+            raised = int(raised / max(selection.share, 1 / self.count)) + 1
+        return max(1, min(raised, self.max_effort))
 
 
 def without_repeats(scores: Scores, rows: Rows) -> tuple[Scores, Rows]:
-    """Results, each (q, k), with a row that two lists hold at its first place only; -1 and -inf at the other."""
+    """Return results (q, k) with each row once: row -1 and score -inf replace the second result of a row."""
     order = rows.argsort(axis=1, kind="stable")
-    found = np.take_along_axis(rows, order, 1)
+    sorted_rows = np.take_along_axis(rows, order, 1)
     repeated = np.zeros(rows.shape, dtype=bool)
-    np.put_along_axis(repeated, order[:, 1:], found[:, 1:] == found[:, :-1], 1)
+    np.put_along_axis(repeated, order[:, 1:], sorted_rows[:, 1:] == sorted_rows[:, :-1], 1)
     return np.where(repeated, -np.inf, scores).astype(np.float32), np.where(repeated, -1, rows)
 
 
 def open_prefix_index(generation: Artifact, spec: IndexSpec, codes: Codes) -> PrefixIndex:
     """Open an index of a generation.
 
-    Raises: ArtifactDamagedError, if its file is not listed; SearchError, if it cannot be read or holds something else.
+    Raises: ArtifactDamagedError, if the manifest does not list its file; SearchError, if FAISS cannot read the file or
+        it holds other vectors.
     """
     if require_kind(spec.kind).has_file:
         generation.file(file_name(spec))
@@ -265,7 +280,7 @@ def open_prefix_index(generation: Artifact, spec: IndexSpec, codes: Codes) -> Pr
 
 
 def read_prefix_index(directory: Path, spec: IndexSpec, codes: Codes) -> PrefixIndex:
-    """Open an index that was written to a directory. Raises: SearchError, if it cannot be read or is another."""
+    """Open an index in a directory. Raises: SearchError, if FAISS cannot read its file or it holds other vectors."""
     kind = require_kind(spec.kind)
     if not kind.has_file:
         return PrefixIndex(codes.scan(len(codes)), spec, codes)

@@ -1,4 +1,4 @@
-"""Which kind of index each prefix length of a gallery gets."""
+"""The choice of a kind of index for each prefix length of a gallery."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
-# Above this many codes full float32 vectors take too much memory.
+# For more codes than this, full float32 vectors take too much memory.
 _MAX_CODES_AS_FLOAT32 = 3_000_000
-# From so many coordinates 4 bits of each are enough to find a shortlist.
+# From this length on, 4 bits of each coordinate are enough to find a shortlist.
 _MIN_LENGTH_FOR_4_BITS = 32
-# A shorter code is scored as soon as a part of it.
+# Scoring a part of a shorter code takes as long as scoring all of it.
 _MIN_LENGTH_TO_PRUNE = 16
 
 
@@ -25,12 +25,13 @@ def choose_indexes(
     gpu: bool = False,
     tuning: Tuning = DEFAULT_TUNING,
 ) -> tuple[IndexSpec, ...]:
-    """Return the indexes to build for `count` codes: one for each length, of the kind asked for or the one that suits.
+    """Return the indexes to build for `count` codes, one for each length.
 
     Args:
-        gpu: whether a GPU searches them, where it can.
+        kinds: kinds by length; lengths that are not in it get a suitable kind.
+        gpu: whether a GPU searches the indexes that it can.
 
-    Raises: IndexKindError, for an unknown kind, or one for a length that is not built.
+    Raises: IndexKindError, for an unknown kind, a length that is not built, or the kind "half" of a shorter length.
     """
     full = max(lengths)
     kinds = dict(kinds or {})
@@ -48,9 +49,9 @@ def choose_indexes(
 
 
 def _suitable_kind(count: int, length: int, *, full: bool, gpu: bool, tuning: Tuning) -> str:
-    """Return what suits: exact scans of few codes, lists of many; of full codes what finds the true nearest.
+    """Return a suitable kind: for full codes one that finds the true nearest; else a scan of few codes, lists of many.
 
-    A GPU knows neither an index that prunes nor 4 bits a coordinate.
+    A GPU can search neither an index that prunes nor 4 bits a coordinate.
     """
     if full:
         if count > _MAX_CODES_AS_FLOAT32:

@@ -1,1 +1,1 @@
-"""Plans of a search, what calibration measured of them, and the choice among them."""
+"""Search plans, their calibration, and the choice of a plan for a search."""

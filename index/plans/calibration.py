@@ -1,4 +1,4 @@
-"""Calibration: measured recall, latency and bytes of the plans of a generation, and the choice among them."""
+"""Calibration: measured recall, latency and bytes of a generation's plans, and the choice of a plan by them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from numpy.typing import NDArray
 from eigenlens.index.errors import TargetError
 from eigenlens.index.plans.plan import IndexSpec, Plan
 
+# Target recall of a search that gives no targets.
 DEFAULT_TARGET = 0.99
 # Recall@k is measured at these k.
 COUNTS = (1, 10, 100)
-# One-sided 95 %.
+# Quantile of the normal distribution for a one-sided confidence of 95 %.
 _Z = 1.645
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Mean recall@k over the queries, and the lower end of its one-sided 95 % confidence interval."""
+    """Mean recall@k over the queries, and its lower confidence bound (one-sided, 95 %)."""
 
     mean: float
     low: float
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Recall:
-        """From each query's recall. One more query that found half is counted in, so that no sample proves 1."""
+        """Summarise each query's recall (q,). A pseudo-query of recall 0.5 is added, so that no sample proves 1."""
         if len(values) == 0:
             return cls(0.0, 0.0)
         smoothed = np.append(values, 0.5)
@@ -38,13 +39,13 @@ class Recall:
 
 @dataclass(frozen=True)
 class Measured:
-    """A plan and what it was measured to give, one query at a time on one thread.
+    """A plan and its measured recall and latency, one query at a time on one thread.
 
     Attributes:
-        recall: by k, against exact search by full codes.
-        latency_ms: "p50", "p95" and "p99" of a search, without decoding and encoding.
-        bytes_per_image: what its index takes and, with a rerank, the codes.
-        exact: whether it finds the true neighbours by construction.
+        recall: recall@k by k, against exact search by full codes.
+        latency_ms: "p50", "p95" and "p99" of the search, without decoding and encoding.
+        bytes_per_image: size of the index and, for a plan with a rerank, of the codes.
+        exact: whether the plan finds the true nearest neighbours by construction.
     """
 
     plan: Plan
@@ -54,11 +55,11 @@ class Measured:
     exact: bool = False
 
     def recall_for(self, k: int) -> Recall:
-        """Recall@k, or that of the next k above that was measured, or of the largest."""
+        """Return recall@k at the smallest measured k that is not below this k, or at the largest measured one."""
         return self.recall[next((count for count in COUNTS if count >= k), COUNTS[-1])]
 
     def for_k(self, k: int) -> Plan:
-        """The plan for k results; beyond the largest k that was measured its shortlist grows in proportion."""
+        """Return the plan for k results; beyond the largest measured k, the shortlist grows in proportion to k."""
         plan = self.plan
         if plan.shortlist is None:
             return plan
@@ -69,14 +70,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured at the end of a build.
+    """The measurements made at the end of a build.
 
     Attributes:
-        measured: plans on the front of recall against latency for some k, and the plain one of every length.
-        efforts: default effort of each index, as "length kind".
-        queries: how many queries recall was measured on.
-        seconds: that measuring took.
-        device: that searched while it was measured, "cpu" or "gpu", where the GPU can.
+        measured: the Pareto front of recall and latency over all plans, for each measured k, and every length's plain
+            plan.
+        efforts: default effort of each index; `effort_name` gives the names.
+        queries: number of queries that recall was measured on.
+        seconds: time that the measurements took.
+        device: where the searches ran: "cpu" or "gpu". With "gpu", indexes that a GPU cannot hold ran on the CPU.
     """
 
     measured: tuple[Measured, ...]
@@ -86,16 +88,16 @@ class Calibration:
     device: str = "cpu"
 
     def default_effort(self, spec: IndexSpec) -> int:
-        """The effort of an index where none is asked for."""
+        """Return the effort of an index for searches that do not set one."""
         return self.efforts[effort_name(spec)]
 
     def expected(self, plan: Plan, k: int) -> Measured | None:
-        """What was measured of this very plan; None, if it was not, or only on a gallery too small for it."""
-        found = next((measured for measured in self.measured if measured.for_k(k) == plan), None)
-        return found if found is not None and (self.queries or found.exact) else None
+        """Return the measurement of exactly this plan; None if there is none, or the gallery was too small for one."""
+        match = next((measured for measured in self.measured if measured.for_k(k) == plan), None)
+        return match if match is not None and (self.queries or match.exact) else None
 
     def plain(self, length: int) -> Measured | None:
-        """The plan that searches a length without a rerank at more coordinates."""
+        """Return the plain plan of a length, which uses no coordinates beyond the prefix."""
         return next((m for m in self.measured if m.plan.prefix_length == length and is_plain(m.plan)), None)
 
     def choose(
@@ -106,14 +108,16 @@ class Calibration:
         max_latency_ms: float | None = None,
         length: int | None = None,
     ) -> Measured:
-        """The cheapest plan that meets a recall on its lower confidence bound, or the best that keeps to a latency.
+        """Return the fastest plan that reaches a recall, or, without a target recall, the best within a latency.
+
+        A plan reaches a recall if its lower confidence bound does.
 
         Args:
-            target_recall: of the exact k best by full codes, 0 to 1; 0.99 when neither is given.
-            max_latency_ms: which the plan's 95th percentile keeps to.
-            length: only plans that search this prefix.
+            target_recall: share of the exact k nearest by full codes, 0 to 1; 0.99 if there are no targets at all.
+            max_latency_ms: limit on the plan's 95th percentile.
+            length: consider only plans that search this prefix length.
 
-        Raises: TargetError, if no plan meets what was asked for; it says what can be had.
+        Raises: TargetError, if no plan meets the targets; its message says which targets can be met.
         """
         plans = [m for m in self.measured if length is None or m.plan.prefix_length == length]
         fitting = [m for m in plans if max_latency_ms is None or m.latency_ms["p95"] <= max_latency_ms]
@@ -145,7 +149,7 @@ class Calibration:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """For a manifest."""
+        """Return the calibration as a manifest stores it."""
         return {
             "queries": self.queries,
             "seconds": self.seconds,
@@ -158,8 +162,8 @@ class Calibration:
         }
 
     @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Self:
-        """From a manifest."""
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read a calibration from a manifest."""
         measured = tuple(
             Measured(
                 plan=Plan(**entry["plan"]),
@@ -168,9 +172,9 @@ class Calibration:
                 bytes_per_image=entry["bytes_per_image"],
                 exact=entry["exact"],
             )
-            for entry in given["measured"]
+            for entry in data["measured"]
         )
-        return cls(measured, given["efforts"], given["queries"], given["seconds"], given.get("device", "cpu"))
+        return cls(measured, data["efforts"], data["queries"], data["seconds"], data.get("device", "cpu"))
 
 
 def is_plain(plan: Plan) -> bool:
@@ -179,5 +183,5 @@ def is_plain(plan: Plan) -> bool:
 
 
 def effort_name(spec: IndexSpec) -> str:
-    """How a calibration names an index."""
+    """Return the name of an index in a calibration, such as "64 ivf-sq8"."""
     return f"{spec.length} {spec.kind}"

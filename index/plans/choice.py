@@ -1,4 +1,4 @@
-"""The choice of a plan: from the parts of one that a request fixes, or for the targets that it gives."""
+"""The choice of a plan: a request either fixes parts of the plan, or gives targets that the plan has to meet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eigenlens.index.errors import EffortError, PlanConflictError, RerankLengthE
 from eigenlens.index.plans.calibration import Measured
 from eigenlens.index.plans.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, IndexSpec, Plan
 
-if TYPE_CHECKING:  # the engine's protocol is described by plans, so that an import of it here would be a circle
+if TYPE_CHECKING:  # index.engine imports the plans, so an import at run time would be circular
     from eigenlens.index.engine import Indexes
 
 _PLAN_CACHE_SIZE = 1000
@@ -18,14 +18,17 @@ _PLAN_CACHE_SIZE = 1000
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """How a search asks to be run: by parts of a plan, or by targets that a plan is chosen for.
+    """What a search asks of its plan: parts of the plan, or targets that the chosen plan has to meet.
+
+    `rerank`, `shortlist` and `effort` fix parts of a plan: they need a length, and exclude targets.
 
     Attributes:
-        length: prefix length; None to have it chosen.
-        rerank: coordinates at which a shortlist is rescored; None for no rerank.
-        shortlist, effort: further parts of a plan. `rerank`, `shortlist` and `effort` need a length and no targets.
-        target_recall: share of the exact k nearest by full codes, 0 to 1.
-        max_latency_ms: of the search itself.
+        length: prefix length of the first pass; None lets the chooser decide.
+        rerank: leading coordinates that rescore the shortlist; None for no rerank.
+        shortlist: candidates that the first pass hands to the rerank; None for the default.
+        effort: how much of the index the first pass visits; None for the calibrated default.
+        target_recall: least expected share of the exact k nearest images by full codes, 0 to 1.
+        max_latency_ms: longest time of the search itself, without decoding and encoding.
     """
 
     length: int | None = None
@@ -37,40 +40,40 @@ class PlanRequest:
 
     @property
     def has_targets(self) -> bool:
-        """Whether a plan has to be chosen by what calibration measured."""
+        """Whether the plan is chosen among the calibrated ones."""
         return self.length is None or self.target_recall is not None or self.max_latency_ms is not None
 
     @property
     def fixes_plan(self) -> bool:
-        """Whether parts of a plan are given that a choice by targets would contradict."""
+        """Whether the request fixes parts of a plan, which a choice by targets would contradict."""
         return not (self.rerank is None and self.shortlist is None and self.effort is None)
 
 
 @dataclass(frozen=True)
 class ChosenPlan:
-    """A plan, and what calibration measured of it; None where it did not measure this very plan."""
+    """A plan, and its calibrated recall and latency; None if calibration did not measure exactly this plan."""
 
     plan: Plan
     measured: Measured | None
 
 
 class PlanChooser:
-    """Chooses the plans of all searches of one engine, and keeps those it chose.
+    """Chooses the plans for all searches of one engine, and caches its choices.
 
     chooser = PlanChooser(engine)
     plan = chooser.choose(PlanRequest(target_recall=0.95), k=10).plan
     """
 
     def __init__(self, indexes: Indexes) -> None:
-        """Choose among the indexes of an engine."""
+        """Choose among these indexes; an engine is one such set."""
         self._indexes = indexes
         self._choose_cached = lru_cache(_PLAN_CACHE_SIZE)(self._choose)
 
     def choose(self, request: PlanRequest, *, k: int) -> ChosenPlan:
         """Choose the plan for k results.
 
-        Raises: PlanConflictError, if parts of a plan are given together with targets; TargetError, if no plan meets the
-            targets; PrefixLengthError; RerankLengthError; ResultCountError; EffortError.
+        Raises: PlanConflictError, if the request has parts of a plan as well as targets; TargetError, if no plan meets
+            the targets; PrefixLengthError; RerankLengthError; ResultCountError; EffortError.
         """
         return self._choose_cached(request, k)
 
@@ -85,14 +88,14 @@ class PlanChooser:
                 "give them with a length and without target_recall and max_latency_ms"
             )
         if request.length is not None:
-            self._indexes.describe(request.length)  # refuses a length that was not built
+            self._indexes.describe(request.length)  # raises PrefixLengthError for a length that was not built
         measured = calibration.choose(
             k=k, target_recall=request.target_recall, max_latency_ms=request.max_latency_ms, length=request.length
         )
         return ChosenPlan(measured.for_k(k), measured)
 
     def _complete(self, request: PlanRequest, k: int) -> Plan:
-        """Complete the parts of a plan that are given by calibrated and default ones."""
+        """Return a plan of the requested parts; calibrated values and defaults fill in the others."""
         code_length = self._indexes.code_length
         index = self._indexes.describe(code_length if request.length is None else request.length)
         effort = self._effort(request, index.length)

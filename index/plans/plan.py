@@ -1,4 +1,4 @@
-"""A plan: how one search runs, and by which indexes it can."""
+"""A plan of one search: a first pass over a prefix, and a rerank of its shortlist."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eigenlens.index.errors import LengthRangeError
 
-# A shortlist of this many times k, and no shorter than that, where nothing was calibrated or asked for.
+# Default length of a shortlist: this many times k, and at least the minimum.
 SHORTLIST_FACTOR = 10
 MIN_SHORTLIST = 100
 
@@ -19,7 +19,7 @@ class Plan:
     Attributes:
         prefix_length: leading coordinates of the first pass.
         kind: of the index that the first pass uses.
-        effort: how much of that index it looks at (nprobe, efSearch); None where the kind has no such number.
+        effort: how much of that index it visits (nprobe, efSearch); None if the kind has no such parameter.
         shortlist: candidates that the first pass hands to the rerank; None without a rerank.
         rerank_length: leading coordinates of the second pass; None without one.
     """
@@ -33,7 +33,7 @@ class Plan:
 
 @dataclass(frozen=True, order=True)
 class IndexSpec:
-    """Which kind of index a prefix length gets."""
+    """The prefix length and the kind of one index."""
 
     length: int
     kind: str
@@ -42,7 +42,7 @@ class IndexSpec:
 def choose_lengths(code_length: int, wanted: Sequence[int] | None = None) -> tuple[int, ...]:
     """Return the prefix lengths to build, ascending; the full length is always one of them.
 
-    Powers of two from 4 when none are wanted. Raises: LengthRangeError, for a length below 1 or above the code's.
+    The powers of two from 4, if `wanted` is None. Raises: LengthRangeError, for a length below 1 or above the code's.
     """
     lengths = wanted if wanted is not None else [2**i for i in range(2, 20) if 2**i < code_length]
     for length in lengths:

@@ -1,1 +1,1 @@
-"""A search from its request to its results: choosing a plan, batching, searching a snapshot, paging."""
+"""A search, from its request to its page of results: plan, batch, search of a snapshot, page."""

@@ -1,8 +1,8 @@
-"""Dynamic batching: concurrent requests are prepared in parallel and finished together, off the event loop.
+"""Dynamic batching: threads prepare requests one by one and finish them in batches, off the event loop.
 
-Each thread prepares one waiting request after the other and then finishes those together. It goes on preparing for as
-long as requests wait, the batch has room, and no longer than finishing a batch takes: so an idle service waits for
-nothing, and a busy one fills its batches without making the first of a batch wait for long.
+A thread takes waiting requests and prepares each of them, until none is waiting, the batch is full, or it has spent as
+long on this as finishing a batch takes. Then it finishes the batch. So a request to an idle service never waits for
+others, and a busy service fills its batches without a long wait for the first request of each.
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ A = TypeVar("A")
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Observe = Callable[[str, float], None]
 
+# Longest time that a thread collects requests for one batch.
 _MAX_WINDOW_S = 0.01
+# Time between two looks for deadlines that passed.
 _SWEEP_S = 0.05
-# So many requests are done together whatever is gained by it in the work itself: threads that take requests one by one
-# wait for the interpreter, and for each other, longer than the first of so many waits for the last.
+# A batch may always hold this many requests, even if batching does not speed up the work itself: threads that take
+# single requests wait for the interpreter and each other longer than a batch's first request waits for its last.
 MIN_BATCH = 4
+# Weight of the newest measurement in a moving average.
 _SMOOTHING = 0.1
 
 
 class _Job(Generic[Q, A]):
-    """A request that was accepted. It is done when its future is, whoever ended it."""
+    """An accepted request. It is done as soon as its future has a result or an error."""
 
     __slots__ = ("arrived", "future", "place", "query", "receive", "watch")
 
     def __init__(self, query: Q, future: asyncio.Future[A], receive: Receive | None, *, place: int) -> None:
-        """Take the place-th of the places for requests in progress."""
+        """Accept a request as number `place` of those in progress, counted from 1."""
         self.query, self.future, self.receive, self.place = query, future, receive, place
         self.arrived = time.perf_counter()
         self.watch: asyncio.Task[None] | None = None
@@ -47,7 +50,7 @@ class _Job(Generic[Q, A]):
         return self.future.done()
 
     def end(self, outcome: A | BaseException) -> None:
-        """Answer it, on the event loop."""
+        """Set the result or the error of the request, unless it is done. Call this on the event loop only."""
         if self.future.done():
             return
         if isinstance(outcome, BaseException):
@@ -57,15 +60,14 @@ class _Job(Generic[Q, A]):
 
 
 class Batcher(Generic[Q, A]):
-    """Threads that prepare and finish requests; a bounded number of requests in progress, each with a deadline.
+    """Threads that prepare and finish requests. The number of requests in progress is bounded; each has a deadline.
 
-    A request that is done, because its client left or its deadline passed, is dropped where it is next looked at: it
-    is neither prepared nor finished.
+    A request whose client left or whose deadline passed is dropped: it is not prepared or finished any more.
 
-    `prepare` does what can be done for one request alone; what it raises is that request's answer. `finish` gives the
-    answers to several prepared requests, in their order; an error among them is the answer to its request alone. Both
-    are called from several threads at once, and so is `observe`, with what was measured: "batch" (requests that were
-    finished together) and "queue" (seconds that a request waited for a thread).
+    `prepare` does the work that needs one request only; an error that it raises is that request's answer. `finish`
+    returns the answers to several prepared requests, in the same order; an error among them is the answer to that
+    request only. Several threads call both at once, and also `observe`, with a name and a value: "batch" (number of
+    requests in a batch) and "queue" (seconds that a request waited for a thread).
     """
 
     def __init__(
@@ -94,26 +96,27 @@ class Batcher(Generic[Q, A]):
 
     @property
     def depth(self) -> int:
-        """Requests in progress: accepted, and not answered yet."""
+        """Number of requests in progress: accepted and not yet answered."""
         return len(self._jobs)
 
     @property
     def full(self) -> bool:
-        """Whether another request would be refused."""
+        """Whether the next request would be refused."""
         return self.depth >= self._max_waiting or self.depth * self._pace_s > self._deadline_s
 
     def check(self) -> None:
-        """Refuse a request that could not be answered in time. Raises: OverloadedError."""
+        """Check that one more request can be answered in time. Raises: OverloadedError."""
         if self.full:
             raise OverloadedError(f"{self.depth} searches are in progress already; try again in a moment")
 
     async def run(self, query: Q, *, receive: Receive | None = None) -> A:
-        """Answer a request, as the work does.
+        """Return the answer to a request, once a thread has prepared and finished it.
 
         Args:
-            receive: of the request's connection, whose body was read; tells when the client leaves.
+            receive: ASGI's receive function of the connection, after the body was read; it reports that the client
+                left.
 
-        Raises: OverloadedError, at once; DeadlineError; ClientDisconnect; what the work raised for this request.
+        Raises: OverloadedError, at once; DeadlineError; ClientDisconnect; any error of this request's own work.
         """
         self.check()
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
@@ -130,14 +133,17 @@ class Batcher(Generic[Q, A]):
                 job.watch.cancel()
 
     def close(self) -> None:
-        """Finish what was accepted, then end the threads."""
+        """Finish all accepted requests, then end the threads."""
         for _ in self._threads:
             self._waiting.put(None)
         for thread in self._threads:
             thread.join()
 
     async def _sweep(self) -> None:
-        """End requests whose deadline passed; watch the clients of those that wait, which most never do long enough."""
+        """End requests whose deadline passed, and watch the clients of the others.
+
+        Most requests are answered before the first sweep, so they never cost a task that watches their client.
+        """
         every_s = min(_SWEEP_S, self._deadline_s / 4)
         while self._jobs:
             await asyncio.sleep(every_s)
@@ -162,7 +168,7 @@ class Batcher(Generic[Q, A]):
             self._finish_all(batch)
 
     def _batch_limit(self, taken: int) -> int:
-        """Return how many requests a batch holds at most: a few, or this thread's share of those that wait."""
+        """Return the size of a full batch: MIN_BATCH, or this thread's share of the waiting requests if larger."""
         return min(self._max_batch(), max(MIN_BATCH, -(-(taken + self._waiting.qsize()) // len(self._threads))))
 
     def _next_waiting(self) -> _Job[Q, A] | None:
@@ -170,7 +176,7 @@ class Batcher(Generic[Q, A]):
             job = self._waiting.get_nowait()
         except Empty:
             return None
-        if job is None:  # it ends some thread, and this one is busy
+        if job is None:  # the signal that ends a thread: leave it to another, as this one still has a batch to finish
             self._waiting.put(None)
         return job
 
@@ -178,7 +184,7 @@ class Batcher(Generic[Q, A]):
         self._observe("queue", time.perf_counter() - job.arrived)
         try:
             self._prepare(job.query)
-        except Exception as error:  # it is this request's answer, whatever it is
+        except Exception as error:  # any error is the answer to this request
             _deliver([job], [error])
             return False
         return True
@@ -208,7 +214,7 @@ async def _watch(job: _Job[Any, Any], receive: Receive) -> None:
 
 
 def _deliver(jobs: Sequence[_Job[Any, Any]], outcomes: Sequence[Any]) -> None:
-    """Hand answers to the event loop, all at once: waking it costs more than an answer."""
+    """Hand the answers to the event loop in one call, since waking the loop costs more than delivering an answer."""
 
     def end() -> None:
         for job, outcome in zip(jobs, outcomes, strict=True):
@@ -216,5 +222,5 @@ def _deliver(jobs: Sequence[_Job[Any, Any]], outcomes: Sequence[Any]) -> None:
 
     try:
         jobs[0].future.get_loop().call_soon_threadsafe(end)
-    except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
+    except RuntimeError:  # the loop is closed: no client is waiting any more
         return

@@ -1,4 +1,4 @@
-"""Which generation is served: opened, followed and replaced as a whole while searches go on."""
+"""The snapshot manager: opens the generation to serve, keeps it up to date and replaces it while searches run."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from eigenlens.service.search.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
-# Images that are encoded together at most, where it is tried how many make it faster.
+# Largest batch of images that is tried when the best batch size is measured at start.
 _MAX_TRIED_BATCH = 8
 
+# Opens a generation: returns its number and its engine.
 OpenEngine = Callable[[], tuple[int, Engine]]
 
 
 class SnapshotManager:
-    """Holds the snapshot of a gallery that is served. Readers take it without a lock: one reference or the other.
+    """Holds the snapshot of a gallery that is served. A reader needs no lock: it gets the old snapshot or the new one.
 
     manager = SnapshotManager(Gallery(path))
     manager.load()
@@ -46,12 +47,13 @@ class SnapshotManager:
         streams: int = 1,
         max_batch: int | None = 1,
     ) -> None:
-        """Serve a gallery, whose encoder runs as Encoder takes it.
+        """Prepare to serve a gallery; `load` opens it.
 
         Args:
-            open_engine: opens the generation that is to be served, and its number; the gallery's own when None.
-            max_batch: images that are encoded together at most; as many as make it faster, tried, and a few in any
-                case, when None.
+            open_engine: opens the generation to serve; the gallery's current one if None.
+            runtime, threads, streams: how the encoder runs, as Encoder takes them.
+            max_batch: largest number of images that are encoded in one call; if None, the fastest size is measured at
+                start, and it is at least MIN_BATCH.
         """
         self.gallery = gallery
         self.max_batch = max_batch or 1
@@ -66,13 +68,13 @@ class SnapshotManager:
 
     @property
     def current(self) -> Snapshot:
-        """What is served now. Raises: NotReadyError."""
+        """The snapshot that is served now. Raises: NotReadyError, before the gallery is loaded."""
         if self._snapshot is None:
             raise NotReadyError("the service is loading its gallery")
         return self._snapshot
 
     def load(self) -> None:
-        """Open the current generation, warm its encoder up and serve it. Raises: GalleryError; ArtifactError."""
+        """Open the current generation, warm up its encoder and serve it. Raises: GalleryError; ArtifactError."""
         with self._switching, self.gallery.choosing():
             self._followed = self.gallery.current()
             number, engine = self._open_engine()
@@ -95,7 +97,10 @@ class SnapshotManager:
             )
 
     def follow(self) -> None:
-        """Serve what other processes published, activated, added or removed; keep to what is served if that fails."""
+        """Take over what other processes published, activated, added or removed.
+
+        On an error the present snapshot stays, and the log has a warning.
+        """
         try:
             if self.gallery.current() != self._followed:
                 self.load()
@@ -105,13 +110,13 @@ class SnapshotManager:
             log.warning("what changed in the gallery cannot be followed: %s", error)
 
     def sync(self) -> None:
-        """Let searches see every image that was added or removed up to now."""
+        """Apply the images that were added to or removed from the gallery so far to the engine that is served."""
         with self._switching:
             if self._snapshot is not None:
                 self._position = self._apply_changes(self._snapshot, self._position)
 
     def _encoder_of(self, number: int, encoder_id: str) -> Encoder:
-        """Return the encoder of a generation, warmed up; the one that is served stays where it is the same."""
+        """Return the warm encoder of a generation; the present one, if its id is the same."""
         if self._snapshot is not None and self._snapshot.encoder.id == encoder_id:
             return self._snapshot.encoder
         path = self.gallery.encoder_path(encoder_id)
@@ -121,16 +126,17 @@ class SnapshotManager:
         encoder.warm_up(max_batch=_MAX_TRIED_BATCH if self._tries_batches else self.max_batch)
         if self._tries_batches:
             self.max_batch = max(MIN_BATCH, encoder.worthwhile_batch(max_batch=_MAX_TRIED_BATCH))
-        runs = encoder.runtime, encoder.precision, self.max_batch
-        log.info("the encoder runs on %s, %s, in batches of up to %d", *runs)
+        log.info(
+            "the encoder runs on %s, %s, in batches of up to %d", encoder.runtime, encoder.precision, self.max_batch
+        )
         return encoder
 
     def _apply_changes(self, snapshot: Snapshot, position: Position) -> Position:
-        """Add and remove what changed in the gallery since a position of its history; return the new position."""
+        """Apply the gallery's changes since a position of its history to the engine; return the new position."""
         engine, encoder = snapshot.engine, snapshot.encoder
         changes = self.gallery.store.changes(position, encoder_id=encoder.id)
         uncoded = [key for key, code in zip(changes.keys, changes.codes, strict=True) if code is None]
-        if uncoded:  # added while another encoder was served
+        if uncoded:  # images that were added under another encoder have no code of this one yet
             failed = encode_images(self.gallery, encoder, uncoded, Progress())
             if failed:
                 log.warning("%d images cannot be found by this encoder: %s", len(failed), "; ".join(failed[:3]))

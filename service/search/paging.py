@@ -1,4 +1,4 @@
-"""Pages of results: cut from the nearest images, near-duplicates grouped behind the best of them."""
+"""Pages of results: a slice of the nearest images, in which near-duplicates can form one result."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.service.search.request import SearchRequest
 from eigenlens.service.search.snapshot import Hit, SearchResult
 
-# Codes of a generation are rounded to half precision, codes of the delta are not.
+# Tolerance of the cosine: an engine may return stored codes in half precision and recently added ones in float32.
 _ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
 class Result:
-    """A hit, and the hits that are near-duplicates of it, best first."""
+    """A hit, and its near-duplicates among the later hits, best first."""
 
     hit: Hit
     duplicates: list[Hit] = field(default_factory=list)
@@ -31,12 +31,12 @@ def find_page(
     *,
     limit: int,
 ) -> tuple[list[Result], SearchResult]:
-    """Return the results of a page, best first, and the search that gave them.
+    """Return the results of a page, best first, and the search that they come from.
 
     Args:
-        search: for so many results.
-        codes_of: full codes (n, code_length) of images by their keys.
-        limit: most results that are looked at for near-duplicates.
+        search: runs the search for a number of results.
+        codes_of: returns the full codes (n, code_length) of images by key.
+        limit: largest number of hits that are fetched to fill a page with near-duplicates grouped.
 
     Raises: SearchError.
     """
@@ -44,7 +44,8 @@ def find_page(
     if request.duplicate_cosine is None:
         result = search(depth)
         return [Result(hit) for hit in hits_of_page(request, result)], result
-    # Duplicates take no place of their own, so more hits may have to be looked at than are answered.
+    # Near-duplicates share a result, so filling the page can take more hits than it has results: start with twice as
+    # many and double until the page is full.
     count = min(2 * depth, max(limit, depth))
     while True:
         result = search(count)
@@ -56,13 +57,13 @@ def find_page(
 
 
 def hits_of_page(request: SearchRequest, result: SearchResult) -> list[Hit]:
-    """Return the hits of a page, best first, where near-duplicates are kept apart."""
+    """Return the hits of a page without grouping near-duplicates, best first."""
     return _good_enough(request, result)[request.offset :]
 
 
 def _good_enough(request: SearchRequest, result: SearchResult) -> list[Hit]:
-    least = request.min_score
-    return result.hits if least is None else [hit for hit in result.hits if hit.score >= least]
+    min_score = request.min_score
+    return result.hits if min_score is None else [hit for hit in result.hits if hit.score >= min_score]
 
 
 def _group(
@@ -72,21 +73,25 @@ def _group(
     cosine: float,
     max_groups: int,
 ) -> list[Result]:
-    """Let each hit open a result, or put it behind the first result that it is a near-duplicate of."""
+    """Group hits: each joins the first result that it is a near-duplicate of, or else starts a result of its own.
+
+    Images of the same content (SHA-256) are near-duplicates whatever their codes.
+    """
     if not hits:
         return []
     codes = codes_of([hit.record.key for hit in hits])
     units = unit_prefix(codes, codes.shape[1])
-    opened = np.empty((min(max_groups, len(hits)), codes.shape[1]), dtype=np.float32)
+    # The unit code of each result's first hit.
+    representatives = np.empty((min(max_groups, len(hits)), codes.shape[1]), dtype=np.float32)
     results: list[Result] = []
     by_content: dict[str, int] = {}
     for hit, unit in zip(hits, units, strict=True):
-        near = np.flatnonzero(opened[: len(results)] @ unit >= cosine - _ROUNDING)
+        near = np.flatnonzero(representatives[: len(results)] @ unit >= cosine - _ROUNDING)
         group = by_content.get(hit.record.sha256, int(near[0]) if len(near) else None)
         if group is not None:
             results[group].duplicates.append(hit)
         elif len(results) < max_groups:
             by_content[hit.record.sha256] = len(results)
-            opened[len(results)] = unit
+            representatives[len(results)] = unit
             results.append(Result(hit))
     return results

@@ -1,8 +1,8 @@
-"""What the batcher's threads do with searches: decode each photograph, then encode and search all that are ready.
+"""The search pipeline: the work of the batcher's threads, from a query to the body of its answer.
 
-The steps of one search: its query is prepared (its plan is chosen, its photograph decoded), its code is found, its
-nearest images are searched together with those of other searches that share a plan, its page is cut, and its answer is
-written.
+Prepare, for each query: choose the plan; decode the photograph.
+Finish, for a batch of queries: encode all photographs in one call; search queries that share a plan in one call; cut
+each page of results; write each answer.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from eigenlens.service.search.snapshot import Hit, SearchResult, Snapshot
 
 @dataclass(eq=False)
 class Query:
-    """One search: exactly one of image, id and code, and how to search with it.
+    """One search by exactly one of image, id and code.
 
     Attributes:
-        request: how to search; None, where only the image's code is wanted.
-        include: parts of the answer, as its writer knows them.
-        image: encoded bytes.
-        id: of an image of the gallery, which is left out of the results.
+        request: how to search; None to return only the code of the image.
+        include: names of the optional parts of the answer.
+        image: bytes of an image file.
+        id: id of an image in the gallery; the results leave this image out.
         code: a full code.
     """
 
@@ -43,7 +43,7 @@ class Query:
     image: bytes | None = None
     id: str | None = None
     code: Sequence[float] | None = None
-    # What the threads made of it.
+    # Filled in by the batcher's threads.
     snapshot: Snapshot = field(init=False)
     pixels: NDArray[np.uint8] | None = field(init=False, default=None)
     vector: NDArray[np.float32] = field(init=False)
@@ -53,13 +53,16 @@ class Query:
 
 @dataclass(frozen=True)
 class Page:
-    """The results of a search, and all that an answer says beside them.
+    """A page of results, and everything else that the body of an answer contains.
 
     Attributes:
-        results: best first; bare hits where near-duplicates are kept apart.
-        depth: results that were searched for, to the last of the page.
-        include: parts of the answer that were asked for.
-        code: of the query, (code_length,).
+        results: best first; plain hits if near-duplicates are not grouped.
+        search: the search that the results come from.
+        depth: rank of the page's last result, counted from 1.
+        include: names of the optional parts of the answer.
+        generation: number of the generation that was searched.
+        timing_ms: milliseconds by stage.
+        code: code of the query, (code_length,).
     """
 
     results: Sequence[Result] | Sequence[Hit]
@@ -76,10 +79,10 @@ class Answer:
     """The answer to a search.
 
     Attributes:
-        body: as it was written; empty, where only the code was asked for.
-        code: of the query, (code_length,).
-        timing_ms: by stage.
-        batch: searches that were finished together.
+        body: body of the HTTP response; empty for a query that only wants the code.
+        code: code of the query, (code_length,).
+        timing_ms: milliseconds by stage.
+        batch: number of searches in the batch.
     """
 
     body: bytes
@@ -89,7 +92,7 @@ class Answer:
 
     @property
     def header(self) -> str:
-        """Value of a Server-Timing header."""
+        """Value of the Server-Timing header."""
         return ", ".join([f"{name};dur={ms}" for name, ms in self.timing_ms.items()] + [f"batch;desc={self.batch}"])
 
 
@@ -97,7 +100,7 @@ SearchBatcher = Batcher[Query, Answer]
 
 
 class Pipeline:
-    """Answers searches from the snapshot that is served; `prepare` and `finish` are what a Batcher calls."""
+    """Answers searches from the snapshot that is served. A Batcher calls `prepare` and `finish`."""
 
     def __init__(
         self,
@@ -109,13 +112,15 @@ class Pipeline:
         observe: Observe,
         observe_search: Callable[[int, float], None],
     ) -> None:
-        """Answer searches.
+        """Answer searches of the manager's snapshot.
 
         Args:
-            write: makes the body of an answer.
-            observe: called with the seconds of the stages "decode" (of one photograph), "encode" and "search" (of all
-                that were done together).
-            observe_search: called with the prefix length of each search's plan and the seconds that it took in all.
+            write: returns the body of the answer that has this page.
+            max_pixels: largest image that is decoded.
+            max_k: largest number of results of one search.
+            observe: called with a stage and its seconds: "decode" for each photograph, "encode" and "search" for each
+                call that does several together.
+            observe_search: called for each search with its plan's prefix length and its total seconds.
         """
         self._manager, self._write, self._max_pixels, self._max_k = manager, write, max_pixels, max_k
         self._observe, self._observe_search = observe, observe_search
@@ -132,14 +137,14 @@ class Pipeline:
         elif query.code is not None:
             query.vector = _checked_code(query.code, snapshot.engine.code_length)
         if query.request is not None:
-            snapshot.choose_plan(query.request)  # what cannot be searched is not decoded
+            snapshot.choose_plan(query.request)  # an impossible request fails here, before its image is decoded
         if query.image is not None:
             side = snapshot.encoder.image_size
             with self._stage("decode", [query]):
                 query.pixels = snapshot.encoder.prepare(decode(query.image, max_pixels=self._max_pixels, at_least=side))
 
     def finish(self, queries: Sequence[Query]) -> list[Answer | Exception]:
-        """Encode all photographs in one call, and search all that share a plan in another."""
+        """Encode all photographs in one call, then search each group of queries that share a plan in one call."""
         self._encode(queries)
         groups: dict[object, list[Query]] = defaultdict(list)
         for query in queries:
@@ -149,7 +154,7 @@ class Pipeline:
             try:
                 results = self._search(group)
                 answers.update((query, self._answer(query, results.get(query), batch=len(queries))) for query in group)
-            except EigenlensError as error:  # it is about what they have in common
+            except EigenlensError as error:  # the queries of a group share the plan, so they share its error
                 answers.update((query, error) for query in group)
         return [answers[query] for query in queries]
 
@@ -163,7 +168,11 @@ class Pipeline:
                     query.vector, query.pixels = code, None
 
     def _search(self, group: list[Query]) -> dict[Query, SearchResult]:
-        """Search for a group in one call; with near-duplicates grouped a search is done by itself, as it pages."""
+        """Return the search results of a group, from one call.
+
+        The result is empty for queries that want no search, and for grouped near-duplicates, whose number of hits
+        depends on the hits themselves (`_find_page` searches for those).
+        """
         requests = [query.request for query in group if query.request is not None]
         if not requests or requests[0].duplicate_cosine is not None:
             return {}
@@ -188,7 +197,7 @@ class Pipeline:
         return Answer(self._write(page), code, query.timing_ms, batch)
 
     def _find_page(self, query: Query, request: SearchRequest) -> tuple[list[Result], SearchResult]:
-        """Group near-duplicates, by as many searches as that takes."""
+        """Return a page with near-duplicates grouped, and its last search; it takes one or more searches."""
 
         def search(depth: int) -> SearchResult:
             return query.snapshot.search(query.vector, replace(request, k=depth, offset=0))
@@ -207,16 +216,16 @@ class Pipeline:
 
 
 def _group_key(query: Query) -> object:
-    """Equal for queries that are searched in one call."""
+    """Return a key that is equal for queries that are searched in one call."""
     if query.request is None:
         return None
-    if query.request.duplicate_cosine is not None:  # how deep it has to look depends on what it finds
+    if query.request.duplicate_cosine is not None:  # its number of hits depends on the hits, so it searches alone
         return query
     return id(query.snapshot), query.request.batch_key
 
 
 def _checked_code(values: Sequence[float], code_length: int) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # too large is infinite, and that is refused
+    with np.errstate(over="ignore"):  # a value too large for float32 becomes infinite, which is refused below
         code = np.asarray(values, dtype=np.float32)
     if code.shape != (code_length,) or not np.isfinite(code).all():
         raise RequestError(f"a code has {code_length} finite numbers, not {len(code)}")

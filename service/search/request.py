@@ -1,4 +1,4 @@
-"""What a search asks for, from the plan to the page of results."""
+"""The request of one search: its plan, its filter and its page of results."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from eigenlens.index.errors import ResultCountError
 from eigenlens.index.filters.parse import Filter
 from eigenlens.index.plans.choice import PlanRequest
 
-# How far a page may reach, in pages of the most results that one search gives.
+# Depth limit of a page, in multiples of the largest k.
 _MAX_PAGES = 10
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """One search: how it is to run, over which images, and which results are wanted.
+    """One search: how it runs, which images it may return, and which page of results.
 
     Attributes:
-        k: results of the page.
-        offset: better results that are passed over.
-        filter: which images may be returned; all when None.
-        exclude_key: key of an image that is no result, such as the query itself.
-        min_score: results below it are left out.
-        duplicate_cosine: images whose full codes have this cosine or more are near-duplicates; None keeps all apart.
+        k: number of results on the page.
+        offset: number of better results to skip.
+        plan: parts of the plan, or targets that the plan has to meet.
+        filter: which images may be returned; all if None.
+        exclude_key: key of one image to leave out, such as the query itself.
+        min_score: results with a lower score are left out.
+        duplicate_cosine: images whose full codes have at least this cosine are near-duplicates and form one result;
+            None turns grouping off.
     """
 
     k: int
@@ -35,16 +37,16 @@ class SearchRequest:
 
     @property
     def depth(self) -> int:
-        """Results from the best to the last of the page."""
+        """Rank of the page's last result, counted from 1."""
         return self.offset + self.k
 
     @property
     def batch_key(self) -> tuple[object, ...]:
-        """Equal for searches that can run in one call."""
+        """A key that is equal for searches that can run in one call."""
         return self.depth, self.plan, self.filter, self.exclude_key is None
 
     def check_page(self, *, max_k: int) -> None:
-        """Refuse a page that is too large or lies too deep. Raises: ResultCountError."""
+        """Check the size and the depth of the page. Raises: ResultCountError."""
         if self.k > max_k:
             raise ResultCountError(f"k is {self.k}; at most {max_k} results are answered")
         limit = max_k if self.duplicate_cosine is not None else _MAX_PAGES * max_k

@@ -1,4 +1,4 @@
-"""What is served at a moment: one engine with its encoder. A request uses one snapshot from beginning to end."""
+"""A snapshot of what is served: one engine and its encoder. A request uses one snapshot from beginning to end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eigenlens.service.gallery.records import Records
 from eigenlens.service.gallery.store import ImageRecord
 from eigenlens.service.search.request import SearchRequest
 
-# Searches again at most so often because images were removed meanwhile.
+# A search runs at most this often, if its results name images that were removed a moment ago.
 _MAX_TRIES = 4
 
 
@@ -33,7 +33,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The images that a search returned, best first, the plan that ran, and what calibration measured of it."""
+    """The hits of a search, best first; its plan; and the plan's calibration, None if there is none."""
 
     hits: list[Hit]
     plan: Plan
@@ -42,12 +42,14 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A generation that is served. Its engine follows the gallery: a search sees what was added before it began.
+    """A generation that is served. Its engine follows the gallery: a search finds images that were added before it.
 
     Attributes:
-        number: of the generation.
-        records: of the gallery's images.
-        sync: lets the engine see every image that was added or removed up to now.
+        number: number of the generation.
+        engine: searches the codes.
+        encoder: makes codes from images.
+        records: records of the gallery's images, by key.
+        sync: brings the engine up to date with the gallery.
     """
 
     number: int
@@ -65,11 +67,11 @@ class Snapshot:
         return self._chooser.choose(request.plan, k=request.depth)
 
     def search(self, code: NDArray[np.float32], request: SearchRequest) -> SearchResult:
-        """Return the nearest images of a code (code_length,), to the depth of the page. Raises: SearchError."""
+        """Return the nearest images of a code (code_length,), down to the page's last. Raises: SearchError."""
         return self.search_batch(code[None], [request])[0]
 
     def search_batch(self, codes: NDArray[np.float32], requests: Sequence[SearchRequest]) -> list[SearchResult]:
-        """Search for several codes (n, code_length) in one call; `batch_key` is equal for all requests.
+        """Return the nearest images of several codes (n, code_length), whose requests have the same `batch_key`.
 
         Raises: SearchError.
         """
@@ -92,11 +94,11 @@ class Snapshot:
             pending = outdated
             if not pending:
                 break
-            self.sync()  # an image was removed a moment ago: others take its place
+            self.sync()  # a result names an image that was removed a moment ago: search again without it
         return [SearchResult(hits[query][: first.depth], chosen.plan, chosen.measured) for query in range(len(codes))]
 
     def code_of(self, key: int) -> NDArray[np.float32]:
-        """Return the stored code of an image, (code_length,). Raises: NotReadyError, if it was added a moment ago."""
+        """Return the stored code of an image, (code_length,). Raises: NotReadyError, if it was only just added."""
         codes = self.engine.codes_of([key])
         if not codes:
             self.sync()
@@ -106,7 +108,7 @@ class Snapshot:
         return codes[key]
 
     def codes_of(self, keys: Sequence[int]) -> NDArray[np.float32]:
-        """Return the stored codes of images, (n, code_length); zeros for one that is gone."""
+        """Return the stored codes of images, (n, code_length); zeros for an image that was removed."""
         codes = self.engine.codes_of(keys)
-        gone = np.zeros(self.engine.code_length, dtype=np.float32)
-        return np.stack([codes.get(key, gone) for key in keys])
+        zeros = np.zeros(self.engine.code_length, dtype=np.float32)
+        return np.stack([codes.get(key, zeros) for key in keys])
