@@ -1,4 +1,4 @@
-"""The JSON of search answers. What is said of an image never changes, so it is written once and kept."""
+"""The JSON of search answers. The part that describes an image never changes, so it is written once and cached."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class AnswerWriter:
     """Writes a SearchAnswer as pydantic would, from parts. Several threads may write at once."""
 
     def __init__(self) -> None:
-        # A plain dictionary: each result of each answer looks here, and one that evicts by use takes ten times as long.
+        # A plain dictionary: every result of every answer is looked up here, and an LRU cache takes ten times as long.
         self._images: dict[tuple[int, bool], bytes] = {}
         self._plans: dict[object, bytes] = {}
 
     def write(self, page: Page) -> bytes:
-        """Return the bytes of an answer, with what was asked to be included."""
+        """Return the bytes of an answer, with the optional parts that the search includes."""
         metadata = "metadata" in page.include
         parts = [
             self._write_hit(result, metadata=metadata)
@@ -40,7 +40,7 @@ class AnswerWriter:
         return b'{"results":[%s],%s%s}' % (b",".join(parts), self._write_plan(page), more)
 
     def _write_plan(self, page: Page) -> bytes:
-        """Return what the answers of all searches by a plan share: their members, without the braces."""
+        """Return the members that answers of the same plan share, without the braces."""
         plan, measured = page.search.plan, page.search.measured
         key = page.generation, plan, measured is None, page.depth
         body = self._plans.get(key)

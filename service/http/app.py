@@ -1,4 +1,4 @@
-"""The application: routes, middleware, and what is opened at start-up and closed at the end."""
+"""The application: its routes and middleware, and the state that it opens at start-up and closes at the end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from eigenlens.service.settings import Settings, load_settings
 from eigenlens.service.telemetry.logs import configure_logs
 from eigenlens.service.telemetry.tracing import install_tracing
 
-# Ids of images are paths, so what is more than an id comes before `images`.
+# The id of an image is a path and matches almost anything, so other routes at /v1/images come before `images`.
 _ROUTES = (
     search,
     batch,

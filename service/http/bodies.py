@@ -1,4 +1,4 @@
-"""Images that a request brings: from a form, from JSON with base64, or as the body itself."""
+"""Images in the body of a request: in a form, in JSON as base64, or as the body itself."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
 
 
 def media_type_of(request: Request) -> str:
-    """The type of a request's body without its parameters, in lower case; empty if none is said."""
+    """Return the media type of a request's body, in lower case and without parameters; empty if there is none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def files_of(form: FormData) -> list[UploadFile]:
-    """The files of a form's field `image`, at least one. Raises: RequestError."""
+    """Return the files of a form's field `image`, at least one. Raises: RequestError."""
     files = [value for name, value in form.multi_items() if name == "image" and isinstance(value, UploadFile)]
     if not files:
         raise RequestError("the form has no file in its field `image`; try: curl -F image=@photo.jpg URL")
@@ -34,7 +34,7 @@ def files_of(form: FormData) -> list[UploadFile]:
 
 
 async def read_images(request: Request) -> list[SourceImage]:
-    """The images of a form or of a JSON body. Raises: RequestError; ContentTypeError; ValidationError."""
+    """Read the images of a form or of a JSON body. Raises: RequestError; ContentTypeError; ValidationError."""
     media_type = media_type_of(request)
     if media_type == "multipart/form-data":
         async with request.form(max_files=MAX_ADDED_IMAGES, max_fields=2 * MAX_ADDED_IMAGES) as form:
@@ -62,7 +62,7 @@ async def read_images(request: Request) -> list[SourceImage]:
 
 
 async def read_one(request: Request, id: str) -> SourceImage:
-    """The one image of a request. Raises: RequestError; ContentTypeError; ValidationError."""
+    """Read the only image of a request. Raises: RequestError; ContentTypeError; ValidationError."""
     checked = _ID.validate_python(id)
     media_type = media_type_of(request)
     if media_type == "multipart/form-data":
@@ -78,7 +78,7 @@ async def read_one(request: Request, id: str) -> SourceImage:
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """A JSON object. Raises: RequestError."""
+    """Read a JSON object. Raises: RequestError."""
     try:
         body = await request.json()
     except (ValueError, RecursionError) as error:
@@ -89,7 +89,7 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 
 def decode_base64(text: str, *, name: str = "image") -> bytes:
-    """Bytes of base64, with or without the head of a data URI. Raises: InputError."""
+    """Decode base64, with or without the head of a data URI. Raises: InputError."""
     try:
         return base64.b64decode(text.rpartition(",")[2] if text.startswith("data:") else text, validate=True)
     except (binascii.Error, ValueError):
@@ -102,11 +102,11 @@ def _refuse_others(form: FormData, known: tuple[str, ...]) -> None:
             raise InputError(f"there is no field {name!r}; there are {', '.join(known)}", parameter=name)
 
 
-def _metadata_of(given: Any, count: int) -> list[dict[str, Any]]:
-    if given is None:
+def _metadata_of(field: Any, count: int) -> list[dict[str, Any]]:
+    if field is None:
         return [{} for _ in range(count)]
     try:
-        parsed = json.loads(str(given))
+        parsed = json.loads(str(field))
     except (ValueError, RecursionError) as error:
         raise RequestError(f"`metadata` is not JSON: {error}") from None
     each = parsed if isinstance(parsed, list) else [parsed] * count

@@ -1,4 +1,4 @@
-"""The form that most clients send, read without a parser for forms."""
+"""A quick reader of the most common form: one file, written as most clients write it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as clients of OpenAI's interface understand them, on the routes that speak it."""
+"""Errors in OpenAI's shape, for the routes that follow OpenAI's interface."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ErrorResponse(JSONResponse):
     """An error in OpenAI's shape."""
 
     def render(self, content: Any) -> bytes:
-        """In ASCII: what a client sent may be repeated in it, and not all of that is text that UTF-8 can hold."""
+        """Write the error in ASCII: it may repeat what a client sent, and UTF-8 cannot encode lone surrogates."""
         return json.dumps(content).encode()
 
 

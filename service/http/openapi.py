@@ -1,4 +1,4 @@
-"""The OpenAPI document: what routes cannot say themselves about bodies, problems, keys and examples."""
+"""The OpenAPI document: adds to FastAPI's what routes cannot declare about bodies, problems, keys and examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from eigenlens.service.http.policy import policy_of
 from eigenlens.service.http.problems import TABLE
 
 _REF = "#/components/schemas/{model}"
-# Named in documents that routes write by hand.
+# Models that hand-written schemas of routes refer to.
 _MODELS = (Problem, OpenAIError, SearchBody, BatchBody, AddBody)
 _KEYS = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
@@ -31,8 +31,8 @@ _WITH_BODY = (400, 408, 413, 415, 422)
 _RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer"}}}
 
 FILE: dict[str, Any] = {"type": "string", "format": "binary"}
-# An image as the body itself.
-ITSELF: dict[str, dict[str, Any]] = {"application/octet-stream": FILE, "image/*": FILE}
+# Content of a request whose body is an image.
+IMAGE_BODY: dict[str, dict[str, Any]] = {"application/octet-stream": FILE, "image/*": FILE}
 
 
 def body_of(others: Mapping[str, dict[str, Any]], **fields: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ ADD_BODY = body_of(
         "description": "a JSON object for all files, or a JSON list with one object per file",
     },
 )
-PUT_BODY = body_of(ITSELF, metadata={"type": "object", "description": "as JSON"})
+PUT_BODY = body_of(IMAGE_BODY, metadata={"type": "object", "description": "as JSON"})
 
 
 def problem_responses(*names: str) -> dict[int | str, dict[str, Any]]:
@@ -75,11 +75,11 @@ def problem_responses(*names: str) -> dict[int | str, dict[str, Any]]:
     for _, status, name in TABLE:
         if name in names:
             statuses.setdefault(status, []).append(name)
-    return {status: _problem(int(status), found) for status, found in statuses.items()}
+    return {status: _problem(int(status), names_of_status) for status, names_of_status in statuses.items()}
 
 
 def install(app: FastAPI, routers: Sequence[APIRouter], *, search_needs_key: bool) -> None:
-    """Make `app.openapi()` the whole document of these routers."""
+    """Make `app.openapi()` return the complete document of these routers."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -99,8 +99,8 @@ def _document(app: FastAPI, routers: Sequence[APIRouter], *, search_needs_key: b
     schemas.update(extra["$defs"])
     components["securitySchemes"] = _KEYS
     for path, method, operation in _operations(routers, document):
-        needed = policy_of(path).scope_of(method)
-        keyed = needed is not None and (search_needs_key or needed != "search")
+        scope = policy_of(path).scope_of(method)
+        keyed = scope is not None and (search_needs_key or scope != "search")
         _complete(path, method, operation, keyed=keyed)
     return document
 
@@ -113,7 +113,7 @@ def _operations(routers: Sequence[APIRouter], document: dict[str, Any]) -> Itera
 
 
 def _complete(path: str, method: str, operation: dict[str, Any], *, keyed: bool) -> None:
-    """Add the problems that any such call can meet, the keys that it takes, and its examples."""
+    """Add to a call the problems that any call of its kind can have, its keys, and its examples."""
     responses = operation["responses"]
     statuses = list(policy_of(path).statuses)
     if "requestBody" in operation:
@@ -128,8 +128,8 @@ def _complete(path: str, method: str, operation: dict[str, Any], *, keyed: bool)
             responses[str(status)] = _problem(status, [])
     if openai.is_openai_path(path):
         operation["responses"] = {
-            str(openai.status_of(int(status))): _openai_error(int(status)) if int(status) >= 400 else found
-            for status, found in responses.items()
+            str(openai.status_of(int(status))): _openai_error(int(status)) if int(status) >= 400 else response
+            for status, response in responses.items()
         }
     _exemplify(method, path, operation)
 
@@ -138,17 +138,17 @@ def _exemplify(method: str, path: str, operation: dict[str, Any]) -> None:
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if body is not None:
         body["example"] = BODIES[method, path]
-    for status, found in operation["responses"].items():
-        answer = found.get("content", {}).get("application/json")
+    for status, response in operation["responses"].items():
+        answer = response.get("content", {}).get("application/json")
         if int(status) < 300 and answer is not None:
             answer["example"] = ANSWERS[method, path]
 
 
 def _problem(status: int, names: list[str]) -> dict[str, Any]:
-    said = ", ".join(names) or ", ".join(name for _, found, name in TABLE if found == status)
-    described = f"{HTTPStatus(status).phrase}: {said}" if said else HTTPStatus(status).phrase
+    listed = ", ".join(names or [name for _, status_of_problem, name in TABLE if status_of_problem == status])
+    description = f"{HTTPStatus(status).phrase}: {listed}" if listed else HTTPStatus(status).phrase
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return _response(status, described, content)
+    return _response(status, description, content)
 
 
 def _openai_error(status: int) -> dict[str, Any]:
@@ -157,5 +157,5 @@ def _openai_error(status: int) -> dict[str, Any]:
 
 
 def _response(status: int, description: str, content: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"description": description, "content": content}
-    return found | ({"headers": _RETRY_AFTER} if status in (429, 503) else {})
+    response: dict[str, Any] = {"description": description, "content": content}
+    return response | ({"headers": _RETRY_AFTER} if status in (429, 503) else {})

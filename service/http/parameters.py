@@ -1,4 +1,4 @@
-"""Parameters of a search as they come: as text in a query string or a form, or typed in a JSON body."""
+"""Parameters of a search in a request: text in a query string or a form, typed values in a JSON body."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ JSON_TEXT = {"type": "string", "contentMediaType": "application/json"}
 
 
 def from_text(pairs: Iterable[tuple[str, Any]]) -> SearchParameters:
-    """The parameters that a query string or form fields give. Raises: ValidationError."""
-    given: dict[str, Any] = {}
+    """Parse the parameters of a query string or of form fields. Raises: ValidationError."""
+    values: dict[str, Any] = {}
     for name, value in pairs:
-        given[name] = f"{given[name]},{value}" if name == "include" and name in given else value
-    return SearchParameters.model_validate(given, context=FROM_TEXT)
+        values[name] = f"{values[name]},{value}" if name == "include" and name in values else value
+    return SearchParameters.model_validate(values, context=FROM_TEXT)
 
 
-def given_by(parameters: SearchParameters) -> dict[str, Any]:
-    """Only those parameters that were given, by name."""
+def without_defaults(parameters: SearchParameters) -> dict[str, Any]:
+    """Return the parameters that the client set, by name."""
     return parameters.model_dump(exclude_unset=True)
 
 
-def from_json(given: Mapping[str, Any], shared: Mapping[str, Any]) -> SearchBody:
-    """The search that a JSON object asks for; what it does not say is as in `shared`.
+def from_json(body: Mapping[str, Any], shared: Mapping[str, Any]) -> SearchBody:
+    """Parse a search from a JSON object; `shared` has the values of parameters that the object does not set.
 
     Raises: RequestError; ValidationError.
     """
-    asked = SearchBody.model_validate({**shared, **named(given)}, strict=True)
-    if sum(value is not None for value in (asked.image, asked.id, asked.code)) != 1:
+    search = SearchBody.model_validate({**shared, **with_standard_names(body)}, strict=True)
+    if sum(value is not None for value in (search.image, search.id, search.code)) != 1:
         raise RequestError("give exactly one of image (base64), id and code")
-    return asked
+    return search
 
 
-def named(given: Mapping[str, Any]) -> dict[str, Any]:
-    """With one name for each parameter: dimensions is length. Raises: RequestError, if both are given."""
-    if "dimensions" not in given:
-        return dict(given)
-    if "length" in given:
+def with_standard_names(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename `dimensions` to `length`, its standard name. Raises: RequestError, if the body has both."""
+    if "dimensions" not in body:
+        return dict(body)
+    if "length" in body:
         raise RequestError("length and dimensions are two names of one thing; give one of them")
-    return {"length" if name == "dimensions" else name: value for name, value in given.items()}
+    return {"length" if name == "dimensions" else name: value for name, value in body.items()}
 
 
 def search_request(parameters: SearchParameters) -> SearchRequest:
-    """Return the search that parameters ask for. Raises: FilterError."""
+    """Return the search request of these parameters. Raises: FilterError."""
     return SearchRequest(
         k=parameters.k,
         offset=parameters.offset,
@@ -67,23 +67,23 @@ def search_request(parameters: SearchParameters) -> SearchRequest:
 
 
 def documented_in_query() -> dict[str, dict[str, Any]]:
-    """Schemas of the parameters in a query string, for the API document; an object is written as JSON."""
-    found = documented_in_form()
-    for name, schema in found.items():
+    """Return the schemas of the parameters in a query string, for the API document; an object is written as JSON."""
+    schemas = documented_in_form()
+    for name, schema in schemas.items():
         if schema.get("type") == "object":
-            found[name] = {"title": schema["title"], "description": schema["description"], **JSON_TEXT}
-    return found
+            schemas[name] = {"title": schema["title"], "description": schema["description"], **JSON_TEXT}
+    return schemas
 
 
 def documented_in_form() -> dict[str, dict[str, Any]]:
-    """Schemas of the parameters in a form, for the API document."""
+    """Return the schemas of the parameters in a form, for the API document."""
     return {name: _without_null(schema) for name, schema in SearchParameters.model_json_schema()["properties"].items()}
 
 
 def _without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """There is no null in text."""
-    shown = {name: value for name, value in schema.items() if name != "default" or value is not None}
-    choices = [choice for choice in shown.pop("anyOf", []) if choice != {"type": "null"}]
+    """Return a schema without null, which a query string and a form cannot express."""
+    members = {name: value for name, value in schema.items() if name != "default" or value is not None}
+    choices = [choice for choice in members.pop("anyOf", []) if choice != {"type": "null"}]
     if len(choices) == 1:
-        return {**shown, **choices[0]}
-    return {**shown, "anyOf": choices} if choices else shown
+        return {**members, **choices[0]}
+    return {**members, "anyOf": choices} if choices else members

@@ -1,4 +1,4 @@
-"""What holds for each route whatever its function does: who may call it, how much may be sent, how errors look."""
+"""The policy of each route: the scope of key that it needs, the limit of its body and the shape of its errors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _READING = ("GET", "HEAD", "OPTIONS")
 
 @dataclass(frozen=True)
 class RoutePolicy:
-    """The policy of the routes at a path, or below it where it ends in a slash.
+    """The policy of the routes at a path or, if it ends in a slash, below it.
 
     Attributes:
-        path: exact, or what paths begin with.
-        scope: that a key needs; None where everybody may.
+        path: exact path, or the beginning of paths.
+        scope: scope that a key needs; None if no key is needed.
         read_scope: the same for GET, HEAD and OPTIONS.
-        takes_many_images: whether a body may be as large as a batch's, not only as one image's.
-        error_style: problems (RFC 9457), or errors as clients of OpenAI's interface understand them.
-        statuses: of errors that any call of it can meet, for the API document.
+        takes_many_images: whether the limit of the body is that of a batch, not of one image.
+        error_style: "problem" for problem documents (RFC 9457), "openai" for errors in OpenAI's shape.
+        statuses: statuses of errors that any call can have, for the API document.
     """
 
     path: str
@@ -31,7 +31,7 @@ class RoutePolicy:
     statuses: tuple[int, ...] = (429, 500, 503)
 
     def scope_of(self, method: str) -> KeyScope | None:
-        """Return the scope that a request of this method needs; None where everybody may."""
+        """Return the scope that a request of this method needs; None if it needs no key."""
         return self.read_scope if method in _READING else self.scope
 
 
@@ -51,12 +51,12 @@ POLICIES = (
     RoutePolicy("/v1/images/", "write"),
     RoutePolicy("/v1/admin", "admin", read_scope="admin"),
     RoutePolicy("/v1/admin/", "admin", read_scope="admin"),
-    # What is not known to need less.
+    # Any other path of the API needs the strictest scope.
     RoutePolicy("/v1", "admin"),
     RoutePolicy("/v1/", "admin"),
     RoutePolicy("/healthz", None, read_scope=None, statuses=()),
     RoutePolicy("/readyz", None, read_scope=None, statuses=(503, 500)),
-    # The page, and what no route answers.
+    # The page, and paths without a route.
     RoutePolicy("/", None, read_scope=None),
 )
 _EXACT = {policy.path: policy for policy in POLICIES if not policy.path.endswith("/")}

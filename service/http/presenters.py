@@ -1,4 +1,4 @@
-"""Turns what the service knows (records, plans, manifests, jobs) into the models of `service.api` that it answers."""
+"""Presenters: turn records, plans, manifests and jobs into the models of `service.api` that answers consist of."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from eigenlens.service.search.paging import Result
 
 
 def present_image(record: ImageRecord) -> ImageAnswer:
-    """Return what is said of an image of the gallery."""
+    """Return the description of an image of the gallery."""
     return ImageAnswer(**_reference(record), metadata=record.metadata)
 
 
 def present_outcomes(outcomes: Sequence[Outcome]) -> AddAnswer:
-    """Return what became of the images of one request."""
+    """Return the outcomes of one request's images."""
     return AddAnswer(
         images=[AddedAnswer(id=o.id, status=o.status) for o in outcomes if o.status != "failed"],
         failed=[FailedAnswer(id=o.id, reason=o.reason or "") for o in outcomes if o.status == "failed"],
@@ -43,12 +43,12 @@ def present_outcomes(outcomes: Sequence[Outcome]) -> AddAnswer:
 
 
 def present_plan(plan: Plan, measured: Measured | None, *, k: int) -> PlanAnswer:
-    """Return a plan with the recall for `k` results and the latency that calibration measured of it, if it did."""
+    """Return a plan with its calibrated latency and its recall for `k` results, if calibration measured it."""
     return PlanAnswer(**_plan_members(plan, measured, k=k))
 
 
 def present_measured(measured: Measured) -> MeasuredAnswer:
-    """Return a plan with all that calibration measured of it."""
+    """Return a plan with its whole calibration."""
     return MeasuredAnswer(
         **_plan_members(measured.plan, measured, k=10),
         recall={k: recall.mean for k, recall in measured.recall.items()},
@@ -59,7 +59,7 @@ def present_measured(measured: Measured) -> MeasuredAnswer:
 
 
 def present_result(result: Result, *, metadata: bool, grouped: bool) -> ResultAnswer:
-    """Return a result, with its metadata and its near-duplicates where they were asked for."""
+    """Return a result; with its metadata and its near-duplicates if the search includes them."""
     record = result.hit.record
     return ResultAnswer(
         **_reference(record),
@@ -79,7 +79,7 @@ def present_embedding(index: int, code: NDArray[np.float32], *, encoding_format:
 
 
 def present_backup(path: Path) -> BackupAnswer:
-    """Return name, size and age of an archive."""
+    """Return the name, size and time of an archive."""
     status = path.stat()
     return BackupAnswer(
         name=path.name,
@@ -89,7 +89,7 @@ def present_backup(path: Path) -> BackupAnswer:
 
 
 def present_generation(number: int, artifact: Artifact, *, served: bool) -> GenerationAnswer:
-    """Return what the manifest of a generation says."""
+    """Return the description of a generation, from its manifest."""
     return GenerationAnswer(
         number=number,
         served=served,
@@ -102,7 +102,7 @@ def present_generation(number: int, artifact: Artifact, *, served: bool) -> Gene
 
 
 def present_job(job: StoredJob) -> Job:
-    """Return a job as its row in the database has it."""
+    """Return the description of a job."""
     return Job(**asdict(job))
 
 

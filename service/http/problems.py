@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problems: one table from error types to statuses, and nothing leaves as anything else."""
+"""Errors as RFC 9457 problems: one table from error types to statuses. No error is answered in any other form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eigenlens.model import errors as model_errors
 from eigenlens.service import errors
 from eigenlens.service.http import openai
 
-# Error type, status, name of the problem. The nearest class in an error's ancestry counts.
+# Error type, status, name of the problem. The nearest base class of an error that is listed here applies.
 TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (index_errors.PrefixLengthError, 422, "prefix-length-not-built"),
     (index_errors.RerankLengthError, 422, "rerank-length"),
@@ -73,22 +73,22 @@ FORESEEN = (EigenlensError, ValidationError, HTTPException, ClientDisconnect)
 
 
 class ProblemResponse(JSONResponse):
-    """An application/problem+json answer."""
+    """A response with a problem document, application/problem+json."""
 
     media_type = "application/problem+json"
 
     def render(self, content: Any) -> bytes:
-        """In ASCII: what a client sent may be repeated in it, and not all of that is text that UTF-8 can hold."""
+        """Write the problem in ASCII: it may repeat what a client sent, and UTF-8 cannot encode lone surrogates."""
         return json.dumps(content).encode()
 
 
 def status_of(error: EigenlensError) -> tuple[int, str]:
-    """Status and problem name of an error."""
+    """Return the status and the problem's name of an error."""
     return next((_BY_TYPE[cls] for cls in type(error).__mro__ if cls in _BY_TYPE), (500, "unforeseen"))
 
 
 def explain(error: EigenlensError | ValidationError, *, request: Request) -> dict[str, Any]:
-    """The body of the problem that an error is, for this request or for one part of it."""
+    """Return the problem document of an error, for a whole request or for one search of a batch."""
     if isinstance(error, ValidationError):
         return _invalid(request, error.errors())
     status, name = status_of(error)
@@ -101,7 +101,7 @@ def explain(error: EigenlensError | ValidationError, *, request: Request) -> dic
 
 
 def problem(status: int, name: str, detail: str, *, request: Request, **more: Any) -> dict[str, Any]:
-    """The body of a problem; `more` are members of its own, such as the lengths that there are."""
+    """Return a problem document; `more` are further members, such as the available prefix lengths."""
     return {
         "type": f"/problems/{name}",
         "title": HTTPStatus(status).phrase,
@@ -113,29 +113,29 @@ def problem(status: int, name: str, detail: str, *, request: Request, **more: An
     }
 
 
-def answer(found: dict[str, Any]) -> JSONResponse:
-    """The answer to a request that is a problem: in OpenAI's shape where clients of that interface ask."""
-    status = found["status"]
+def answer(document: dict[str, Any]) -> JSONResponse:
+    """Return the response with a problem document; in OpenAI's shape on the routes that follow its interface."""
+    status = document["status"]
     headers = _HEADERS.get(status)
-    if openai.is_openai_path(found["instance"]):
-        return openai.ErrorResponse(openai.error(found), status_code=openai.status_of(status), headers=headers)
-    return ProblemResponse(found, status_code=status, headers=headers)
+    if openai.is_openai_path(document["instance"]):
+        return openai.ErrorResponse(openai.error(document), status_code=openai.status_of(status), headers=headers)
+    return ProblemResponse(document, status_code=status, headers=headers)
 
 
 def response_to(error: Exception, request: Request) -> JSONResponse:
-    """The answer to a request that ended in an error."""
+    """Return the response to a request that ended in an error."""
     if isinstance(error, EigenlensError | ValidationError):
-        explained = answer(explain(error, request=request))
+        response = answer(explain(error, request=request))
         if isinstance(error, errors.RateLimitError):
-            explained.headers["Retry-After"] = str(error.retry_after_s)
-        return explained
+            response.headers["Retry-After"] = str(error.retry_after_s)
+        return response
     if isinstance(error, RequestValidationError):
         return answer(_invalid(request, error.errors()))
     if isinstance(error, HTTPException):
         name = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-        found = answer(problem(error.status_code, name, str(error.detail), request=request))
-        found.headers.update(error.headers or {})
-        return found
+        response = answer(problem(error.status_code, name, str(error.detail), request=request))
+        response.headers.update(error.headers or {})
+        return response
     if isinstance(error, ClientDisconnect):
         return answer(problem(400, "client-gone", "the client left before its request was complete", request=request))
     return answer(problem(500, "unforeseen", "the service failed; its log has the reason", request=request))
@@ -151,8 +151,9 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, respond)
 
 
-def _invalid(request: Request, found: Any) -> dict[str, Any]:
-    parameters = [{"name": _name(e["loc"]), "reason": str(e["msg"])} for e in found]
+def _invalid(request: Request, details: Any) -> dict[str, Any]:
+    """Return the problem of invalid parameters, from the list of details that pydantic gives."""
+    parameters = [{"name": _name(e["loc"]), "reason": str(e["msg"])} for e in details]
     detail = "; ".join(f"{p['name']}: {p['reason']}" for p in parameters)
     return problem(422, "parameters", detail, request=request, parameters=parameters)
 

@@ -1,4 +1,4 @@
-"""Opens what an application serves, and keeps it current while it does."""
+"""Start-up of an application: opens its state, and keeps it up to date while it serves."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _FOLLOW_EVERY_S = 0.5
 
 
 def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
-    """Open the gallery, serve its current generation, take note of jobs that a killed service left behind.
+    """Open the gallery, serve its current generation, and end jobs that a killed service left behind.
 
     Args:
-        observe: called, from several threads, with what is measured of searches: "batch" (searches done together) and
-            seconds of the stages "queue", "decode", "encode" and "search"; the metrics, unless given.
+        observe: called from several threads with measurements of searches: "batch" (number of searches in a batch) and
+            seconds of the stages "queue", "decode", "encode" and "search"; the metrics if None.
     """
     started = now()
     metrics = Metrics()
@@ -81,7 +81,7 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
             deadline_s=settings.deadline_s,
             observe=observe,
         ),
-        # One at a time: they would wait for the database's one writer anyway, and searches keep their threads.
+        # One thread: the database has one writer at a time anyway, and searches keep the other threads.
         ingest_threads=ThreadLimiter(threads=1, max_waiting=settings.max_waiting),
         decoders=ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="decode"),
         serving=serving,
@@ -89,10 +89,10 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
 
 
 def open_and_freeze(settings: Settings) -> State:
-    """Open the state in a process that does nothing but serve it, and freeze what the garbage collector knows.
+    """Open the state in a process that only serves it, and exclude all objects so far from garbage collection.
 
-    What is loaded by then stays. The garbage collector would look through all of it time and again, and hold every
-    search up for tens of milliseconds.
+    These objects stay until the end. A collection that looks through all of them delays searches by tens of
+    milliseconds.
     """
     state = open_state(settings)
     gc.collect()
@@ -101,14 +101,14 @@ def open_and_freeze(settings: Settings) -> State:
 
 
 async def keep_current(state: State) -> None:
-    """Follow what other processes publish, activate, add and remove, and end jobs that a killed service left behind."""
+    """Take over what other processes publish, activate, add and remove; end jobs that a killed service left behind."""
     while True:
         await asyncio.sleep(_FOLLOW_EVERY_S)
-        state.metrics.depth.set(state.batcher.depth)  # for those that ask another worker
+        state.metrics.depth.set(state.batcher.depth)  # another worker may answer /metrics
         try:
             await to_thread.run_sync(state.keyring.refresh)
         except KeyFileError as error:
-            log.warning("changed keys cannot be read; those of before count on: %s", error)
+            log.warning("changed keys cannot be read; the earlier ones stay valid: %s", error)
         try:
             await to_thread.run_sync(state.snapshots.follow)
             if not state.abandoned_ended:
@@ -116,4 +116,4 @@ async def keep_current(state: State) -> None:
                     partial(state.jobs.fail_abandoned, before=state.started)
                 )
         except Exception:
-            log.exception("looking for a new generation failed; the present one is served on")
+            log.exception("looking for a new generation failed; the present one stays")

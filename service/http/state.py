@@ -1,4 +1,4 @@
-"""What the routes of one application share."""
+"""The state that the routes of one application share, and the timing of a request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,16 @@ from eigenlens.service.telemetry.metrics import Metrics
 
 @dataclass
 class State:
-    """Opened when the application starts, closed when it ends."""
+    """The shared state: opened when the application starts, closed when it ends.
+
+    Attributes:
+        abandoned_ended: whether the jobs that a killed service left behind were ended.
+        started: time of the start, ISO 8601.
+        read_threads: limits threads that read images and thumbnails.
+        ingest_threads: limits threads that add images.
+        decoders: threads that decode added images.
+        serving: file descriptor of the lock that keeps the gallery's directory from being replaced.
+    """
 
     settings: Settings
     gallery: Gallery
@@ -47,7 +56,7 @@ class State:
 
 @dataclass
 class Timing:
-    """How long each stage of a request took, in milliseconds."""
+    """The time of each stage of a request, in milliseconds."""
 
     stages: dict[str, float] = field(default_factory=dict)
 
@@ -62,12 +71,12 @@ class Timing:
 
     @property
     def header(self) -> str:
-        """Value of a Server-Timing header."""
+        """Value of the Server-Timing header."""
         return ", ".join(f"{name};dur={ms}" for name, ms in self.stages.items())
 
 
 def state_of(request: Request) -> State:
-    """The application's state. Raises: NotReadyError, while it starts."""
+    """Return the application's state. Raises: NotReadyError, while it starts."""
     state: State | None = getattr(request.app.state, "eigenlens", None)
     if state is None:
         raise NotReadyError("the service is starting")
@@ -75,7 +84,7 @@ def state_of(request: Request) -> State:
 
 
 async def get_state(request: Request) -> State:
-    """As a dependency; one that is no coroutine would cost a change of thread. Raises: NotReadyError."""
+    """Return the state as a dependency; a coroutine, since FastAPI runs others in a thread. Raises: NotReadyError."""
     return state_of(request)
 
 

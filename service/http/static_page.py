@@ -1,4 +1,4 @@
-"""What is no route of the API: the page's files, and 405 with all methods where a path has a route for others."""
+"""Paths without a route of the API: the files of the page, or 405 if a route has the path but not the method."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 
 class _Files(StaticFiles):
-    """Files that a browser keeps and asks about each time: modules of two versions would not fit together."""
+    """Files that a browser revalidates at each use, since modules of two versions do not work together."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
@@ -23,21 +23,21 @@ class _Files(StaticFiles):
 
 
 class Page:
-    """The files of a directory at every path that no route of the API has."""
+    """The files of a directory, at every path without a route of the API."""
 
     def __init__(self, directory: Path, routers: Sequence[APIRouter]) -> None:
         self._files = _Files(directory=directory, html=True)
         self._routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
     def serves(self, method: str, path: str) -> bool:
-        """Whether a route of the API answers a method at a path."""
+        """Return whether a route of the API answers a method at a path."""
         return method in self._methods_at(path)
 
     def _methods_at(self, path: str) -> set[str]:
         return {m for route in self._routes if route.path_regex.match(path) for m in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # The router hands a path over if its method is wrong, route by route: only all of them know what is right.
+        # A request with a wrong method ends here too; several routes may share the path, so collect all their methods.
         if scope["type"] == "http" and (known := self._methods_at(scope["path"])):
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(known))})
         await self._files(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Bounds on what runs off the event loop: so many threads, and so many callers that wait for one."""
+"""Limits of work off the event loop: a number of threads, and a number of callers that wait for one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what: whether a request has a key with the scope that its route needs."""
+"""Access control: whether a request has a key with the scope that its route needs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from eigenlens.service.keys import KeyScope
 
 
 class AccessMiddleware:
-    """Refuses requests whose key is missing, wrong or lacks the scope, and clients that send too many.
+    """Refuses requests whose key is missing, wrong or lacks the scope, and clients that send too many requests.
 
-    What no route answers is left to the application, which says so: a key would not help.
+    A request that no route answers passes, so that the application answers 404 or 405, which a key would not change.
     """
 
     def __init__(
@@ -30,17 +30,17 @@ class AccessMiddleware:
         rate_limit: RateLimit | None,
         serves: Callable[[str, str], bool],
     ) -> None:
-        """`serves` says whether a route answers a method at a path."""
+        """Check requests before `app`; `serves` returns whether a route answers a method at a path."""
         self.app, self.search_needs_key, self.rate_limit, self.serves = app, search_needs_key, rate_limit, serves
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        needed = policy_of(scope["path"]).scope_of(scope["method"]) if scope["type"] == "http" else None
-        if needed is None:
+        needed_scope = policy_of(scope["path"]).scope_of(scope["method"]) if scope["type"] == "http" else None
+        if needed_scope is None:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
         try:
-            self._check(request, needed)
+            self._check(request, needed_scope)
         except (KeyMissingError, KeyScopeError) as error:
             if self.serves(scope["method"], scope["path"]):
                 await problems.response_to(error, request)(scope, receive, send)
@@ -50,19 +50,19 @@ class AccessMiddleware:
             return
         await self.app(scope, receive, send)
 
-    def _check(self, request: Request, needed: KeyScope) -> None:
+    def _check(self, request: Request, needed_scope: KeyScope) -> None:
         sent = _key_sent(request)
         key = state_of(request).keyring.find(sent) if sent else None
         if self.rate_limit is not None:
             address = request.client.host if request.client else ""
             self.rate_limit.take(f"address {address}" if key is None else f"key {key.id}", now=time.monotonic())
-        if needed == "search" and not self.search_needs_key:
+        if needed_scope == "search" and not self.search_needs_key:
             return
         if key is None:
-            reason = "this key is not known" if sent else f"this needs a key with the scope {needed}"
+            reason = "this key is not known" if sent else f"this needs a key with the scope {needed_scope}"
             raise KeyMissingError(f"{reason}: send one as `Authorization: Bearer KEY` or `api-key: KEY`")
-        if not key.may(needed):
-            raise KeyScopeError(f"this needs the scope {needed}; the key has {', '.join(key.scopes)}")
+        if not key.may(needed_scope):
+            raise KeyScopeError(f"this needs the scope {needed_scope}; the key has {', '.join(key.scopes)}")
 
 
 def _key_sent(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""Bounds on what a client may send and how slowly."""
+"""Limits of a request's body: its size, and the time to send it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class BodyLimit:
 
         async def bounded_receive() -> Message:
             nonlocal received, complete
-            if complete:  # what comes now is the disconnect, and that may take as long as the answer does
+            if complete:  # only the disconnect is left, and it may come as late as the end of the answer
                 return await receive()
             if announced.isdigit() and int(announced) > max_bytes:
                 await self._drain(receive, max_bytes)
@@ -57,7 +57,7 @@ class BodyLimit:
         await self.app(scope, bounded_receive, send)
 
     async def _drain(self, receive: Receive, max_bytes: int) -> None:
-        """Read on for a moment: a client that is still sending would lose an answer to a closed connection."""
+        """Read on for a moment, since a client that is still sending would lose the answer to a closed connection."""
         drained = 0
         try:
             async with asyncio.timeout(_DRAIN_S):

@@ -1,4 +1,4 @@
-"""Routes that are called before the framework's routing."""
+"""A fast path: calls the functions of some routes without the framework's routing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from eigenlens.service.http import problems
 
 
 class FastPath:
-    """Calls the functions of much used routes before the framework's routing, which takes longer than a search.
+    """Calls the functions of often used routes before the framework's routing, which takes longer than a search.
 
-    What a function raises is answered as the application would.
+    Errors of a function are answered as in the application.
     """
 
     def __init__(self, app: ASGIApp, *, routes: Mapping[str, Callable[[Request], Awaitable[Response]]]) -> None:

@@ -1,4 +1,4 @@
-"""How many requests a client may send."""
+"""The rate limit: a token bucket for each client."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from cachetools import LRUCache
 
 from eigenlens.service.errors import RateLimitError
 
-# Those that were silent for longest are forgotten beyond that.
+# Clients whose buckets are kept; beyond that, the one that was silent for longest is dropped.
 _MAX_CLIENTS = 10_000
 
 
 class RateLimit:
-    """A bucket of tokens for each client: `rate` requests a second, and `burst` at once after a pause."""
+    """Limits each client to `rate` requests a second, and to `burst` at once after a pause."""
 
     def __init__(self, *, rate: float, burst: int) -> None:
         self._rate, self._burst = rate, burst

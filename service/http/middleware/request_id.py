@@ -1,4 +1,4 @@
-"""An id for every request, security headers for every answer, and the count of both."""
+"""An id for every request, security headers for every answer, and the metrics and the log of requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECURITY_HEADERS = (
 
 
 class RequestIdMiddleware:
-    """Gives every request an id (the client's X-Request-Id if it is a plain one), every answer its headers; counts."""
+    """Gives each request an id (the client's X-Request-Id if it is plain) and each answer its headers; counts both."""
 
     def __init__(self, app: ASGIApp, *, log_requests: bool) -> None:
         self.app, self.log_requests = app, log_requests

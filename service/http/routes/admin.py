@@ -1,4 +1,4 @@
-"""Administration: rebuilds, folders to take in, generations and the switch between them. All need the admin key."""
+"""Administration: rebuilds, imports, generations and statistics. All routes need a key with the scope admin."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ router = APIRouter(prefix="/v1/admin", tags=["admin"])
 @router.post("/rebuild", status_code=202, responses=problem_responses("job-running", "encoder-not-found"))
 def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = None) -> Job:
     """Build the next generation in the background. The present one answers searches until the switch."""
-    asked = body or RebuildBody()
+    options = body or RebuildBody()
     engine = state.snapshots.current.engine
-    if asked.encoder is None:  # what cannot be built is refused now and not in the job
-        lengths = choose_lengths(engine.code_length, asked.lengths or engine.lengths)
-        kinds = {int(length): kind for length, kind in asked.kinds.items()}
+    if options.encoder is None:  # refuse impossible lengths and kinds here, not later in the job
+        lengths = choose_lengths(engine.code_length, options.lengths or engine.lengths)
+        kinds = {int(length): kind for length, kind in options.kinds.items()}
         choose_indexes(len(engine.keys), lengths=lengths, kinds=kinds)
-    elif not (state.gallery.encoder_path(asked.encoder) / "manifest.json").is_file():
+    elif not (state.gallery.encoder_path(options.encoder) / "manifest.json").is_file():
         known = ", ".join(sorted(path.name for path in state.gallery.encoders.iterdir()))
-        raise EncoderNotFoundError(f"the gallery has no encoder '{asked.encoder}'; it has {known}")
-    return started(state, response, "rebuild", asked.model_dump())
+        raise EncoderNotFoundError(f"the gallery has no encoder '{options.encoder}'; it has {known}")
+    return start_job(state, response, "rebuild", options.model_dump())
 
 
 @router.post("/import", status_code=202, responses=problem_responses("job-running"))
@@ -44,10 +44,10 @@ def import_folder(state: CurrentState, response: Response, body: ImportBody) -> 
     """
     root = state.settings.import_root
     if root is None:
-        raise FolderError("no folder of this server may be taken in; its setting import_root names none")
+        raise FolderError("no folder of this server may be imported; its setting import_root names none")
     folder = _below(root, body.folder)
     options = {"folder": str(folder), "root": str(root.resolve()), "rebuild": body.rebuild}
-    return started(state, response, "import", options)
+    return start_job(state, response, "import", options)
 
 
 @router.get("/generations")
@@ -55,8 +55,8 @@ def list_generations(state: CurrentState) -> list[GenerationAnswer]:
     """List the generations on disk, newest first."""
     served = state.snapshots.current.number
     return [
-        present_generation(number, found, served=number == served)
-        for number, found in reversed(list(state.gallery.manifests()))
+        present_generation(number, manifest, served=number == served)
+        for number, manifest in reversed(list(state.gallery.manifests()))
     ]
 
 
@@ -107,27 +107,27 @@ def stats(state: CurrentState) -> StatsAnswer:
     )
 
 
-def started(state: State, response: Response, kind: str, options: dict[str, object]) -> Job:
-    """Start a job and say where to follow it."""
+def start_job(state: State, response: Response, kind: str, options: dict[str, object]) -> Job:
+    """Start a job; set the header Location to its address."""
     job = state.runner.start(kind, options)
     response.headers["Location"] = f"/v1/admin/jobs/{job.id}"
     return present_job(job)
 
 
 def _below(root: Path, folder: str) -> Path:
-    """A folder below the root, wherever `..` and symbolic links lead. Raises: FolderError."""
+    """Return a folder below the root, after `..` and symbolic links are resolved. Raises: FolderError."""
     try:
         path = (root / folder).resolve()
-        found = path.is_relative_to(root.resolve()) and path.is_dir()
+        is_below = path.is_relative_to(root.resolve()) and path.is_dir()
     except (OSError, ValueError, RuntimeError):  # too long, a null byte, links in a circle
-        found = False
-    if not found:
+        is_below = False
+    if not is_below:
         raise FolderError(f"there is no folder {folder!r} below the server's import_root")
     return path
 
 
 def _size(folder: Path) -> int:
-    """Bytes below a folder; what vanishes meanwhile counts nothing."""
+    """Return the bytes of all files below a folder; a file that is removed meanwhile does not count."""
     total = 0
     for directory, _, names in os.walk(folder):
         for name in names:
@@ -139,7 +139,7 @@ def _size(folder: Path) -> int:
 
 
 def _resident() -> int | None:
-    """Bytes of this process in memory, where the system tells."""
+    """Return the bytes of this process in memory; None if the system does not report them."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):

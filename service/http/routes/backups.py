@@ -1,4 +1,4 @@
-"""Backups of the gallery while it is served: sent to the client, or kept beside it, and restored."""
+"""Backups of a served gallery: sent to the client or written into the gallery's folder; and restoring one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eigenlens.service.gallery.backup import Archive, snapshot, write_archive
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.http.openapi import problem_responses
 from eigenlens.service.http.presenters import present_backup
-from eigenlens.service.http.routes.admin import started
+from eigenlens.service.http.routes.admin import start_job
 from eigenlens.service.http.state import CurrentState
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"])
@@ -33,7 +33,7 @@ _TAR: dict[int | str, dict[str, Any]] = {
 
 
 class ArchiveResponse(StreamingResponse):
-    """Sends an archive; what it is made from is removed at the end, also when the client leaves."""
+    """Sends an archive, and closes the stack with its temporary files at the end, also if the client leaves."""
 
     def __init__(self, archive: Archive, stack: ExitStack, *, name: str) -> None:
         headers = {"Content-Length": str(len(archive)), "Content-Disposition": f'attachment; filename="{name}"'}
@@ -58,26 +58,26 @@ async def backup(
     It has the images, what the gallery stores about them, and the served generation with codes and encoder; no keys.
     """
     stack = ExitStack()
-    found = await to_thread.run_sync(lambda: stack.enter_context(snapshot(state.gallery, files=files)))
-    return ArchiveResponse(Archive(found), stack, name=_new_name())
+    members = await to_thread.run_sync(lambda: stack.enter_context(snapshot(state.gallery, files=files)))
+    return ArchiveResponse(Archive(members), stack, name=_new_name())
 
 
 @router.get("/backups")
 def list_backups(state: CurrentState) -> list[BackupAnswer]:
     """List the archives in the gallery's folder `backups`, newest first."""
-    found = [present_backup(path) for path in _folder(state.gallery).glob("[!.]*.tar")]
-    return sorted(found, key=lambda answer: (answer.created, answer.name), reverse=True)
+    backups = [present_backup(path) for path in _folder(state.gallery).glob("[!.]*.tar")]
+    return sorted(backups, key=lambda backup: (backup.created, backup.name), reverse=True)
 
 
 @router.post("/backups", status_code=201, responses=problem_responses("gallery-busy", "backup-exists"))
 def create_backup(state: CurrentState, response: Response, body: BackupBody | None = None) -> BackupAnswer:
     """Write an archive into the gallery's folder `backups`, whole or not at all."""
-    asked = body or BackupBody()
-    name = asked.name or _new_name()
+    options = body or BackupBody()
+    name = options.name or _new_name()
     path = _folder(state.gallery) / name
-    with snapshot(state.gallery, files=asked.files) as found:
+    with snapshot(state.gallery, files=options.files) as members:
         try:
-            write_archive(Archive(found), path)
+            write_archive(Archive(members), path)
         except FileExistsError:
             raise BackupExistsError(f"there is a backup '{name}' already; choose another name") from None
     response.headers["Location"] = "/v1/admin/backups"
@@ -97,7 +97,7 @@ def restore(state: CurrentState, response: Response, body: RestoreBody) -> Job:
     Equal images stay as they are. The archive must be of the encoder that is served.
     """
     path = _existing(state.gallery, body.backup)
-    return started(state, response, "restore", {"backup": str(path), "rebuild": body.rebuild})
+    return start_job(state, response, "restore", {"backup": str(path), "rebuild": body.rebuild})
 
 
 async def _pieces(archive: Archive) -> AsyncIterator[bytes]:

@@ -21,15 +21,15 @@ from eigenlens.service.http.parameters import (
     documented_in_query,
     from_json,
     from_text,
-    given_by,
-    named,
+    with_standard_names,
+    without_defaults,
 )
 from eigenlens.service.http.routes.search import answer_search, image_query, query_of
 from eigenlens.service.http.state import CurrentState, State, Timing
 
 router = APIRouter(prefix="/v1", tags=["search"])
 
-# Of one request at a time; the others keep their share of the queue.
+# Searches of one request that run at once, so that other requests keep their share of the queue.
 _AT_ONCE = 8
 _MAX_FIELDS = 40
 _FILES = {"type": "array", "items": FILE, "minItems": 1, "maxItems": MAX_SEARCHES}
@@ -49,30 +49,33 @@ async def search_batch(request: Request, state: CurrentState) -> Response:
         shared, searches = await _read(request)
         free = asyncio.Semaphore(_AT_ONCE)
 
-        async def answer(given: Mapping[str, Any] | bytes) -> tuple[bool, bytes]:
+        async def answer(search: Mapping[str, Any] | bytes) -> tuple[bool, bytes]:
             async with free:
-                return await _answer(request, state, shared, given)
+                return await _answer(request, state, shared, search)
 
         answers = await asyncio.gather(*map(answer, searches))
-    failed = sum(not good for good, _ in answers)
-    told = json.dumps({"failed": failed, "timing_ms": timing.stages}).encode()
-    body = b'{"answers":[' + b",".join(item for _, item in answers) + b"]," + told[1:]
+    failed = sum(not succeeded for succeeded, _ in answers)
+    summary = json.dumps({"failed": failed, "timing_ms": timing.stages}).encode()
+    body = b'{"answers":[' + b",".join(item for _, item in answers) + b"]," + summary[1:]
     return Response(body, media_type="application/json", headers={"Server-Timing": timing.header})
 
 
 async def _read(request: Request) -> tuple[dict[str, Any], Sequence[Mapping[str, Any] | bytes]]:
-    """Parameters for all and, for each search, its own or its image. Raises: RequestError; ValidationError."""
+    """Read the parameters of all searches, and each search's own parameters or its image.
+
+    Raises: RequestError; ContentTypeError; ValidationError.
+    """
     media_type = media_type_of(request)
-    shared = given_by(from_text(request.query_params.multi_items()))
+    shared = without_defaults(from_text(request.query_params.multi_items()))
     if media_type == "multipart/form-data":
         async with request.form(max_files=MAX_SEARCHES, max_fields=_MAX_FIELDS) as form:
             images = [await file.read() for file in files_of(form)]
             fields = from_text((name, value) for name, value in form.multi_items() if name != "image")
-        return {**shared, **given_by(fields)}, images
+        return {**shared, **without_defaults(fields)}, images
     if media_type == "application/json":
-        given = named(await read_json(request))
-        searches = BatchBody.model_validate(given, strict=True).searches
-        return {**shared, **{name: value for name, value in given.items() if name != "searches"}}, searches
+        body = with_standard_names(await read_json(request))
+        searches = BatchBody.model_validate(body, strict=True).searches
+        return {**shared, **{name: value for name, value in body.items() if name != "searches"}}, searches
     raise ContentTypeError(
         "searches are taken as multipart/form-data with files `image`, or application/json with `searches`, "
         f"not '{media_type or 'nothing'}'"
@@ -80,14 +83,14 @@ async def _read(request: Request) -> tuple[dict[str, Any], Sequence[Mapping[str,
 
 
 async def _answer(
-    request: Request, state: State, shared: Mapping[str, Any], given: Mapping[str, Any] | bytes
+    request: Request, state: State, shared: Mapping[str, Any], search: Mapping[str, Any] | bytes
 ) -> tuple[bool, bytes]:
-    """Whether it could be answered, and a BatchItemAnswer as JSON."""
+    """Run one search, given by its parameters or its image; return whether it succeeded, and its item as JSON."""
     try:
-        if isinstance(given, bytes):
-            query = image_query(SearchParameters.model_validate(shared), given)
+        if isinstance(search, bytes):
+            query = image_query(SearchParameters.model_validate(shared), search)
         else:
-            query = query_of(from_json(given, shared))
+            query = query_of(from_json(search, shared))
         answer = await answer_search(state, query, receive=request.receive)
     except (EigenlensError, ValidationError) as error:
         problem = problems.explain(error, request=request)

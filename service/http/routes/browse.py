@@ -1,4 +1,4 @@
-"""Looking around in a gallery: its images page by page, or a few picked at random."""
+"""Browsing a gallery: its images page by page, or a random sample."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from eigenlens.service.http.state import CurrentState, State
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
-_MOST = 200
+_MAX_LIMIT = 200
 
 
 @router.get("")
 def browse(
     state: CurrentState,
-    limit: Annotated[int, Query(ge=1, le=_MOST, description="number of images")] = 50,
+    limit: Annotated[int, Query(ge=1, le=_MAX_LIMIT, description="number of images")] = 50,
     after: Annotated[str | None, Query(max_length=1024, description="id to continue after")] = None,
     prefix: Annotated[str, Query(max_length=1024, description="only ids that begin with this")] = "",
     sample: Annotated[
@@ -38,7 +38,10 @@ def browse(
 
 
 def _sample(state: State, count: int, seed: int) -> list[ImageRecord]:
-    """Images of the generation that is served, one of each of `count` stretches of it: neighbours are alike."""
+    """Return a random sample of the served generation: one image of each of `count` equal ranges of its rows.
+
+    Images in neighbouring rows are similar, so such a sample is more varied than a plain one.
+    """
     keys = state.snapshots.current.engine.keys
     count = min(count, len(keys))
     edges = np.linspace(0, len(keys), count + 1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Eigenfunctions: what each coordinate of a code looks like in the gallery, and where a query falls."""
+"""Eigenfunctions: each coordinate of a code over the gallery's images, and where a query's value lies."""
 
 from __future__ import annotations
 
@@ -51,35 +51,35 @@ def eigenfunction(
     functions = _of(snapshot)
     if not 1 <= coordinate <= len(functions):
         raise EigenfunctionNotFoundError(f"there is no coordinate {coordinate}; there are 1 to {len(functions)}")
-    found = functions[coordinate - 1]
-    images = {place: _images(state, snapshot, rows, coordinate) for place, rows in found.rows.items()}
+    function = functions[coordinate - 1]
+    images = {position: _images(state, snapshot, rows, coordinate) for position, rows in function.rows.items()}
     return EigenfunctionAnswer(
         coordinate=coordinate,
         eigenvalue=float(snapshot.encoder.eigenvalues[coordinate - 1]),
         generation=snapshot.number,
         histogram=HistogramAnswer(
-            low=float(found.quantiles[0]),
-            high=float(found.quantiles[-1]),
-            shares=[round(float(share), 6) for share in found.histogram(_BINS)],
+            low=float(function.quantiles[0]),
+            high=float(function.quantiles[-1]),
+            shares=[round(float(share), 6) for share in function.histogram(_BINS)],
         ),
-        query=None if value is None else WhereAnswer(value=value, share_below=found.share_below(value)),
+        query=None if value is None else WhereAnswer(value=value, share_below=function.share_below(value)),
         **images,
     )
 
 
 def _of(snapshot: Snapshot) -> Eigenfunctions:
-    found = snapshot.engine.eigenfunctions
-    if found is None:
+    functions = snapshot.engine.eigenfunctions
+    if functions is None:
         raise EigenfunctionNotFoundError(
             f"generation {snapshot.number} was built before eigenfunctions were kept; rebuild the gallery to see them"
         )
-    return found
+    return functions
 
 
 def _images(
     state: State, snapshot: Snapshot, rows: np.ndarray[tuple[int], np.dtype[np.int64]], coordinate: int
 ) -> list[PlacedAnswer]:
-    """The first few of these rows whose image is still there, with their values."""
+    """Return the images of the first rows whose image still exists, with their values at the coordinate."""
     engine = snapshot.engine
     keys = engine.keys[rows].tolist()
     records = state.gallery.store.records(keys)

@@ -28,7 +28,7 @@ from eigenlens.service.search.snapshot import Snapshot
 
 router = APIRouter(tags=["embeddings"])
 
-# Of one request at a time; the others keep their share of the queue.
+# Images of one request that are encoded at once, so that other requests keep their share of the queue.
 _AT_ONCE = 16
 
 
@@ -41,28 +41,28 @@ async def embeddings(request: Request, body: EmbeddingsBody, state: CurrentState
     length = body.dimensions or snapshot.encoder.code_length
     if length > snapshot.encoder.code_length:
         raise InputError(f"dimensions is {length}; a code has {snapshot.encoder.code_length}", parameter="dimensions")
-    given = [body.input] if isinstance(body.input, str) else body.input
+    uris = [body.input] if isinstance(body.input, str) else body.input
     limit = state.settings.max_image_bytes
-    images = [decode_base64(uri, name="input") for uri in given]
-    for place, image in enumerate(images):
+    images = [decode_base64(uri, name="input") for uri in uris]
+    for number, image in enumerate(images):
         if len(image) > limit:
-            raise BodyTooLargeError(f"input {place} has {len(image)} bytes; at most {limit} are taken")
+            raise BodyTooLargeError(f"input {number} has {len(image)} bytes; at most {limit} are taken")
     free = asyncio.Semaphore(_AT_ONCE)
 
-    async def encode(place: int, image: bytes) -> NDArray[np.float32]:
+    async def encode(number: int, image: bytes) -> NDArray[np.float32]:
         async with free:
             try:
                 return (await state.batcher.run(Query(None, image=image), receive=request.receive)).code
             except ImageError as error:
-                raise InputError(f"input {place}: {error}", parameter="input") from error
+                raise InputError(f"input {number}: {error}", parameter="input") from error
 
-    codes = await asyncio.gather(*(encode(place, image) for place, image in enumerate(images)))
+    codes = await asyncio.gather(*(encode(number, image) for number, image in enumerate(images)))
     if state.snapshots.current.encoder is not snapshot.encoder:
         raise NotReadyError("another encoder is served since a moment ago; try again")
     return EmbeddingsAnswer(
         data=[
-            present_embedding(place, code, encoding_format=body.encoding_format)
-            for place, code in enumerate(unit_prefix(np.stack(codes), length))
+            present_embedding(number, code, encoding_format=body.encoding_format)
+            for number, code in enumerate(unit_prefix(np.stack(codes), length))
         ],
         model=body.model,
     )

@@ -1,4 +1,4 @@
-"""Images of the gallery: what is known of one, its bytes, its thumbnail; adding, replacing and removing them."""
+"""Images of the gallery: reading one, its bytes and its thumbnail; adding, replacing and removing images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DAMAGED = ("not-an-image", "too-many-pixels", "damaged-image")
 
 
 class _ImageId(PathConvertor):
-    """`{id:image}` in a route: a path that is not that of an image's picture, which is only read."""
+    """`{id:image}` in a route: an id, but not the path of an image's content or thumbnail."""
 
     regex = PathConvertor.regex + "(?<!/content)(?<!/thumbnail)"
 
@@ -50,8 +50,8 @@ async def add_images(
 
     `images` lists those that are now in the gallery, `failed` those that could not be used, each with its reason.
     """
-    given = await read_images(request)
-    outcomes = await state.ingest_threads.run(_ingest, state, given, keep_metadata=keep_metadata)
+    images = await read_images(request)
+    outcomes = await state.ingest_threads.run(_ingest, state, images, keep_metadata=keep_metadata)
     return present_outcomes(outcomes)
 
 
@@ -79,10 +79,10 @@ async def image_thumbnail(id: str, request: Request, state: CurrentState) -> Res
     headers = _caching(record, request)
     if _is_known(headers, request):
         return Response(status_code=304, headers=headers)
-    found = state.thumbnails.get(record.sha256)
-    if found is None:
-        found = await state.read_threads.run(_make, state, record)
-    return Response(found.data, media_type=found.media_type, headers=headers)
+    thumbnail = state.thumbnails.get(record.sha256)
+    if thumbnail is None:
+        thumbnail = await state.read_threads.run(_make, state, record)
+    return Response(thumbnail.data, media_type=thumbnail.media_type, headers=headers)
 
 
 @router.get("/{id:image}", responses=problem_responses("image-not-found"))
@@ -98,13 +98,13 @@ def get_image(id: str, state: CurrentState) -> ImageAnswer:
 )
 async def put_image(id: str, request: Request, response: Response, state: CurrentState) -> ImageAnswer:
     """Add or replace one image, sent as the body itself or as a form's file. 201 if the id is new."""
-    given = await read_one(request, id)
+    image = await read_one(request, id)
     limit = state.settings.max_image_bytes
-    if len(given.data) > limit:
-        raise BodyTooLargeError(f"the image has {len(given.data)} bytes; at most {limit} are taken")
-    outcome = (await state.ingest_threads.run(_ingest, state, [given]))[0]
+    if len(image.data) > limit:
+        raise BodyTooLargeError(f"the image has {len(image.data)} bytes; at most {limit} are taken")
+    outcome = (await state.ingest_threads.run(_ingest, state, [image]))[0]
     if outcome.status == "failed":
-        await state.read_threads.run(_refuse, state, given)
+        await state.read_threads.run(_refuse, state, image)
     response.status_code = 201 if outcome.status == "added" else 200
     return present_image(await state.read_threads.run(state.gallery.store.record, id))
 
@@ -156,9 +156,9 @@ def _ingest(state: State, images: list[SourceImage], *, keep_metadata: bool = Fa
 
 
 def _refuse(state: State, image: SourceImage) -> None:
-    """Raise what is wrong with the image as a search would."""
-    found = image.load(state.snapshots.current.encoder.image_size, max_pixels=state.settings.max_pixels)
-    raise found if isinstance(found, Exception) else RequestError("the image cannot be used")
+    """Raise the error that a search with this image would raise."""
+    loaded = image.load(state.snapshots.current.encoder.image_size, max_pixels=state.settings.max_pixels)
+    raise loaded if isinstance(loaded, Exception) else RequestError("the image cannot be used")
 
 
 def _make(state: State, record: ImageRecord) -> Thumbnail:
@@ -167,7 +167,7 @@ def _make(state: State, record: ImageRecord) -> Thumbnail:
 
 
 def _caching(record: ImageRecord, request: Request) -> dict[str, str]:
-    """An address that names its content (?v=) may be kept for ever; any other is checked again by its ETag."""
+    """Return the caching headers: an address with its content's hash (?v=) never changes, any other has an ETag."""
     named = request.query_params.get("v") == record.sha256[:16]
     lifetime = "private, max-age=31536000, immutable" if named else "private, no-cache"
     return {"ETag": f'"{record.sha256[:32]}"', "Cache-Control": lifetime}

@@ -1,4 +1,4 @@
-"""Jobs: how far they are, as a list, one by one or as a stream of events, and their cancellation."""
+"""Jobs: their progress, as a list, one by one or as a stream of events, and their cancellation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from eigenlens.service.jobs.store import Job as StoredJob
 
 router = APIRouter(prefix="/v1/admin/jobs", tags=["admin"])
 
-_LOOK_EVERY_S = 0.2
+_POLL_S = 0.2
 _KEEP_ALIVE_S = 15.0
 _EVENT = {
     "type": "object",
@@ -63,17 +63,17 @@ def cancel_job(id: str, state: CurrentState) -> Job:
 
 
 async def _events(state: State, job: StoredJob) -> AsyncIterator[str]:
-    told, told_at = None, time.monotonic()
+    sent, sent_at = None, time.monotonic()
     while True:
-        if job != told:
+        if job != sent:
             yield _event("end" if job.finished else "progress", job)
-            told, told_at = job, time.monotonic()
-        elif time.monotonic() - told_at > _KEEP_ALIVE_S:
+            sent, sent_at = job, time.monotonic()
+        elif time.monotonic() - sent_at > _KEEP_ALIVE_S:
             yield ": still there\n\n"
-            told_at = time.monotonic()
+            sent_at = time.monotonic()
         if job.finished:
             return
-        await asyncio.sleep(_LOOK_EVERY_S)
+        await asyncio.sleep(_POLL_S)
         job = await to_thread.run_sync(state.jobs.get, job.id)
 
 

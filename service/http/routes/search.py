@@ -20,14 +20,14 @@ from eigenlens.service.api.search import (
 from eigenlens.service.errors import BodyTooLargeError, ContentTypeError
 from eigenlens.service.http.bodies import decode_base64, files_of, media_type_of, read_json
 from eigenlens.service.http.multipart import single_file_of_form
-from eigenlens.service.http.openapi import ITSELF, body_of, parameters_of, problem_responses
+from eigenlens.service.http.openapi import IMAGE_BODY, body_of, parameters_of, problem_responses
 from eigenlens.service.http.parameters import (
     documented_in_form,
     documented_in_query,
     from_json,
     from_text,
-    given_by,
     search_request,
+    without_defaults,
 )
 from eigenlens.service.http.presenters import present_measured
 from eigenlens.service.http.state import CurrentState, State, state_of
@@ -39,18 +39,18 @@ router = APIRouter(prefix="/v1", tags=["search"])
 
 _MAX_FIELDS = 40
 _DOCUMENTED = body_of(
-    {"application/json": {"$ref": "#/components/schemas/SearchBody"}, **ITSELF}, **documented_in_form()
+    {"application/json": {"$ref": "#/components/schemas/SearchBody"}, **IMAGE_BODY}, **documented_in_form()
 ) | {"parameters": parameters_of(documented_in_query())}
 
 
 class _DirectRoute(APIRoute):
-    """A route whose function reads the request and writes the answer itself, which saves more than a search takes.
+    """A route whose function reads the request and writes the answer itself, which saves more time than a search takes.
 
-    Dependencies of its signature are not called: it asks for all that it needs.
+    FastAPI does not resolve dependencies in the function's signature: it takes the request only.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The function itself."""
+        """Return the function itself as the handler."""
         handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
         return handler
 
@@ -58,7 +58,7 @@ class _DirectRoute(APIRoute):
 async def search(request: Request) -> Response:
     """Find the images most like the query, best first. Put parameters into the query string or beside the image."""
     state = state_of(request)
-    state.batcher.check()  # what would be refused is not read first
+    state.batcher.check()  # refuse an overload before reading the body
     answer = await answer_search(state, await _read(request), receive=request.receive)
     return Response(answer.body, media_type="application/json", headers={"Server-Timing": answer.header})
 
@@ -107,7 +107,7 @@ def lengths(state: CurrentState) -> LengthsAnswer:
 
 
 async def _read(request: Request) -> Query:
-    """The search that a request asks for. Raises: RequestError; ValidationError."""
+    """Read the query of a request. Raises: RequestError; ContentTypeError; ValidationError."""
     media_type = media_type_of(request)
     if media_type.startswith("image/") or media_type == "application/octet-stream":
         return _image_query(request, await request.body())
@@ -121,11 +121,13 @@ async def _read(request: Request) -> Query:
         if not fields:
             return _image_query(request, upload)
         parameters, _ = _from_query_string(request.scope["query_string"])
-        parameters = SearchParameters.model_validate({**given_by(parameters), **given_by(from_text(fields))})
+        parameters = SearchParameters.model_validate(
+            {**without_defaults(parameters), **without_defaults(from_text(fields))}
+        )
         return image_query(parameters, upload)
     if media_type == "application/json":
         parameters, _ = _from_query_string(request.scope["query_string"])
-        return query_of(from_json(await read_json(request), given_by(parameters)))
+        return query_of(from_json(await read_json(request), without_defaults(parameters)))
     raise ContentTypeError(
         "a search takes multipart/form-data with a file `image`, an image as the body itself (image/...), "
         f"or application/json, not '{media_type or 'nothing'}'"
@@ -134,7 +136,7 @@ async def _read(request: Request) -> Query:
 
 @lru_cache(maxsize=256)
 def _from_query_string(query_string: bytes) -> tuple[SearchParameters, SearchRequest]:
-    """Parse a query string; kept, since many searches have the same."""
+    """Parse a query string; cached, since many searches have the same one."""
     parameters = from_text(QueryParams(query_string).multi_items())
     return parameters, search_request(parameters)
 
@@ -145,12 +147,12 @@ def _image_query(request: Request, image: bytes) -> Query:
 
 
 def image_query(parameters: SearchParameters, image: bytes) -> Query:
-    """Return the search for an image. Raises: FilterError."""
+    """Return the query of an image. Raises: FilterError."""
     return Query(search_request(parameters), frozenset(parameters.include), image=image)
 
 
 def query_of(body: SearchBody) -> Query:
-    """Return the search that a JSON object asks for. Raises: RequestError; FilterError."""
+    """Return the query of a JSON object. Raises: RequestError; FilterError."""
     return Query(
         search_request(body),
         frozenset(body.include),
@@ -161,7 +163,7 @@ def query_of(body: SearchBody) -> Query:
 
 
 async def answer_search(state: State, query: Query, *, receive: Receive | None = None) -> Answer:
-    """Search off the event loop, together with others. Raises: EigenlensError; ClientDisconnect."""
+    """Run a search in a batch with others, off the event loop. Raises: EigenlensError; ClientDisconnect."""
     if query.image is not None and len(query.image) > state.settings.max_image_bytes:
         raise BodyTooLargeError(
             f"the image has {len(query.image)} bytes; at most {state.settings.max_image_bytes} are taken"
