@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from eigenlens.benchmarks.common.tables import Record, spread
 
 HEADS = {
-    "raw": "features, the first so many",
+    "raw": "features, leading coordinates",
     "pca": "PCA of the features",
     "pca-of-roots": "PCA of their square roots",
     "views": "**Eigenlens**, positives are views",

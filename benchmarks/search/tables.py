@@ -24,7 +24,7 @@ def search_table(records: Sequence[Mapping[str, Any]], *, count: int) -> str:
     if not newest:
         return ""
     lines = [
-        "| method | exact | recall@10 0.95 | recall@10 0.99 | built in | memory |",
+        "| method | exact | recall@10 0.95 | recall@10 0.99 | build time | memory |",
         "|---" * 6 + "|",
     ]
     for method, name in SEARCHED.items():
@@ -49,7 +49,7 @@ def growth_table(records: Sequence[Mapping[str, Any]]) -> str:
     if not newest:
         return ""
     lines = [
-        "| codes | recall@10 0.95 | 0.99 | 0.999 | exact | built in | peak memory of the build |",
+        "| codes | recall@10 0.95 | 0.99 | 0.999 | exact | build time | peak memory of the build |",
         "|---" * 7 + "|",
     ]
     for count, values in sorted(newest.items()):

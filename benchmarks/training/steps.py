@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     records = []
     for name, values in seconds.items():
         middle = float(np.median(values))
-        print(f"{name:<22}{1000 * middle:8.1f} ms a step  {middle / bare:.3f} of the bare network's", flush=True)
+        print(f"{name:<22}{1000 * middle:8.1f} ms a step  {middle / bare:.3f} relative to the bare network", flush=True)
         subject = Subject(bench="steps", data=args.data, method=name, params=params)
         records.append(make_record(subject, "step_ms", round(1000 * middle, 2), "ms"))
         records.append(make_record(subject, "of bare", round(middle / bare, 4)))

@@ -19,7 +19,7 @@ def steps_table(records: Sequence[Record]) -> str:
     newest: dict[str, dict[str, Any]] = {}
     for record in records:
         newest.setdefault(record["method"], {})[record["metric"]] = record["value"]
-    lines = ["| step | time | of the bare network's |", "|---|---|---|"]
+    lines = ["| step | time | relative to the bare network |", "|---|---|---|"]
     for name, title in _STEPS.items():
         if name in newest:
             lines.append(f"| {title} | {newest[name]['step_ms']:.0f} ms | {newest[name]['of bare']:.2f} |")

@@ -20,7 +20,7 @@ _STAGES = frozenset({"queue", "decode", "encode", "search"})
 FIGURES = {
     "eigenlens_generation": "Generation that is served",
     "eigenlens_gallery_images": "Images that can be found",
-    "eigenlens_delta_images": "Images that came since the generation was built",
+    "eigenlens_delta_images": "Images that were added since the generation was built",
     "eigenlens_removed_images": "Images of the generation that were removed or replaced since it was built",
     "eigenlens_jobs_running": "Jobs that are queued or running",
     "eigenlens_job_progress_ratio": "How far the running job is in its stage, 0 to 1; 0 without one",
