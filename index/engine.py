@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.codes.eigenfunctions import Eigenfunctions
+from eigenlens.index.codes.similarities import NearestSimilarities
 from eigenlens.index.filters.parse import Filter
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import Plan
@@ -85,6 +86,10 @@ class Engine(Indexes, Protocol):
     @property
     def eigenfunctions(self) -> Eigenfunctions | None:
         """Statistics of each coordinate over the build, and example images; None if the build did not keep them."""
+
+    @property
+    def similarities(self) -> NearestSimilarities | None:
+        """How near the images of the build are to their nearest other; None where that was not measured."""
 
     @property
     def added(self) -> int:

@@ -67,5 +67,9 @@ class FilterError(SearchError, ValueError):
     """A filter on metadata is not understood, or is too large."""
 
 
+class SimilarityError(SearchError, ValueError):
+    """A percentile of similarity is asked for where the gallery's own similarities were not measured."""
+
+
 class TargetError(SearchError, ValueError):
     """No plan meets the recall and the latency that were asked for; the message says what can be had."""

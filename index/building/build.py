@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from eigenlens import artifact
 from eigenlens.index.building.calibrator import Calibrator
 from eigenlens.index.building.index_builder import TRAINING_VECTORS, Builder
+from eigenlens.index.building.nearest_others import measure_similarities
 from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
@@ -87,6 +88,8 @@ def build_generation(
                 options.on_progress(done, len(specs))
         calibrator.measure_again(lambda spec: on_gpu(read_prefix_index(directory, spec, codes), gpu, tuning=tuning))
         properties["calibration"] = calibrator.result(sizes, device=device_name(gpu)).to_json()
+        similarities = measure_similarities(codes, lengths=[spec.length for spec in specs])
+        properties["similarities"] = None if similarities is None else similarities.to_json()
         write_attributes(directory, options.metadata)
         write_eigenfunctions(directory, codes, sample=sample)
     return artifact.read(path, kind=KIND, verify=False)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.codes.eigenfunctions import Eigenfunctions
+from eigenlens.index.codes.similarities import NearestSimilarities
 from eigenlens.index.engine import IndexDescription, Neighbors
 from eigenlens.index.faiss_engine.delta import Delta
 from eigenlens.index.faiss_engine.generation import Generation
@@ -39,6 +40,7 @@ class FaissEngine:
         self.calibration: Calibration = generation.calibration
         self.keys: NDArray[np.int64] = generation.keys
         self.eigenfunctions: Eigenfunctions | None = generation.eigenfunctions
+        self.similarities: NearestSimilarities | None = generation.similarities
         self.fields: Mapping[str, Sequence[str]] = generation.attributes.fields
         self.device: str = device_name(gpu)
         self._delta = Delta(generation.code_length, generation.lengths)

@@ -13,6 +13,7 @@ from eigenlens import artifact
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import Eigenfunctions
 from eigenlens.index.codes.exact import best_of_runs, rerank, score_rows
+from eigenlens.index.codes.similarities import NearestSimilarities
 from eigenlens.index.engine import IndexDescription
 from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountError
 from eigenlens.index.faiss_engine.gpu import Gpu
@@ -39,6 +40,7 @@ class Generation:
         calibration: measured recall and latency of the generation's plans.
         attributes: metadata of the rows, for filters.
         eigenfunctions: statistics of each coordinate; None in a generation that an earlier version built.
+        similarities: of its images with their nearest other; None of very few images and of an earlier version.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class Generation:
         self.attributes = Attributes(path, count=len(codes))
         has_eigenfunctions = Eigenfunctions.are_in(self.artifact)
         self.eigenfunctions = Eigenfunctions(self.artifact) if has_eigenfunctions else None
+        similarities = self.artifact.properties.get("similarities")
+        self.similarities = None if similarities is None else NearestSimilarities.from_json(similarities)
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -13,6 +13,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
 
+from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.codes.artifact import Codes, writing_codes
 from eigenlens.index.faiss_engine.generation import Generation
@@ -62,6 +63,17 @@ def write_generation(
     opened = write_codes(folder / "codes", codes, tuning=tuning)
     build_generation(folder / "generation", opened, BuildOptions(lengths=lengths, tuning=tuning))
     return Generation(folder / "generation", opened, tuning=tuning)
+
+
+def without_similarities(generation: artifact.Artifact) -> None:
+    """Make a generation as versions did that did not measure how near images are to each other."""
+    artifact.seal(
+        generation.path,
+        kind=generation.kind,
+        made_from=generation.made_from,
+        properties={name: value for name, value in generation.properties.items() if name != "similarities"},
+        only=tuple(generation.files),
+    )
 
 
 def mapped_bytes() -> int:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.index.codes.eigenfunctions import Eigenfunctions
 from eigenlens.index.engine import IndexDescription, Neighbors
 from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountError
 from eigenlens.index.filters.parse import Filter, kind_of, matches, scalars_of
@@ -22,7 +21,8 @@ class NumpyEngine:
     """Scores every image for every query; satisfies `index.engine.Engine`."""
 
     device = "cpu"
-    eigenfunctions: Eigenfunctions | None = None
+    eigenfunctions = None
+    similarities = None
 
     def __init__(
         self,
