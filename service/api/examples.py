@@ -36,6 +36,8 @@ _MEASURED = {
 }
 _SEARCH = {
     "results": [{**_IMAGE, "score": 0.987}],
+    "best_percentile": 63.5,
+    "unlike_everything": False,
     "plan": _PLAN,
     "generation": 3,
     "timing_ms": {"decode": 0.4, "encode": 2.1, "search": 0.2, "total": 2.8},

@@ -68,6 +68,13 @@ class SearchParameters(BaseModel):
     )
     offset: int = Field(0, ge=0, description="number of results to skip: offset=10 and k=10 return the second ten")
     min_score: float | None = Field(None, ge=-1, le=1, description="drop results with a lower score")
+    min_similarity: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="drop results that are less like the query than so many per cent of the gallery's images are like "
+        "their nearest other image; 1 leaves nothing of a search whose query is unlike everything",
+    )
     group_duplicates: float | None = Field(
         None,
         gt=0,
@@ -126,6 +133,14 @@ class SearchAnswer(AnswerModel):
     """The answer to a search."""
 
     results: list[ResultAnswer]
+    best_percentile: float | None = Field(
+        None,
+        description="share of the gallery's images, in per cent, whose nearest other image is no more like them than "
+        "the best image found is like the query; null if nothing was found or the generation has no such figures",
+    )
+    unlike_everything: bool | None = Field(
+        None, description="whether nothing found looks like the query: `best_percentile` is below 1; null as above"
+    )
     plan: PlanAnswer
     generation: int
     timing_ms: dict[str, float] | None = Field(None, description="time of each stage, in milliseconds")

@@ -39,6 +39,7 @@ class SearchOptions(TypedDict, total=False):
     effort: int | Literal["max"]
     filter: dict[str, Any]
     min_score: float
+    min_similarity: float
     group_duplicates: float
     include: list[Include]
 

@@ -29,6 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offset", type=int, metavar="N", help="better results to pass over")
     parser.add_argument("--min-score", type=float, metavar="S", help="leave worse results out, -1 to 1")
     parser.add_argument(
+        "--min-similarity",
+        type=float,
+        metavar="P",
+        help="leave out what is less alike than P %% of the gallery's images",
+    )
+    parser.add_argument(
         "--group-duplicates", type=float, metavar="C", help="gather images of this cosine or more behind the best"
     )
     parser.add_argument("--rerank", metavar="N|full", help="rescore a shortlist exactly at N coordinates, or at all")
@@ -49,6 +55,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(answer)
         return 0
+    if answer.unlike_everything:
+        print(
+            "Nothing here looks like this picture: the best of what was found is less like it than "
+            f"{100 - (answer.best_percentile or 0):.3g} % of the gallery's images are like their nearest other."
+        )
     print(f"{'score':>8}  id")
     for result in answer.results:
         label = (result.metadata or {}).get("label", "")
@@ -72,6 +83,7 @@ def _options(args: argparse.Namespace) -> SearchOptions:
         "target_recall": args.recall,
         "max_latency_ms": args.max_latency_ms,
         "min_score": args.min_score,
+        "min_similarity": args.min_similarity,
         "group_duplicates": args.group_duplicates,
         "filter": None if args.filter is None else _object(args.filter),
     }

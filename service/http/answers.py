@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from eigenlens.index.codes.similarities import UNLIKE_PERCENTILE
 from eigenlens.service.api.search import SearchAnswer
 from eigenlens.service.http.presenters import present_plan, present_result
 from eigenlens.service.search.paging import Result
@@ -37,7 +38,8 @@ class AnswerWriter:
             more += b',"timing_ms":{%s}' % stages.encode()
         if "code" in page.include:
             more += b',"code":%s' % json.dumps(page.code.tolist()).encode()
-        return b'{"results":[%s],%s%s}' % (b",".join(parts), self._write_plan(page), more)
+        likeness = _write_likeness(page.best_percentile)
+        return b'{"results":[%s],%s,%s%s}' % (b",".join(parts), likeness, self._write_plan(page), more)
 
     def _write_plan(self, page: Page) -> bytes:
         """Return the members that answers of the same plan share, without the braces."""
@@ -64,6 +66,15 @@ class AnswerWriter:
                 self._images.clear()
             self._images[key] = image
         return b'%s,"score":%s}' % (image, repr(hit.score).encode())
+
+
+def _write_likeness(percentile: float | None) -> bytes:
+    """Return what is said of how like the query the best result is: members of an answer, without the braces."""
+    if percentile is None:
+        return b'"best_percentile":null,"unlike_everything":null'
+    told = round(percentile, 2)
+    unlike = b"true" if told < UNLIKE_PERCENTILE else b"false"
+    return b'"best_percentile":%s,"unlike_everything":%s' % (repr(told).encode(), unlike)
 
 
 def _write_result(result: Result, *, metadata: bool, grouped: bool) -> bytes:

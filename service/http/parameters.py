@@ -62,6 +62,7 @@ def search_request(parameters: SearchParameters) -> SearchRequest:
         ),
         filter=None if parameters.filter is None else parse_filter(parameters.filter),
         min_score=parameters.min_score,
+        min_similarity=parameters.min_similarity,
         duplicate_cosine=parameters.group_duplicates,
     )
 

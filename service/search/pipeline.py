@@ -59,6 +59,7 @@ class Page:
         results: best first; plain hits if near-duplicates are not grouped.
         search: the search that the results come from.
         depth: rank of the page's last result, counted from 1.
+        best_percentile: where the best score stands among the gallery's own similarities; None if it is not known.
         include: names of the optional parts of the answer.
         generation: number of the generation that was searched.
         timing_ms: milliseconds by stage.
@@ -68,6 +69,7 @@ class Page:
     results: Sequence[Result] | Sequence[Hit]
     search: SearchResult
     depth: int
+    best_percentile: float | None
     include: frozenset[str]
     generation: int
     timing_ms: dict[str, float]
@@ -138,6 +140,7 @@ class Pipeline:
             query.vector = _checked_code(query.code, snapshot.engine.code_length)
         if query.request is not None:
             snapshot.choose_plan(query.request)  # an impossible request fails here, before its image is decoded
+            query.request = snapshot.with_least_score(query.request)
         if query.image is not None:
             side = snapshot.encoder.image_size
             with self._stage("decode", [query]):
@@ -193,7 +196,8 @@ class Pipeline:
         total_s = time.perf_counter() - query.arrived
         query.timing_ms["total"] = _milliseconds(total_s)
         self._observe_search(result.plan.prefix_length, total_s)
-        page = Page(results, result, request.depth, query.include, snapshot.number, query.timing_ms, code)
+        best = snapshot.best_percentile(result)
+        page = Page(results, result, request.depth, best, query.include, snapshot.number, query.timing_ms, code)
         return Answer(self._write(page), code, query.timing_ms, batch)
 
     def _find_page(self, query: Query, request: SearchRequest) -> tuple[list[Result], SearchResult]:

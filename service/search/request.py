@@ -23,6 +23,7 @@ class SearchRequest:
         filter: which images may be returned; all if None.
         exclude_key: key of one image to leave out, such as the query itself.
         min_score: results with a lower score are left out.
+        min_similarity: results at a lower percentile of the gallery's own similarities are left out.
         duplicate_cosine: images whose full codes have at least this cosine are near-duplicates and form one result;
             None turns grouping off.
     """
@@ -33,6 +34,7 @@ class SearchRequest:
     filter: Filter | None = None
     exclude_key: int | None = None
     min_score: float | None = None
+    min_similarity: float | None = None
     duplicate_cosine: float | None = None
 
     @property

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.engine import Engine
+from eigenlens.index.errors import SimilarityError
 from eigenlens.index.plans.calibration import Measured
 from eigenlens.index.plans.choice import ChosenPlan, PlanChooser
 from eigenlens.index.plans.plan import Plan
@@ -97,6 +98,26 @@ class Snapshot:
             self.sync()  # a result names an image that was removed a moment ago: search again without it
         return [SearchResult(hits[query][: first.depth], chosen.plan, chosen.measured) for query in range(len(codes))]
 
+    def with_least_score(self, request: SearchRequest) -> SearchRequest:
+        """Return a search whose `min_score` cuts off what its `min_similarity` does. Raises: SimilarityError."""
+        if request.min_similarity is None:
+            return request
+        similarities = self.engine.similarities
+        if similarities is None:
+            raise SimilarityError(
+                f"min_similarity is not possible in generation {self.number}, which does not know how near its images "
+                "are to each other: it has fewer than 50, or an earlier version built it; rebuild it"
+            )
+        least = similarities.score_at(request.min_similarity, length=_scored_length(self.choose_plan(request).plan))
+        return replace(request, min_score=least if request.min_score is None else max(least, request.min_score))
+
+    def best_percentile(self, result: SearchResult) -> float | None:
+        """Return where the best score stands among the gallery's own similarities; None where nothing tells it."""
+        similarities = self.engine.similarities
+        if similarities is None or not result.hits:
+            return None
+        return similarities.percentile_of(result.hits[0].score, length=_scored_length(result.plan))
+
     def code_of(self, key: int) -> NDArray[np.float32]:
         """Return the stored code of an image, (code_length,). Raises: NotReadyError, if it was only just added."""
         codes = self.engine.codes_of([key])
@@ -112,3 +133,8 @@ class Snapshot:
         codes = self.engine.codes_of(keys)
         zeros = np.zeros(self.engine.code_length, dtype=np.float32)
         return np.stack([codes.get(key, zeros) for key in keys])
+
+
+def _scored_length(plan: Plan) -> int:
+    """Return how many coordinates the scores of a plan's results are of."""
+    return plan.rerank_length or plan.prefix_length

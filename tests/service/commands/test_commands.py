@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from eigenlens.command import main
 from eigenlens.service.commands.connection import plain, print_table
 from eigenlens.service.gallery.layout import Gallery
+from tests.support import oracles
 from tests.support.service import (
+    CODE_LENGTH,
+    build_gallery,
     client_fixture,
+    code_of,
     gallery_fixture,
     image_id,
     pixels_of,
     png,
+    serving,
+    settings_of,
 )
 
 COUNT = 20
@@ -78,6 +85,30 @@ def test_images_are_added_searched_and_removed(run: Run, tmp_path: Path) -> None
         "removed": ["new/501.png"],
         "missing": ["new/500.png"],
     }
+
+
+def test_a_search_says_in_words_when_nothing_looks_like_the_query(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = build_gallery(tmp_path, count=60)
+    codes = np.stack([code_of(pixels_of(seed)) for seed in range(60)])
+    strangers = [pixels_of(seed) for seed in range(5000, 9000)]
+    best = oracles.cosine(np.stack(list(map(code_of, strangers))), codes, length=CODE_LENGTH).max(1)
+    path = tmp_path / "stranger.png"
+    path.write_bytes(png(strangers[int(best.argmin())]))
+    with serving(settings_of(gallery)) as service:
+        asked = ["search", "--url", str(service.base_url), "--length", str(CODE_LENGTH)]
+        assert main([*asked, str(path)]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert said[0].startswith(
+            "Nothing here looks like this picture: the best of what was found is less like it than 100 %"
+        )
+        assert len(said) == 13
+        assert main([*asked, str(path), "--min-similarity", "1"]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 3
+        assert main([*asked, "--id", image_id(1)]) == 0
+        assert "Nothing here" not in capsys.readouterr().out
+    gallery.store.close()
 
 
 def test_generations_are_built_listed_activated_and_removed(run: Run, gallery: Gallery) -> None:
