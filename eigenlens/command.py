@@ -12,29 +12,29 @@ from collections.abc import Sequence
 import eigenlens
 from eigenlens.artifact import EigenlensError
 
-# Command: module with HELP, configure(parser) and run(args). Only the called one is imported.
+# Command: module with configure(parser) and run(args), and a summary. Only the module of the called one is imported.
 COMMANDS = {
     "train": ("eigenlens.model.commands.train", "train an encoder on images, without labels"),
-    "fit": ("eigenlens.model.commands.fit", "fit codes to images on a frozen pretrained backbone, in minutes"),
+    "fit": ("eigenlens.model.commands.fit", "fit an encoder to images on a pretrained backbone, in minutes"),
     "export": ("eigenlens.model.commands.export", "turn a finished training run into an encoder with ordered codes"),
     "build": ("eigenlens.service.commands.build", "build or rebuild a gallery: images, codes, prefix indexes"),
     "serve": ("eigenlens.service.commands.serve", "answer searches over HTTP, with a web page"),
     "keys": ("eigenlens.service.commands.keys", "make, list and revoke keys of a gallery's service"),
     "search": ("eigenlens.service.commands.search", "search a running service for images like one of yours"),
     "add": ("eigenlens.service.commands.add", "upload images to a running service"),
-    "rm": ("eigenlens.service.commands.remove", "remove images of a running service"),
-    "rebuild": ("eigenlens.service.commands.rebuild", "have a running service build its next generation"),
+    "rm": ("eigenlens.service.commands.remove", "remove images from a running service"),
+    "rebuild": ("eigenlens.service.commands.rebuild", "let a running service build its next generation"),
     "jobs": ("eigenlens.service.commands.jobs", "list, follow and cancel the jobs of a running service"),
     "generations": (
         "eigenlens.service.commands.generations",
         "list, activate and remove generations of a running service",
     ),
-    "stats": ("eigenlens.service.commands.stats", "how large a running service's gallery is, and what is going on"),
-    "backup": ("eigenlens.service.commands.backup", "one consistent archive of a running service's gallery"),
+    "stats": ("eigenlens.service.commands.stats", "show figures of a running service's gallery"),
+    "backup": ("eigenlens.service.commands.backup", "write one consistent archive of a running service's gallery"),
     "restore": ("eigenlens.service.commands.restore", "make a gallery from a backup, or undo changes of a served one"),
-    "bench": ("eigenlens.benchmarks.command", "measure quality and speed, and write the results down"),
+    "bench": ("eigenlens.benchmarks.command", "measure quality and speed, and record the results"),
 }
-# Importable module: extra that brings it.
+# Importable module: the extra that installs it.
 EXTRAS = {
     "PIL": "cpu",
     "anyio": "cpu",
@@ -65,19 +65,20 @@ EXTRAS = {
     "svs": "peers",
     "usearch": "peers",
 }
-# Of these, training needs no service: its own extra brings them as well.
+# Modules that the extra for training installs as well.
 TRAINING_TOO = ("PIL", "numpy", "onnxruntime")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns: the exit status: 0 done, 1 an explained error, 2 wrong usage, 130 interrupted; of commands that ask a
-        service also 3 not found, 4 no key or one that does not do, 5 no service or an overloaded one, 6 done in part.
+    Returns: the exit status: 0 done, 1 an explained error, 2 wrong usage, 130 interrupted; of commands that call a
+        service also 3 not found, 4 key missing, wrong or without the needed scope, 5 no service or an overloaded one,
+        6 done in part.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    name = given[0] if given else "--help"
-    # Processes that a command starts (rebuilds, workers) import nothing from the working directory either.
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = words[0] if words else "--help"
+    # Processes that a command starts (rebuilds, workers) do not import from the working directory either.
     os.environ["PYTHONSAFEPATH"] = "1"
     if name in ("-V", "--version"):
         print(f"eigenlens {eigenlens.__version__}")
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.configure(parser)
-        status: int = module.run(parser.parse_args(given[1:]))
+        status: int = module.run(parser.parse_args(words[1:]))
         return status
     except EigenlensError as error:
         print(f"eigenlens: error: {error}", file=sys.stderr)
@@ -115,7 +116,7 @@ def _usage(name: str) -> int:
     lines = [f"  {command:<11} {summary}" for command, (_, summary) in COMMANDS.items()]
     text = "\n".join(
         [
-            "usage: eigenlens COMMAND [options]    (eigenlens COMMAND --help explains one; eigenlens --version)",
+            "usage: eigenlens COMMAND [options]    (help: eigenlens COMMAND --help; version: eigenlens --version)",
             "",
             "Adaptive-length image retrieval: train, export, build, serve, search.",
             "",

@@ -1,4 +1,4 @@
-"""Settings of the service: one typed table, read once from flags and EIGENLENS_* variables, misspellings refused."""
+"""Settings of the service: one typed table, read once from flags and EIGENLENS_* variables; refuses unknown names."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from eigenlens.service.errors import SettingsError
 from eigenlens.service.telemetry.logs import LogFormat
 
 _PREFIX = "EIGENLENS_"
-# Of the commands that ask a service.
+# Variables of the commands that call a service, which the service itself ignores.
 _OF_CLIENTS = {"EIGENLENS_URL", "EIGENLENS_KEY"}
 
 
 class Settings(BaseSettings):
-    """Every field is a flag of `eigenlens serve` and an environment variable; a flag wins."""
+    """Every field is a flag of `eigenlens serve` and an environment variable; a flag overrides the variable."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
 
@@ -53,8 +53,9 @@ class Settings(BaseSettings):
         64, description="largest number of searches in progress; more are answered 429 at once"
     )
     compute_threads: PositiveInt = Field(
-        default_factory=lambda given: max(1, processors() // given.get("workers", 1)) + 1,
-        description="threads that run searches, in each worker; one usually waits for Python's interpreter",
+        default_factory=lambda values: max(1, processors() // values.get("workers", 1)) + 1,
+        description="threads that run searches, in each worker; one usually waits for Python's interpreter; "
+        "default: processors divided by `workers`, plus one",
     )
     max_batch: PositiveInt | None = Field(
         None,
@@ -84,12 +85,12 @@ class Settings(BaseSettings):
 
     @property
     def key_file(self) -> Path:
-        """Where the admin key lies."""
+        """Path of the file of the admin key."""
         return self.admin_key_file or self.gallery / "admin.key"
 
     @property
     def keys_path(self) -> Path:
-        """Where the keys lie that were made by command."""
+        """Path of the file of the keys that `eigenlens keys` makes."""
         return self.keys_file or self.gallery / "keys.json"
 
 
@@ -98,10 +99,13 @@ def processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def load_settings(**given: Any) -> Settings:
-    """Settings from flags that were given, the environment and defaults. Raises: SettingsError, naming the setting."""
+def load_settings(**flags: Any) -> Settings:
+    """Read the settings from flags that are not None, the environment and defaults.
+
+    Raises: SettingsError, which names the setting.
+    """
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
         raise SettingsError(f"wrong settings: {problems}") from error

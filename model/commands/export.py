@@ -1,4 +1,4 @@
-"""`eigenlens export`: a finished training run to an encoder artifact."""
+"""`eigenlens export`: turn a finished training run into an encoder."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from eigenlens.model.training.run import Run
 EPILOG = """example:
   eigenlens export runs/fashion --out encoders/fashion
 
-Estimates the spectrum on the training images, orders the coordinates by eigenvalue (Rayleigh-Ritz) and writes
-safetensors and ONNX. Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
+The command estimates the spectrum on the training images, orders the coordinates by eigenvalue (Rayleigh-Ritz) and
+writes safetensors and ONNX. Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     parser.add_argument("run_directory", metavar="RUN", type=Path, help="directory of a finished run")
-    parser.add_argument("--out", metavar="ENCODER", type=Path, required=True, help="directory to publish")
+    parser.add_argument("--out", metavar="ENCODER", type=Path, required=True, help="directory of the new encoder")
     parser.add_argument(
         "--diffusion-time",
         type=_time,
         metavar="T",
-        help="scale coordinate j by its eigenvalue to the power of T: the larger, the more the leading ones count "
-        "(default: the run's own)",
+        help="scale each coordinate by its eigenvalue to the power of T; a larger T gives the leading coordinates more "
+        "weight (default: that of the run)",
     )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="float32",
-        help="in which it is run; bfloat16 needs OpenVINO: see what it costs by `eigenlens bench runtime` first",
+        help="precision of the encoder when it runs; bfloat16 needs OpenVINO, and `eigenlens bench runtime` measures "
+        "what it costs (default: %(default)s)",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if available)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export; progress on standard error. Raises: EigenlensError."""
+    """Export the run, with progress on standard error. Raises: EigenlensError."""
     finished = Run(args.run_directory)
     source = open_source(finished.images)
     cache = cache_pixels(source, side=finished.config.cached_side, directory=finished.cache)

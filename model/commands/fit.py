@@ -1,4 +1,4 @@
-"""`eigenlens fit`: images to an encoder, a frozen pretrained backbone with a head in closed form."""
+"""`eigenlens fit`: fit an encoder to images: a frozen pretrained backbone and a head in closed form."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ EPILOG = """examples:
   eigenlens fit --images ~/Pictures --backbone dino.onnx --backbone-pixels imagenet --out encoders/mine
 
 The backbone is EfficientNet-Lite0 (extra `pretrained`), a timm model by its name (extra `timm`), or an ONNX file whose
-only input is an image. Its features of the images and of views of them are computed once, in --work; a fit is then a
-matter of seconds, and an interrupted call carries on when it is repeated. Positives say what the codes keep:
-views the very thing, neighbours its kind, both some of each. Ridge and diffusion time are chosen on photographs that
-are held out, by how well a view finds its photograph or, with --labels, by the names of the class folders.
+only input is an image. Its features of the images and of their views are cached in --work; with them a fit takes
+seconds. To continue an interrupted fit, run it again. Positives decide what the codes find: views the same object,
+neighbours the same kind, both some of each. Ridge and diffusion time are chosen on held-out photographs, by how well a
+search with a view finds its photograph or, with --labels, by the names of the class folders.
 Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
 
-# "The same thing" keeps its colours: a view shifts the light, but not the hue.
+# Views of the same object keep its colours: they change the brightness, but hardly the hue.
 AUGMENTATION = AugmentationConfig(
     crop_area_min=0.3, brightness=0.3, contrast=0.3, saturation=0.2, hue=0.02, grayscale=0.0
 )
@@ -56,15 +56,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "--images", metavar="SOURCE", action="append", required=True, help="images to fit to; may be given repeatedly"
+        "--images",
+        metavar="SOURCE",
+        action="append",
+        required=True,
+        help="images to fit to; repeat it for several sources",
     )
-    parser.add_argument("--out", metavar="ENCODER", type=Path, required=True, help="directory to publish")
+    parser.add_argument("--out", metavar="ENCODER", type=Path, required=True, help="directory of the new encoder")
     parser.add_argument(
         "--positives",
         choices=("views", "neighbours", "both"),
         default="views",
-        help="what belongs together: views of an image (the same thing), near images (the same kind) or both "
-        "(default: %(default)s)",
+        help="pairs that get similar codes: views of one image (find the same object), nearest images (find the same "
+        "kind) or both (default: %(default)s)",
     )
     parser.add_argument(
         "--backbone",
@@ -72,68 +76,83 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=EFFICIENTNET,
         help=f"{EFFICIENTNET}, timm:NAME or FILE.onnx (default: %(default)s)",
     )
-    onnx = parser.add_argument_group("of a backbone FILE.onnx, where it does not say so itself")
+    onnx = parser.add_argument_group("for a backbone FILE.onnx, if the file does not define it")
     onnx.add_argument(
         "--backbone-pixels",
         type=_pixels,
         metavar="SCALE",
-        help="how it wants its pixels: imagenet (mean and deviation of ImageNet, the default), unit (0..1), signed "
-        "(-1..1), raw (0..255), or MEAN/STD of red, green and blue in 0..1, as .48,.46,.41/.27,.26,.28",
+        help="scale of its pixels: imagenet (mean and deviation of ImageNet, the default), unit (0..1), signed "
+        "(-1..1), raw (0..255), or MEAN/STD of red, green and blue in 0..1, such as .48,.46,.41/.27,.26,.28",
     )
     onnx.add_argument("--backbone-size", type=_count, metavar="N", help="side of its input in pixels (default: 224)")
-    onnx.add_argument("--backbone-output", metavar="TENSOR", help="what holds the features (default: its only output)")
-    parser.add_argument(
-        "--work", metavar="DIR", type=Path, help="where features are kept (default: ENCODER.work beside the encoder)"
-    )
+    onnx.add_argument("--backbone-output", metavar="TENSOR", help="tensor of the features (default: the only output)")
+    parser.add_argument("--work", metavar="DIR", type=Path, help="directory of cached features (default: ENCODER.work)")
     parser.add_argument(
         "--max-images",
         type=_count,
         default=10_000,
         metavar="N",
-        help="images taken of each source, evenly, at most (default: 10000)",
+        help="largest number of images from each source, evenly spread over it (default: 10000)",
     )
     parser.add_argument(
-        "--code-length", type=_count, metavar="N", help="coordinates (default: 256, or as many as there are features)"
+        "--code-length",
+        type=_count,
+        metavar="N",
+        help="coordinates of a code (default: 256, or the number of features if smaller)",
     )
     parser.add_argument("--views", type=_count, default=4, metavar="N", help="views of each image (default: 4)")
     parser.add_argument(
         "--neighbours",
         type=_count,
         metavar="N",
-        help="near images of each (default: 50, at most one in fifty; with `both` 20; or chosen)",
+        help="nearest images of each image (default: 50, or a fiftieth of the images if fewer; with `both` 20; with "
+        "--labels chosen)",
     )
-    parser.add_argument("--ridge", type=_number, metavar="X", help="share of the mean variance added to C (chosen)")
-    parser.add_argument("--diffusion-time", type=_number, metavar="T", help="power of the eigenvalues (chosen)")
+    parser.add_argument(
+        "--ridge", type=_number, metavar="X", help="share of the mean variance added to C (default: chosen)"
+    )
+    parser.add_argument(
+        "--diffusion-time", type=_number, metavar="T", help="power of the eigenvalues (default: chosen)"
+    )
     parser.add_argument(
         "--fine-tune",
         type=_count,
         metavar="STEPS",
-        help="train the whole backbone on views of the images first, 64 images a step (default: it stays frozen)",
+        help="first train the whole backbone on views of the images, 64 images a step (default: keep it frozen)",
     )
-    parser.add_argument("--device", default="auto", help="of --fine-tune: cpu, cuda, ... (default: cuda if any)")
+    parser.add_argument(
+        "--device", default="auto", help="device for --fine-tune: cpu, cuda, ... (default: cuda if available)"
+    )
     parser.add_argument(
         "--head",
         choices=("linear", "mlp"),
         default="linear",
-        help="linear in the features, in closed form; mlp: a hidden layer beside them too, trained with the objective "
-        "before the same step, no better where images are few (default: %(default)s)",
+        help="linear: linear in the features, in closed form; mlp: a trained hidden layer beside the features, which "
+        "is no better with few images (default: %(default)s)",
     )
-    parser.add_argument("--hidden-length", type=_count, default=512, metavar="N", help="of that layer (default: 512)")
-    parser.add_argument("--head-steps", type=_count, default=200, metavar="N", help="of its training (default: 200)")
     parser.add_argument(
-        "--labels", action="store_true", help="choose the settings by the class folders; codes are fitted without them"
+        "--hidden-length", type=_count, default=512, metavar="N", help="width of the hidden layer (default: 512)"
+    )
+    parser.add_argument(
+        "--head-steps", type=_count, default=200, metavar="N", help="training steps of the hidden layer (default: 200)"
+    )
+    parser.add_argument(
+        "--labels",
+        action="store_true",
+        help="choose the settings by the names of the class folders; the fit itself uses no labels",
     )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="float32",
-        help="in which it is run; bfloat16 needs OpenVINO: see what it costs by `eigenlens bench runtime` first",
+        help="precision of the encoder when it runs; bfloat16 needs OpenVINO, and `eigenlens bench runtime` measures "
+        "what it costs (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the views (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the views (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit; progress on standard error. Raises: EigenlensError."""
+    """Fit an encoder, with progress on standard error. Raises: EigenlensError."""
     if args.out.exists():
         raise artifact.ArtifactExistsError(f"{args.out} already exists and is not overwritten: choose another --out")
     sources = [SubsampledSource(open_source(spec), args.max_images) for spec in args.images]
@@ -214,7 +233,7 @@ def _fit(
 
 
 def _fixed(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that were given by flags."""
+    """Return the settings that flags set."""
     names = ("neighbours", "ridge", "diffusion_time")
     return {name: value for name, value in vars(args).items() if name in names and value is not None}
 

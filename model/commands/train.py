@@ -1,4 +1,4 @@
-"""`eigenlens train`: images to a training run."""
+"""`eigenlens train`: train a network on images."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ SOURCE is a folder of images, a tar or tar.gz of one, or fashion-mnist. Next: ei
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("--images", metavar="SOURCE", help="images to train on (needed unless --resume)")
+    parser.add_argument("--images", metavar="SOURCE", help="images to train on (required without --resume)")
     parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="directory of the run")
-    parser.add_argument("--config", metavar="FILE", help="a TOML file or the name of a preset; defaults otherwise")
+    parser.add_argument("--config", metavar="FILE", help="a TOML file or the name of a preset (default: no preset)")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting of the configuration"
     )
     parser.add_argument(
         "--init",
         metavar="FILE",
-        help="start the backbone from a checkpoint, .pth or .safetensors (torchvision's and timm's ResNets fit "
-        "backbone=resnet18, 34 or 50; an earlier run's network.safetensors its own backbone), or from `pretrained`, "
-        "the weights that efficientnet-lite0 and timm:NAME come with",
+        help="weights that the backbone starts from: a checkpoint (.pth or .safetensors) of torchvision's or timm's "
+        "ResNet-18, 34 or 50, the network.safetensors of an earlier run with the same backbone, or `pretrained` for "
+        "the published weights of efficientnet-lite0 and timm:NAME",
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if available)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; progress on standard error. One of several processes ends here. Raises: EigenlensError."""
+    """Train, with progress on standard error. One of several processes exits here. Raises: EigenlensError."""
     _train(args)
     if is_one_of_several():
         exit_process(0)

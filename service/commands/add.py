@@ -19,21 +19,24 @@ EPILOG = """examples:
   eigenlens add ~/Pictures --prefix pictures/
   eigenlens add boot.jpg --metadata '{"price": 80}'
 
-An image's id is its path below the folder that is given, after the prefix. Images are found by the next search when
-they are counted. Those that are there with the same content and metadata stay as they are, so it can be said again."""
+The id of an image is the prefix and then its path below the folder. The next search finds the images that the
+progress counts. Images that are in the gallery with the same content and metadata stay unchanged, so you can run the
+command again."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     parser.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="an image file, or a folder of them")
-    parser.add_argument("--prefix", default="", help="what ids begin with")
-    parser.add_argument("--metadata", metavar="JSON", type=_object, help="for all of them; a folder's name is a label")
+    parser.add_argument("--prefix", default="", help="beginning of every id, such as pictures/")
+    parser.add_argument(
+        "--metadata", metavar="JSON", type=_object, help="metadata of all images; the top folder of each is its label"
+    )
     configure_connection(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Upload, and tell what became of each that failed. Raises: ServiceError."""
+    """Upload the images and print those that failed. Raises: ServiceError."""
     for path in args.paths:
         if not path.exists():
             raise ServiceError(f"there is no {path}")
@@ -61,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"'{text}' is not JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"'{text}' is not a JSON object")
-    return found
+    return value

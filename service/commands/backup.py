@@ -18,21 +18,21 @@ EPILOG = """examples:
   eigenlens backup monday.tar --keep                     beside the gallery, where the service runs
   eigenlens backup --list
 
-Searches and changes go on meanwhile. `eigenlens restore` makes a gallery of it again."""
+Searches and changes continue meanwhile. `eigenlens restore` turns an archive into a gallery again."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("file", metavar="FILE", type=Path, nargs="?", help="a new file; with --keep only a name")
-    parser.add_argument("--files", action="store_true", help="take the bytes of images that lie in folders along")
-    parser.add_argument("--keep", action="store_true", help="have the service write it beside the gallery")
-    parser.add_argument("--list", action="store_true", help="list what the service has beside the gallery")
+    parser.add_argument("file", metavar="FILE", type=Path, nargs="?", help="file to write; with --keep only a name")
+    parser.add_argument("--files", action="store_true", help="include the bytes of images that lie in folders")
+    parser.add_argument("--keep", action="store_true", help="let the service write the archive beside its gallery")
+    parser.add_argument("--list", action="store_true", help="list the archives beside the service's gallery")
     configure_connection(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it. Raises: ServiceError."""
+    """Write or list archives. Raises: ServiceError."""
     with connect(args) as client:
         if args.list:
             backups = client.backups()
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         if args.keep:
             if args.file is not None and args.file.name != str(args.file):
-                raise ServiceError("with --keep a name is given, not a path")
+                raise ServiceError("with --keep, give a name, not a path")
             kept = client.keep_backup(None if args.file is None else args.file.name, files=args.files)
             if args.json:
                 print_json(kept)

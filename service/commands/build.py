@@ -1,4 +1,4 @@
-"""`eigenlens build`: images to a gallery that can be served."""
+"""`eigenlens build`: turn images into a gallery that can be served."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from eigenlens.service.gallery.progress import Progress
 
 EPILOG = """examples:
   eigenlens build --encoder encoders/fashion --images fashion-mnist --gallery galleries/fashion
-  eigenlens build --gallery galleries/fashion --images ~/more        take more images in
+  eigenlens build --gallery galleries/fashion --images ~/more        add images
   eigenlens build --gallery galleries/fashion --lengths 8,16,64      build other lengths; nothing is encoded again
   eigenlens build --gallery galleries/fashion --encoder encoders/new encode everything with another encoder
 
-An interrupted build carries on where it stopped when it is called again. A service that is running switches to the new
-generation by itself. Files of a folder stay where they are; images of an archive are copied into the gallery.
+To continue an interrupted build, run it again. A running service switches to the new generation by itself. The files
+of a folder stay where they are; images of an archive are copied into the gallery.
 Next: eigenlens serve --gallery GALLERY"""
 
 
@@ -36,25 +36,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     parser.add_argument("--gallery", metavar="GALLERY", type=Path, required=True, help="directory of the gallery")
-    parser.add_argument("--encoder", metavar="ENCODER", type=Path, help="encoder artifact; the gallery's own if absent")
-    parser.add_argument("--images", metavar="SOURCE", help="images to take in: folder, tar, or fashion-mnist")
+    parser.add_argument(
+        "--encoder", metavar="ENCODER", type=Path, help="directory of the encoder (default: the gallery's own)"
+    )
+    parser.add_argument("--images", metavar="SOURCE", help="images to add: a folder, a tar, or fashion-mnist")
     parser.add_argument(
         "--lengths",
         type=parse_lengths,
         metavar="N,N,...",
-        help="prefix lengths to build; the gallery's own, or powers of two from 4, if absent; the full one always is",
+        help="prefix lengths to build, besides the full one (default: those of the gallery, or powers of two from 4)",
     )
     parser.add_argument(
         "--kinds",
         type=parse_known_kinds,
         metavar="N=KIND,...",
-        help=f"index kind of some lengths ({', '.join(KINDS)}); what suits the gallery's size for the others",
+        help=f"index kinds of some lengths: {', '.join(KINDS)}; other lengths get one that suits the gallery's size",
     )
     parser.add_argument(
         "--search-device",
         choices=("auto", "cpu", "gpu"),
         default="auto",
-        help="what builds and measures the indexes; auto: a GPU where FAISS sees one. Let it be the one that serves",
+        help="device that builds and measures the indexes, the same that will serve them; auto: a GPU if FAISS sees "
+        "one (default: %(default)s)",
     )
 
 
@@ -66,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     encoder = Encoder(args.encoder) if args.encoder is not None else None
     source = open_source(args.images) if args.images is not None else None
     if encoder is not None:
-        choose_lengths(encoder.code_length, args.lengths)  # refused before a gallery is made or anything encoded
+        choose_lengths(encoder.code_length, args.lengths)  # refuse wrong lengths before a gallery is made
     gallery = Gallery(args.gallery, create=True)
     with gallery.writing(), ProgressBar() as progress:
         if encoder is None:
@@ -84,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_report(report: IngestReport) -> None:
     if report.added or report.unchanged:
-        print(f"{report.added} images taken in, {report.unchanged} were there already")
+        print(f"{report.added} images added, {report.unchanged} were there already")
     if report.failed:
         print(f"{len(report.failed)} images cannot be used:", file=sys.stderr)
         for id, reason in report.failed[:20]:

@@ -1,4 +1,4 @@
-"""What commands that ask a running service share: its address and key, tables, and following a job."""
+"""Helpers of the commands that call a running service: its address and key, tables, and the progress of a job."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from eigenlens.service.errors import ServiceError
 
 DONE_IN_PART = 6
 _HELP = """
-exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 no key or one that does not do,
-5 no service answers or it is overloaded, 6 done in part"""
+exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 key missing, wrong or without the needed
+scope, 5 no service or an overloaded one, 6 done in part"""
 
 
 def configure_connection(parser: argparse.ArgumentParser, *, keyed: bool = True) -> None:
@@ -35,13 +35,13 @@ def configure_connection(parser: argparse.ArgumentParser, *, keyed: bool = True)
             "--key-file",
             metavar="FILE",
             type=Path,
-            help="file with the key, such as GALLERY/admin.key; the variable EIGENLENS_KEY when absent",
+            help="file with the key, such as GALLERY/admin.key (default: the key in EIGENLENS_KEY)",
         )
-    parser.add_argument("--json", action="store_true", help="print what the service answers, as JSON")
+    parser.add_argument("--json", action="store_true", help="print the service's answer as JSON")
 
 
 def connect(args: argparse.Namespace) -> Client:
-    """A client of the service that is asked for. Raises: ServiceError, if the key cannot be read."""
+    """Return a client of the service at --url. Raises: ServiceError, if the key cannot be read."""
     key = os.environ.get("EIGENLENS_KEY")
     file: Path | None = getattr(args, "key_file", None)
     if file is not None:
@@ -55,7 +55,7 @@ def connect(args: argparse.Namespace) -> Client:
 
 
 def print_json(value: Any) -> None:
-    """Print an answer, a list of answers or any JSON value, indented; members that were not sent are left out."""
+    """Print an answer, a list of answers or any JSON value, indented, with the members that the service sent."""
     print(json.dumps(value, indent=2, default=_members))
 
 
@@ -66,13 +66,13 @@ def _members(value: object) -> dict[str, Any]:
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns that are as wide as they have to be; numbers to the right."""
-    shown = [[plain(str(cell)) for cell in row] for row in rows]
-    table = [list(head), *shown]
-    widths = [max(len(row[place]) for row in table) for place in range(len(head))]
+    """Print a table with columns of the width that they need; numbers are aligned to the right."""
+    body = [[plain(str(cell)) for cell in row] for row in rows]
+    table = [list(head), *body]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     for row in table:
         cells = [
-            cell.rjust(width) if _is_number(column, shown) else cell.ljust(width)
+            cell.rjust(width) if _is_number(column, body) else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
@@ -83,12 +83,12 @@ def _is_number(column: int, rows: Sequence[Sequence[str]]) -> bool:
 
 
 def plain(text: str) -> str:
-    """Text of others without what a terminal would obey."""
+    """Return a text with control characters escaped, so that a terminal does not obey them."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def follow(client: Client, job: Job, *, as_json: bool) -> int:
-    """Show a job's progress until it ends; the exit status."""
+    """Show a job's progress until it ends; return the exit status."""
     last = job
     for last in client.follow(job.id):
         if not as_json:
@@ -110,9 +110,9 @@ def _print_progress(job: Job) -> None:
 
 
 def describe(job: Job) -> str:
-    """How a job ended, in a line."""
-    what = f"{job.kind} {job.id} {job.state}"
+    """Describe in one line how a job ended."""
+    head = f"{job.kind} {job.id} {job.state}"
     parts = [f"generation {job.generation}"] if job.generation is not None else []
     parts += [f"{name} {value:,}" for name, value in (job.result or {}).items() if isinstance(value, int)]
     parts += [plain(job.error)] if job.error else []
-    return f"{what}: {', '.join(parts)}" if parts else what
+    return f"{head}: {', '.join(parts)}" if parts else head

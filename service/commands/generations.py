@@ -1,4 +1,4 @@
-"""`eigenlens generations`: what a running service keeps, which it serves, and the switch."""
+"""`eigenlens generations`: list, activate and remove the generations of a running service."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ EPILOG = """examples:
   eigenlens generations --activate 3
   eigenlens generations --rm 2
 
-Going back to a generation loses nothing: images that were added or removed since it was built stay so."""
+Images that were added or removed since a generation was built stay added or removed when you activate it."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
-    chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--activate", metavar="NUMBER", type=int, help="serve this one")
-    chosen.add_argument("--rm", metavar="NUMBER", type=int, help="remove this one, which is not served")
+    actions = parser.add_mutually_exclusive_group()
+    actions.add_argument("--activate", metavar="NUMBER", type=int, help="serve this generation")
+    actions.add_argument("--rm", metavar="NUMBER", type=int, help="remove this generation, unless it is served")
     configure_connection(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what is asked, then list. Raises: ServiceError."""
+    """Activate or remove a generation, then list all. Raises: ServiceError."""
     with connect(args) as client:
         if args.activate is not None:
             client.activate(args.activate)
         if args.rm is not None:
             client.remove_generation(args.rm)
-        found = client.generations()
+        generations = client.generations()
     if args.json:
-        print_json(found)
+        print_json(generations)
         return 0
     rows = [
         (
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
             f"{entry.bytes:,}",
             entry.created[:19],
         )
-        for entry in found
+        for entry in generations
     ]
     print_table(("number", "", "images", "lengths", "bytes", "created"), rows)
     return 0

@@ -16,27 +16,27 @@ from eigenlens.service.commands.connection import (
 
 EPILOG = """examples:
   eigenlens jobs --key-file GALLERY/admin.key
-  eigenlens jobs 4f2a9c01b7de            follow one until it ends
+  eigenlens jobs 4f2a9c01b7de            follow a job until it ends
   eigenlens jobs 4f2a9c01b7de --cancel"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("id", metavar="ID", nargs="?", help="a job to follow; all are listed when absent")
-    parser.add_argument("--cancel", action="store_true", help="end the job without a result")
+    parser.add_argument("id", metavar="ID", nargs="?", help="job to follow (default: list all)")
+    parser.add_argument("--cancel", action="store_true", help="cancel the job")
     configure_connection(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """List, follow or cancel. Raises: ServiceError."""
+    """List the jobs, or follow or cancel one. Raises: ServiceError."""
     with connect(args) as client:
         if args.id is None:
-            found = client.jobs()
+            jobs = client.jobs()
             if args.json:
-                print_json(found)
+                print_json(jobs)
             else:
-                rows = [(job.id, job.kind, job.state, job.created[:19], plain(job.error or job.stage)) for job in found]
+                rows = [(job.id, job.kind, job.state, job.created[:19], plain(job.error or job.stage)) for job in jobs]
                 print_table(("id", "kind", "state", "created", ""), rows)
             return 0
         if args.cancel:

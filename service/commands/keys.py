@@ -1,4 +1,4 @@
-"""`eigenlens keys`: make, list and revoke the keys of a gallery's service, which notices within a second."""
+"""`eigenlens keys`: make, list and revoke keys; a running service notices a change within a second."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ EPILOG = """examples:
   eigenlens keys --gallery galleries/fashion list
   eigenlens keys --gallery galleries/fashion revoke 1f3a9c02
 
-A key is printed once, on standard output; only its digest is kept. To rotate one, add another, then revoke the old."""
+A key is printed once, on standard output; only its digest is stored. To rotate a key, add a new one, then revoke the
+old one."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--gallery", type=Path, metavar="DIR", help="gallery whose keys.json is meant")
-    where.add_argument("--keys-file", type=Path, metavar="FILE", help="where the setting keys_file names another file")
+    file = parser.add_mutually_exclusive_group(required=True)
+    file.add_argument("--gallery", type=Path, metavar="DIR", help="gallery; its keys are in DIR/keys.json")
+    file.add_argument("--keys-file", type=Path, metavar="FILE", help="file of the keys, as in the setting keys_file")
     actions = parser.add_subparsers(dest="action", required=True, metavar="add|list|revoke")
     add = actions.add_parser("add", help="make a key and print it")
-    add.add_argument("name", help="whose key it is, for people")
-    add.add_argument("--scope", action="append", required=True, choices=SCOPES, help="may be given several times")
-    actions.add_parser("list", help="the keys that there are")
-    revoke = actions.add_parser("revoke", help="take a key out")
-    revoke.add_argument("id", help="of the key, as `list` tells it")
+    add.add_argument("name", help="name of the key, to recognise it in the list")
+    add.add_argument("--scope", action="append", required=True, choices=SCOPES, help="repeat it for several scopes")
+    actions.add_parser("list", help="list the keys")
+    revoke = actions.add_parser("revoke", help="revoke a key")
+    revoke.add_argument("id", help="id of the key, as `list` shows it")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it. Raises: KeyFileError."""
+    """Make, list or revoke keys. Raises: KeyFileError."""
     if args.gallery is not None and not args.gallery.is_dir():
         raise KeyFileError(f"there is no gallery {args.gallery}")
     path = args.keys_file or args.gallery / "keys.json"

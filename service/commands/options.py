@@ -1,4 +1,4 @@
-"""Options that commands and the rebuild's process share, as argparse types."""
+"""Parsers of the options --lengths and --kinds, as argparse types; the process of a rebuild uses them too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from eigenlens.index.errors import IndexKindError
 
 
 def parse_lengths(text: str) -> list[int]:
-    """Numbers separated by commas."""
+    """Parse lengths separated by commas."""
     try:
         lengths = [int(part) for part in text.split(",")]
     except ValueError:
@@ -19,7 +19,7 @@ def parse_lengths(text: str) -> list[int]:
 
 
 def parse_kinds(text: str) -> dict[int, str]:
-    """Return LENGTH=KIND separated by commas as a mapping. Whether there is such a kind, the builder says."""
+    """Parse LENGTH=KIND separated by commas; it does not check that the kinds exist."""
     kinds: dict[int, str] = {}
     for part in text.split(","):
         length, separator, kind = part.partition("=")
@@ -30,8 +30,8 @@ def parse_kinds(text: str) -> dict[int, str]:
 
 
 def parse_known_kinds(text: str) -> dict[int, str]:
-    """Return what `parse_kinds` does, of kinds that can be built here."""
-    from eigenlens.index.faiss_engine.kinds import require_kind  # needs FAISS, and asking a service does not
+    """Parse LENGTH=KIND separated by commas, and check that the kinds exist."""
+    from eigenlens.index.faiss_engine.kinds import require_kind  # needs FAISS, which a client does not have
 
     try:
         return {length: require_kind(kind).name for length, kind in parse_kinds(text).items()}

@@ -1,4 +1,4 @@
-"""`eigenlens rebuild`: have a running service build its next generation."""
+"""`eigenlens rebuild`: let a running service build its next generation."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from eigenlens.service.commands.options import parse_kinds, parse_lengths
 EPILOG = """examples:
   eigenlens rebuild --key-file GALLERY/admin.key
   eigenlens rebuild --lengths 8,16,64 --kinds 64=ivf-sq8
-  eigenlens rebuild --import 2026/january        take a folder of the server in first
+  eigenlens rebuild --import 2026/january        import a folder of the server first
   eigenlens rebuild --no-wait --json
 
-Searches are answered from the present generation until the switch. Its progress is shown until it ends; interrupting
-the command does not end the job: `eigenlens jobs --cancel ID` does."""
+The present generation answers searches until the new one is ready. The command shows the job's progress until it
+ends. If you interrupt the command, the job continues; cancel it with `eigenlens jobs ID --cancel`."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "--lengths", type=parse_lengths, metavar="N,N,...", help="prefix lengths; the present if absent"
+        "--lengths", type=parse_lengths, metavar="N,N,...", help="prefix lengths to build (default: the present ones)"
     )
-    parser.add_argument("--kinds", type=parse_kinds, metavar="N=KIND,...", help="index kind of some lengths")
+    parser.add_argument("--kinds", type=parse_kinds, metavar="N=KIND,...", help="index kinds of some lengths")
     parser.add_argument(
-        "--encoder", metavar="ID", help="encoder of the gallery (eigenlens stats); the present if absent"
+        "--encoder", metavar="ID", help="an encoder that `eigenlens stats` lists (default: the present one)"
     )
     parser.add_argument(
-        "--import", dest="folder", metavar="FOLDER", help="take in this folder below the server's import_root first"
+        "--import", dest="folder", metavar="FOLDER", help="import this folder below the server's import_root first"
     )
-    parser.add_argument("--no-wait", action="store_true", help="do not wait for the end")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait for the end of the job")
     configure_connection(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Start it, and follow it. Raises: ServiceError."""
+    """Start a rebuild and follow it. Raises: ServiceError."""
     with connect(args) as client:
         if args.folder is not None:
             job = client.import_folder(args.folder, rebuild=True)

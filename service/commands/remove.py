@@ -1,4 +1,4 @@
-"""`eigenlens rm`: remove images of a running service."""
+"""`eigenlens rm`: remove images from a running service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EPILOG = """examples:
   eigenlens rm boots/0001.png boots/0002.png
   eigenlens rm --ignore-missing -- -oddly-named.png
 
-No search that begins after the answer returns them."""
+No search that starts after the command has ended returns these images."""
 _NOT_FOUND = 3
 
 
@@ -21,12 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     parser.add_argument("ids", metavar="ID", nargs="+", help="id of an image")
-    parser.add_argument("--ignore-missing", action="store_true", help="an image that is not there is no failure")
+    parser.add_argument("--ignore-missing", action="store_true", help="do not fail if an image is not there")
     configure_connection(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Remove one by one; what is not there is told. Raises: ServiceError."""
+    """Remove the images one by one and print those that were not there. Raises: ServiceError."""
     removed, missing = [], []
     with connect(args) as client:
         for id in args.ids:

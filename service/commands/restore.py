@@ -1,4 +1,4 @@
-"""`eigenlens restore`: a backup becomes a gallery, or what a served gallery holds."""
+"""`eigenlens restore`: make a gallery from a backup, or return a served gallery to the state of one."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from eigenlens.service.commands.connection import configure_connection, connect,
 from eigenlens.service.errors import ServiceError
 
 EPILOG = """examples:
-  eigenlens restore monday.tar --gallery galleries/again             a new gallery
-  eigenlens restore monday.tar --gallery galleries/shop --replace    in the place of one that nobody serves
-  eigenlens restore monday.tar --served --key-file GALLERY/admin.key undo what came since, while it is served
+  eigenlens restore monday.tar --gallery galleries/again             make a new gallery
+  eigenlens restore monday.tar --gallery galleries/shop --replace    replace a gallery that is not served
+  eigenlens restore monday.tar --served --key-file GALLERY/admin.key undo later changes while the gallery is served
 
-All of the archive is verified before anything changes, and the change is one step. With --replace the present keys
-and backups are kept. With --served the archive is one of `eigenlens backup --list`, of the encoder that is served."""
+The whole archive is verified before anything changes, and the change is one step. --replace keeps the present keys
+and backups. With --served, the archive is one that `eigenlens backup --list` shows, of the encoder that is served."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("archive", metavar="FILE", help="what `eigenlens backup` wrote; with --served its name there")
+    parser.add_argument(
+        "archive", metavar="FILE", help="an archive; with --served its name in `eigenlens backup --list`"
+    )
     parser.add_argument("--gallery", metavar="DIR", type=Path, help="directory of the gallery to make")
-    parser.add_argument("--replace", action="store_true", help="put it in the place of the gallery that is there")
-    parser.add_argument("--served", action="store_true", help="have a running service restore its own gallery")
+    parser.add_argument("--replace", action="store_true", help="replace the gallery in that directory")
+    parser.add_argument("--served", action="store_true", help="let a running service restore its own gallery")
     configure_connection(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Restore. Raises: EigenlensError."""
+    """Restore an archive. Raises: EigenlensError."""
     if args.served == (args.gallery is not None):
         raise ServiceError("give either --gallery DIR or --served")
     if args.served:
         with connect(args) as client:
             return follow(client, client.restore(args.archive), as_json=args.json)
-    from eigenlens.service.gallery.restore import restore  # needs FAISS, and asking a service does not
+    from eigenlens.service.gallery.restore import restore  # needs FAISS, which a client does not have
 
     archive = Path(args.archive)
     if not archive.is_file():

@@ -1,4 +1,4 @@
-"""`eigenlens search`: ask a running service for images like a file, or like one of its own."""
+"""`eigenlens search`: search a running service for images like a file or like an image of its gallery."""
 
 from __future__ import annotations
 
@@ -23,31 +23,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     parser.add_argument("image", metavar="IMAGE", type=Path, nargs="?", help="an image file")
-    parser.add_argument("--id", metavar="ID", help="an image of the gallery instead; it is left out of the results")
-    parser.add_argument("--length", metavar="N|auto", help="prefix length to search (default: the cheapest good plan)")
-    parser.add_argument("--k", type=int, default=10, help="results (default: %(default)s)")
-    parser.add_argument("--offset", type=int, metavar="N", help="better results to pass over")
-    parser.add_argument("--min-score", type=float, metavar="S", help="leave worse results out, -1 to 1")
+    parser.add_argument("--id", metavar="ID", help="search with this image of the gallery; the results leave it out")
+    parser.add_argument(
+        "--length", metavar="N|auto", help="prefix length (default: auto, the fastest plan that meets the targets)"
+    )
+    parser.add_argument("--k", type=int, default=10, metavar="N", help="number of results (default: %(default)s)")
+    parser.add_argument("--offset", type=int, metavar="N", help="number of results to skip")
+    parser.add_argument("--min-score", type=float, metavar="S", help="drop results with a lower score, -1 to 1")
     parser.add_argument(
         "--min-similarity",
         type=float,
         metavar="P",
-        help="leave out what is less alike than P %% of the gallery's images",
+        help="drop results at a lower percentile of similarity, 0 to 100",
     )
     parser.add_argument(
-        "--group-duplicates", type=float, metavar="C", help="gather images of this cosine or more behind the best"
+        "--group-duplicates", type=float, metavar="C", help="group images whose codes have at least this cosine"
     )
-    parser.add_argument("--rerank", metavar="N|full", help="rescore a shortlist exactly at N coordinates, or at all")
     parser.add_argument(
-        "--recall", metavar="R", type=float, help="share of the exact best that has to be found, 0 to 1"
+        "--rerank", metavar="N|full", help="rescore a shortlist exactly with N coordinates, or with all of them"
     )
-    parser.add_argument("--max-latency-ms", metavar="MS", type=float, help="what the search itself may take")
-    parser.add_argument("--filter", metavar="JSON", help='which images may be found, such as {"label": "boots"}')
+    parser.add_argument(
+        "--recall", metavar="R", type=float, help="share of the exact best results that the search must find, 0 to 1"
+    )
+    parser.add_argument("--max-latency-ms", metavar="MS", type=float, help="limit on the time of the search itself")
+    parser.add_argument("--filter", metavar="JSON", help='condition on metadata, such as {"label": "boots"}')
     configure_connection(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Search and print a table. Raises: ServiceError, with the service's own words where it refused."""
+    """Search and print a table. Raises: ServiceError, with the service's message if it refuses the search."""
     if (args.image is None) == (args.id is None):
         raise ServiceError("give an image file or --id")
     with connect(args) as client:
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> SearchOptions:
-    """Return the options that are given, unchecked: the service says what is wrong. Raises: ServiceError."""
+    """Return the options that the user set; the service checks them. Raises: ServiceError."""
     options: dict[str, Any] = {
         "k": args.k,
         "offset": args.offset,
@@ -96,9 +100,9 @@ def _number(text: str | None) -> int | str | None:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError as error:
         raise ServiceError(f"the filter is not JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise ServiceError("the filter is not a JSON object")
-    return found
+    return value

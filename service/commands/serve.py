@@ -11,6 +11,7 @@ import tempfile
 from typing import Any
 
 import uvicorn
+from pydantic.fields import FieldInfo
 from uvicorn.supervisors import Multiprocess
 
 from eigenlens.service.errors import ServiceError
@@ -22,11 +23,12 @@ from eigenlens.service.telemetry.logs import configure_logs
 EPILOG = """example:
   eigenlens serve --gallery galleries/fashion --port 8080
 
-Every flag is also an environment variable, EIGENLENS_ and its name: EIGENLENS_MAX_IMAGE_BYTES. A flag wins.
+Every flag is also an environment variable: EIGENLENS_ and its name, such as EIGENLENS_MAX_IMAGE_BYTES. A flag
+overrides the variable.
 The page is at /, the API under /v1, its description at /openapi.json, probes at /healthz and /readyz.
 Administration needs the key in the admin key file: curl -H "Authorization: Bearer $(cat FILE)" ..."""
 
-# Whoever connects is the client, whatever its headers say: a rate limit would not hold otherwise.
+# The address of a client is that of its connection, not one in a header: a client could evade the rate limit by that.
 _SERVER: dict[str, Any] = {
     "log_config": None,
     "access_log": False,
@@ -39,15 +41,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments: one flag for each setting."""
     parser.epilog = EPILOG
     for name, field in Settings.model_fields.items():
-        default = "" if field.is_required() or field.get_default() is None else f" (default: {field.get_default()})"
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=f"{field.description}{default}")
+        help = f"{field.description}{_default_of(field)}"
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=help)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal ends it. Raises: EigenlensError."""
     settings = load_settings(**{name: getattr(args, name) for name in Settings.model_fields})
     configure_logs(settings.log_format)
-    # What cannot be served is told before the port is taken; of several workers, each opens the gallery itself.
+    # One worker opens the gallery before the port, so that a gallery that cannot be served fails at once. Several
+    # workers open it themselves.
     opened = open_and_freeze(settings) if settings.workers == 1 else None
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"  admin key: {settings.key_file}", file=sys.stderr)
     if settings.workers > 1:
         return _serve_with_workers(settings, listener)
-    # Keys are read again by themselves; what else the signal means to a daemon must not end this one.
+    # Changed keys are read without a signal; SIGHUP, which asks a daemon to reload, must not end this process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     uvicorn.Server(uvicorn.Config(create_app(settings, opened=opened), **_SERVER)).run(sockets=[listener])
     return 0
@@ -77,11 +80,23 @@ def _serve_with_workers(settings: Settings, listener: socket.socket) -> int:
     return 0
 
 
+def _default_of(field: FieldInfo) -> str:
+    """Return the default for the help of a flag; empty if there is none or the description names it."""
+    default = field.default
+    if field.is_required() or field.default_factory is not None or default in (None, ""):
+        return ""
+    shown = (
+        str(default).lower() if isinstance(default, bool) else f"{default:g}" if isinstance(default, float) else default
+    )
+    return f" (default: {shown})"
+
+
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address. Raises: ServiceError, if it cannot be had."""
+    """Return a socket that is bound to the address. Raises: ServiceError, if that fails."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # With the protocol named, the event loop switches Nagle's algorithm off: without, an answer waits 40 ms.
+        # The event loop turns Nagle's algorithm off only for a socket that names its protocol; with it, answers take
+        # 40 ms longer.
         listener = socket.socket(family, kind, socket.IPPROTO_TCP)
     except OSError as error:
         raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}; give another --host") from error

@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print them. Raises: ServiceError."""
+    """Print the figures. Raises: ServiceError."""
     with connect(args) as client:
         stats = client.stats()
     if args.json:

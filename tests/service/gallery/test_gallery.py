@@ -211,7 +211,7 @@ def test_the_commands_build_and_rebuild(tmp_path: Path, capsys: pytest.CaptureFi
     command = ["build", "--encoder", str(encoder), "--images", str(images), *where, "--lengths", "2,4"]
     assert main(command) == 0
     told = capsys.readouterr()
-    assert "5 images taken in" in told.out
+    assert "5 images added" in told.out
     assert "broken.png" in told.err
     assert main(["build", *where, "--lengths", "6"]) == 0
     assert Gallery(tmp_path / "gallery").open_current()[1].lengths == (6, 12)

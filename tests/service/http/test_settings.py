@@ -43,6 +43,17 @@ def test_every_setting_is_a_flag_with_a_description() -> None:
         assert field.description
 
 
+def test_the_help_names_each_default_and_none_that_a_person_cannot_read() -> None:
+    parser = argparse.ArgumentParser()
+    serve.configure(parser)
+    text = " ".join(parser.format_help().split())
+    assert "PydanticUndefined" not in text
+    assert "(default: )" not in text
+    assert "default: processors divided by `workers`, plus one" in text
+    assert "(default: 8080)" in text
+    assert "(default: false)" in text
+
+
 def test_serving_what_is_not_there_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--gallery", str(tmp_path / "none")]) == 1
     assert "eigenlens build" in capsys.readouterr().err
