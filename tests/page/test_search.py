@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from eigenlens.service.gallery.store import Store
+from tests.support import oracles
 from tests.support.pages import choose, drop, ids_of, in_a_browser, opened, press, searched
-from tests.support.service import build_gallery, image_id, pixels_of, png, serving, settings_of
+from tests.support.service import CODE_LENGTH, build_gallery, code_of, image_id, pixels_of, png, serving, settings_of
 
 pytestmark = in_a_browser
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -67,6 +69,22 @@ def test_moving_the_slider_searches_again_without_encoding(page: Page) -> None:
     expect(page.locator("#plan")).to_contain_text("rescored the best")
     expect(page.locator("#results .score").first).to_have_text("1.000")
     press(page, "Home")
+
+
+def test_the_page_says_when_nothing_looks_like_the_photograph(page: Page) -> None:
+    codes = np.stack([code_of(pixels_of(seed)) for seed in range(IMAGES)])
+    strangers = [pixels_of(seed) for seed in range(5000, 9000)]
+    best = oracles.cosine(np.stack([code_of(each) for each in strangers]), codes, length=CODE_LENGTH).max(1)
+    choose(page, png(strangers[int(best.argmin())]), name="stranger.png")
+    searched(page, "stranger.png")
+    page.locator("#length").focus()
+    press(page, "End")
+    said = page.get_by_role("status").filter(has_text="Nothing here looks like this picture")
+    expect(said).to_contain_text("less like it than 100 % of the gallery’s images")
+    expect(page.locator("#status")).to_contain_text("most similar images")
+    choose(page, png(pixels_of(5)))
+    searched(page)
+    expect(page.locator("#unlike")).to_be_empty()
 
 
 def test_results_are_found_as_the_service_finds_them(page: Page, address: str) -> None:

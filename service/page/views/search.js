@@ -5,7 +5,7 @@ import { drawStrip } from "../charts/bars.js";
 import { detailsButton } from "../details.js";
 import { find, h, svg } from "../dom.js";
 import { startFilters } from "../filters.js";
-import { milliseconds, plural } from "../format.js";
+import { milliseconds, percent, plural } from "../format.js";
 import { lengthControl } from "../length_control.js";
 import { inWords, tradeOff } from "../plan_words.js";
 import { searchFrom } from "../query.js";
@@ -50,7 +50,7 @@ export function startSearch(trouble) {
     } catch (reason) {
       if (query !== state.query) return;
       shown = null;
-      find("status").textContent = "";
+      find("status").textContent = find("unlike").textContent = "";
       more.hidden = true;
       trouble(reason.message);
     } finally {
@@ -63,6 +63,7 @@ export function startSearch(trouble) {
     filters.seen(answer.results);
     const plan = answer.plan;
     tellCount();
+    find("unlike").textContent = answer.unlike_everything ? `Nothing here looks like this picture: even the most similar image is less like it than ${percent(1 - answer.best_percentile / 100)} of the gallery’s images are like their nearest other.` : "";
     find("plan").textContent = inWords(plan, state.gallery);
     find("numbers").replaceChildren(...tradeOff(plan, state.gallery).map(([name, value, about]) => h("div", {}, h("dt", {}, name), h("dd", {}, h("b", {}, value), h("span", {}, about)))));
     showTiming(answer.timing_ms);
