@@ -13,6 +13,7 @@ from typing import Any
 BENCHMARKS = {
     "quality": ("quality.command", "objectives and peers side by side, by prefix length"),
     "encoder": ("encoder.command", "agreement of an encoder's neighbours with labels, by prefix length"),
+    "novelty": ("encoder.novelty", "how many strangers, and held-out images, are told to be unlike everything"),
     "heads": ("heads.command", "heads on a frozen backbone beside its features and their PCA"),
     "search": ("search.command", "recall against latency, memory and build time, beside others"),
     "adds": ("service.adds", "search latency of a service while images arrive"),
@@ -29,6 +30,9 @@ eigenlens bench quality --data cifar10 --train cifar10/train.tar.gz --test cifar
     "encoder": """\
 eigenlens bench encoder --encoder .demo/fashion-mnist/encoder
 eigenlens bench encoder --encoder encoders/mine --queries validation --results benchmarks/results/mine.jsonl""",
+    "novelty": """\
+eigenlens bench novelty --encoder .demo/fashion-mnist/encoder --strangers cifar10/test.tar.gz --name cifar10-animals \\
+    --classes bird,cat,deer,dog,frog,horse --results benchmarks/results/novelty.jsonl""",
     "search": """\
 eigenlens bench search --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz \\
     --work runs/search --count 1000000 --results benchmarks/results/search.jsonl""",

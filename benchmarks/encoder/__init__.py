@@ -1,1 +1,1 @@
-"""Quality of one encoder on the sample, by class."""
+"""One encoder on the sample: agreement of neighbours with classes, and who is unlike everything."""

@@ -14,7 +14,9 @@ import pytest
 
 from eigenlens.benchmarks import documents
 from eigenlens.benchmarks.command import BENCHMARKS
+from eigenlens.benchmarks.common.labelled import LabelledImages
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
+from eigenlens.benchmarks.encoder import novelty
 from eigenlens.benchmarks.encoder.fashion import pca_of_pixels
 from eigenlens.benchmarks.quality.tables import quality_table
 from eigenlens.benchmarks.search.tables import growth_table, search_table
@@ -190,6 +192,30 @@ def test_search_is_measured_beside_another_index_and_not_twice(
     assert "is in" in capsys.readouterr().err
     assert main([*command[:-4], "--methods", "nothing"]) == 1
     assert "there is no method 'nothing'; available: flat, eigenlens" in capsys.readouterr().err
+
+
+def test_strangers_and_held_out_images_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 256, (5, 2, 2, 3))
+
+    def draw(count: int) -> LabelledImages:
+        labels = rng.integers(5, size=count)
+        pixels = (kinds[labels] + rng.normal(0, 12, (count, 2, 2, 3))).clip(0, 255)
+        return LabelledImages(pixels.astype(np.uint8), labels)
+
+    monkeypatch.setattr(novelty, "load_fashion_mnist", lambda queries: (draw(1500), draw(500)))
+    encoder = service_builders.write_encoder(tmp_path / "e")
+    images, results = service_builders.write_images(tmp_path / "images", 80), tmp_path / "results.jsonl"
+    command = ["bench", "novelty", "--encoder", str(encoder), "--strangers", str(images), "--name", "random"]
+    assert main([*command, "--classes", "ev", "--queries", "40", "--results", str(results)]) == 0
+    told = {(entry["length"], entry["metric"]): entry["value"] for entry in read_records(results)}
+    assert told[12, "strangers_told"] == 1
+    assert all(told[length, "held_out_told"] <= 0.02 for length in (4, 8, 12))
+    assert "40 of random" in capsys.readouterr().out
+    assert main([*command, "--classes", "odd", "--queries", "41"]) == 1
+    assert "has 40 images of these classes" in capsys.readouterr().err
 
 
 def test_searches_are_timed_while_images_arrive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,117 @@
+"""`eigenlens bench novelty`: how many strangers, and how many held-out images, are told to be unlike everything."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenlens.benchmarks.common.arguments import positive
+from eigenlens.benchmarks.common.labelled import encode_all
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record
+from eigenlens.benchmarks.encoder.fashion import load_fashion_mnist
+from eigenlens.index.building.nearest_others import measure_similarities
+from eigenlens.index.codes.artifact import Codes, writing_codes
+from eigenlens.index.codes.exact import exact_search
+from eigenlens.index.codes.similarities import UNLIKE_PERCENTILE, NearestSimilarities
+from eigenlens.index.plans.plan import choose_lengths
+from eigenlens.model.errors import ConfigError
+from eigenlens.model.images.sources import open_source
+from eigenlens.model.runtime.encoder import Encoder
+
+Pixels = NDArray[np.uint8]
+Vectors = NDArray[np.float32]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--encoder", metavar="ENCODER", type=Path, required=True, help="encoder artifact of the sample")
+    parser.add_argument("--strangers", metavar="SOURCE", required=True, help="images of another domain")
+    parser.add_argument("--name", required=True, help="name of these images in the records")
+    parser.add_argument(
+        "--classes",
+        type=lambda text: tuple(text.split(",")),
+        default=("",),
+        metavar="PREFIX,...",
+        help="only classes whose names begin like one of these (default: all)",
+    )
+    parser.add_argument("--queries", type=positive, default=1000, help="strangers to draw (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Search Fashion-MNIST's 60,000 training images for strangers and for its 10,000 test images; print a table.
+
+    Raises: EigenlensError.
+    """
+    encoder = Encoder(args.encoder)
+    rng = np.random.default_rng(args.seed)
+    lengths = choose_lengths(encoder.code_length)
+    gallery, held_out = load_fashion_mnist(queries="test")
+    strangers = _draw(args.strangers, args.classes, side=encoder.image_size, count=args.queries, rng=rng)
+    codes = rng.permutation(encode_all(encoder, gallery.pixels, name="gallery"))
+    queries = {
+        "strangers_told": encode_all(encoder, strangers, name="strangers"),
+        "held_out_told": encode_all(encoder, held_out.pixels, name="held out"),
+    }
+    similarities = _measure(codes, lengths, encoder_id=encoder.id)
+    told = {length: _shares_told(similarities, codes, queries, length=length) for length in lengths}
+    print(f"Told to be unlike everything: {len(strangers):,} of {args.name}, {len(held_out):,} held-out images")
+    print(f"{'length':<8}{'strangers':>12}{'held out':>12}")
+    for length, shares in told.items():
+        print(f"{length:<8}{shares['strangers_told']:>12.1%}{shares['held_out_told']:>12.2%}")
+    if args.results:
+        params = {
+            "strangers": args.name,
+            "queries": len(strangers),
+            "held_out": len(held_out),
+            "gallery": len(codes),
+            "percentile": UNLIKE_PERCENTILE,
+            "encoder": encoder.id,
+            "settings": encoder.artifact.properties.get("training"),
+        }
+        records = [
+            make_record(Subject("novelty", "fashion-mnist", "eigenlens", length, args.seed, params), metric, share)
+            for length, shares in told.items()
+            for metric, share in shares.items()
+        ]
+        append_records(args.results, records)
+        print(f"{len(records)} records added to {args.results}", file=sys.stderr)
+
+
+def _draw(source: str, classes: Sequence[str], *, side: int, count: int, rng: np.random.Generator) -> Pixels:
+    """Draw images (count, side, side, 3) of these classes at random. Raises: SourceError; ConfigError, for too few."""
+    images = [image for image in open_source(source) if str(image.metadata.get("label", "")).startswith(tuple(classes))]
+    if len(images) < count:
+        raise ConfigError(f"{source} has {len(images)} images of these classes; ask for no more --queries")
+    pixels = [images[number].load(side) for number in rng.choice(len(images), count, replace=False)]
+    return np.stack([each for each in pixels if isinstance(each, np.ndarray)])
+
+
+def _measure(codes: Vectors, lengths: Sequence[int], *, encoder_id: str) -> NearestSimilarities:
+    """Measure similarities as a build does, from codes (n, code_length) in random order."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "codes"
+        with writing_codes(path, count=len(codes), code_length=codes.shape[1], encoder_id=encoder_id) as writer:
+            writer.append(np.arange(len(codes)), codes)
+        similarities = measure_similarities(Codes(path), lengths=lengths)
+    assert similarities is not None, "the sample has enough images"
+    return similarities
+
+
+def _shares_told(
+    similarities: NearestSimilarities, codes: Vectors, queries: Mapping[str, Vectors], *, length: int
+) -> dict[str, float]:
+    """Return, for each set of queries, the share that an exact search at this length tells to be unlike everything."""
+    shares = {}
+    for name, vectors in queries.items():
+        scores, _ = exact_search(codes, vectors, length=length, k=1)
+        percentiles = [similarities.percentile_of(score, length=length) or 0.0 for score in scores[:, 0].tolist()]
+        shares[name] = round(float(np.mean(np.array(percentiles) < UNLIKE_PERCENTILE)), 6)
+    return shares
