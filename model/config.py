@@ -151,7 +151,9 @@ class TrainingConfig(_Table):
         description="0: a pair is two views of one image (the same thing); "
         "k: a view of an image and one of an image among its k nearest (the same kind)",
     )
-    precision: Literal["bf16", "fp16", "fp32"] = Field("bf16", description="of the network; losses are in fp32")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="of the network; losses are in fp32. auto: bf16 where the device computes in it, else fp32"
+    )
     compile: bool = Field(False, description="compile the network with torch.compile; pays on GPUs")
     checkpoint_every_s: PositiveFloat = 60.0
     augmentation: AugmentationConfig = AugmentationConfig()

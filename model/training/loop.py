@@ -17,6 +17,7 @@ from eigenlens.model.losses import Loss, build_loss
 from eigenlens.model.network import EncoderNetwork
 from eigenlens.model.pairs.source import PairSource, rng_for
 from eigenlens.model.spectrum.lengths import effective_rank
+from eigenlens.model.training.devices import choose_precision
 from eigenlens.model.training.distributed import barrier, rank, share_batch_norm, world_size
 from eigenlens.model.training.optimizers import build_optimizer
 from eigenlens.model.training.run import Run
@@ -99,7 +100,8 @@ class Trainer:
         self.network = run.build_network().to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.optimizer = build_optimizer(self.network, self.config)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.config.precision == "fp16")
+        self._precision = choose_precision(self.config.precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self._precision == "fp16")
         self.loss: Loss = build_loss(self.config.objective)
         self.network.train()
         # Parameters are shared between these; the plain network is what is saved.
@@ -130,7 +132,7 @@ class Trainer:
             a,
             b,
             chunks=self.config.chunks,
-            precision=self.config.precision,
+            precision=self._precision,
             scale=self.scaler.get_scale(),
         )
         self.scaler.step(self.optimizer)

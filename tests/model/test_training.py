@@ -22,6 +22,7 @@ from eigenlens.model.config import load_config
 from eigenlens.model.errors import ConfigError, TrainingError
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
+from eigenlens.model.training.devices import choose_precision
 from eigenlens.model.training.loop import learning_rate, require_spread
 from eigenlens.model.training.run import Run
 from tests.support.training import finished_run, tiny_overrides, write_images
@@ -215,6 +216,15 @@ def test_the_learning_rate_warms_up_and_decays_to_nothing() -> None:
 def test_a_wrong_setting_is_named(overrides: list[str], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         load_config(None, overrides)
+
+
+@pytest.mark.parametrize(("supported", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_a_processor_is_given_bfloat16_only_if_it_computes_in_it(
+    supported: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    assert choose_precision("auto", torch.device("cpu")) == precision
+    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
 
 
 def test_an_unknown_preset_lists_the_presets() -> None:
