@@ -1,4 +1,4 @@
-"""Calls of the service before they are sent: what each sends, and whether and when it may be sent again."""
+"""Calls of the service: the request of each, and the rules for sending it again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ADMIN = "/v1/admin"
 
 
 class SearchOptions(TypedDict, total=False):
-    """How to search, as keywords; what is left out is the service's choice. See docs/guide/api.md."""
+    """Parameters of a search, as keywords; the service chooses those that are left out. See docs/guide/api.md."""
 
     k: int
     offset: int
@@ -50,12 +50,12 @@ def headers_of(key: str | None) -> dict[str, str]:
 
 
 def ignore_progress(done: int, total: int) -> None:
-    """Do nothing with progress, where the caller gave no function for it."""
+    """Ignore progress, for callers that pass no function for it."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request. `repeatable` ones may be sent again though an earlier one may have arrived."""
+    """One request. A `repeatable` one may be sent again even if the service may have received it before."""
 
     method: str
     path: str
@@ -74,36 +74,37 @@ class Call:
 
 @dataclass(frozen=True)
 class Retries:
-    """When to try again: after 429 and 503, as the service asks, and where no connection was had.
+    """Rules for sending a call again: after 429 and 503, and after a failed connection.
 
     Attributes:
-        most: tries after the first one.
-        most_unreachable: as many of those where nothing answered.
-        first_s: the pause after the first, doubled each time, where the service asks for none.
-        longest_s: no pause is longer; a service that asks for more is not asked again.
+        max_retries: retries of one call.
+        max_unreachable_retries: retries of one call, as long as nothing answers.
+        first_pause_s: pause before the first retry; it doubles each time. The service can ask for a longer one.
+        max_pause_s: longest pause; if the service asks for a longer one, there is no retry.
     """
 
-    most: int = 5
-    most_unreachable: int = 2
-    first_s: float = 0.2
-    longest_s: float = 30.0
+    max_retries: int = 5
+    max_unreachable_retries: int = 2
+    first_pause_s: float = 0.2
+    max_pause_s: float = 30.0
 
     def pause(self, call: Call, tried: int, outcome: httpx.Response | httpx.TransportError) -> float | None:
-        """Return the seconds to wait before the next try; None, if there is to be none."""
-        if tried >= self.most:
+        """Return the seconds to wait before the next try, after `tried` retries; None to give up."""
+        if tried >= self.max_retries:
             return None
-        backed_off = min(self.longest_s, self.first_s * 2**tried) * random.uniform(0.5, 1.0)
+        backed_off = min(self.max_pause_s, self.first_pause_s * 2**tried) * random.uniform(0.5, 1.0)
         if isinstance(outcome, httpx.Response):
             if outcome.status_code not in (429, 503):
                 return None
             wait_s = max(backed_off, _retry_after(outcome.headers.get("retry-after", "")) or 0.0)
-            return wait_s if wait_s <= self.longest_s else None
+            return wait_s if wait_s <= self.max_pause_s else None
         may_have_arrived = not isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        return backed_off if tried < self.most_unreachable and (call.repeatable or not may_have_arrived) else None
+        may_repeat = call.repeatable or not may_have_arrived
+        return backed_off if tried < self.max_unreachable_retries and may_repeat else None
 
 
 def _retry_after(text: str) -> float | None:
-    """Parse a Retry-After header, which may also name a time, into seconds; None if it is neither."""
+    """Return the seconds of a Retry-After header, which has seconds or a date; None if it has neither."""
     try:
         return max(0.0, float(text))
     except ValueError:
@@ -116,7 +117,7 @@ def _retry_after(text: str) -> float | None:
 
 
 def image_path(id: str, suffix: str = "") -> str:
-    """Return the path of an image, whose id may hold slashes."""
+    """Return the path of an image, whose id may contain slashes."""
     return f"/v1/images/{quote(id)}{suffix}"
 
 
@@ -131,7 +132,7 @@ def search(query: Query, options: SearchOptions) -> Call:
 
 
 def search_batch(queries: Iterable[Query], options: SearchOptions) -> Call:
-    """Make the call that does several searches in one request."""
+    """Make the call that runs several searches in one request."""
     searches = []
     for query in queries:
         data = read(query) if isinstance(query, Path) else query
@@ -177,7 +178,7 @@ def embed(images: Sequence[bytes], dimensions: int | None) -> Call:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file for writing that appears whole or not at all. Raises: ServiceError, if it exists or cannot be."""
+    """Open a new file for writing; it appears whole or not at all. Raises: ServiceError, if it exists or that fails."""
     if path.exists():
         raise ServiceError(f"{path} exists already and is not overwritten; choose another name")
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What can go wrong with a call, and how an answer is read: as JSON, as a model, or as the error that it is."""
+"""Errors of calls, and readers of answers: as JSON, as a model, or as an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class UnreachableError(ServiceError):
 
 
 class ApiError(ServiceError):
-    """The service refused: `problem` is what it answered."""
+    """The service refused a request; `problem` is the problem document of its answer."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         super().__init__(f"the service refused ({status}): {problem.get('detail', problem)}")
@@ -31,7 +31,7 @@ class ApiError(ServiceError):
 
     @property
     def type(self) -> str:
-        """Return the kind of problem, such as /problems/image-not-found."""
+        """Return the type of the problem, such as /problems/image-not-found."""
         return str(self.problem.get("type", ""))
 
     @property
@@ -41,7 +41,7 @@ class ApiError(ServiceError):
 
 
 def checked(response: httpx.Response) -> httpx.Response:
-    """Return a response whose body was read, if it is no error.
+    """Return a response, whose body was read, unless it is an error.
 
     Raises: ApiError; ServiceError, if it does not come from the service.
     """
@@ -57,7 +57,7 @@ def checked(response: httpx.Response) -> httpx.Response:
 
 
 def parsed(response: httpx.Response) -> Any:
-    """Return the JSON of an answer, None of an empty one. Raises: ServiceError, if it is no JSON."""
+    """Return the JSON of an answer; None if it is empty. Raises: ServiceError, if it is not JSON."""
     if not response.content:
         return None
     try:
@@ -70,10 +70,10 @@ _adapters: dict[Any, TypeAdapter[Any]] = {}
 
 
 def parsed_as(kind: type[T], response: httpx.Response) -> T:
-    """Return an answer as a model of `service.api` or a list of them. Raises: ServiceError, if it is none."""
+    """Return an answer as a model of `service.api` or a list of models. Raises: ServiceError, if it is not one."""
     try:
         adapter = _adapters.get(kind)
-        if adapter is None:  # making one takes longer than a search
+        if adapter is None:  # to make an adapter takes longer than a search
             adapter = _adapters[kind] = TypeAdapter(kind)
         answer: T = adapter.validate_json(response.content)
         return answer

@@ -63,7 +63,7 @@ class Client:
         self._http.close()
 
     def call(self, call: Call) -> Any:
-        """Send any call, again where that is right, and return the JSON of its answer."""
+        """Send any call, with retries, and return the JSON of its answer."""
         return errors.parsed(self._send(call))
 
     def _ask(self, kind: type[T], call: Call) -> T:
@@ -92,21 +92,21 @@ class Client:
         return self._ask(SearchAnswer, calls.search(query, options))
 
     def search_batch(self, queries: Sequence[Query], **options: Unpack[SearchOptions]) -> list[BatchItemAnswer]:
-        """Do several searches in one request; one that cannot be answered fails alone."""
+        """Run several searches in one request; if one fails, the others are still answered."""
         answer = self._ask(BatchAnswer, calls.search_batch(queries, options))
         return answer.answers
 
     def embed(self, images: Sequence[bytes], *, dimensions: int | None = None) -> list[list[float]]:
-        """Return codes of images, or prefixes of them, of unit length."""
+        """Return codes of images, or prefixes of them, scaled to unit norm."""
         answer = self._ask(EmbeddingsAnswer, calls.embed(images, dimensions))
         return [cast("list[float]", entry.embedding) for entry in answer.data]
 
     def lengths(self) -> LengthsAnswer:
-        """Return the prefix lengths that can be searched, and what each costs."""
+        """Return the prefix lengths that can be searched, and the cost of each."""
         return self._ask(LengthsAnswer, Call("GET", "/v1/lengths"))
 
     def add(self, images: Mapping[str, bytes], metadata: Sequence[Mapping[str, Any]] | None = None) -> AddAnswer:
-        """Add or replace images by their ids; one that cannot be used fails alone."""
+        """Add or replace images by their ids; one that cannot be used does not stop the others."""
         return self._ask(AddAnswer, calls.add(images, metadata))
 
     def add_folder(
@@ -117,7 +117,7 @@ class Client:
         metadata: Mapping[str, Any] | None = None,
         on_progress: OnProgress = ignore_progress,
     ) -> AddAnswer:
-        """Upload the images below a folder, or one file; `on_progress` gets how many of how many are done."""
+        """Upload the images below a folder, or one file; `on_progress` gets the number done and the total."""
         files = uploads.uploads_of(folder, prefix=prefix, metadata=metadata)
         added = uploads.merged([])
         for batch in uploads.batches_of(files):
@@ -137,11 +137,11 @@ class Client:
             return uploads.merged([self._add(half) for half in halves])
 
     def get(self, id: str) -> ImageAnswer:
-        """Return what the gallery knows of an image."""
+        """Return what the gallery stores about an image."""
         return self._ask(ImageAnswer, Call("GET", calls.image_path(id)))
 
     def change_metadata(self, id: str, metadata: Mapping[str, Any]) -> ImageAnswer:
-        """Set the fields that are given, remove those that are None."""
+        """Set fields of an image's metadata; a field that is None is removed."""
         call = Call("PATCH", calls.image_path(id), json={"metadata": dict(metadata)})
         return self._ask(ImageAnswer, call)
 
@@ -160,7 +160,7 @@ class Client:
         return self._ask(Job, calls.rebuild(lengths, kinds, encoder))
 
     def import_folder(self, folder: str, *, rebuild: bool = False) -> Job:
-        """Start to import a folder of the server."""
+        """Start a job that imports a folder of the server."""
         body = {"folder": folder, "rebuild": rebuild}
         return self._ask(Job, Call("POST", f"{ADMIN}/import", json=body, repeatable=False))
 
@@ -173,7 +173,7 @@ class Client:
         return self._ask(Job, Call("GET", f"{ADMIN}/jobs/{id}"))
 
     def cancel(self, id: str) -> Job:
-        """Ask a job to end without a result."""
+        """Cancel a job."""
         return self._ask(Job, Call("POST", f"{ADMIN}/jobs/{id}/cancel"))
 
     def follow(self, id: str) -> Iterator[Job]:
@@ -189,11 +189,11 @@ class Client:
             raise errors.unreachable(self._url, error) from error
 
     def generations(self) -> list[GenerationAnswer]:
-        """List the generations that are kept, newest first."""
+        """List the generations on disk, newest first."""
         return self._ask(list[GenerationAnswer], Call("GET", f"{ADMIN}/generations"))
 
     def activate(self, number: int) -> GenerationAnswer:
-        """Serve a generation that is kept."""
+        """Serve a generation."""
         return self._ask(GenerationAnswer, Call("POST", f"{ADMIN}/generations/{number}/activate"))
 
     def remove_generation(self, number: int) -> None:
@@ -201,7 +201,7 @@ class Client:
         self._send(Call("DELETE", f"{ADMIN}/generations/{number}"))
 
     def stats(self) -> StatsAnswer:
-        """Return figures of the gallery and of the process that answers."""
+        """Return figures of the gallery and of the service's process."""
         return self._ask(StatsAnswer, Call("GET", f"{ADMIN}/stats"))
 
     def backup(self, path: Path, *, files: bool = False, on_progress: OnProgress = ignore_progress) -> int:
@@ -221,15 +221,15 @@ class Client:
         return total
 
     def backups(self) -> list[BackupAnswer]:
-        """List the archives beside the gallery, newest first."""
+        """List the archives in the gallery's folder `backups`, newest first."""
         return self._ask(list[BackupAnswer], Call("GET", f"{ADMIN}/backups"))
 
     def keep_backup(self, name: str | None = None, *, files: bool = False) -> BackupAnswer:
-        """Have the service write an archive beside the gallery."""
+        """Let the service write an archive into the gallery's folder `backups`."""
         body = {"name": name, "files": files}
         return self._ask(BackupAnswer, Call("POST", f"{ADMIN}/backups", json=body, repeatable=False))
 
     def restore(self, backup: str, *, rebuild: bool = False) -> Job:
-        """Start to make the gallery's images those of an archive beside it."""
+        """Start a job that restores the gallery's images from an archive in its folder `backups`."""
         body = {"backup": backup, "rebuild": rebuild}
         return self._ask(Job, Call("POST", f"{ADMIN}/restore", json=body, repeatable=False))

@@ -1,4 +1,4 @@
-"""Folders of image files as calls that add them: what id each file gets, and how many go into one request."""
+"""Uploads of folders: the id of each image file, and the division of the files into requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BATCH_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Upload:
-    """An image file of a folder, with the id and the metadata that it gets."""
+    """An image file of a folder, with its id and metadata in the gallery."""
 
     path: Path
     id: str
@@ -42,7 +42,7 @@ def uploads_of(folder: Path, *, prefix: str = "", metadata: Mapping[str, Any] | 
 
 
 def batches_of(uploads: Sequence[Upload]) -> Iterator[list[Upload]]:
-    """Group uploads into those of one request each."""
+    """Divide uploads into batches of one request each."""
     batch: list[Upload] = []
     size = 0
     for upload in uploads:

@@ -1,4 +1,4 @@
-"""Backups: one archive that is consistent though the gallery changes while it is made.
+"""Backups: one archive of the gallery, which is consistent even if the gallery changes meanwhile.
 
 An archive is a tar of an artifact of kind `backup`: the database, CURRENT, and the served generation with its codes and
 its encoder. Keys of the service are not in it.
@@ -32,7 +32,7 @@ _TAR_BLOCK_BYTES = 512
 def snapshot(gallery: Gallery, *, files: bool = False) -> Iterator[artifact.Artifact]:
     """Yield a verified copy of the gallery as it is at one moment, in a directory that is removed at the end.
 
-    Searches and changes go on; only a switch of generations waits while the database is copied.
+    Searches and changes continue; only a switch of generations waits while the database is copied.
 
     Args:
         files: include the bytes of images that lie in folders, so that the copy needs nothing from outside.
@@ -54,7 +54,7 @@ def snapshot(gallery: Gallery, *, files: bool = False) -> Iterator[artifact.Arti
                 images = database.execute("SELECT count(*) FROM images").fetchone()[0]
             opened = Gallery(copy)
             try:
-                generation = opened.open_generation(number)  # what cannot be restored is told now
+                generation = opened.open_generation(number)  # fail now, not when the backup is restored
             finally:
                 opened.store.close()
             properties = {"generation": number, "images": images, "encoder": generation.encoder_id}
@@ -66,8 +66,8 @@ def snapshot(gallery: Gallery, *, files: bool = False) -> Iterator[artifact.Arti
 def _copy(gallery: Gallery, copy: Path) -> int:
     """Fill the directory `copy`. Returns: the number of the generation in it.
 
-    Nothing of what the generation needs of the database is forgotten while the lock is held, so the database may be
-    the later of the two.
+    While the lock is held, nothing that the generation needs is deleted from the database, so the copy of the database
+    may be newer than the generation.
     """
     with gallery.choosing():
         number = gallery.current()
@@ -80,12 +80,12 @@ def _copy(gallery: Gallery, copy: Path) -> int:
             _link(directory, copy / directory.relative_to(gallery.root))
         (copy / "CURRENT").write_text(f"{number}\n")
         with closing(sqlite3.connect(copy / DATABASE)) as target:
-            gallery.store.connection.backup(target)  # in one step: as the database is at its beginning
+            gallery.store.connection.backup(target)  # in one step, so later changes are not in the copy
     return number
 
 
 def _link(source: Path, target: Path) -> None:
-    """Copy a directory of artifacts by hard links where the disk can: their files never change."""
+    """Copy a directory of artifacts, by hard links if the disk supports them, since their files never change."""
     for file in sorted(source.rglob("*")):
         if file.is_file():
             link = target / file.relative_to(source)

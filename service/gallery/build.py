@@ -1,4 +1,4 @@
-"""Building a generation: encode images that have no code, assemble all codes, index them, switch to the result."""
+"""The build of a generation: encode images without a code, assemble all codes, index them, switch to the result."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class GenerationOptions:
     """How a generation is built.
 
     Attributes:
-        lengths: prefix lengths; when None those of the current generation, or the usual ones for another encoder.
-        kinds: index kind by length; lengths without one get the kind that suits the gallery's size.
-        gpu: for the indexes, and for the searches that calibration measures; the CPU when None.
+        lengths: prefix lengths; if None, those of the current generation, or the default ones for another encoder.
+        kinds: index kinds by length; other lengths get a kind that suits the gallery's size.
+        gpu: builds the indexes and runs the searches that calibration measures; the CPU if None.
     """
 
     lengths: Sequence[int] | None = None
@@ -55,18 +55,18 @@ def publish_generation(
     *,
     activate: Callable[[int], None] | None = None,
 ) -> int:
-    """Build the next generation from everything in the store and switch to it; the caller holds the writer's lock.
+    """Build the next generation from all images of the gallery and switch to it; the caller holds the writer's lock.
 
     Codes come from the current generation or the store; only images without a code of this encoder are encoded. Images
-    may be added, replaced and removed meanwhile: what came after the moment that the generation holds stays pending.
+    may be added, replaced and removed meanwhile; changes that the generation does not contain stay pending.
 
     Args:
-        activate: called with the number of the new generation to switch to it; the gallery's own when None.
+        activate: called with the number of the new generation to switch to it; the gallery's own method if None.
 
     Returns: the number of the new generation.
 
-    Raises: CodesError, for a length that codes do not have; IndexKindError; GalleryError, if there is no image, or one
-        that has to be encoded cannot be; InsufficientSpaceError.
+    Raises: LengthRangeError, for a length beyond the code's; IndexKindError; GalleryError, if there is no image, or an
+        image cannot be encoded; InsufficientSpaceError.
     """
     current = _current_generation(gallery, encoder)
     lengths = options.lengths
@@ -102,7 +102,7 @@ def publish_generation(
 
 @dataclass(frozen=True)
 class _Build:
-    """The codes of one build; `previous` are those of the current generation, if they are this encoder's."""
+    """The codes of one build; `previous` are those of the current generation if it has the same encoder."""
 
     gallery: Gallery
     encoder: Encoder
@@ -131,7 +131,7 @@ class _Build:
                 )
 
     def assemble(self, keys: NDArray[np.int64], *, name: str) -> Codes:
-        """Write one codes artifact for all images, near ones together; reuse the previous one if nothing changed."""
+        """Write one codes artifact of all images, similar ones together; reuse the previous one if nothing changed."""
         if len(keys) == 0:
             raise GalleryError(f"the gallery {self.gallery.root} has no images; give some with --images")
         if self.previous is not None and np.array_equal(np.sort(self.previous.keys), keys):
@@ -169,6 +169,6 @@ def _current_generation(gallery: Gallery, encoder: Encoder) -> Generation | None
     try:
         _, generation = gallery.open_current()
     except GalleryError as error:
-        log.warning("nothing can be taken from the present generation: %s", error)
+        log.warning("the codes of the present generation cannot be reused: %s", error)
         return None
     return generation if generation.encoder_id == encoder.id else None

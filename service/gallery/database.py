@@ -45,12 +45,12 @@ CREATE TABLE jobs (
     result TEXT
 );
 """
-# What a process that serves a generation has to take out of it. Keys only ever grow, so additions need no log.
+# Removals, which processes apply to the generation that they serve. Additions need no such log, since keys only grow.
 _REMOVED = """
 CREATE TABLE removed (seq INTEGER PRIMARY KEY AUTOINCREMENT, key INTEGER NOT NULL);
 CREATE TRIGGER image_removed AFTER DELETE ON images BEGIN INSERT INTO removed (key) VALUES (old.key); END;
 """
-# By the schema that a database has: what makes it the next one.
+# By the version of a database's schema: the statements that make it the next version.
 _MIGRATIONS = {1: _REMOVED, 2: "ALTER TABLE jobs ADD COLUMN result TEXT;"}
 
 

@@ -1,4 +1,4 @@
-"""Whether a generation fits: its size on disk and in memory is estimated, and a build that does not fit is refused."""
+"""Space check: estimates the disk and the memory that a generation needs, and refuses a build that does not fit."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.service.errors import InsufficientSpaceError
 
 _MEGABYTE = 1_000_000
-# Beside an index, a build holds a sample of the codes, a run of them and what calibration compares.
+# Memory of a build besides an index: a sample of the codes, a run of codes, and the arrays of the calibration.
 _WORKING_BYTES = 600 * _MEGABYTE
 
 
 def require_space(root: Path, specs: Sequence[IndexSpec], *, count: int, code_length: int) -> str:
-    """Estimate what a generation of `count` images takes on disk and in memory, and check that there is as much.
+    """Estimate the disk and the memory that a generation of `count` images needs, and check that both are free.
 
-    Returns: the estimate in words, index by index.
+    Returns: the estimate as text, index by index.
 
-    Raises: InsufficientSpaceError, if there is less.
+    Raises: InsufficientSpaceError, if there is too little of either.
     """
     sizes = index_bytes(specs, count)
     disk = codes_bytes(count, code_length) + sum(sizes.values())

@@ -1,4 +1,4 @@
-"""Encoding images that the store holds: their codes are stored batch by batch."""
+"""Encoding of stored images; their codes are stored batch by batch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def encode_images(gallery: Gallery, encoder: Encoder, keys: Sequence[int], progr
     """Encode stored images and store their codes; each batch is durable when it is counted.
 
     Args:
-        keys: of images that have no code by this encoder.
+        keys: keys of images without a code of this encoder.
 
-    Returns: one reason for each image that could not be encoded; an image that was removed meanwhile needs no code.
+    Returns: a reason for each image that could not be encoded; images that were removed meanwhile are skipped.
     """
     failures: list[str] = []
     with ThreadPoolExecutor() as pool:
@@ -41,7 +41,7 @@ def encode_images(gallery: Gallery, encoder: Encoder, keys: Sequence[int], progr
             pixels = {}
             for key, square in zip(contents, decoded, strict=True):
                 if isinstance(square, ImageError):
-                    failures.append(f"image {key} was taken in but can no longer be read: {square}")
+                    failures.append(f"image {key} was added but can no longer be read: {square}")
                 else:
                     pixels[key] = square
             if pixels:

@@ -1,4 +1,4 @@
-"""Ingest: images are decoded, encoded and stored with their codes, each batch durable when it is counted."""
+"""Ingest: decode images, encode them, and store them with their codes; each batch is durable when it is counted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from eigenlens.service.gallery.store import NewImage, Store
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one image; `reason` says why it failed."""
+    """The outcome for one image; `reason` says why it failed."""
 
     id: str
     status: Literal["added", "replaced", "unchanged", "failed"]
@@ -42,8 +42,8 @@ class IngestReport:
 def add_images(gallery: Gallery, encoder: Encoder, source: Source, progress: Progress) -> IngestReport:
     """Ingest all images of a source, batch by batch.
 
-    Images that are in the store with the same content are skipped, so an interrupted call carries on where it stopped.
-    Files of a folder stay where they are; bytes from an archive or a sample are copied into the store.
+    Images that are in the store with the same content are skipped, so you can repeat an interrupted call. Files of a
+    folder stay where they are; bytes from an archive or a sample are copied into the store.
     """
     report = IngestReport()
     progress.start("take in", len(source))
@@ -69,14 +69,14 @@ def ingest(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     keep_metadata: bool = False,
 ) -> list[Outcome]:
-    """Store images with their codes in one transaction; an image that cannot be used fails alone.
+    """Store images with their codes in one transaction; an image that cannot be used does not stop the others.
 
     Images that are in the store with the same content and metadata are left as they are. Files stay where they are;
     bytes without a file are copied into the store. Of several images with one id the last one counts.
 
     Args:
         pool: decodes the images.
-        keep_metadata: keep the stored metadata of an image whose content is the same, so that edits are not undone.
+        keep_metadata: keep the stored metadata of an image with the same content, so that edits are not undone.
 
     Returns: one outcome for each image, in their order.
     """

@@ -1,4 +1,4 @@
-"""Where the parts of a gallery lie, and the atomic switch from one generation to the next.
+"""The directory of a gallery: its parts, its locks, and the atomic switch from one generation to the next.
 
 GALLERY/
   gallery.sqlite          images, contents, pending codes, jobs
@@ -7,8 +7,8 @@ GALLERY/
   generations/000001/     index artifacts
   CURRENT                 number of the generation that is served
   writer.lock             held by the one process that writes generations
-  switch.lock             held, shared, while generations are switched to, opened or copied; alone, to remove old ones
-  serving.lock            held, shared, by every service that answers from it
+  switch.lock             held, shared, to switch to, open or copy generations; held exclusively to remove old ones
+  serving.lock            held, shared, by every service of the gallery
   backups/                archives that the service wrote
 """
 
@@ -73,7 +73,7 @@ class Gallery:
 
     @contextmanager
     def writing(self, *, wait_s: float = 0.0) -> Iterator[None]:
-        """Hold the writer's lock; it ends with the process, however that ends.
+        """Hold the writer's lock; the system releases it if the process is killed.
 
         Raises: GalleryBusyError, if another process holds it for longer than `wait_s`.
         """
@@ -158,7 +158,7 @@ class Gallery:
         )
 
     def choosing(self) -> AbstractContextManager[None]:
-        """Hold a shared lock under which no generation is removed, nor what it needs of the database."""
+        """Hold a shared lock that keeps every generation, and the rows of the database that it needs."""
         return self._locked(fcntl.LOCK_SH)
 
     def _removing(self) -> AbstractContextManager[None]:
@@ -180,7 +180,9 @@ class Gallery:
         return Generation(self.generation_path(number), codes, verify=verify, gpu=gpu)
 
     def open_current(self, *, gpu: Gpu | None = None) -> tuple[int, Generation]:
-        """The generation that CURRENT names or, where that is damaged or missing, the newest good one.
+        """Open the generation that CURRENT names or, if that is damaged or missing, the newest intact one.
+
+        Returns: its number and the generation.
 
         Raises: GalleryError, if no generation can be opened; it names every damaged file.
         """
@@ -197,7 +199,12 @@ class Gallery:
         raise GalleryError(f"no generation of {self.root} can be served: {'; '.join(problems)}")
 
     def open_engine(self, *, gpu: Gpu | None = None) -> tuple[int, Engine]:
-        """Open what searches the generation that open_current opens, and its number. Raises: GalleryError."""
+        """Open the engine of the generation that `open_current` opens.
+
+        Returns: the number of the generation and the engine.
+
+        Raises: GalleryError.
+        """
         number, generation = self.open_current(gpu=gpu)
         if gpu is not None:
             log.info("the GPU searches the lengths %s", generation.lengths_on_gpu)
@@ -223,17 +230,17 @@ class Gallery:
         return target
 
     def retire(self, *, keep: int, served: int | None = None) -> None:
-        """Remove all but the newest `keep` generations and the current one, then what only those needed.
+        """Remove all but the newest `keep` generations and the current one, and the codes that no other needs.
 
         Args:
-            served: one that is kept as well: services serve it until they notice that it is not the current one.
+            served: another generation to keep: services serve it until they notice the switch to the current one.
         """
         with self._removing():
             for number in self.numbers()[:-keep]:
                 if number not in (self.current(), served):
                     artifact.remove(self.generation_path(number))
             self._remove_unused_codes()
-            with contextlib.suppress(artifact.ArtifactError):  # unknown what a damaged one needs: forget nothing
+            with contextlib.suppress(artifact.ArtifactError):  # a damaged generation may need any row: delete none
                 positions = [self.position_of(number) for number in self.numbers()]
                 self.store.forget(Position(min(p.key for p in positions), min(p.removal for p in positions)))
 
@@ -249,15 +256,15 @@ class Gallery:
                 raise GenerationInUseError(f"generation {number} is served; activate another one first")
             artifact.remove(self.generation_path(number))
         with contextlib.suppress(GalleryBusyError), self.writing():
-            pass  # whoever begins to write removes the codes that nothing needs; a build that goes on will
+            pass  # taking the writer's lock removes unused codes; if a build holds it, the next writer does
 
     def position_of(self, number: int) -> Position:
-        """Return up to which key and removal a generation holds the gallery's history. Raises: ArtifactError."""
+        """Return the position in the gallery's history up to which a generation is built. Raises: ArtifactError."""
         properties = self.manifest(number).properties
         return Position(int(properties["last_key"]), int(properties["removal"]))
 
     def _remove_unused_codes(self) -> None:
-        """Remove codes that no generation uses: of retired ones, or of a build that was interrupted."""
+        """Remove codes that no generation uses, such as those of an interrupted build."""
         try:
             used = {
                 str(artifact.read(self.generation_path(n), kind="generation", verify=False).properties["codes"])

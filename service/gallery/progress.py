@@ -1,4 +1,4 @@
-"""The progress of a build, as the code that builds reports it."""
+"""The progress of a build, in stages."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ _KEYS_PER_QUERY = 10_000
 
 
 class _ThreadView(threading.local):
-    """The keys that one thread knows to exist, as long as the database stays at a version."""
+    """The keys that one thread knows to exist, for one version of the database."""
 
     def __init__(self) -> None:
         self.version: tuple[int, int] | None = None
@@ -21,7 +21,7 @@ class _ThreadView(threading.local):
 
 
 class Records:
-    """Reads records by key, from a cache where it can. Several threads may read at once.
+    """Reads records by key, through a cache. Several threads may read at once.
 
     An image whose removal was durable before a call is never in its result, whichever process removed it.
     """
@@ -45,7 +45,7 @@ class Records:
         return present
 
     def _read(self, keys: list[int]) -> dict[int, ImageRecord]:
-        """Return records from the database; of those in the cache only whether the image still exists is read."""
+        """Return records from the database; for records in the cache it only checks that the image still exists."""
         cached = {key: record for key in keys if (record := self._cache.get(key)) is not None}
         confirmed = {key: cached[key] for key in self._store.existing(list(cached))}
         fresh = self._store.records([key for key in keys if key not in cached])

@@ -1,4 +1,4 @@
-"""Restoring: a backup becomes a new gallery, or takes the place of one, or of the images of one that is served."""
+"""Restore: turn a backup into a new gallery, replace a gallery by it, or replace the images of a served gallery."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def restore(archive: Path, target: Path, *, replace: bool = False) -> int:
     """Make the gallery of a backup at `target`.
 
     Args:
-        replace: put it in the place of an existing gallery, in one step; keys and backups of that are kept.
+        replace: replace an existing gallery in one step; its keys and backups are kept.
 
-    Returns: how many images it has.
+    Returns: the number of images.
 
     Raises: BackupError; GalleryError, if something is at `target`; GalleryBusyError, if a service is running there.
     """
@@ -78,7 +78,7 @@ def unpack(archive: Path, directory: Path) -> tuple[Gallery, Generation]:
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: Path) -> None:
     name = PurePosixPath(member.name)
     if not member.isreg() or name.is_absolute() or ".." in name.parts:
-        raise BackupError(f"{member.name!r} is nothing that a backup holds")
+        raise BackupError(f"{member.name!r} does not belong in a backup")
     content = tar.extractfile(member)
     assert content is not None
     path = directory / name
@@ -91,16 +91,16 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: Pat
 
 @contextmanager
 def restore_into(gallery: Gallery, archive: Path, progress: Progress) -> Iterator[Callable[[], dict[str, int]]]:
-    """Yield a function that makes the images of a served gallery those of a backup, in one transaction.
+    """Yield a function that replaces the images of a served gallery by those of a backup, in one transaction.
 
-    Images that are the same stay as they are; the others are removed and added as any change is, so that every search
-    meanwhile is answered and what is found is the one or the other. The caller holds the writer's lock.
+    Equal images stay as they are; the others are removed and added like any change. Searches are answered meanwhile,
+    and each sees either the old state or the new one. The caller holds the writer's lock.
 
     Raises: BackupError, if it is damaged or its codes are of another encoder.
     """
     parent = gallery.root / "backups"
     parent.mkdir(exist_ok=True)
-    for leftover in parent.glob(f"{_STAGING}*"):  # of one that was killed
+    for leftover in parent.glob(f"{_STAGING}*"):  # left by a restore that was killed
         shutil.rmtree(leftover)
     staging = Path(tempfile.mkdtemp(dir=parent, prefix=_STAGING))
     try:
@@ -164,7 +164,7 @@ def _code(generation: Generation, key: int) -> bytes:
 
 @contextmanager
 def not_served(target: Path) -> Iterator[None]:
-    """Hold the locks that keep services and builders off while a gallery is replaced. Raises: GalleryBusyError."""
+    """Hold the locks that exclude services and builds while a gallery is replaced. Raises: GalleryBusyError."""
     with (target / "serving.lock").open("a") as serving, (target / "writer.lock").open("a") as writing:
         if not (try_lock(serving) and try_lock(writing)):
             raise GalleryBusyError(
@@ -184,7 +184,7 @@ def _preserve(target: Path, staging: Path) -> None:
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Swap the names of two directories, in one step where the system can, otherwise in two."""
+    """Swap the names of two directories, in one step if the system supports that, otherwise in three."""
     libc = ctypes.CDLL(None, use_errno=True)
     renameat2 = getattr(libc, "renameat2", None)
     swapped = renameat2 and renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0

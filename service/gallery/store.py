@@ -1,4 +1,4 @@
-"""The gallery's database: images with their metadata and contents, and the codes that no generation holds yet."""
+"""The store: images with their metadata and contents, and the codes that are not in a generation yet."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Changes:
     """Additions and removals after a position.
 
     Attributes:
-        keys, codes, metadata: of images that were added and still exist; code None where the encoder made none.
+        keys, codes, metadata: of images that were added and still exist; a code is None if the encoder made none.
         removed: keys of images that were removed or replaced.
         position: after these changes.
     """
@@ -84,7 +84,7 @@ class Store(Database):
         return int(self.connection.execute("SELECT count(*) FROM images").fetchone()[0])
 
     def holds(self, id: str, *, checksum: str, path: Path | None, metadata: dict[str, Any] | None) -> bool:
-        """Return whether the image exists with this content and, unless None, metadata; record where its file moved."""
+        """Return whether an image has this content and (unless None) metadata; record a new path of its file."""
         row = self.connection.execute("SELECT sha256, path, metadata FROM images WHERE id = ?", (id,)).fetchone()
         if row is None or row[0] != checksum or (metadata is not None and json.loads(row[2]) != metadata):
             return False
@@ -192,7 +192,7 @@ class Store(Database):
             yield {} if row is None else json.loads(row[0])
 
     def forget(self, position: Position) -> None:
-        """Delete codes and removals up to a position: every generation on disk holds them."""
+        """Delete codes and removals up to a position, which must be in every generation on disk."""
         with self.transaction() as connection:
             connection.execute("DELETE FROM codes WHERE key <= ?", (position.key,))
             connection.execute("DELETE FROM removed WHERE seq <= ?", (position.removal,))
@@ -267,7 +267,7 @@ class Store(Database):
         return _record(row)
 
     def content(self, key: int) -> bytes:
-        """Return the encoded bytes of an image, as they were given.
+        """Return the original bytes of an image.
 
         Raises: ImageNotFoundError; ImageContentGoneError, if its file was moved, changed or removed.
         """
@@ -286,7 +286,7 @@ class Store(Database):
                 f"the file of image '{id}' cannot be read any more: {error.strerror}"
             ) from error
         if sha256(content).hexdigest() != checksum:
-            raise ImageContentGoneError(f"the file of image '{id}' was changed; build the gallery again to take it in")
+            raise ImageContentGoneError(f"the file of image '{id}' was changed; build the gallery again to update it")
         return content
 
 

@@ -1,4 +1,4 @@
-"""Running jobs: each in a process of its own, which ends with the service however that ends."""
+"""The job runner: starts each job in a process of its own, which ends with the service even if that is killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eigenlens.service.jobs.store import Job, Jobs
 
 
 class Runner:
-    """Starts jobs in processes of their own, which end with this one however it ends."""
+    """Starts jobs in processes of their own, which end with this process even if it is killed."""
 
     def __init__(self, gallery: Gallery, jobs: Jobs, *, on_done: Callable[[], None], search_device: str) -> None:
         self._gallery, self._jobs, self._on_done = gallery, jobs, on_done
@@ -24,7 +24,7 @@ class Runner:
     def start(self, kind: str, options: Mapping[str, Any]) -> Job:
         """Start a job of a kind in `service.jobs.tasks.TASKS`. Raises: JobRunningError."""
         job = self._jobs.create(kind, options)
-        # -P: a file of the working directory is never imported in place of a module.
+        # -P: never import a file of the working directory in place of a module.
         worker = [sys.executable, "-P", "-m", "eigenlens.service.jobs.worker"]
         command = [*worker, str(self._gallery.root), "--job", job.id, *self._options]
         # The worker reads its standard input: when this process ends, even by SIGKILL, the pipe closes and so does it.
@@ -38,7 +38,7 @@ class Runner:
         return job
 
     def close(self) -> None:
-        """End a job that is running; it leaves nothing half done."""
+        """End a running job; the gallery stays as it was before the job."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
         if self._watcher is not None:
@@ -49,6 +49,6 @@ class Runner:
         if process.stdin is not None:
             process.stdin.close()
         self._on_done()
-        lost = not self._jobs.get(job_id).has_result
+        has_result = self._jobs.get(job_id).has_result
         problem = f"the job's process ended with status {status}; see the service's log"
-        self._jobs.finish(job_id, error=problem if lost else None)
+        self._jobs.finish(job_id, error=None if has_result else problem)

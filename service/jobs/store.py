@@ -1,4 +1,4 @@
-"""Jobs, such as a rebuild, as the gallery's database records them."""
+"""Records of jobs, such as a rebuild, in the gallery's database."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Job:
     """One job.
 
     Attributes:
-        stage, done, total: how far it is: items done of the present stage, and how many that has.
-        generation: number of the generation that it published, if it did.
-        result: what it did other than that, if it did anything.
+        stage, done, total: progress: the present stage, its items done, and its number of items.
+        generation: number of the generation that the job published; None if it published none.
+        result: other results of the job, such as the number of images that it imported; None without any.
         created, finished: times in ISO format, UTC; `finished` is None until it ends.
     """
 
@@ -42,7 +42,7 @@ class Job:
 
     @property
     def has_result(self) -> bool:
-        """Whether the job has done what it was started for."""
+        """Whether the job has reached its result."""
         return self.generation is not None or self.result is not None
 
 
@@ -91,7 +91,7 @@ class Jobs:
             )
 
     def cancel(self, job_id: str) -> Job:
-        """Mark a job to be cancelled; the process that works on it sees that and ends. Raises: JobEndedError."""
+        """Mark a job to be cancelled; its process notices this and ends. Raises: JobEndedError."""
         with self._store.transaction() as connection:
             updated = connection.execute(
                 "UPDATE jobs SET state = 'cancelling' WHERE id = ? AND finished IS NULL "

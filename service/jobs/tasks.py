@@ -26,8 +26,8 @@ class Task:
     """A running job.
 
     Attributes:
-        gpu: for indexes; the CPU when None.
-        commit_lock: held while the job's irrevocable step happens and is recorded; no cancellation falls between.
+        gpu: builds the indexes; the CPU if None.
+        commit_lock: held while the job's irrevocable step happens and is recorded, so no cancellation comes between.
     """
 
     gallery: Gallery
@@ -49,7 +49,7 @@ class Task:
         publish_generation(self.gallery, self.encoder(), self.progress, options, activate=self._activate)
 
     def record_result(self, result: Mapping[str, Any]) -> None:
-        """Record what the job did other than to publish a generation."""
+        """Record the results of the job, besides a generation."""
         self.jobs.record_result(self.job_id, result)
 
     def _activate(self, number: int) -> None:
@@ -66,7 +66,7 @@ def rebuild(task: Task) -> None:
 def import_folder(task: Task) -> None:
     """Ingest a folder of the server. Options: folder, root, rebuild.
 
-    Files that lie outside of the root, by a symbolic link, are left out.
+    Files that a symbolic link leads to outside of the root are skipped.
     """
     source = RestrictedSource(FolderSource(Path(task.options["folder"])), Path(task.options["root"]))
     report = add_images(task.gallery, task.encoder(), source, task.progress)

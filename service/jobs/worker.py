@@ -88,7 +88,7 @@ def main() -> int:
 def end_when_cancelled(jobs: Jobs, job_id: str, commit_lock: threading.Lock) -> None:
     """End this process when its job is marked to be cancelled, unless the job has a result already.
 
-    What was begun is left to the next builder to remove. A switch and its record in the job are never cut in two.
+    The next build removes unfinished files. A switch and its record in the job are never separated.
     """
     while jobs.get(job_id).state != "cancelling":
         time.sleep(_RECORD_EVERY_S)
@@ -98,7 +98,7 @@ def end_when_cancelled(jobs: Jobs, job_id: str, commit_lock: threading.Lock) -> 
 
 
 def _end_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # returns at the end of the pipe; holds no lock, unlike sys.stdin.read
+    os.read(sys.stdin.fileno(), 1)  # returns at the end of the pipe; unlike sys.stdin.read it holds no lock
     os._exit(3)
 
 

@@ -249,7 +249,7 @@ def ask(url: str, **retries: Any) -> Any:
 def test_it_tries_again_as_late_as_the_service_asks() -> None:
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
     with answering((429, {"retry-after": "0.5"}), (503, {"retry-after": soon}), (200, {})) as (url, asked):
-        assert ask(url, first_s=0.01)["results"] == []
+        assert ask(url, first_pause_s=0.01)["results"] == []
     assert len(asked) == 3
     assert 0.5 <= asked[1] - asked[0] < 1.5
     assert asked[2] - asked[1] > 0.2
@@ -257,7 +257,7 @@ def test_it_tries_again_as_late_as_the_service_asks() -> None:
 
 def test_it_backs_off_and_gives_up() -> None:
     with answering((429, {})) as (url, asked), pytest.raises(ApiError, match="busy") as refused:
-        ask(url, most=4, first_s=0.05)
+        ask(url, max_retries=4, first_pause_s=0.05)
     pauses = np.diff(asked)
     assert len(pauses) == 4
     assert all(pause >= 0.5 * 0.05 * 2**place for place, pause in enumerate(pauses))
@@ -269,15 +269,15 @@ def test_it_backs_off_and_gives_up() -> None:
 )
 def test_it_does_not_try_what_is_of_no_use(answer: tuple[int, dict[str, str]], tries: int) -> None:
     with answering(answer) as (url, asked), pytest.raises(ApiError):
-        ask(url, most=2, first_s=0.01)
+        ask(url, max_retries=2, first_pause_s=0.01)
     assert len(asked) == tries
 
 
 def test_what_is_not_there_is_tried_again_and_then_told() -> None:
     began = time.monotonic()
     with pytest.raises(UnreachableError, match="eigenlens serve"):
-        ask("http://127.0.0.1:9", most_unreachable=3, first_s=0.1)
+        ask("http://127.0.0.1:9", max_unreachable_retries=3, first_pause_s=0.1)
     assert time.monotonic() - began > 0.35
     for url in ("nonsense", "http://[", "http://127.0.0.1:99999"):
         with pytest.raises(UnreachableError):
-            ask(url, most=0)
+            ask(url, max_retries=0)
