@@ -1,4 +1,4 @@
-"""How good a search is: recall@k against exact search, precision@k and mAP@k against labels."""
+"""Metrics of a search: recall@k against exact search, precision@k and mAP@k against labels."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 from eigenlens.index.errors import SearchError
 
 
-def recall_at_k(found: NDArray[np.int64], exact: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Share of the exact top k that was found, for each query: (q,).
+def recall_at_k(results: NDArray[np.int64], exact: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of the exact top k among the results, for each query: (q,).
 
     Args:
-        found, exact: rows or ids, (q, at least k) and (q, k); -1 is an empty place and counts neither way.
+        results, exact: rows or ids, (q, at least k) and (q, k); -1 stands for no result and is ignored.
     """
-    _require_same_queries(found, exact)
-    hits = (exact[:, :, None] == found[:, None, :]).any(2) & (exact >= 0)
+    _require_same_queries(results, exact)
+    hits = (exact[:, :, None] == results[:, None, :]).any(2) & (exact >= 0)
     return np.asarray(hits.sum(1) / np.maximum((exact >= 0).sum(1), 1))
 
 
 def precision_at_k(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Share of the k results that are relevant, for each query: (q,).
+    """Return the share of the k results that are relevant, for each query: (q,).
 
     Args:
         relevant: (q, k), whether each result shares the query's label, best first.
@@ -29,19 +29,20 @@ def precision_at_k(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def average_precision_at_k(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Average precision of each query, (q,): the mean of precision@i over the places i of relevant results.
+    """Return the average precision of each query, (q,): the mean of precision@i over the ranks i of relevant results.
 
-    Divided by the relevant found in the top k; 0 where there is none. Its mean over queries is mAP@k.
+    The sum is divided by the number of relevant results in the top k; it is 0 without any. The mean over queries is
+    mAP@k.
 
     Args:
         relevant: (q, k), best first.
     """
-    places = np.arange(1, relevant.shape[1] + 1)
-    precision = relevant.cumsum(1) / places
-    found = relevant.sum(1)
-    return np.asarray((precision * relevant).sum(1) / np.maximum(found, 1))
+    ranks = np.arange(1, relevant.shape[1] + 1)
+    precision = relevant.cumsum(1) / ranks
+    relevant_count = relevant.sum(1)
+    return np.asarray((precision * relevant).sum(1) / np.maximum(relevant_count, 1))
 
 
-def _require_same_queries(found: NDArray[np.int64], exact: NDArray[np.int64]) -> None:
-    if found.ndim != 2 or exact.ndim != 2 or len(found) != len(exact):
-        raise SearchError(f"results {found.shape} and {exact.shape} are not of the same queries")
+def _require_same_queries(results: NDArray[np.int64], exact: NDArray[np.int64]) -> None:
+    if results.ndim != 2 or exact.ndim != 2 or len(results) != len(exact):
+        raise SearchError(f"results {results.shape} and {exact.shape} are not of the same queries")

@@ -1,4 +1,4 @@
-"""Centroids of many groups in two levels: sections first, then groups within each, in the time that sections take."""
+"""Two-level k-means: a few sections first, then the groups within each section."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Vectors = NDArray[np.float32]
 
 
 def two_level_centroids(vectors: Vectors, count: int, *, seed: int = 0, gpu: Gpu | None = None) -> Vectors:
-    """Centroids of `count` groups of unit vectors (m, d), m ≥ count: (count, d), unit norm.
+    """Return the centroids of `count` groups of unit vectors (m, d), m ≥ count: (count, d), unit norm.
 
-    Those of a section come one after the other; it gets groups in proportion to its vectors. k-means over all groups
-    at once costs count·m·d a step, this sqrt(count) times less, for groups that are nearly as good to search by.
+    The groups of a section are adjacent; their number is in proportion to its vectors. k-means over all groups at once
+    costs count·m·d a step. Two levels cost sqrt(count) times less, and their groups are nearly as good for search.
     """
     sections = _centroids(vectors, round(count**0.5), seed=seed, gpu=gpu)
     of_section = nearest(sections, vectors, gpu=gpu)
@@ -37,12 +37,12 @@ def two_level_centroids(vectors: Vectors, count: int, *, seed: int = 0, gpu: Gpu
 
 
 def nearest(centroids: Vectors, vectors: Vectors, *, gpu: Gpu | None = None) -> NDArray[np.int64]:
-    """The centroid with the largest inner product for each vector, (m,)."""
+    """Return the index of the centroid with the largest inner product, for each vector: (m,)."""
     index = flat_index(centroids.shape[1], gpu)
     with all_cores():
         index.add(centroids)
-        _, found = index.search(vectors, 1)
-    return np.asarray(found[:, 0])
+        _, indices = index.search(vectors, 1)
+    return np.asarray(indices[:, 0])
 
 
 def _centroids(vectors: Vectors, count: int, *, seed: int, gpu: Gpu | None) -> Vectors:

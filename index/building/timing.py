@@ -1,8 +1,8 @@
-"""Timing plans while a generation is built: one query after the other, each by queries that no plan had just before.
+"""The timer of plans during a build: one query at a time, and never with queries that the plan before has just used.
 
-Codes larger than what may stay mapped are searched a few queries at a time, their pages let go of in between: a build
-of any number of codes takes bounded memory. What such a search reads is mapped before it is timed, since a service
-that runs has it mapped too, and what that left in the processor's cache is displaced.
+Codes larger than the memory budget are searched a few queries at a time, and their pages are released in between, so
+that a build of any number of codes takes bounded memory. Such a search first runs untimed, so that the pages it reads
+are mapped, as they are in a running service. Then the processor's cache is overwritten, and the search is timed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _TIMED_QUERIES = 150
 MIN_TIMED = 10
 _TIMED_S = 0.25
 _WARM_UP = 3
-# A line through the times of so many plans says more than the times.
+# From this number of plans on, a line through their times is more accurate than the times themselves.
 _MIN_PLANS_FOR_LINE = 8
-# Of large codes: rows of shortlists that are mapped at once, each with what the system maps around it, up to 450 KB;
-# and queries whatever their shortlists.
+# For codes beyond the memory budget: rows of shortlists that are mapped at once (the system maps up to 450 KB around
+# each), and the least number of queries.
 _MAPPED_ROWS, _MIN_MAPPED = 2048, 3
 _SCANS = 3
-# Larger than any cache of a processor that this will run on, or nearly.
+# Larger than the cache of nearly any processor.
 _DISPLACING_BYTES = 1 << 26
 
 
@@ -39,7 +39,7 @@ class Timer:
     """Times plans of indexes over some codes.
 
     Attributes:
-        queries: that a plan is worth timing by.
+        queries: number of queries that time a plan.
     """
 
     def __init__(
@@ -50,31 +50,31 @@ class Timer:
         *,
         tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
-        """Time by queries, (q, code_length), of which the exact scores are known, (q, k), best first; (0, k) if not."""
-        self._codes, self._asked, self._scores = codes, queries, scores
+        """Time with queries (q, code_length) and their exact scores (q, k), best first; (0, k) if these are unknown."""
+        self._codes, self._queries, self._scores = codes, queries, scores
         self._turn, self._tuning = 0, tuning
         self.queries = min(_TIMED_QUERIES, max(MIN_TIMED, len(codes) // 100))
 
     def latencies(self, index: PrefixIndex, plan: Plan, *, queries: int | None = None) -> Latencies:
-        """Percentiles of the milliseconds of one plan."""
+        """Return the percentiles of a plan's times, in milliseconds."""
         return percentiles(self.times(index, plan, queries=queries or self.queries))
 
     def times(self, index: PrefixIndex, plan: Plan, *, queries: int) -> list[float]:
-        """Milliseconds of one query after the other; of at least one."""
+        """Return the milliseconds of each of several queries, one at a time; at least one is timed."""
         if self._codes.exceeds_memory_budget and not index.kind.has_file:
             return self._times_of_parts(index.count, plan.shortlist or min(10, index.count))
         if self._codes.exceeds_memory_budget:
             queries = min(queries, max(_MIN_MAPPED, _MAPPED_ROWS // (plan.shortlist or 10) - _WARM_UP))
-        places = [(self._turn + number) % len(self._asked) for number in range(queries + _WARM_UP)]
+        indices = [(self._turn + number) % len(self._queries) for number in range(queries + _WARM_UP)]
         search = self._search(index, plan)
         if self._codes.exceeds_memory_budget:
-            places = _mapped(search, places)
+            indices = _map_pages(search, indices)
         times = []
-        warm_up = min(_WARM_UP, len(places) - 1)
+        warm_up = min(_WARM_UP, len(indices) - 1)
         started = time.perf_counter()
-        for number, place in enumerate(places):
+        for number, query in enumerate(indices):
             begun = time.perf_counter()
-            search(place)
+            search(query)
             ended = time.perf_counter()
             if number >= warm_up or ended - started > _TIMED_S:
                 times.append(1000 * (ended - begun))
@@ -85,52 +85,52 @@ class Timer:
         return times
 
     def _search(self, index: PrefixIndex, plan: Plan) -> Callable[[int], object]:
-        """A search by the query at a place."""
+        """Return a function that searches with the query of an index."""
         k = min(10, index.count)
         full = index.spec.length == self._codes.code_length
         if index.kind.prunes and full and len(self._scores):
-            # A quick search tells the k-th score, or nearly, in no time.
-            return lambda place: index.search_above(self._asked[place][None], k, least=self._scores[place, k - 1 : k])
-        return lambda place: index.run(self._asked[place][None], plan=plan, k=k)
+            # In a service, a quick search gives nearly this bound in negligible time.
+            return lambda query: index.search_above(self._queries[query][None], k, least=self._scores[query, k - 1 : k])
+        return lambda query: index.run(self._queries[query][None], plan=plan, k=k)
 
     def _times_of_parts(self, count: int, k: int) -> list[float]:
-        """Milliseconds of scans of large codes, part by part: one of all at once would have them all in memory."""
-        asked = self._asked[:_SCANS]
-        times = np.zeros(len(asked))
+        """Return the milliseconds of whole scans of large codes, timed part by part to keep only a part in memory."""
+        queries = self._queries[:_SCANS]
+        times = np.zeros(len(queries))
         step = self._tuning.timed_scan_rows
         for start in range(0, count, step):
             part = self._codes.scan(min(start + step, count), start=start)
             with all_cores(False):
-                part.search(asked[:1], k)  # maps it
-                for number in range(len(asked)):
+                part.search(queries[:1], k)  # maps its pages
+                for number in range(len(queries)):
                     begun = time.perf_counter()
-                    part.search(asked[number : number + 1], k)
+                    part.search(queries[number : number + 1], k)
                     times[number] += 1000 * (time.perf_counter() - begun)
             self._codes.release_pages()
         return [float(ms) for ms in times]
 
 
-def _mapped(search: Callable[[int], object], places: list[int]) -> list[int]:
-    """Search at the places, as many as there is time for, so that what they read is mapped; it does not stay cached.
+def _map_pages(search: Callable[[int], object], indices: list[int]) -> list[int]:
+    """Search with queries, as many as there is time for, to map the pages that they read; then displace the cache.
 
-    Returns: those places.
+    Returns: the indices of those queries.
     """
     started = time.perf_counter()
     searched: list[int] = []
-    while len(searched) < len(places) and time.perf_counter() - started < _TIMED_S:
-        searched.append(places[len(searched)])
+    while len(searched) < len(indices) and time.perf_counter() - started < _TIMED_S:
+        searched.append(indices[len(searched)])
         search(searched[-1])
     np.ones(_DISPLACING_BYTES, dtype=np.uint8).sum()
     return searched
 
 
 def percentiles(times: Sequence[float]) -> Latencies:
-    """Median, 95th and 99th percentile."""
+    """Return the median, the 95th and the 99th percentile, as "p50", "p95" and "p99"."""
     return {f"p{q}": round(float(np.percentile(times, q)), 4) for q in (50, 95, 99)}
 
 
 def smoothed(measured: Mapping[Plan, Latencies]) -> dict[Plan, Latencies]:
-    """Latencies of plans of one index, medians on one line, the other percentiles as far from them as measured."""
+    """Return latencies of one index's plans with their medians moved onto a line; the others keep their ratio."""
     if len(measured) < _MIN_PLANS_FOR_LINE:
         return dict(measured)
     guess = line_through([(plan, latencies["p50"]) for plan, latencies in measured.items()])
@@ -141,9 +141,11 @@ def smoothed(measured: Mapping[Plan, Latencies]) -> dict[Plan, Latencies]:
 
 
 def line_through(tried: Sequence[tuple[Plan, float]]) -> Callable[[Plan], float]:
-    """Latency as what a call, a step of effort and a place of the shortlist take: few trials each, but many together.
+    """Fit a line to the latencies of plans: a constant, plus a time per step of effort and per shortlist candidate.
 
-    Least squares of relative errors.
+    The fit is by least squares of relative errors.
+
+    Returns: a function that estimates the latency of a plan.
     """
     terms = np.array([_terms(plan) for plan, _ in tried])
     latencies = np.array([latency for _, latency in tried])[:, None]

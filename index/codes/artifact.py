@@ -1,4 +1,4 @@
-"""Codes on disk, memory-mapped, and how they are written."""
+"""The codes artifact: codes on disk, memory-mapped, and their writer."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Codes:
 
     Attributes:
         codes: (n, code_length), float16, unit norm up to rounding (cosines do not depend on a code's norm).
-        norms: (n,), float32: what rounding made of each norm; 1 for a code of zeros.
-        unnormalised_rows: those whose norm is not 1 up to the rounding of float32; with all others, inner products are
+        norms: (n,), float32: the norm of each code after rounding; 1 for a code of zeros.
+        unnormalised_rows: rows whose norm is not 1 up to the rounding of float32; for all others, inner products are
             cosines.
         keys: (n,), int64: the gallery's key of each row. Rows are in any order; see building/row_order.py.
         code_length: coordinates of a code.
-        encoder_id: of the encoder that made them.
-        tuning: how much is read, and may stay mapped, at once.
+        encoder_id: id of the encoder that made the codes.
+        tuning: limits of what is read, and stays mapped, at once.
     """
 
     def __init__(self, path: Path, *, verify: bool = True, tuning: Tuning = DEFAULT_TUNING) -> None:
@@ -71,11 +71,11 @@ class Codes:
 
     @property
     def last_key(self) -> int:
-        """The largest key; 0 where there are none."""
+        """The largest key; 0 without any codes."""
         return int(self.keys[self._order[-1]]) if len(self) else 0
 
     def rows_of(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The row of each key, (m,); -1 for a key that is not here."""
+        """Return the row of each key, (m,); -1 for an unknown key."""
         if len(self) == 0:
             return np.full(len(keys), -1, dtype=np.int64)
         indices = np.minimum(np.searchsorted(self.keys, keys, sorter=self._order), len(self) - 1)
@@ -83,46 +83,46 @@ class Codes:
         return np.where(self.keys[rows] == keys, rows, -1)
 
     def read(self, start: int, stop: int) -> NDArray[np.float16]:
-        """A run of rows, read from the file and not through its mapping: a scan does not stay in memory."""
+        """Read the codes of a range of rows from the file, not through its mapping, so that they do not stay mapped."""
         width = self.code_length
         offset = self._offset + 2 * width * start
         path = self.artifact.file(_CODES_FILE)
         return np.fromfile(path, dtype=np.float16, count=(stop - start) * width, offset=offset).reshape(-1, width)
 
     def runs(self, start: int, stop: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
-        """The rows from start to stop and their codes, run by run in the order of the file."""
+        """Yield the rows from start to stop and their codes, run by run in the order of the file."""
         for begin in range(start, stop, self.tuning.rows_per_run):
             end = min(begin + self.tuning.rows_per_run, stop)
             yield np.arange(begin, end), self.read(begin, end)
 
     def sample(self, count: int) -> NDArray[np.float16]:
-        """At most `count` rows at equal distances, (m, code_length), in one pass over the file."""
+        """Read the codes of at most `count` equally spaced rows, (m, code_length), in one pass over the file."""
         step = max(1, -(-len(self) // count))
         return np.concatenate([codes[rows % step == 0] for rows, codes in self.runs(0, len(self))])
 
     @property
     def exceeds_memory_budget(self) -> bool:
-        """Whether they are more than may be in memory at once while a generation is built."""
+        """Whether the codes are larger than what may be in memory at once during a build."""
         return self.codes.nbytes > self.tuning.max_mapped_bytes
 
     def release_pages(self) -> None:
-        """Give back the memory of the mapped codes that were read, if they are large; whoever reads on maps them anew.
+        """Release the pages of mapped codes that were read, if the codes are large; later reads map them again.
 
-        The system could take it back as well, but counts it as this process's.
+        The system would release them when it needs memory, but until then counts them as memory of this process.
         """
         if self.exceeds_memory_budget:
             self._mapping.madvise(mmap.MADV_DONTNEED)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
-        """The codes of rows from anywhere, (m, code_length); of large codes none stays mapped."""
+        """Read the codes of any rows, (m, code_length); pages of large codes do not stay mapped."""
         if not self.exceeds_memory_budget:
             return self.codes[rows]
         return read_rows(self.artifact.file(_CODES_FILE), rows, code_length=self.code_length, offset=self._offset)
 
     def scan(self, stop: int, *, start: int = 0) -> faiss.Index:
-        """The mapped codes from start to stop as FAISS's flat index of half-precision vectors.
+        """Return the mapped codes from start to stop as a FAISS index that scans half-precision vectors.
 
-        Nothing is copied: the index is good for as long as these codes are kept.
+        Nothing is copied, so the caller keeps these codes as long as the index.
         """
         index = faiss.IndexScalarQuantizer(self.code_length, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         set_view(index.codes, self.codes[start:stop].reshape(-1).view(np.uint8))
@@ -131,9 +131,9 @@ class Codes:
 
 
 def read_rows(path: Path, rows: NDArray[np.int64], *, code_length: int, offset: int = 0) -> NDArray[np.float16]:
-    """Rows from anywhere in a file of half-precision codes, (m, code_length), not through a mapping.
+    """Read any rows of a file of half-precision codes, (m, code_length), not through a mapping.
 
-    To map the pages around a row takes ten times as long, and they would stay in memory.
+    Mapping the pages around a row takes ten times as long, and they would stay in memory.
     """
     width = 2 * code_length
     with path.open("rb", buffering=0) as file:
@@ -145,7 +145,7 @@ class CodesWriter:
     """Fills a codes artifact batch by batch."""
 
     def __init__(self, directory: Path, *, count: int, code_length: int) -> None:
-        # Written as a file and not through a mapping, whose pages would count as this process's memory.
+        # Not through a mapping, whose pages would count as memory of this process.
         self._file = (directory / _CODES_FILE).open("wb")
         header = {"descr": "<f2", "fortran_order": False, "shape": (count, code_length)}
         np.lib.format.write_array_header_1_0(self._file, header)

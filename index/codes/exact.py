@@ -1,4 +1,4 @@
-"""Exact cosines: of a whole gallery run by run, of a shortlist, or of a few rows."""
+"""Exact search by cosines: of a whole gallery, of a shortlist, or of a few rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RUN = 65_536
 def exact_search(
     gallery: Floats, queries: Floats, *, length: int, k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Cosines and rows of the k best by the first `length` coordinates, each (q, min(k, n)), best first.
+    """Return cosines and rows of the k nearest by the first `length` coordinates, each (q, min(k, n)), best first.
 
     Args:
         gallery, queries: codes, (n, at least length) and (q, at least length); memory-mapped or not.
@@ -30,38 +30,40 @@ def exact_search(
 def best_of_runs(
     runs: Iterable[tuple[NDArray[np.int64], Floats]], queries: Floats, *, length: int, k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Cosines and numbers of the k best of all runs, each (q, at most k), best first, in the memory of one run.
+    """Return cosines and rows of the k nearest over all runs, each (q, at most k), best first; holds one run in memory.
 
     Args:
-        runs: numbers (m,) and their codes (m, at least length).
+        runs: parts of the gallery: the rows (m,) and codes (m, at least length) of each.
     """
     scores = np.empty((len(queries), 0), dtype=np.float32)
-    numbers = np.empty((len(queries), 0), dtype=np.int64)
+    rows = np.empty((len(queries), 0), dtype=np.int64)
     prefixes = unit_prefix(queries, length)
-    for run, codes in runs:
-        if len(run) == 0:
+    for run_rows, codes in runs:
+        if len(run_rows) == 0:
             continue
+        # Search the run, then keep the k best of its results and the earlier ones.
         with all_cores(use_all_threads(queries)):
-            found, places = faiss.knn(
-                prefixes, unit_prefix(codes, length), min(k, len(run)), metric=faiss.METRIC_INNER_PRODUCT
+            run_scores, indices = faiss.knn(
+                prefixes, unit_prefix(codes, length), min(k, len(run_rows)), metric=faiss.METRIC_INNER_PRODUCT
             )
-        scores, numbers = np.concatenate([scores, found], axis=1), np.concatenate([numbers, run[places]], axis=1)
+        scores = np.concatenate([scores, run_scores], axis=1)
+        rows = np.concatenate([rows, run_rows[indices]], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, numbers = np.take_along_axis(scores, order, 1), np.take_along_axis(numbers, order, 1)
-    return scores, numbers
+        scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+    return scores, rows
 
 
 def rerank(
     queries: NDArray[np.float32], shortlist: NDArray[np.int64], codes: Floats, *, length: int, k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k best of each query's shortlist by the cosine of the first `length` coordinates.
+    """Return the k nearest of each query's shortlist by the cosine of the first `length` coordinates.
 
     Args:
         queries: (q, at least length).
-        shortlist: rows of `codes`, (q, s); -1 marks an empty place.
+        shortlist: rows of `codes`, (q, s); -1 stands for no row.
         codes: (n, at least length), any float type, memory-mapped or not.
 
-    Returns: scores and rows, each (q, min(k, s)), best first; row -1 and score -inf where there is none.
+    Returns: scores and rows, each (q, min(k, s)), best first; score -inf for row -1.
     """
     count, width = shortlist.shape
     candidates = unit_prefix(codes[shortlist.reshape(-1), :length], length).reshape(count, width, length)
@@ -74,7 +76,7 @@ def rerank(
 def score_rows(
     queries: NDArray[np.float32], rows: NDArray[np.int64], codes: Floats, *, length: int, k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k best of the same few rows for every query, by the cosine of the first `length` coordinates.
+    """Return the k nearest of the same few rows for every query, by the cosine of the first `length` coordinates.
 
     Returns: scores and rows, each (q, min(k, rows)), best first.
     """

@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# A norm so near 1 is 1 up to the rounding of float32.
+# A norm differs from 1 by no more than this if it is 1 up to the rounding of float32.
 ROUNDING_OF_NORM = 5e-7
-# Times that a coordinate of a code is rounded to the next number, at most; three do for most codes.
+# Largest number of coordinates of a code that are rounded the other way; most codes need three.
 _NUDGES = 24
 _FEW_NUDGES, _ENOUGH_TO_NUDGE, _LEADING = 4, 64, 16
-# Norms outside of these may have lost squares to the bounds of float32.
+# Outside of these norms, squares may overflow or underflow float32.
 _SMALL, _LARGE = 1e-15, 1e15
 
 Floats = NDArray[np.floating]
 
 
 def unit_prefix(codes: Floats, length: int) -> NDArray[np.float32]:
-    """The first `length` coordinates of each code, scaled to unit norm afterwards: (n, length), float32.
+    """Return the first `length` coordinates of each code, scaled to unit norm: (n, length), float32.
 
     A prefix of zeros stays zero: its cosine with everything is 0.
     """
@@ -33,16 +33,17 @@ def unit_prefix(codes: Floats, length: int) -> NDArray[np.float32]:
 
 
 def round_to_unit_norm(codes: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Unit codes (n, d) in half precision, a few coordinates of each rounded the other way so that its norm is 1 again.
+    """Round unit codes (n, d) to half precision, a few coordinates the other way, so that each norm is 1 again.
 
-    To the rounding of float32: inner products are then cosines, without a division by norms. Not so codes of fewer than
-    64 coordinates, which have too few to choose from, and those that are all but one coordinate.
+    The norm is then 1 up to the rounding of float32, and inner products are cosines without a division by norms. It is
+    not for codes of fewer than 64 coordinates, which have too few to choose from, and for codes that are almost zero in
+    all coordinates but one.
     """
     rounded = codes.astype(np.float16)
     if codes.shape[1] < _ENOUGH_TO_NUDGE:
         return rounded
     missing = 1 - squared_norms(rounded)
-    # The leading ones are the largest, of which one is enough; the others do what is left.
+    # First try the leading coordinates, which are the largest, and every eighth of the others for fine corrections.
     some = np.concatenate([np.arange(_LEADING), np.arange(_LEADING, codes.shape[1], 8)])
     wrong = np.flatnonzero(np.abs(missing) < 0.5)  # not a code of zeros
     for attempt in range(_NUDGES):
@@ -51,11 +52,11 @@ def round_to_unit_norm(codes: NDArray[np.float32]) -> NDArray[np.float16]:
             break
         columns = some if attempt < _FEW_NUDGES else np.arange(codes.shape[1])
         present = rounded[wrong[:, None], columns]
-        # The next number away from zero has the next higher bits.
+        # The next number away from zero has the next higher bit pattern.
         moved = (present.view(np.int16) + np.sign(missing[wrong]).astype(np.int16)[:, None]).view(np.float16)
         gains = moved.astype(np.float64) ** 2 - present.astype(np.float64) ** 2
         gains[present == 0] = 0
-        if attempt < _NUDGES // 2:  # towards the code, as long as that is enough
+        if attempt < _NUDGES // 2:  # first allow only changes towards the unrounded code
             short = np.abs(codes[wrong[:, None], columns]) > np.abs(present)
             gains[short != (missing[wrong] > 0)[:, None]] = 0
         best = np.abs(missing[wrong, None] - gains).argmin(1)

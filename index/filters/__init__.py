@@ -1,1 +1,1 @@
-"""Filters on metadata: parsed, evaluated over columns, and as sets of rows."""
+"""Filters on metadata: parsing, evaluation over columns, and selections of rows."""

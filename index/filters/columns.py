@@ -1,4 +1,4 @@
-"""Metadata of a generation as columns on disk, so that a filter becomes a mask over all rows in milliseconds."""
+"""Metadata of a generation as columns on disk; with them, a filter becomes a mask of all rows in milliseconds."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Mask = NDArray[np.bool_]
 
 
 def write_attributes(directory: Path, metadata: Iterable[Mapping[str, Any]]) -> None:
-    """Write the columns of `metadata`, which comes in the order of rows, into `directory`.
+    """Write the columns of `metadata`, which has one mapping for each row, into `directory`.
 
-    A column is one field's values of one kind (text, numbers, booleans): the rows that have one, ascending, and the
-    values. A list gives a row several values. Text is kept once, sorted, and referred to by its rank. Fields beyond
-    the first 200 cannot be filtered by.
+    A column holds the values of one field and kind (text, numbers, booleans): the rows that have one, ascending, and
+    their values. A list gives a row several values. Each text is stored once, in sorted order, and values are the ranks
+    of texts. Fields beyond the first 200 cannot be used in filters.
     """
     columns: dict[tuple[str, str], _Column] = {}
     fields: set[str] = set()
@@ -46,25 +46,30 @@ def write_attributes(directory: Path, metadata: Iterable[Mapping[str, Any]]) -> 
 
 
 class Attributes:
-    """Opened columns, memory-mapped."""
+    """The columns of a generation, memory-mapped.
+
+    attributes = Attributes(path, count=len(codes))
+    mask = attributes.mask(parse_filter({"label": "boots"}))
+    """
 
     def __init__(self, directory: Path, *, count: int) -> None:
+        """Open the columns of `count` rows in a directory."""
         self._count = count
-        described = json.loads((directory / _COLUMNS_FILE).read_text())
-        self._columns: dict[tuple[str, str], _Opened] = {
-            (entry["field"], entry["kind"]): _Opened(directory, entry["name"], entry["kind"]) for entry in described
+        entries = json.loads((directory / _COLUMNS_FILE).read_text())
+        self._columns: dict[tuple[str, str], _MappedColumn] = {
+            (entry["field"], entry["kind"]): _MappedColumn(directory, entry["name"], entry["kind"]) for entry in entries
         }
 
     @property
     def fields(self) -> dict[str, list[str]]:
-        """Fields that can be filtered by, and the kinds of their values."""
-        found: dict[str, list[str]] = {}
+        """Fields that a filter can use, and the kinds of their values."""
+        kinds: dict[str, list[str]] = {}
         for field, kind in self._columns:
-            found.setdefault(field, []).append(kind)
-        return found
+            kinds.setdefault(field, []).append(kind)
+        return kinds
 
     def mask(self, condition: Filter) -> Mask:
-        """Whether each row satisfies the filter: (n,)."""
+        """Return whether each row satisfies the filter, (n,)."""
         match condition:
             case Every(parts):
                 return np.asarray(np.logical_and.reduce([self.mask(part) for part in parts]))
@@ -73,12 +78,12 @@ class Attributes:
             case Negation(part):
                 return ~self.mask(part)
             case Compare():
-                found = np.zeros(self._count, dtype=bool)
-                for rows in self._matching(condition):
-                    found[rows] = True
-                return found
+                mask = np.zeros(self._count, dtype=bool)
+                for rows in self._matching_rows(condition):
+                    mask[rows] = True
+                return mask
 
-    def _matching(self, condition: Compare) -> Iterable[NDArray[np.int32]]:
+    def _matching_rows(self, condition: Compare) -> Iterable[NDArray[np.int32]]:
         if condition.operator == "$exists":
             return [column.rows for (field, _), column in self._columns.items() if field == condition.field]
         return [
@@ -91,7 +96,7 @@ class Attributes:
 
 
 class _Column:
-    """Collects one column in compact arrays: a build's memory grows by some bytes a value."""
+    """Collects one column in compact arrays, of some bytes a value."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -122,7 +127,7 @@ class _Column:
 
 
 class _Texts(Sequence[bytes]):
-    """The sorted texts of a column, read where they lie."""
+    """The sorted texts of a column, read from the mapped file."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self._ends = np.load(directory / f"{name}-ends.npy", mmap_mode="r", allow_pickle=False)
@@ -137,27 +142,29 @@ class _Texts(Sequence[bytes]):
         return self._bytes[start : self._ends[rank]].tobytes()
 
 
-class _Opened:
+class _MappedColumn:
+    """One column, memory-mapped."""
+
     def __init__(self, directory: Path, name: str, kind: str) -> None:
         self.rows: NDArray[np.int32] = np.load(directory / f"{name}-rows.npy", mmap_mode="r", allow_pickle=False)
         self._values = np.load(directory / f"{name}-values.npy", mmap_mode="r", allow_pickle=False)
         self._texts = _Texts(directory, name) if kind == "text" else None
 
     def select(self, operator: str, values: Sequence[Any]) -> NDArray[np.int32]:
-        """Rows with a value that satisfies the comparison."""
+        """Return the rows with a value that satisfies the comparison."""
         low, high = -np.inf, np.inf
         if operator == "$in":
-            wanted = [rank for value in values for rank in self._equal(value)]
-            return np.asarray(self.rows[np.isin(self._values, wanted)])
+            stored = [number for value in values for number in self._stored_form(value)]
+            return np.asarray(self.rows[np.isin(self._values, stored)])
         bound = values[0]
         if self._texts is not None:
-            # Ranks: texts below the bound are those before its place, from the left or from the right of equals.
+            # Compare ranks: the bound becomes the number of texts below it, equal texts included or not.
             text = bound.encode("utf-8", "surrogatepass")
-            place = (bisect_right if operator in ("$gt", "$lte") else bisect_left)(self._texts, text)
+            rank = (bisect_right if operator in ("$gt", "$lte") else bisect_left)(self._texts, text)
             if operator in ("$gt", "$gte"):
-                low = place
+                low = rank
             else:
-                high = place - 1
+                high = rank - 1
         elif operator == "$gt":
             low = np.nextafter(float(bound), np.inf)
         elif operator == "$gte":
@@ -168,7 +175,8 @@ class _Opened:
             high = float(bound)
         return np.asarray(self.rows[(self._values >= low) & (self._values <= high)])
 
-    def _equal(self, value: Any) -> list[float]:
+    def _stored_form(self, value: Any) -> list[float]:
+        """Return the number that the column stores for a value; none for a text that it does not have."""
         if self._texts is None:
             return [float(value)]
         text = value.encode("utf-8", "surrogatepass")

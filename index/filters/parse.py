@@ -1,4 +1,4 @@
-"""Filters on metadata: parsed and bounded once, then applied to columns of a generation or to single images."""
+"""Filters on metadata: parsed and checked once, then applied to the columns of a generation or to single images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Operator = Literal["$in", "$gt", "$gte", "$lt", "$lte", "$exists"]
 MAX_DEPTH = 8
 MAX_CLAUSES = 100
 MAX_VALUES = 1000
-# Longer text and larger numbers are kept as metadata, but filters do not see them.
+# Longer text and larger numbers can be stored as metadata, but filters ignore them.
 MAX_TEXT_BYTES = 1024
 LARGEST_NUMBER = 2**53
 _RANGES = ("$gt", "$gte", "$lt", "$lte")
@@ -25,30 +25,30 @@ _OPERATORS = ("$eq", "$ne", "$in", "$nin", *_RANGES, "$exists")
 
 @dataclass(frozen=True)
 class Compare:
-    """One field against values. A field that holds a list matches if any of its elements does."""
+    """A comparison of one field with values. A field that holds a list matches if any of its elements does."""
 
     field: str
     operator: Operator
-    values: tuple[tuple[Kind, Scalar], ...]  # with their kinds, for 1 == True in Python and not here
+    values: tuple[tuple[Kind, Scalar], ...]  # with their kinds, since 1 == True in Python but not in a filter
 
 
 @dataclass(frozen=True)
 class Every:
-    """All of several filters."""
+    """A filter that matches if all of its parts match."""
 
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True)
 class Some:
-    """At least one of several filters."""
+    """A filter that matches if at least one of its parts matches."""
 
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True)
 class Negation:
-    """Whatever the filter does not match, images without the field included."""
+    """A filter that matches if its part does not, so also for images without the field."""
 
     part: Filter
 
@@ -56,23 +56,23 @@ class Negation:
 Filter = Compare | Every | Some | Negation
 
 
-def parse_filter(given: Any) -> Filter:
-    """A filter from its JSON form.
+def parse_filter(form: Any) -> Filter:
+    """Parse a filter from its JSON form.
 
         {"label": "boots"}                          equality
         {"price": {"$gte": 10, "$lt": 50}}          range of numbers, or of text by its order
         {"label": {"$in": ["boots", "sandals"]}}    also $nin, $ne, $exists
         {"$and": [...]}, {"$or": [...]}, {"$not": {...}}
 
-    Several fields in one object have to match together. Text, numbers and booleans never equal each other.
+    All fields of an object have to match. Text, numbers and booleans never equal each other.
 
-    Raises: FilterError, which says where, and what is understood.
+    Raises: FilterError, which names the place of the error and what is possible there.
     """
-    return _Parser().parse(given, depth=1)
+    return _Parser().parse(form, depth=1)
 
 
 def matches(condition: Filter, metadata: Mapping[str, Any]) -> bool:
-    """Whether an image's metadata satisfy a filter."""
+    """Return whether an image's metadata satisfies a filter."""
     match condition:
         case Every(parts):
             return all(matches(part, metadata) for part in parts)
@@ -81,23 +81,23 @@ def matches(condition: Filter, metadata: Mapping[str, Any]) -> bool:
         case Negation(part):
             return not matches(part, metadata)
         case Compare(field, operator, values):
-            found = scalars_of(metadata.get(field))
+            scalars = scalars_of(metadata.get(field))
             if operator == "$exists":
-                return bool(found)
+                return bool(scalars)
             if operator == "$in":
-                return any((kind_of(value), value) in values for value in found)
+                return any((kind_of(value), value) in values for value in scalars)
             kind, bound = values[0]
-            return any(kind_of(value) == kind and _within(value, operator, bound) for value in found)
+            return any(kind_of(value) == kind and _within(value, operator, bound) for value in scalars)
 
 
 def scalars_of(value: Any) -> list[Scalar]:
-    """The values of a metadata field that filters see: itself, or the elements of a list; nothing else."""
+    """Return the values of a metadata field that filters compare: the value itself, or the elements of a list."""
     elements = value if isinstance(value, list) else [value]
     return [element for element in elements if _is_scalar(element) and _is_kept(element)]
 
 
 def kind_of(value: Scalar) -> Kind:
-    """What a value can be compared with."""
+    """Return the kind of a value; only values of the same kind can be compared."""
     if isinstance(value, bool):
         return "boolean"
     return "text" if isinstance(value, str) else "number"
@@ -127,13 +127,13 @@ class _Parser:
     def __init__(self) -> None:
         self._clauses = 0
 
-    def parse(self, given: Any, *, depth: int) -> Filter:
-        if not isinstance(given, Mapping) or not given:
-            raise FilterError(f'a filter is an object such as {{"label": "boots"}}, not {_shown(given)}')
+    def parse(self, form: Any, *, depth: int) -> Filter:
+        if not isinstance(form, Mapping) or not form:
+            raise FilterError(f'a filter is an object such as {{"label": "boots"}}, not {_shown(form)}')
         if depth > MAX_DEPTH:
             raise FilterError(f"a filter may be nested {MAX_DEPTH} deep, not deeper")
         parts: list[Filter] = []
-        for name, value in given.items():
+        for name, value in form.items():
             self._clauses += 1
             if self._clauses > MAX_CLAUSES:
                 raise FilterError(f"a filter may have {MAX_CLAUSES} clauses, not more")
@@ -150,12 +150,12 @@ class _Parser:
                 parts.append(self._field(name, value))
         return parts[0] if len(parts) == 1 else Every(tuple(parts))
 
-    def _field(self, name: str, given: Any) -> Filter:
-        if _is_scalar(given):
-            return Compare(name, "$in", (_value(given, name),))
-        if not isinstance(given, Mapping) or not given:
-            raise FilterError(f"{name}: give a value or an object of {', '.join(_OPERATORS)}, not {_shown(given)}")
-        parts = [self._comparison(name, operator, value) for operator, value in given.items()]
+    def _field(self, name: str, form: Any) -> Filter:
+        if _is_scalar(form):
+            return Compare(name, "$in", (_value(form, name),))
+        if not isinstance(form, Mapping) or not form:
+            raise FilterError(f"{name}: give a value or an object of {', '.join(_OPERATORS)}, not {_shown(form)}")
+        parts = [self._comparison(name, operator, value) for operator, value in form.items()]
         return parts[0] if len(parts) == 1 else Every(tuple(parts))
 
     def _comparison(self, name: str, operator: str, value: Any) -> Filter:
@@ -163,16 +163,16 @@ class _Parser:
         if operator in ("$in", "$nin"):
             if not isinstance(value, list) or len(value) > MAX_VALUES:
                 raise FilterError(f"{name}: {operator} takes a list of at most {MAX_VALUES} values")
-            found = Compare(name, "$in", tuple(_value(element, name) for element in value))
-            return found if operator == "$in" else Negation(found)
+            compare = Compare(name, "$in", tuple(_value(element, name) for element in value))
+            return compare if operator == "$in" else Negation(compare)
         if operator == "$exists":
             if not isinstance(value, bool):
                 raise FilterError(f"{name}: $exists takes true or false, not {_shown(value)}")
-            found = Compare(name, "$exists", ())
-            return found if value else Negation(found)
+            compare = Compare(name, "$exists", ())
+            return compare if value else Negation(compare)
         if operator in ("$eq", "$ne"):
-            found = Compare(name, "$in", (_value(value, name),))
-            return found if operator == "$eq" else Negation(found)
+            compare = Compare(name, "$in", (_value(value, name),))
+            return compare if operator == "$eq" else Negation(compare)
         if operator in _RANGES:
             bound = _value(value, name)
             if bound[0] == "boolean":

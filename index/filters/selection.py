@@ -1,4 +1,4 @@
-"""Rows that a search may return: those that were not removed and that satisfy a filter."""
+"""Selections: the rows that a search may return, because they were not removed and satisfy its filter."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from numpy.typing import NDArray
 
 
 class Selection:
-    """A set of rows, as engines and as exact search want it.
+    """A set of rows, in the forms that engines and exact search use.
+
+    selection = Selection(present & attributes.mask(filter))
+    scores, rows = index.run(queries, plan=plan, k=10, selection=selection)
 
     Attributes:
-        mask: (n,) booleans.
+        mask: whether each row is selected, (n,) booleans.
         bits: the same, eight rows a byte, least significant bit first.
-        count: rows in it.
-        left_out: rows that are not.
-        share: of all rows, 0 to 1.
+        count: number of selected rows.
+        left_out: number of the other rows.
+        share: share of all rows that are selected, 0 to 1.
     """
 
     def __init__(self, mask: NDArray[np.bool_]) -> None:
-        """Take (n,) booleans; later changes of `mask` are not seen."""
+        """Select rows by a mask, (n,); later changes of `mask` have no effect."""
         self.mask = mask.copy()
         self.bits = np.packbits(mask, bitorder="little")
         self.count = int(np.count_nonzero(mask))
@@ -29,5 +32,5 @@ class Selection:
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
-        """The rows, ascending."""
+        """The selected rows, ascending."""
         return np.flatnonzero(self.mask)

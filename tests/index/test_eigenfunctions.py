@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from eigenlens import artifact
-from eigenlens.index.codes.eigenfunctions import KEPT, PLACES, Eigenfunctions
+from eigenlens.index.codes.eigenfunctions import KEPT, POSITIONS, Eigenfunctions
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.tuning import Tuning
 from eigenlens.service.gallery.layout import Gallery
@@ -34,7 +34,7 @@ def test_ends_and_middle_are_those_of_the_sorted_column(tmp_path: Path) -> None:
     for coordinate, column in enumerate(unit_columns(codes)):
         found = functions[coordinate]
         middle = np.abs(column - np.median(column))
-        for place, rank in zip(PLACES, (column, -middle, -column), strict=True):
+        for place, rank in zip(POSITIONS, (column, -middle, -column), strict=True):
             rows = found.rows[place]
             assert len(set(rows.tolist())) == KEPT
             np.testing.assert_allclose(rank[rows], np.sort(rank)[::-1][:KEPT], atol=1e-6)
