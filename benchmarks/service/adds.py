@@ -112,7 +112,7 @@ def _searches(
 def _add(
     address: str, headers: dict[str, str], images: list[SourceImage], *, rate: int, batch: int, seconds: float
 ) -> list[str]:
-    """Add images at a steady rate, one request after the other. Returns: what was said of requests that failed."""
+    """Add images at a steady rate, one request after the other. Returns: the reasons of requests that failed."""
     failed: list[str] = []
     sent, begun = 0, time.monotonic()
     with httpx.Client(base_url=address, headers=headers, timeout=30) as client:

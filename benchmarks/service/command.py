@@ -128,7 +128,7 @@ def _overload(args: argparse.Namespace, records: _Records, server: Server, photo
 
 
 class _Records:
-    """What was measured, here and, where a file is given, before."""
+    """The records of this run and, if there is a file of records, of earlier runs."""
 
     def __init__(self, args: argparse.Namespace, params: Mapping[str, Any]) -> None:
         self._args, self._params = args, params

@@ -54,14 +54,14 @@ class Load:
         return self.requests[self.next % len(self.requests)]
 
     def answered(self, status: int, took_s: float, head: bytes) -> None:
-        """Count an answer; one in sixteen is asked for the batch that it was in."""
+        """Count an answer; of one in sixteen, also count the size of its batch."""
         if not self.counting:
             return
         self.statuses[status] += 1
         if status == 200:
             self.latencies_s.append(took_s)
-            if len(self.latencies_s) % 16 == 0 and (found := head.find(_BATCH)) >= 0:
-                self.batches[int(head[found + len(_BATCH) :].split(b"\r", 1)[0].split(b",", 1)[0])] += 1
+            if len(self.latencies_s) % 16 == 0 and (start := head.find(_BATCH)) >= 0:
+                self.batches[int(head[start + len(_BATCH) :].split(b"\r", 1)[0].split(b",", 1)[0])] += 1
 
 
 class Connection(asyncio.Protocol):

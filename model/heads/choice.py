@@ -1,4 +1,4 @@
-"""The choice of a head's settings: what is given, and for the rest what held-out photographs are found best with."""
+"""The choice of a head's settings: fixed values, and for the others those that find held-out photographs best."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from eigenlens.model.spectrum.rayleigh_ritz import rayleigh_ritz
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
 TIMES = (0.0, 0.5, 1.0, 2.0)
 NEIGHBOURS = (5, 10, 20, 50)
-# Nothing but labels can tell the quality of neighbours: what clothing's training photographs were searched best with,
-# each fifth of them by a head that was fitted to the others.
+# Only labels can measure the quality of neighbours. These values searched clothing's training photographs best, each
+# fifth of them by a head that was fitted to the others.
 OF_KIND = HeadSettings("neighbours", neighbours=50, ridge=1.0, diffusion_time=1.5)
 # Prefix lengths whose quality is averaged when settings are compared.
 _LENGTHS = (16, 32, 64, 128, 256)
@@ -46,23 +46,23 @@ def resolve_settings(
     fixed: Mapping[str, Any] | None = None,
     hidden: Callable[[HeadSettings], Hidden] = lambda _: Hidden(),
 ) -> HeadSettings:
-    """Resolve the settings of a head: those that are fixed, and for the rest the best on held-out photographs.
+    """Resolve the settings of a head: fixed values, and for the others the best on held-out photographs.
 
-    What is chosen is reported on standard error.
+    The choice is printed on standard error.
 
     Args:
         features: (n, 1 + views, length), after `power_normalise`.
-        labels: of each image, to choose by; the views of held-out photographs are searched for when None.
-        fixed: values of HeadSettings by name that are not to be chosen.
-        hidden: trains a head's layers without the held-out photographs; called if there is anything to choose.
+        labels: label of each image, to choose by; if None, a search with a view has to find its photograph.
+        fixed: fixed values of HeadSettings, by name.
+        hidden: trains a head's layers without the held-out photographs; called only if there is a choice.
 
     Raises: TrainingError, as choose_settings.
     """
     fixed = fixed or {}
     base = HeadSettings(positives)
     if positives == "neighbours":
-        most_useful = max(1, len(features) // IMAGES_PER_NEIGHBOUR)
-        base = replace(OF_KIND, neighbours=min(OF_KIND.neighbours, most_useful))
+        max_neighbours = max(1, len(features) // IMAGES_PER_NEIGHBOUR)
+        base = replace(OF_KIND, neighbours=min(OF_KIND.neighbours, max_neighbours))
     base = replace(base, **fixed)
     if {"ridge", "diffusion_time"} <= fixed.keys() or (positives == "neighbours" and labels is None):
         return base
@@ -84,15 +84,15 @@ def choose_settings(
     hidden: Hidden = _NONE,
     seed: int = 0,
 ) -> tuple[HeadSettings, float]:
-    """Choose the ridge, diffusion time and, with labels, number of neighbours that serve held-out photographs best.
+    """Choose the ridge, diffusion time and, with labels, number of neighbours that are best for held-out photographs.
 
-    Every fifth photograph is held out from the fit. Without labels the quality is how well a photograph is found by its
-    view among all photographs (mean reciprocal rank); with labels it is the precision@10 by label of the held-out
-    photographs against the others. Either is averaged over prefix lengths.
+    Every fifth photograph is held out from the fit. Without labels, the quality is the mean reciprocal rank of a
+    photograph among all, when one of its views is the query. With labels, it is the precision@10 by label when the
+    held-out photographs search the others. Either is averaged over prefix lengths.
 
     Args:
-        base: gives the positives, and the settings that `fixed` names.
-        hidden: layers of the head, trained without those that `held_out` names.
+        base: the positives, and the values of the settings in `fixed`.
+        hidden: layers of the head, trained without the photographs that `held_out` returns.
 
     Returns: the best settings and their quality.
 

@@ -1,4 +1,4 @@
-"""Jointly nested low-rank approximation: every prefix is asked to be the best approximation of its length."""
+"""Jointly nested low-rank approximation: each prefix of a code is fitted as the best approximation of its length."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def _trials(session: Session, image_size: int) -> list[float]:
 
 
 def _onnxruntime(path: Path, *, threads: int) -> Session:
-    # The runtime reports its use to its maker unless it is told not to before it is imported.
+    # The runtime sends telemetry to its maker unless this is turned off before the import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -125,7 +125,7 @@ def _openvino_core() -> Any:
 
 
 def _openvino(path: Path, *, threads: int, streams: int, precision: str) -> Session:
-    # In float32 unless asked otherwise: left alone it computes in bfloat16 where the processor can.
+    # Set the precision: by default, the runtime computes in bfloat16 if the processor can.
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
     options = {
         "INFERENCE_PRECISION_HINT": hint,
