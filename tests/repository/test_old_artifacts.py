@@ -52,6 +52,12 @@ def assert_searches(client: httpx.Client, old: Path, entries: list[dict[str, Any
         )
 
 
+def best_percentile(client: httpx.Client, old: Path) -> float | None:
+    image = (old / "queries/kind-0/1000.png").read_bytes()
+    percentile: float | None = client.post("/v1/search", files={"image": image}).json()["best_percentile"]
+    return percentile
+
+
 @pytest.mark.parametrize("name", ["gallery", "kinds"])
 def test_a_gallery_is_served_as_it_was(old: Path, name: str) -> None:
     expected, gallery = EXPECTED[name], Gallery(old / name)
@@ -67,6 +73,7 @@ def test_a_gallery_is_served_as_it_was(old: Path, name: str) -> None:
         generations = client.get("/v1/admin/generations").json()
         assert [[entry["number"], entry["count"]] for entry in generations] == expected["generations"]
         assert_searches(client, old, expected["searches"])
+        assert best_percentile(client, old) is None, "it was not measured then"
 
 
 @pytest.mark.parametrize("name", ["gallery", "kinds"])
@@ -91,6 +98,7 @@ def test_a_gallery_is_rebuilt_with_the_same_kinds_and_results(old: Path, name: s
         exact = [entry for entry in expected["searches"] if entry["parameters"]["length"] == full]
         assert len(exact) == 6
         assert_searches(client, old, exact)
+        assert best_percentile(client, old) is not None
 
 
 def test_a_gallery_goes_on_changing_with_its_old_key(old: Path) -> None:
