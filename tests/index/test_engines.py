@@ -21,7 +21,15 @@ from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.filters.parse import parse_filter
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from tests.support import oracles
-from tests.support.codes import CODE_LENGTH, ENCODER_ID, LENGTHS, random_codes, repeatable, write_codes
+from tests.support.codes import (
+    CODE_LENGTH,
+    ENCODER_ID,
+    HARDLY_CALIBRATED,
+    LENGTHS,
+    random_codes,
+    repeatable,
+    write_codes,
+)
 from tests.support.numpy_engine import NumpyEngine
 
 Open = Callable[[Path, NDArray[np.float32], Sequence[Mapping[str, Any]]], Engine]
@@ -38,9 +46,10 @@ def open_numpy(_: Path, codes: NDArray[np.float32], metadata: Sequence[Mapping[s
 def open_faiss(kinds: Mapping[int, str]) -> Open:
     def open_engine(folder: Path, codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> Engine:
         folder = folder / str(next(_folders))
-        stored = write_codes(folder / "codes", codes)
-        build_generation(folder / "generation", stored, BuildOptions(lengths=LENGTHS, kinds=kinds, metadata=metadata))
-        return FaissEngine(Generation(folder / "generation", stored))
+        stored = write_codes(folder / "codes", codes, tuning=HARDLY_CALIBRATED)
+        options = BuildOptions(lengths=LENGTHS, kinds=kinds, metadata=metadata, tuning=HARDLY_CALIBRATED)
+        build_generation(folder / "generation", stored, options)
+        return FaissEngine(Generation(folder / "generation", stored, tuning=HARDLY_CALIBRATED))
 
     return open_engine
 
