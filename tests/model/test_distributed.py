@@ -14,7 +14,7 @@ import torch
 from eigenlens.model.losses import LOSSES
 from eigenlens.model.training.run import Run
 from tests.support.gloo_step import gradients
-from tests.support.training import tiny_overrides, write_images
+from tests.support.training import CHECKPOINT_AFTER_EVERY_STEP, tiny_overrides, write_images
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -33,13 +33,19 @@ def views(n: int = 16) -> torch.Tensor:
     return (common + 0.5 * torch.randn(2, n, 3, 16, 16, generator=generator)).double()
 
 
+def four_like_quarters() -> torch.Tensor:
+    return torch.cat([views(4)] * 4, 1)
+
+
 @pytest.fixture(scope="module")
 def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
+    """Of each objective over `views()` in one chunk, and "chunks": of Barlow Twins over four like quarters in two."""
     folder = tmp_path_factory.mktemp("gloo")
-    torch.save(views(), folder / "batch.pt")
-    torchrun("tests.support.gloo_step", str(folder / "batch.pt"), str(folder / "out.pt"), ",".join(LOSSES), "1")
-    found: dict[str, dict[str, torch.Tensor]] = torch.load(folder / "out.pt", weights_only=True)
-    return found
+    steps = [(views(), name, 1) for name in LOSSES] + [(four_like_quarters(), "barlow-twins", 2)]
+    torch.save(steps, folder / "steps.pt")
+    torchrun("tests.support.gloo_step", str(folder / "steps.pt"), str(folder / "out.pt"))
+    found: list[dict[str, torch.Tensor]] = torch.load(folder / "out.pt", weights_only=True)
+    return dict(zip((*LOSSES, "chunks"), found, strict=True))
 
 
 @pytest.mark.parametrize("objective", LOSSES)
@@ -67,20 +73,16 @@ def test_chunks_give_the_loss_of_the_whole_batch_and_count_every_image_once() ->
     assert set(tracked) == {2}, "each chunk is counted in one of the two passes"
 
 
-def test_chunks_and_processes_together(tmp_path: Path) -> None:
-    quarter = views(4)
-    batch = torch.cat([quarter] * 4, 1)
-    torch.save(batch, tmp_path / "batch.pt")
-    torchrun("tests.support.gloo_step", str(tmp_path / "batch.pt"), str(tmp_path / "out.pt"), "barlow-twins", "2")
-    found = torch.load(tmp_path / "out.pt", weights_only=True)["barlow-twins"]
-    expected = gradients(batch, "barlow-twins", chunks=1)
+def test_chunks_and_processes_together(of_two_processes: dict[str, dict[str, torch.Tensor]]) -> None:
+    found = of_two_processes["chunks"]
+    expected = gradients(four_like_quarters(), "barlow-twins", chunks=1)
     for name in ("loss", "projector.3.weight", "backbone.stem.0.weight"):
         torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-5)
 
 
 def test_a_run_of_two_processes_ends_resumes_and_can_be_opened_by_one(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images")
-    settings = [f"--set={item}" for item in tiny_overrides(steps=12)]
+    settings = [f"--set={item}" for item in tiny_overrides(steps=12, **CHECKPOINT_AFTER_EVERY_STEP)]
     out = tmp_path / "run"
     torchrun("eigenlens", "train", "--images", str(images), "--out", str(out), "--device", "cpu", *settings)
     run = Run(out)

@@ -25,7 +25,13 @@ from eigenlens.model.training.loop import Trainer, train
 from eigenlens.model.training.run import Run
 from tests.model.test_frozen import require_timm
 from tests.model.test_heads import pretrained
-from tests.support.training import CPU, finished_run, tiny_overrides, write_images
+from tests.support.training import (
+    CHECKPOINT_AFTER_EVERY_STEP,
+    CPU,
+    finished_run,
+    tiny_overrides,
+    write_images,
+)
 
 
 def checkpoint(name: str, *, seed: int = 3, classifier: str = "fc") -> dict[str, Tensor]:
@@ -144,7 +150,7 @@ def test_an_interrupted_run_resumes_from_its_own_copy_to_the_same_weights(
     """Stopped before its first checkpoint, and after it; the file that it started from is gone by then."""
     path = tmp_path / "first.safetensors"
     save_file(without_classifier(checkpoint("tiny-conv")), path)
-    changes = {"init": str(path), "steps": 6, "batch_size": 8}
+    changes = {"init": str(path), "steps": 6, "batch_size": 8} | CHECKPOINT_AFTER_EVERY_STEP
     whole = finished_run(tmp_path / "whole", images, **changes)
     fresh = finished_run(tmp_path / "fresh", images, steps=6, batch_size=8)
     for name, steps in (("early", 0), ("late", 3)):

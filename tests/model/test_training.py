@@ -25,7 +25,7 @@ from eigenlens.model.images.sources import open_source
 from eigenlens.model.training.devices import choose_precision
 from eigenlens.model.training.loop import learning_rate, require_spread
 from eigenlens.model.training.run import Run
-from tests.support.training import finished_run, tiny_overrides, write_images
+from tests.support.training import CHECKPOINT_AFTER_EVERY_STEP, finished_run, tiny_overrides, write_images
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def steps_logged(path: Path) -> list[int]:
 
 
 def test_a_run_killed_in_mid_epoch_resumes_to_the_same_weights(tmp_path: Path, images: Path) -> None:
-    arguments = [f"--set={item}" for item in tiny_overrides(steps=60)]
+    arguments = [f"--set={item}" for item in tiny_overrides(steps=60, **CHECKPOINT_AFTER_EVERY_STEP)]
     command = [sys.executable, "-m", "eigenlens", "train", "--images", str(images), "--out", str(tmp_path / "killed")]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL, env=one_thread)

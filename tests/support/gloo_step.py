@@ -1,6 +1,8 @@
-"""One step in this process of a group: its share of a batch in, the loss and gradients of the whole batch out.
+"""Steps in this process of a group: its share of each batch in, the loss and gradients of the whole batch out.
 
-torchrun --nproc-per-node 2 -m tests.gloo_step BATCH.pt OUT.pt OBJECTIVE,... CHUNKS
+torchrun --nproc-per-node 2 -m tests.support.gloo_step STEPS.pt OUT.pt
+
+STEPS.pt holds a list of (batch, objective, chunks), and OUT.pt what `gradients` gives for each.
 """
 
 from __future__ import annotations
@@ -32,11 +34,13 @@ def gradients(views: torch.Tensor, objective: str, *, chunks: int) -> dict[str, 
 
 
 if __name__ == "__main__":
-    batch, out, objectives, chunks = sys.argv[1:]
+    steps, out = sys.argv[1:]
     torch.set_num_threads(1)
     with process_group(torch.device("cpu")):
-        views = torch.load(batch, weights_only=True)
-        result = {name: gradients(views, name, chunks=int(chunks)) for name in objectives.split(",")}
+        result = [
+            gradients(views, objective, chunks=chunks)
+            for views, objective, chunks in torch.load(steps, weights_only=True)
+        ]
         if rank() == 0:
             torch.save(result, out)
     exit_process(0)

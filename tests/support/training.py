@@ -26,8 +26,11 @@ TINY = {
     "batch_size": 16,
     "steps": 24,
     "warmup_steps": 2,
-    "checkpoint_every_s": 0.001,
+    "checkpoint_every_s": 1000,
 }
+
+CHECKPOINT_AFTER_EVERY_STEP = {"checkpoint_every_s": 0.001}
+"""For runs that are interrupted: most are not, and writing checkpoints is half of a tiny step."""
 
 
 def write_images(folder: Path, *, count: int = 48, side: int = 20) -> Path:
