@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from eigenlens.index.codes.eigenfunctions import Eigenfunctions
 from eigenlens.index.codes.similarities import NearestSimilarities
+from eigenlens.index.codes.typicality import Typicality
 from eigenlens.index.filters.parse import Filter
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import Plan
@@ -90,6 +91,10 @@ class Engine(Indexes, Protocol):
     @property
     def similarities(self) -> NearestSimilarities | None:
         """How near the images of the build are to their nearest other; None where that was not measured."""
+
+    @property
+    def typicality(self) -> Typicality | None:
+        """How far the codes of the build lie from their centre; None where that was not measured."""
 
     @property
     def added(self) -> int:

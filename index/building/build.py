@@ -17,6 +17,7 @@ from eigenlens.index.building.nearest_others import measure_similarities
 from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
+from eigenlens.index.codes.typicality import write_typicality
 from eigenlens.index.errors import CodesError
 from eigenlens.index.faiss_engine.generation import KIND
 from eigenlens.index.faiss_engine.gpu import Gpu, device_name
@@ -90,6 +91,7 @@ def build_generation(
         properties["calibration"] = calibrator.result(sizes, device=device_name(gpu)).to_json()
         similarities = measure_similarities(codes, lengths=[spec.length for spec in specs])
         properties["similarities"] = None if similarities is None else similarities.to_json()
+        write_typicality(directory, codes)
         write_attributes(directory, options.metadata)
         write_eigenfunctions(directory, codes, sample=sample)
     return artifact.read(path, kind=KIND, verify=False)

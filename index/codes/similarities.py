@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 
 from eigenlens.index.errors import SimilarityError
 
-# A query whose best score stands below is unlike everything: so are this many in 100 images of the gallery itself.
-UNLIKE_PERCENTILE = 1.0
 # Quantiles that are kept, from percentile 0 to 100.
 _QUANTILES = 201
 _STEP = 100 / (_QUANTILES - 1)
 # Codes in half precision have cosines with themselves that are as far from 1, and so have those of equal images.
-_ROUNDING = 1e-6
+ROUNDING_OF_COSINE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class NearestSimilarities:
     """Quantiles of the cosine of a gallery's images with their nearest other image.
 
         similarities = NearestSimilarities.of({16: cosines})
-        if similarities.percentile_of(score, length=16) < UNLIKE_PERCENTILE: ...
+        similarities.percentile_of(score, length=16)  # 40.0: four in ten images have no nearer neighbour
 
     Attributes:
         quantiles: by prefix length: ascending cosines at equal shares of the images, from the least to the largest.
@@ -53,7 +51,7 @@ class NearestSimilarities:
         quantiles = self.quantiles.get(length)
         if quantiles is None:
             return None
-        score += _ROUNDING
+        score += ROUNDING_OF_COSINE
         place = bisect_right(quantiles, score)
         if place in (0, len(quantiles)):
             return 100.0 if place else 0.0
@@ -73,7 +71,7 @@ class NearestSimilarities:
             )
         if percentile <= 0:
             return -math.inf
-        return float(np.interp(percentile / _STEP, range(len(quantiles)), quantiles)) - _ROUNDING
+        return float(np.interp(percentile / _STEP, range(len(quantiles)), quantiles)) - ROUNDING_OF_COSINE
 
     def to_json(self) -> dict[str, list[float]]:
         """For a manifest."""

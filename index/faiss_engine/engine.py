@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from eigenlens.index.codes.eigenfunctions import Eigenfunctions
 from eigenlens.index.codes.similarities import NearestSimilarities
+from eigenlens.index.codes.typicality import Typicality
 from eigenlens.index.engine import IndexDescription, Neighbors
 from eigenlens.index.faiss_engine.delta import Delta
 from eigenlens.index.faiss_engine.generation import Generation
@@ -41,6 +42,7 @@ class FaissEngine:
         self.keys: NDArray[np.int64] = generation.keys
         self.eigenfunctions: Eigenfunctions | None = generation.eigenfunctions
         self.similarities: NearestSimilarities | None = generation.similarities
+        self.typicality: Typicality | None = generation.typicality
         self.fields: Mapping[str, Sequence[str]] = generation.attributes.fields
         self.device: str = device_name(gpu)
         self._delta = Delta(generation.code_length, generation.lengths)

@@ -14,6 +14,7 @@ from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import Eigenfunctions
 from eigenlens.index.codes.exact import best_of_runs, rerank, score_rows
 from eigenlens.index.codes.similarities import NearestSimilarities
+from eigenlens.index.codes.typicality import Typicality
 from eigenlens.index.engine import IndexDescription
 from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountError
 from eigenlens.index.faiss_engine.gpu import Gpu
@@ -41,6 +42,7 @@ class Generation:
         attributes: metadata of the rows, for filters.
         eigenfunctions: statistics of each coordinate; None in a generation that an earlier version built.
         similarities: of its images with their nearest other; None of very few images and of an earlier version.
+        typicality: how far its codes lie from their centre; None likewise.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Generation:
         self.eigenfunctions = Eigenfunctions(self.artifact) if has_eigenfunctions else None
         similarities = self.artifact.properties.get("similarities")
         self.similarities = None if similarities is None else NearestSimilarities.from_json(similarities)
+        self.typicality = Typicality(self.artifact) if Typicality.is_in(self.artifact) else None
 
     def __len__(self) -> int:
         return len(self.keys)

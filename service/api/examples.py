@@ -37,6 +37,7 @@ _MEASURED = {
 _SEARCH = {
     "results": [{**_IMAGE, "score": 0.987}],
     "best_percentile": 63.5,
+    "query_percentile": 48.2,
     "unlike_everything": False,
     "plan": _PLAN,
     "generation": 3,

@@ -73,7 +73,7 @@ class SearchParameters(BaseModel):
         ge=0,
         le=100,
         description="drop results that are less like the query than so many per cent of the gallery's images are like "
-        "their nearest other image; 1 leaves nothing of a search whose query is unlike everything",
+        "their nearest other image",
     )
     group_duplicates: float | None = Field(
         None,
@@ -138,8 +138,15 @@ class SearchAnswer(AnswerModel):
         description="share of the gallery's images, in per cent, whose nearest other image is no more like them than "
         "the best image found is like the query; null if nothing was found or the generation has no such figures",
     )
+    query_percentile: float | None = Field(
+        None,
+        description="share of the gallery's images, in per cent, whose full codes are as far from the centre of all as "
+        "the query's or farther; null if the generation has no such figures",
+    )
     unlike_everything: bool | None = Field(
-        None, description="whether nothing found looks like the query: `best_percentile` is below 1; null as above"
+        None,
+        description="whether nothing in the gallery looks like the query: `query_percentile` is below 1, and the best "
+        "result is no copy; null if nothing was found or the generation has no such figures",
     )
     plan: PlanAnswer
     generation: int

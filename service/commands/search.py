@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if answer.unlike_everything:
         print(
-            "Nothing here looks like this picture: the best of what was found is less like it than "
-            f"{100 - (answer.best_percentile or 0):.3g} % of the gallery's images are like their nearest other."
+            "Nothing here looks like this picture: its code lies farther out than those of "
+            f"{100 - (answer.query_percentile or 0):.3g} % of the gallery's images."
         )
     print(f"{'score':>8}  id")
     for result in answer.results:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 
-from eigenlens.index.codes.similarities import UNLIKE_PERCENTILE
 from eigenlens.service.api.search import SearchAnswer
 from eigenlens.service.http.presenters import present_plan, present_result
 from eigenlens.service.search.paging import Result
 from eigenlens.service.search.pipeline import Page
-from eigenlens.service.search.snapshot import Hit
+from eigenlens.service.search.snapshot import Hit, Likeness
 
 _IMAGE_CACHE_SIZE = 50_000
 _PLAN_CACHE_SIZE = 1000
@@ -38,7 +37,7 @@ class AnswerWriter:
             more += b',"timing_ms":{%s}' % stages.encode()
         if "code" in page.include:
             more += b',"code":%s' % json.dumps(page.code.tolist()).encode()
-        likeness = _write_likeness(page.best_percentile)
+        likeness = _write_likeness(page.likeness)
         return b'{"results":[%s],%s,%s%s}' % (b",".join(parts), likeness, self._write_plan(page), more)
 
     def _write_plan(self, page: Page) -> bytes:
@@ -68,13 +67,17 @@ class AnswerWriter:
         return b'%s,"score":%s}' % (image, repr(hit.score).encode())
 
 
-def _write_likeness(percentile: float | None) -> bytes:
-    """Return what is said of how like the query the best result is: members of an answer, without the braces."""
-    if percentile is None:
-        return b'"best_percentile":null,"unlike_everything":null'
-    told = round(percentile, 2)
-    unlike = b"true" if told < UNLIKE_PERCENTILE else b"false"
-    return b'"best_percentile":%s,"unlike_everything":%s' % (repr(told).encode(), unlike)
+def _write_likeness(likeness: Likeness) -> bytes:
+    """Return how a search compares with what is usual in the gallery: members of an answer, without the braces."""
+    best, query = (
+        b"null" if percentile is None else repr(round(percentile, 2)).encode()
+        for percentile in (likeness.best_percentile, likeness.query_percentile)
+    )
+    return b'"best_percentile":%s,"query_percentile":%s,"unlike_everything":%s' % (
+        best,
+        query,
+        {None: b"null", True: b"true", False: b"false"}[likeness.unlike_everything],
+    )
 
 
 def _write_result(result: Result, *, metadata: bool, grouped: bool) -> bytes:

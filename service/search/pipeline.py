@@ -23,7 +23,7 @@ from eigenlens.service.search.batching import Batcher, Observe
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.paging import Result, find_page, hits_of_page
 from eigenlens.service.search.request import SearchRequest
-from eigenlens.service.search.snapshot import Hit, SearchResult, Snapshot
+from eigenlens.service.search.snapshot import Hit, Likeness, SearchResult, Snapshot
 
 
 @dataclass(eq=False)
@@ -59,7 +59,7 @@ class Page:
         results: best first; plain hits if near-duplicates are not grouped.
         search: the search that the results come from.
         depth: rank of the page's last result, counted from 1.
-        best_percentile: where the best score stands among the gallery's own similarities; None if it is not known.
+        likeness: how the search compares with what is usual in the gallery.
         include: names of the optional parts of the answer.
         generation: number of the generation that was searched.
         timing_ms: milliseconds by stage.
@@ -69,7 +69,7 @@ class Page:
     results: Sequence[Result] | Sequence[Hit]
     search: SearchResult
     depth: int
-    best_percentile: float | None
+    likeness: Likeness
     include: frozenset[str]
     generation: int
     timing_ms: dict[str, float]
@@ -196,8 +196,8 @@ class Pipeline:
         total_s = time.perf_counter() - query.arrived
         query.timing_ms["total"] = _milliseconds(total_s)
         self._observe_search(result.plan.prefix_length, total_s)
-        best = snapshot.best_percentile(result)
-        page = Page(results, result, request.depth, best, query.include, snapshot.number, query.timing_ms, code)
+        likeness = snapshot.likeness(code, result)
+        page = Page(results, result, request.depth, likeness, query.include, snapshot.number, query.timing_ms, code)
         return Answer(self._write(page), code, query.timing_ms, batch)
 
     def _find_page(self, query: Query, request: SearchRequest) -> tuple[list[Result], SearchResult]:

@@ -9,6 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.index.codes.prefix import unit_prefix
+from eigenlens.index.codes.similarities import ROUNDING_OF_COSINE
+from eigenlens.index.codes.typicality import UNLIKE_PERCENTILE
 from eigenlens.index.engine import Engine
 from eigenlens.index.errors import SimilarityError
 from eigenlens.index.plans.calibration import Measured
@@ -39,6 +42,21 @@ class SearchResult:
     hits: list[Hit]
     plan: Plan
     measured: Measured | None
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How a search compares with what is usual in the gallery; None where nothing tells it.
+
+    Attributes:
+        best_percentile: where the best score stands among the similarities of the gallery's images, 0 to 100.
+        query_percentile: share of the images, in per cent, whose codes are as far from all others as the query's.
+        unlike_everything: whether nothing in the gallery looks like the query.
+    """
+
+    best_percentile: float | None
+    query_percentile: float | None
+    unlike_everything: bool | None
 
 
 @dataclass(frozen=True)
@@ -111,12 +129,19 @@ class Snapshot:
         least = similarities.score_at(request.min_similarity, length=_scored_length(self.choose_plan(request).plan))
         return replace(request, min_score=least if request.min_score is None else max(least, request.min_score))
 
-    def best_percentile(self, result: SearchResult) -> float | None:
-        """Return where the best score stands among the gallery's own similarities; None where nothing tells it."""
-        similarities = self.engine.similarities
-        if similarities is None or not result.hits:
-            return None
-        return similarities.percentile_of(result.hits[0].score, length=_scored_length(result.plan))
+    def likeness(self, code: NDArray[np.float32], result: SearchResult) -> Likeness:
+        """Compare a query (code_length,) and its best result with what is usual in the gallery."""
+        similarities, typicality = self.engine.similarities, self.engine.typicality
+        best = query = unlike = None
+        if typicality is not None:
+            query = typicality.percentile_of(code)
+        if result.hits:
+            hit = result.hits[0]
+            if similarities is not None:
+                best = similarities.percentile_of(hit.score, length=_scored_length(result.plan))
+            if query is not None:  # some of the gallery's own images are far out too: a copy of one is like it
+                unlike = query < UNLIKE_PERCENTILE and not _are_equal(code, self.codes_of([hit.record.key])[0])
+        return Likeness(best, query, unlike)
 
     def code_of(self, key: int) -> NDArray[np.float32]:
         """Return the stored code of an image, (code_length,). Raises: NotReadyError, if it was only just added."""
@@ -138,3 +163,9 @@ class Snapshot:
 def _scored_length(plan: Plan) -> int:
     """Return how many coordinates the scores of a plan's results are of."""
     return plan.rerank_length or plan.prefix_length
+
+
+def _are_equal(code: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    """Return whether two codes (code_length,) of any norm are equal but for their rounding."""
+    one, two = unit_prefix(np.stack([code, other]), len(code))
+    return float(one @ two) >= 1 - ROUNDING_OF_COSINE

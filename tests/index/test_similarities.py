@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from eigenlens.index.building import nearest_others
 from eigenlens.index.building.nearest_others import measure_similarities
-from eigenlens.index.codes.similarities import UNLIKE_PERCENTILE, NearestSimilarities
+from eigenlens.index.codes.similarities import NearestSimilarities
 from eigenlens.index.errors import SimilarityError
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.tuning import Tuning
 from tests.support import oracles
 from tests.support.codes import (
-    CODE_LENGTH,
     LENGTHS,
     random_codes,
     repeatable,
@@ -107,27 +106,3 @@ def test_a_generation_of_an_earlier_version_has_none(tmp_path: Path) -> None:
     generation = write_generation(tmp_path, random_codes(4, 60))
     without_similarities(generation.artifact)
     assert Generation(generation.artifact.path, generation.codes).similarities is None
-
-
-def test_images_of_another_kind_are_unlike_everything_and_new_ones_of_the_same_kind_are_not(tmp_path: Path) -> None:
-    rng = np.random.default_rng(5)
-    centres = rng.normal(size=(20, CODE_LENGTH))
-
-    def draw(count: int) -> NDArray[np.float32]:
-        return np.asarray(
-            centres[rng.integers(20, size=count)] + 0.3 * rng.normal(size=(count, CODE_LENGTH)), np.float32
-        )
-
-    generation = write_generation(tmp_path, draw(1500))
-    gallery = generation.codes.codes.astype(np.float32)
-    assert generation.similarities is not None
-    for length in LENGTHS[1:]:
-        told = {}
-        for name, queries in (("same", draw(2000)), ("other", rng.normal(size=(500, CODE_LENGTH)).astype(np.float32))):
-            best = oracles.cosine(queries, gallery, length=length).max(1)
-            percentiles = [generation.similarities.percentile_of(float(score), length=length) for score in best]
-            told[name] = np.mean(
-                [percentile is not None and percentile < UNLIKE_PERCENTILE for percentile in percentiles]
-            )
-        assert told["same"] < 0.02, length
-        assert told["other"] > (0.9 if length == CODE_LENGTH else 0.4), length

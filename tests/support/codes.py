@@ -66,13 +66,16 @@ def write_generation(
 
 
 def without_similarities(generation: artifact.Artifact) -> None:
-    """Make a generation as versions did that did not measure how near images are to each other."""
+    """Make a generation as versions did that did not measure how near images are to each other, and how far out."""
+    names = [name for name in generation.files if not name.startswith("typicality")]
+    for name in set(generation.files) - set(names):
+        (generation.path / name).unlink()
     artifact.seal(
         generation.path,
         kind=generation.kind,
         made_from=generation.made_from,
         properties={name: value for name, value in generation.properties.items() if name != "similarities"},
-        only=tuple(generation.files),
+        only=tuple(names),
     )
 
 

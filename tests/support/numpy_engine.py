@@ -22,7 +22,7 @@ class NumpyEngine:
 
     device = "cpu"
     eigenfunctions = None
-    similarities = None
+    similarities = typicality = None
 
     def __init__(
         self,

@@ -33,6 +33,15 @@ def cosine(queries: NDArray[Any], codes: NDArray[Any], *, length: int) -> Array:
     return scores
 
 
+def scatter_distance(queries: NDArray[Any], codes: NDArray[Any]) -> Array:
+    """Squared distance of each unit query from the mean of the unit codes, by the inverse of their scatter: (q,)."""
+    units = unit_prefix(codes, codes.shape[1])
+    mean = units.mean(0)
+    inverse = np.linalg.inv((units - mean).T @ (units - mean))
+    away = unit_prefix(queries, queries.shape[1]) - mean
+    return np.array([each @ inverse @ each for each in away])
+
+
 def top_k(scores: Array, k: int) -> list[list[int]]:
     """Rows of the k largest scores of each query, best first."""
     return [sorted(range(len(row)), key=row.tolist().__getitem__, reverse=True)[:k] for row in scores]

@@ -63,7 +63,7 @@ export function startSearch(trouble) {
     filters.seen(answer.results);
     const plan = answer.plan;
     tellCount();
-    find("unlike").textContent = answer.unlike_everything ? `Nothing here looks like this picture: even the most similar image is less like it than ${percent(1 - answer.best_percentile / 100)} of the gallery’s images are like their nearest other.` : "";
+    find("unlike").textContent = answer.unlike_everything ? `Nothing here looks like this picture: its code lies farther out than those of ${percent(1 - answer.query_percentile / 100)} of the gallery’s images.` : "";
     find("plan").textContent = inWords(plan, state.gallery);
     find("numbers").replaceChildren(...tradeOff(plan, state.gallery).map(([name, value, about]) => h("div", {}, h("dt", {}, name), h("dd", {}, h("b", {}, value), h("span", {}, about)))));
     showTiming(answer.timing_ms);

@@ -92,19 +92,17 @@ def test_a_search_says_in_words_when_nothing_looks_like_the_query(
 ) -> None:
     gallery = build_gallery(tmp_path, count=60)
     codes = np.stack([code_of(pixels_of(seed)) for seed in range(60)])
-    strangers = [pixels_of(seed) for seed in range(5000, 9000)]
-    best = oracles.cosine(np.stack(list(map(code_of, strangers))), codes, length=CODE_LENGTH).max(1)
-    path = tmp_path / "stranger.png"
-    path.write_bytes(png(strangers[int(best.argmin())]))
+    pixels = [pixels_of(seed) for seed in range(5000, 9000)]
+    far = oracles.scatter_distance(np.stack([code_of(each) for each in pixels]), codes)
+    path = tmp_path / "outlier.png"
+    path.write_bytes(png(pixels[int(far.argmax())]))
     with serving(settings_of(gallery)) as service:
         asked = ["search", "--url", str(service.base_url), "--length", str(CODE_LENGTH)]
         assert main([*asked, str(path)]) == 0
         said = capsys.readouterr().out.splitlines()
-        assert said[0].startswith(
-            "Nothing here looks like this picture: the best of what was found is less like it than 100 %"
-        )
+        assert said[0].startswith("Nothing here looks like this picture: its code lies farther out than those of 100 %")
         assert len(said) == 13
-        assert main([*asked, str(path), "--min-similarity", "1"]) == 0
+        assert main([*asked, str(path), "--min-similarity", "100"]) == 0
         assert len(capsys.readouterr().out.splitlines()) == 3
         assert main([*asked, "--id", image_id(1)]) == 0
         assert "Nothing here" not in capsys.readouterr().out

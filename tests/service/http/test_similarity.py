@@ -44,6 +44,14 @@ def stranger(codes: NDArray[np.float64]) -> NDArray[np.uint8]:
     return pixels[int(best.argmin())]
 
 
+@pytest.fixture(scope="module")
+def outlier(codes: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Pixels whose code lies farther out than that of any image of the gallery."""
+    pixels = [pixels_of(seed) for seed in range(10_000, 16_000)]
+    far = oracles.scatter_distance(np.stack([code_of(each) for each in pixels]), codes)
+    return pixels[int(far.argmax())]
+
+
 def percentile_of(score: float, codes: NDArray[np.float64], *, length: int) -> float:
     """The share of the gallery's images, in per cent, whose nearest other is no nearer than a score, slowly."""
     cosines = oracles.cosine(codes, codes, length=length)
@@ -66,17 +74,20 @@ def test_the_best_score_stands_where_counting_puts_it(
         answer = search(client, pixels_of(seed), length=length, offset=seed % 3)
         best = oracles.cosine(code_of(pixels_of(seed))[None], codes, length=length).max()
         assert answer["best_percentile"] == pytest.approx(percentile_of(best, codes, length=length), abs=2)
-        assert answer["unlike_everything"] is (answer["best_percentile"] < 1)
 
 
-def test_a_stranger_is_unlike_everything_and_an_image_of_the_gallery_is_not(
-    client: httpx.Client, stranger: NDArray[np.uint8]
+@pytest.mark.parametrize("length", [2, 4, CODE_LENGTH, "auto"])
+def test_an_outlier_is_unlike_everything_and_an_image_of_the_gallery_is_not(
+    client: httpx.Client, codes: NDArray[np.float64], outlier: NDArray[np.uint8], length: int | str
 ) -> None:
-    told = search(client, stranger, length=CODE_LENGTH)
-    assert (told["best_percentile"], told["unlike_everything"]) == (0.0, True)
+    told = search(client, outlier, length=length)
+    assert (told["query_percentile"], told["unlike_everything"]) == (0.0, True)
     assert len(told["results"]) == 10  # it is told, and not kept back
-    copy = search(client, pixels_of(7), length=CODE_LENGTH)
-    assert (copy["best_percentile"], copy["unlike_everything"]) == (100.0, False)
+    usual = search(client, pixels_of(501), length=length)
+    assert usual["query_percentile"] > 5
+    assert usual["unlike_everything"] is False
+    farthest = int(oracles.scatter_distance(codes, codes).argmax())
+    assert search(client, pixels_of(farthest), length=length)["unlike_everything"] is False, "it is itself there"
 
 
 def test_results_below_a_percentile_are_cut_off_in_each_way_to_ask(
@@ -106,15 +117,19 @@ def test_results_below_a_percentile_are_cut_off_in_each_way_to_ask(
         assert min(result["score"] for result in answer["results"]) >= least - 2e-3
         assert answer["best_percentile"] == answers[0]["best_percentile"]
     nothing = search(client, stranger, min_similarity=1, length=CODE_LENGTH)
-    assert (nothing["results"], nothing["unlike_everything"]) == ([], True)
+    assert (nothing["results"], nothing["best_percentile"]) == ([], 0.0)
     assert search(client, pixels, **asked, min_score=0.999)["results"] == []  # the higher of the two counts
     assert search(client, pixels, **asked, min_score=-1)["results"] == answers[0]["results"]
 
 
-def test_the_client_asks_for_it_and_tells_it(client: httpx.Client, stranger: NDArray[np.uint8]) -> None:
+def test_the_client_asks_for_it_and_tells_it(
+    client: httpx.Client, stranger: NDArray[np.uint8], outlier: NDArray[np.uint8]
+) -> None:
     with Client(str(client.base_url)) as asking:
         answer = asking.search(png(stranger), length=CODE_LENGTH, min_similarity=1)
-        assert (answer.results, answer.best_percentile, answer.unlike_everything) == ([], 0.0, True)
+        assert (answer.results, answer.best_percentile) == ([], 0.0)
+        answer = asking.search(png(outlier))
+        assert (answer.query_percentile, answer.unlike_everything) == (0.0, True)
         assert asking.search(image_id(3), length=CODE_LENGTH).unlike_everything is False
 
 
@@ -127,7 +142,7 @@ def test_a_percentile_out_of_bounds_is_refused(client: httpx.Client) -> None:
 def test_scores_at_a_length_that_was_not_built_have_no_percentile(client: httpx.Client) -> None:
     asked = {"id": image_id(1), "length": 2, "rerank": 7}
     answer = client.post("/v1/search", json=asked).json()
-    assert (answer["best_percentile"], answer["unlike_everything"]) == (None, None)
+    assert (answer["best_percentile"], answer["unlike_everything"]) == (None, False)
     refused = client.post("/v1/search", json={**asked, "min_similarity": 5})
     assert (refused.status_code, refused.json()["type"]) == (422, "/problems/similarity")
     assert f"2, 4, {CODE_LENGTH} coordinates, not of 7" in refused.json()["detail"]
@@ -144,7 +159,8 @@ def test_a_generation_of_an_earlier_version_answers_null_and_says_what_to_do(tmp
     without_similarities(generation.artifact)
     with serving(settings_of(older)) as running:
         answer = running.post("/v1/search", json={"id": image_id(1)}).json()
-        assert (answer["best_percentile"], answer["unlike_everything"]) == (None, None)
+        told = [answer[name] for name in ("best_percentile", "query_percentile", "unlike_everything")]
+        assert told == [None, None, None]
         refused = running.post("/v1/search", json={"id": image_id(1), "min_similarity": 5})
         assert (refused.status_code, refused.json()["type"]) == (422, "/problems/similarity")
         assert "rebuild" in refused.json()["detail"]
