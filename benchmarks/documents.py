@@ -9,6 +9,7 @@ from pathlib import Path
 
 from eigenlens.artifact import write_atomic
 from eigenlens.benchmarks.common.records import RESULTS, read_records
+from eigenlens.benchmarks.encoder.tables import novelty_table
 from eigenlens.benchmarks.heads.tables import HEADS as HEAD_TITLES
 from eigenlens.benchmarks.heads.tables import head_table
 from eigenlens.benchmarks.quality.plot import plot_quality
@@ -22,6 +23,7 @@ from eigenlens.benchmarks.training.tables import steps_table
 ROOT = Path(__file__).resolve().parent.parent  # the checkout, not the link to it in eigenlens/
 FASHION = RESULTS / "fashion.jsonl"
 QUALITY = RESULTS / "quality.jsonl"
+NOVELTY = RESULTS / "novelty.jsonl"
 HEADS = RESULTS / "heads.jsonl"
 SEARCH = RESULTS / "search.jsonl"
 SERVICE = RESULTS / "service.jsonl"
@@ -78,6 +80,7 @@ TABLES = (
     Table(ROOT / "docs/guide/quality.md", "cifar10", _methods("cifar10")),
     Table(ROOT / "docs/guide/quality.md", "tiny-imagenet-120", _methods("tiny-imagenet-120")),
     Table(ROOT / "docs/guide/quality.md", "structure", _structure("cifar10")),
+    Table(ROOT / "docs/guide/quality.md", "novelty", lambda: novelty_table(read_records(NOVELTY))),
     Table(ROOT / "docs/guide/quality.md", "clothing", _heads("clothing")),
     Table(ROOT / "docs/guide/quality.md", "holidays", _heads("holidays-half")),
     Table(ROOT / "README.md", "search", lambda: search_table(read_records(SEARCH), count=1_000_000)),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens import artifact
 from eigenlens.benchmarks.common.arguments import positive
 from eigenlens.benchmarks.common.labelled import encode_all
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record
@@ -18,7 +19,7 @@ from eigenlens.benchmarks.encoder.fashion import load_fashion_mnist
 from eigenlens.index.building.nearest_others import measure_similarities
 from eigenlens.index.codes.artifact import Codes, writing_codes
 from eigenlens.index.codes.exact import exact_search
-from eigenlens.index.codes.similarities import UNLIKE_PERCENTILE, NearestSimilarities
+from eigenlens.index.codes.typicality import UNLIKE_PERCENTILE, Typicality, write_typicality
 from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.images.sources import open_source
@@ -26,6 +27,8 @@ from eigenlens.model.runtime.encoder import Encoder
 
 Pixels = NDArray[np.uint8]
 Vectors = NDArray[np.float32]
+# What the service tells, by where the query's code lies; and what the best score alone would.
+TOLD, BY_BEST_SCORE = "eigenlens", "best-score"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -60,12 +63,12 @@ def run(args: argparse.Namespace) -> None:
         "strangers_told": encode_all(encoder, strangers, name="strangers"),
         "held_out_told": encode_all(encoder, held_out.pixels, name="held out"),
     }
-    similarities = _measure(codes, lengths, encoder_id=encoder.id)
-    told = {length: _shares_told(similarities, codes, queries, length=length) for length in lengths}
+    told = _shares_told(codes, queries, lengths, encoder_id=encoder.id)
     print(f"Told to be unlike everything: {len(strangers):,} of {args.name}, {len(held_out):,} held-out images")
-    print(f"{'length':<8}{'strangers':>12}{'held out':>12}")
-    for length, shares in told.items():
-        print(f"{length:<8}{shares['strangers_told']:>12.1%}{shares['held_out_told']:>12.2%}")
+    print(f"{'by':<16}{'strangers':>12}{'held out':>12}")
+    for (method, length), shares in told.items():
+        name = "the code" if method == TOLD else f"best score, {length}"
+        print(f"{name:<16}{shares['strangers_told']:>12.1%}{shares['held_out_told']:>12.2%}")
     if args.results:
         params = {
             "strangers": args.name,
@@ -77,8 +80,8 @@ def run(args: argparse.Namespace) -> None:
             "settings": encoder.artifact.properties.get("training"),
         }
         records = [
-            make_record(Subject("novelty", "fashion-mnist", "eigenlens", length, args.seed, params), metric, share)
-            for length, shares in told.items()
+            make_record(Subject("novelty", "fashion-mnist", method, length, args.seed, params), metric, share)
+            for (method, length), shares in told.items()
             for metric, share in shares.items()
         ]
         append_records(args.results, records)
@@ -94,24 +97,35 @@ def _draw(source: str, classes: Sequence[str], *, side: int, count: int, rng: np
     return np.stack([each for each in pixels if isinstance(each, np.ndarray)])
 
 
-def _measure(codes: Vectors, lengths: Sequence[int], *, encoder_id: str) -> NearestSimilarities:
-    """Measure similarities as a build does, from codes (n, code_length) in random order."""
+def _shares_told(
+    codes: Vectors, queries: Mapping[str, Vectors], lengths: Sequence[int], *, encoder_id: str
+) -> dict[tuple[str, int], dict[str, float]]:
+    """Return, by method and length, the share of each set of queries that is told to be unlike everything.
+
+    The figures are measured as a build does, from codes (n, code_length) in random order.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "codes"
         with writing_codes(path, count=len(codes), code_length=codes.shape[1], encoder_id=encoder_id) as writer:
             writer.append(np.arange(len(codes)), codes)
-        similarities = measure_similarities(Codes(path), lengths=lengths)
+        stored = Codes(path)
+        similarities = measure_similarities(stored, lengths=lengths)
+        with artifact.publishing(Path(folder) / "figures", kind="novelty") as directory:
+            write_typicality(directory, stored)
+        typicality = Typicality(artifact.read(Path(folder) / "figures", kind="novelty"))
     assert similarities is not None, "the sample has enough images"
-    return similarities
+    told = {}
+    for length in lengths:
+        best = {name: exact_search(codes, vectors, length=length, k=1)[0][:, 0] for name, vectors in queries.items()}
+        told[BY_BEST_SCORE, length] = {
+            name: _share([similarities.percentile_of(score, length=length) or 0.0 for score in scores.tolist()])
+            for name, scores in best.items()
+        }
+    told[TOLD, lengths[-1]] = {
+        name: _share([typicality.percentile_of(code) for code in vectors]) for name, vectors in queries.items()
+    }
+    return told
 
 
-def _shares_told(
-    similarities: NearestSimilarities, codes: Vectors, queries: Mapping[str, Vectors], *, length: int
-) -> dict[str, float]:
-    """Return, for each set of queries, the share that an exact search at this length tells to be unlike everything."""
-    shares = {}
-    for name, vectors in queries.items():
-        scores, _ = exact_search(codes, vectors, length=length, k=1)
-        percentiles = [similarities.percentile_of(score, length=length) or 0.0 for score in scores[:, 0].tolist()]
-        shares[name] = round(float(np.mean(np.array(percentiles) < UNLIKE_PERCENTILE)), 6)
-    return shares
+def _share(percentiles: Sequence[float]) -> float:
+    return round(float(np.mean(np.array(percentiles) < UNLIKE_PERCENTILE)), 6)

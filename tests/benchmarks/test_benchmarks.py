@@ -210,9 +210,11 @@ def test_strangers_and_held_out_images_are_told_apart(
     images, results = service_builders.write_images(tmp_path / "images", 80), tmp_path / "results.jsonl"
     command = ["bench", "novelty", "--encoder", str(encoder), "--strangers", str(images), "--name", "random"]
     assert main([*command, "--classes", "ev", "--queries", "40", "--results", str(results)]) == 0
-    told = {(entry["length"], entry["metric"]): entry["value"] for entry in read_records(results)}
-    assert told[12, "strangers_told"] == 1
-    assert all(told[length, "held_out_told"] <= 0.02 for length in (4, 8, 12))
+    told = {(entry["method"], entry["length"], entry["metric"]): entry["value"] for entry in read_records(results)}
+    assert told["best-score", 12, "strangers_told"] == 1
+    assert all(told["best-score", length, "held_out_told"] <= 0.02 for length in (4, 8, 12))
+    assert told["eigenlens", 12, "strangers_told"] > 0.5
+    assert told["eigenlens", 12, "held_out_told"] <= 0.03
     assert "40 of random" in capsys.readouterr().out
     assert main([*command, "--classes", "odd", "--queries", "41"]) == 1
     assert "has 40 images of these classes" in capsys.readouterr().err
