@@ -6,6 +6,7 @@ images apart. But it combines coordinates as no image of the gallery does, which
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ _MAX_LENGTH = 256
 _SAMPLE, _MIN_CODES = 2000, 50
 # Of the mean variance, added to each: with fewer images than coordinates some have none.
 _RIDGE = 1e-3
+# Norms outside of these may have lost squares to the bounds of float32.
+_SMALL, _LARGE = 1e-15, 1e15
 
 
 def write_typicality(directory: Path, codes: Codes) -> None:
@@ -66,7 +69,8 @@ class Typicality:
     def __init__(self, generation: artifact.Artifact) -> None:
         """Open what `write_typicality` left in a generation. Raises: ArtifactDamagedError."""
         axes = np.load(generation.file(_AXES_FILE), allow_pickle=False)
-        self._mean, self._whitening = axes[0], np.ascontiguousarray(axes[1:])
+        self._whitening = np.ascontiguousarray(axes[1:])
+        self._centre = axes[0] @ self._whitening
         self._quantiles = np.load(generation.file(_QUANTILES_FILE), allow_pickle=False)
 
     @staticmethod
@@ -79,7 +83,11 @@ class Typicality:
 
         The code, (code_length,), may have any norm. Below UNLIKE_PERCENTILE nothing in the gallery is like it.
         """
-        unit = unit_prefix(code[None], len(self._mean))
-        distance = _squared_distances(unit, self._mean, self._whitening)[0]
+        prefix = code[: len(self._centre)]
+        norm = math.sqrt(np.vdot(prefix, prefix))
+        if not _SMALL < norm < _LARGE:
+            prefix, norm = unit_prefix(code[None], len(prefix))[0], 1.0
+        whitened = prefix @ self._whitening / norm - self._centre
+        distance = np.vdot(whitened, whitened)
         below = int(np.searchsorted(self._quantiles, distance))
         return 100 * (1 - min(below, _QUANTILES - 1) / (_QUANTILES - 1))
