@@ -20,7 +20,7 @@ from eigenlens.index.filters.parse import Filter
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import Plan
 
-# The key of each image, and the cosine of its code with the query's code; best first.
+# Keys of images and the cosines of their codes with the query's: best first, and the smaller key first among equals.
 Neighbors = list[tuple[int, float]]
 
 
@@ -110,7 +110,10 @@ class Engine(Indexes, Protocol):
     def search(
         self, codes: NDArray[np.float32], *, plan: Plan, k: int, filter: Filter | None = None
     ) -> list[Neighbors]:
-        """Return the k nearest images of each code, best first, or fewer if the search finds fewer.
+        """Return the k nearest images of each code, best first; fewer only where fewer may be returned.
+
+        Results for a smaller k are the first of those for a larger one, as long as the plan is the same and nothing
+        changes: pages fit together.
 
         Args:
             codes: full codes, (q, code_length), of any norm; the engine slices and normalises the prefixes.
@@ -118,6 +121,18 @@ class Engine(Indexes, Protocol):
             filter: which images may be returned; all if None.
 
         Raises: PrefixLengthError; ResultCountError; CodesError.
+        """
+
+    def reach(self, codes: NDArray[np.float32], *, k: int, filter: Filter | None = None) -> list[int | None]:
+        """Estimate how many of the nearest images of each code hold k that may be returned.
+
+        It is k where all may be. A filter that has nothing to do with the query makes it k divided by the filter's
+        share; one that leaves only images far from the query, many times that. A plan is chosen for so many results.
+        None, where every image that may be returned is scored, whatever the plan.
+
+        Args:
+            codes: full codes, (q, code_length).
+            filter: which images may be returned; all that were not removed when None.
         """
 
     def codes_of(self, keys: Sequence[int]) -> dict[int, NDArray[np.float32]]:

@@ -36,10 +36,10 @@ class Tuning:
     spilled_share: float = 0.3
     min_codes_for_groups: int = 20_000
     row_groups: int = 4096
-    max_rows_scored_directly: int = 2000
+    max_rows_scored_directly: int = 10_000
     min_bound_recall: float = 0.9
     max_gpu_results: int = 2048
-    calibration_s: float = 26.0
+    calibration_s: float = 40.0
     calibration_codes: int = 1_000_000
     min_recall_gain: float = 2e-4
     timed_scan_rows: int = 1 << 20

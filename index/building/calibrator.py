@@ -3,13 +3,16 @@
 Recall is measured against exact search by full codes. The queries are codes that the indexes do not hold while they are
 measured: the last rows of a gallery, which are a random sample of it. For each effort, the first pass runs once, with
 the longest shortlist. A rerank by full codes finds exactly those true neighbours that are in the shortlist, so the
-recall of every shorter shortlist can be counted in the same list.
+recall of every shorter shortlist can be counted in the same list. The recall of hundreds of neighbours is measured with
+fewer queries and efforts, and with shortlists of thousands.
 """
 
 from __future__ import annotations
 
 import bisect
+import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -22,14 +25,26 @@ from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import best_of_runs
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, Rows
-from eigenlens.index.plans.calibration import COUNTS, Calibration, Measured, Recall, effort_name, is_plain
-from eigenlens.index.plans.plan import IndexSpec, Plan
+from eigenlens.index.plans.calibration import (
+    COUNTS,
+    DEEP_COUNTS,
+    DEFAULT_COUNTS,
+    SHALLOW_COUNTS,
+    Calibration,
+    Measured,
+    Recall,
+    effort_name,
+    is_plain,
+)
+from eigenlens.index.plans.plan import MIN_SHORTLIST, IndexSpec, Plan
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
-# The longest shortlist that is measured.
-_DEEPEST = 300
-# Measured lengths of shortlists; each is about a fourteenth longer than the one before.
-_SHORTLISTS = sorted({1, *(round(10 * 2 ** (i / 10)) for i in range(50)), _DEEPEST})
+# Measured lengths of shortlists; each is about a fourteenth longer than the one before, the deep ones a seventh.
+_SHORTLISTS = sorted({1, *(round(10 * 2 ** (i / 10)) for i in range(50)), MIN_SHORTLIST, 300})
+_DEEP_SHORTLISTS = [round(300 * 2 ** (i / 5)) for i in range(1, 20)]
+# Queries that shortlists of thousands are measured with, at every so many-th effort.
+_DEEP_QUERIES = 300
+_DEEP_STEP = 3
 # Queries in the short trial that estimates latencies.
 _TRIAL = 9
 # Rounds in which the plans near the front are timed again.
@@ -40,10 +55,17 @@ _STEPS_TO_DOUBLE = 5
 _TOLERANCE, _TOLERANCE_WITHIN_INDEX = 1.1, 1.01
 # Queries per call, if the codes exceed the memory budget.
 _RESCORED_AT_ONCE = 10
+# Plans are alike if the logarithms of the shares of neighbours that they miss differ by less; so many alike are timed.
+_LEVEL, _MAX_OF_LEVEL = 0.08, 2
 # Plans of a lower recall are not offered.
 _MIN_RECALL = 0.5
+# The recall of hundreds of neighbours stops growing when the next of its efforts adds less than this.
+_MIN_DEEP_GAIN = 1e-3
 # The default effort of an index is the smallest that reaches this share of the recall at the highest measured effort.
 _SUFFICIENT_SHARE = 0.99
+
+
+Candidates = dict[Plan, dict[int, Recall]]
 
 
 class Calibrator:
@@ -75,15 +97,14 @@ class Calibrator:
         query_codes = codes.read(self.held_in, len(codes)) if queries is None else queries
         self._queries = unit_prefix(query_codes, codes.code_length)
         # The ground truth: exact search by full codes.
-        k = min(COUNTS[-1], self.held_in)
-        self._scores, self._exact = best_of_runs(
-            codes.runs(0, self.held_in), self._queries, length=codes.code_length, k=k
-        )
+        self._scores, self._exact = self._find_exact(self._queries, SHALLOW_COUNTS[-1])
+        _, self._deep_exact = self._find_exact(self._queries[:_DEEP_QUERIES], DEEP_COUNTS[-1])
         # A gallery too small to hold out queries still needs a query to time searches with.
         timed = self._queries if len(self._queries) else unit_prefix(codes.read(0, 1), codes.code_length)
         self._timer = Timer(codes, timed, self._scores, tuning=tuning)
         self._measured: dict[IndexSpec, list[Measured]] = {}
-        self._efforts: dict[str, int] = {}
+        self._defaults: set[Plan] = set()
+        self._efforts: dict[str, dict[int, int]] = {}
         self._spent_s = time.monotonic() - started
         self._searched_s = 0.0
 
@@ -99,41 +120,60 @@ class Calibrator:
         if _is_exact(index, Plan(spec.length, spec.kind, index.max_effort)) and index.max_effort is None:
             self._measured[spec] = self._plain(index)
             return
-        full = spec.length == self._codes.code_length
+        candidates, reached = self._search_efforts(index)
+        if index.max_effort is not None:
+            self._efforts[effort_name(spec)] = {k: _sufficient_effort(reached, k) for k in DEFAULT_COUNTS}
+        defaults = self._rescored(index, candidates)
+        self._defaults.update(m.plan for m in defaults)
+        self._measured[spec] = [*self._time_front(index, candidates), *defaults, *self._plain(index)]
+
+    def _search_efforts(self, index: PrefixIndex) -> tuple[Candidates, dict[int, list[tuple[int, float]]]]:
+        """Search with ascending efforts until a higher one no longer raises recall, or the time is up.
+
+        Returns: the plans with the recall of each; by k, each effort and the highest mean recall that it reaches.
+        """
+        spec, tuning = index.spec, self._tuning
+        alone = spec.length == self._codes.code_length and not index.kind.lossy  # there is nothing to rescore by
         started = time.monotonic()
         # The remaining time for searches is divided equally among the remaining indexes.
-        tuning = self._tuning
         budget_s = tuning.calibration_s * max(1.0, len(self._codes) / tuning.calibration_codes) - self._searched_s
         budget_s /= max(1, self._indexes - len(self._measured))
-        candidates: list[tuple[Plan, dict[int, Recall]]] = []
-        reached: list[tuple[int, float]] = []
-        for effort in _efforts(index):
-            # One search at this effort gives the recall of every shortlist: the rank of each true neighbour decides.
-            deepest = _depth(index, effort)
-            _, rows = index.search(self._queries, deepest, effort=effort)
-            ranks = _hits(rows, self._exact, count=self.held_in)
-            recalls = {s: _recalls(ranks, s, self._exact.shape[1]) for s in _shortlists(deepest)}
-            candidates += [
-                (Plan(spec.length, spec.kind, effort, s, self._codes.code_length), recall)
-                for s, recall in recalls.items()
-                if not (full and not index.kind.lossy)
-            ]
-            mean = recalls[max(recalls)][10].mean
-            reached.append((effort or 0, mean))
-            if full and not index.kind.lossy:
-                candidates.append((Plan(spec.length, spec.kind, effort), _plain_recalls(ranks, self._exact.shape[1])))
-            # Stop when twice the effort no longer raises recall, or when the time is up.
-            before = reached[-1 - _STEPS_TO_DOUBLE][1] if len(reached) > _STEPS_TO_DOUBLE else -1.0
-            if (mean - before < tuning.min_recall_gain and mean > 0) or time.monotonic() - started > budget_s:
+        candidates: Candidates = {}
+        reached: dict[int, list[tuple[int, float]]] = {k: [] for k in COUNTS}
+        is_shallow = is_deep = True  # whether recall still grows
+        for step, effort in enumerate(efforts := _efforts(index)):
+            passes: list[tuple[NDArray[np.float32], Rows, Sequence[int], Sequence[int]]] = []
+            if is_shallow:
+                passes.append((self._queries, self._exact, SHALLOW_COUNTS, _SHORTLISTS))
+            if is_deep and (step % _DEEP_STEP == 0 or effort == efforts[-1]):
+                deep_queries = self._queries[:_DEEP_QUERIES]
+                passes.append((deep_queries, self._deep_exact, COUNTS, _DEEP_SHORTLISTS))
+            for queries, exact, counts, shortlists in passes:
+                # One search gives the recall of every shortlist: the rank of each true neighbour decides.
+                deepest = _depth(index, effort, shortlists[-1])
+                _, rows = index.search(queries, deepest, effort=effort)
+                ranks = _hits(rows, exact, count=self.held_in)
+                recalls = _recalls(ranks, sorted({min(s, deepest) for s in shortlists}), counts)
+                plans = {
+                    Plan(spec.length, spec.kind, effort, s, self._codes.code_length): r for s, r in recalls.items()
+                }
+                if alone:
+                    plans = {Plan(spec.length, spec.kind, effort): _plain_recalls(ranks, counts)}
+                for plan, recall in plans.items():  # what more queries measured stands
+                    candidates[plan] = {**recall, **candidates.get(plan, {})}
+                for k in counts if counts is SHALLOW_COUNTS else DEEP_COUNTS:
+                    reached[k].append((effort or 0, recalls[deepest][k].mean))
+            is_shallow = is_shallow and _grows(reached[10], _STEPS_TO_DOUBLE, tuning.min_recall_gain)
+            is_deep = is_deep and _grows(reached[DEEP_COUNTS[-1]], 1, _MIN_DEEP_GAIN)
+            if not (is_shallow or is_deep) or time.monotonic() - started > budget_s:
                 break
         self._searched_s += time.monotonic() - started
-        # Time only the candidates that can lie on the front of recall and latency.
-        measured = self._time_front(index, candidates)
-        # The default effort is the smallest with a sufficient recall.
-        if index.max_effort is not None:
-            sufficient = _SUFFICIENT_SHARE * max(mean for _, mean in reached)
-            self._efforts[effort_name(spec)] = next(effort for effort, mean in reached if mean >= sufficient)
-        self._measured[spec] = [*measured, *self._plain(index)]
+        return candidates, reached
+
+    def _find_exact(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], Rows]:
+        """Return scores and rows of the exact k nearest of each query among the rows below `held_in`."""
+        runs = self._codes.runs(0, self.held_in)
+        return best_of_runs(runs, queries, length=self._codes.code_length, k=min(k, self.held_in))
 
     def measure_again(self, open_index: Callable[[IndexSpec], PrefixIndex]) -> None:
         """Time the plans near the front again, interleaved, since a machine's speed changes from one index to the next.
@@ -177,8 +217,8 @@ class Calibrator:
         front = {m.plan for k in COUNTS for m in _front(everything, k=k)}
         kept: dict[Plan, Measured] = {}
         for m in everything:
-            if m.plan in front or is_plain(m.plan) or m.exact:
-                kept[m.plan] = m
+            if m.plan in front or m.plan in self._defaults or is_plain(m.plan) or m.exact:
+                kept[m.plan] = replace(m, recall={**kept[m.plan].recall, **m.recall}) if m.plan in kept else m
         measured, seconds = tuple(kept.values()), round(self._spent_s, 1)
         return Calibration(measured, self._efforts, len(self._queries), seconds, device)
 
@@ -186,16 +226,16 @@ class Calibrator:
         codes = 2 * self._codes.code_length if plan.rerank_length is not None else 0
         return size / max(1, len(self._codes)) + codes
 
-    def _time_front(self, index: PrefixIndex, candidates: Sequence[tuple[Plan, dict[int, Recall]]]) -> list[Measured]:
+    def _time_front(self, index: PrefixIndex, candidates: Candidates) -> list[Measured]:
         """Time the candidates that can lie on the front of recall and latency, and return these."""
         # Time the shortest and the longest shortlist of each effort in a short trial; estimate the others by a line.
         ends: dict[int | None, list[Plan]] = {}
-        for plan, _ in candidates:
+        for plan in candidates:
             of_effort = ends.setdefault(plan.effort, [plan, plan])
             of_effort[:] = min(of_effort[0], plan, key=_depth_of), max(of_effort[1], plan, key=_depth_of)
         tried = [plan for of_effort in ends.values() for plan in of_effort]
         guess = line_through([(plan, self._timer.latencies(index, plan, queries=_TRIAL)["p50"]) for plan in tried])
-        guessed = [Measured(plan, recall, {"p50": guess(plan)}) for plan, recall in candidates]
+        guessed = [Measured(plan, recall, {"p50": guess(plan)}) for plan, recall in candidates.items()]
         # Keep the plans that the estimate cannot rule out, and time them well enough to choose those to time again.
         chosen = {m.plan: m for k in COUNTS for m in _near_front(guessed, k=k, sure=_TOLERANCE_WITHIN_INDEX)}
         queries = max(MIN_TIMED, self._timer.queries // (2 * _REPEATS))
@@ -206,7 +246,7 @@ class Calibrator:
                 m,
                 latency_ms=times[m.plan],
                 exact=_is_exact(index, m.plan),
-                recall={k: Recall(1.0, 1.0) for k in COUNTS} if _is_exact(index, m.plan) else m.recall,
+                recall=dict.fromkeys(COUNTS, Recall(1.0, 1.0)) if _is_exact(index, m.plan) else m.recall,
             )
             for m in chosen.values()
         ]
@@ -215,17 +255,29 @@ class Calibrator:
         """Measure the plain plan of the index: its prefix alone, at the default effort."""
         spec = index.spec
         full = spec.length == self._codes.code_length
-        effort = self._efforts.get(effort_name(spec))
-        plan = Plan(spec.length, spec.kind, effort)
+        plan = Plan(spec.length, spec.kind, self._default_effort(index))
         if index.kind.lossy:
-            plan = replace(plan, shortlist=COUNTS[-1], rerank_length=spec.length)
-        if full and _is_exact(index, plan):
-            return [
-                Measured(plan, {k: Recall(1.0, 1.0) for k in COUNTS}, self._timer.latencies(index, plan), exact=True)
-            ]
+            plan = replace(plan, shortlist=MIN_SHORTLIST, rerank_length=spec.length)
+        if full and (_is_exact(index, plan) or len(self._codes) <= MIN_SHORTLIST):
+            return [self._exact_plan(index, plan)]
         rows = self._found(index, plan)
-        recall = _plain_recalls(_hits(rows, self._exact, count=self.held_in), self._exact.shape[1])
+        recall = _plain_recalls(_hits(rows, self._exact, count=self.held_in), SHALLOW_COUNTS)
         return [Measured(plan, recall, self._timer.latencies(index, plan))]
+
+    def _rescored(self, index: PrefixIndex, candidates: Candidates) -> list[Measured]:
+        """Measure the default plan of the index that rescores by full codes; none where its length is the full one."""
+        spec, effort = index.spec, self._default_effort(index)
+        plan = Plan(spec.length, spec.kind, effort, MIN_SHORTLIST, self._codes.code_length)
+        if spec.length == self._codes.code_length or len(self._codes) <= MIN_SHORTLIST:  # everything would be rescored
+            return []
+        clipped = replace(plan, shortlist=min(MIN_SHORTLIST, _depth(index, effort, MIN_SHORTLIST)))
+        return [Measured(plan, candidates.get(clipped, {}), self._timer.latencies(index, plan))]
+
+    def _exact_plan(self, index: PrefixIndex, plan: Plan) -> Measured:
+        return Measured(plan, dict.fromkeys(COUNTS, Recall(1.0, 1.0)), self._timer.latencies(index, plan), exact=True)
+
+    def _default_effort(self, index: PrefixIndex) -> int | None:
+        return self._efforts.get(effort_name(index.spec), {}).get(DEFAULT_COUNTS[0])
 
     def _found(self, index: PrefixIndex, plan: Plan) -> Rows:
         """Search all queries by a plan; return the rows of their results, (q, at most 100)."""
@@ -233,7 +285,7 @@ class Calibrator:
         step = _RESCORED_AT_ONCE if self._codes.exceeds_memory_budget else max(1, len(self._queries))
         for start in range(0, max(1, len(self._queries)), step):
             queries = self._queries[start : start + step]
-            rows.append(index.run(queries, plan=plan, k=min(COUNTS[-1], index.count))[1])
+            rows.append(index.run(queries, plan=plan, k=min(SHALLOW_COUNTS[-1], index.count))[1])
             self._codes.release_pages()
         return np.concatenate(rows)
 
@@ -257,19 +309,44 @@ def _hits(rows: Rows, true_rows: Rows, *, count: int) -> NDArray[np.int32]:
     return ranks
 
 
-def _recalls(ranks: NDArray[np.int32], shortlist: int, available: int) -> dict[int, Recall]:
-    """Return recall@k, by k, of a plan that rescores the first `shortlist` results exactly.
+def _recalls(
+    ranks: NDArray[np.int32], shortlists: Sequence[int], counts: Sequence[int]
+) -> dict[int, dict[int, Recall]]:
+    """Return recall@k, by shortlist and k, of plans that rescore so many first results exactly.
 
-    For a k beyond the number of rows, recall is of the `available` true neighbours.
+    Args:
+        ranks: of the true neighbours, (q, k), as from _hits.
+        shortlists: ascending.
     """
-    return {
-        k: Recall.of((ranks[:, : min(k, available)] < shortlist).mean(1) if len(ranks) else np.empty(0)) for k in COUNTS
-    }
+    queries, widths = len(ranks), len(shortlists) + 1
+    # The first shortlist that holds each true neighbour; then, for each query, how many each shortlist holds.
+    first = np.searchsorted(shortlists, ranks, side="right") + widths * np.arange(queries)[:, None]
+    recalls: dict[int, dict[int, Recall]] = {shortlist: {} for shortlist in shortlists}
+    for k in counts:
+        among = first[:, :k]
+        holds = np.bincount(among.ravel(), minlength=queries * widths).reshape(queries, widths).cumsum(axis=1)
+        for position, shortlist in enumerate(shortlists):
+            recalls[shortlist][k] = Recall.of(holds[:, position] / max(1, among.shape[1]))
+    return recalls
 
 
-def _plain_recalls(ranks: NDArray[np.int32], available: int) -> dict[int, Recall]:
+def _plain_recalls(ranks: NDArray[np.int32], counts: Sequence[int]) -> dict[int, Recall]:
     """Return recall@k, by k, of the first k results as they are."""
-    return {k: _recalls(ranks, k, available)[k] for k in COUNTS}
+    return {k: _recalls(ranks, [k], [k])[k][k] for k in counts}
+
+
+def _grows(reached: Sequence[tuple[int, float]], steps: int, least: float) -> bool:
+    """Whether recall grew by `least` or more over the last so many efforts, or is not known to have stopped."""
+    recalls = [recall for _, recall in reached]
+    if not recalls or recalls[-1] == 0:
+        return True
+    return recalls[-1] - (recalls[-1 - steps] if len(recalls) > steps else -1.0) >= least
+
+
+def _sufficient_effort(reached: Mapping[int, Sequence[tuple[int, float]]], k: int) -> int:
+    """Return the least effort that finds nearly as many of the k nearest as the highest that was measured."""
+    enough = _SUFFICIENT_SHARE * max(recall for _, recall in reached[k])
+    return next(effort for effort, recall in reached[k] if recall >= enough)
 
 
 def _efforts(index: PrefixIndex) -> list[int | None]:
@@ -281,13 +358,9 @@ def _efforts(index: PrefixIndex) -> list[int | None]:
     return [*sorted(step for step in steps if least <= step < index.max_effort), index.max_effort]
 
 
-def _depth(index: PrefixIndex, effort: int | None) -> int:
+def _depth(index: PrefixIndex, effort: int | None, deepest: int) -> int:
     """Return the longest shortlist to measure at an effort: a graph search would work harder for a longer one."""
-    return min(_DEEPEST, index.count, index.kind.max_shortlist(effort) or _DEEPEST)
-
-
-def _shortlists(deepest: int) -> list[int]:
-    return sorted({min(s, deepest) for s in _SHORTLISTS})
+    return min(deepest, index.count, index.kind.max_shortlist(effort) or deepest)
 
 
 def _depth_of(plan: Plan) -> int:
@@ -297,10 +370,10 @@ def _depth_of(plan: Plan) -> int:
 def _front(measured: Sequence[Measured], *, k: int) -> list[Measured]:
     """Return the Pareto front: the plans that no other plan beats in both latency and recall@k."""
     front: list[Measured] = []
-    for m in sorted(measured, key=lambda m: (m.latency_ms["p50"], -m.recall[k].low)):
-        if m.recall[k].low < _MIN_RECALL:
+    for m in sorted(measured, key=lambda m: (m.latency_ms["p50"], -m.low(k))):
+        if m.low(k) < _MIN_RECALL:
             continue
-        if not front or m.recall[k].low > front[-1].recall[k].low:
+        if not front or m.low(k) > front[-1].low(k):
             front.append(m)
     return front
 
@@ -308,13 +381,17 @@ def _front(measured: Sequence[Measured], *, k: int) -> list[Measured]:
 def _near_front(measured: Sequence[Measured], *, k: int, sure: float) -> list[Measured]:
     """Return the plans that can lie on the front, if estimated latencies may be wrong by a factor of `sure`."""
     front = _front(measured, k=k)
-    recalls, latencies = [m.recall[k].low for m in front], [m.latency_ms["p50"] for m in front]
-    return [
+    recalls, latencies = [m.low(k) for m in front], [m.latency_ms["p50"] for m in front]
+    near = [
         m
         for m in measured
-        if m.recall[k].low >= _MIN_RECALL
-        and m.latency_ms["p50"] <= sure * latencies[bisect.bisect_left(recalls, m.recall[k].low)]
+        if m.low(k) >= _MIN_RECALL and m.latency_ms["p50"] <= sure * latencies[bisect.bisect_left(recalls, m.low(k))]
     ]
+    # Among plans that miss nearly as many neighbours, the few that seem quickest are enough.
+    of_level: dict[int, list[Measured]] = defaultdict(list)
+    for m in sorted(near, key=lambda m: m.latency_ms["p50"]):
+        of_level[round(math.log(max(1 - m.low(k), 1e-6)) / _LEVEL)].append(m)
+    return [m for level in of_level.values() for m in level[:_MAX_OF_LEVEL]]
 
 
 def _is_exact(index: PrefixIndex, plan: Plan) -> bool:

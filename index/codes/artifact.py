@@ -124,10 +124,15 @@ class Codes:
 
         Nothing is copied, so the caller keeps these codes as long as the index.
         """
-        index = faiss.IndexScalarQuantizer(self.code_length, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-        set_view(index.codes, self.codes[start:stop].reshape(-1).view(np.uint8))
-        index.ntotal = stop - start
-        return index
+        return half_index(self.codes[start:stop])
+
+
+def half_index(codes: NDArray[np.float16]) -> faiss.Index:
+    """Return FAISS's flat index over half-precision codes (n, d), which are not copied and have to be kept."""
+    index = faiss.IndexScalarQuantizer(codes.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    set_view(index.codes, codes.reshape(-1).view(np.uint8))
+    index.ntotal = len(codes)
+    return index
 
 
 def read_rows(path: Path, rows: NDArray[np.int64], *, code_length: int, offset: int = 0) -> NDArray[np.float16]:

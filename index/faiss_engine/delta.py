@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from eigenlens.index.codes.prefix import Floats, unit_prefix
 from eigenlens.index.filters.parse import Filter, matches
 
 _FIRST_CAPACITY = 1024
+_MASK_CACHE_SIZE = 16
 # A prefix of a smaller norm than this counts as zero: its cosine with any other is 0.
 _TINY = 1e-20
 
@@ -41,6 +43,8 @@ class Delta:
         self._metadata: list[Mapping[str, Any]] = []
         self._places: dict[int, int] = {}
         self._writing = threading.Lock()
+        self._filtering = threading.Lock()
+        self._masks: LRUCache[Filter, NDArray[np.bool_]] = LRUCache(_MASK_CACHE_SIZE)
         self._view = _View(
             count=0,
             codes=np.empty((0, code_length), dtype=np.float32),
@@ -89,7 +93,7 @@ class Delta:
     def search(
         self, query: NDArray[np.float32], *, length: int, k: int, filter: Filter | None = None
     ) -> list[tuple[int, float]]:
-        """Return keys and cosines of the k nearest by the first `length` coordinates, best first.
+        """Return keys and cosines of the k nearest by the first `length` coordinates: best first, then by key.
 
         Args:
             query: one code, (code_length,).
@@ -103,22 +107,24 @@ class Delta:
         norms = np.linalg.norm(codes[:, :length], axis=1) if column is None else view.norms[: view.count, column]
         scores = codes[:, :length] @ unit_prefix(query[None], length)[0]
         scores = np.where(norms > _TINY, scores / np.maximum(norms, _TINY), 0)
-        rows = np.flatnonzero(view.present[: view.count])
-        # Filter the best few, and more of them only if too few pass: sorting or filtering all is seldom needed.
-        count = 4 * k
-        while True:
-            best = rows
-            if count < len(rows):
-                best = rows[np.argpartition(-scores[rows], count)[:count]]
-            best = best[np.argsort(-scores[best], kind="stable")]
-            nearest = [
-                (int(view.keys[row]), float(scores[row]))
-                for row in best
-                if filter is None or matches(filter, self._metadata[row])
-            ]
-            if len(nearest) >= k or count >= len(rows):
-                return nearest[:k]
-            count *= 8
+        rows = np.flatnonzero(view.present[: view.count] & self._mask(filter, view.count))
+        if len(rows) > k:  # all that score as high as the k-th: keys decide among equals
+            kth = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
+            rows = rows[scores[rows] >= kth]
+        best = rows[np.lexsort((view.keys[rows], -scores[rows]))][:k]
+        return list(zip(view.keys[best].tolist(), scores[best].tolist(), strict=True))
+
+    def _mask(self, filter: Filter | None, count: int) -> NDArray[np.bool_]:
+        """Return whether each of the first `count` images satisfies the filter, (count,); kept for the next search."""
+        if filter is None:
+            return np.ones(count, dtype=bool)
+        with self._filtering:
+            mask = self._masks.get(filter, np.empty(0, dtype=bool))
+            if len(mask) < count:
+                more = [matches(filter, metadata) for metadata in self._metadata[len(mask) : count]]
+                mask = np.concatenate([mask, np.array(more, dtype=bool)])
+                self._masks[filter] = mask
+        return mask[:count]
 
 
 def _grown(view: _View, capacity: int) -> _View:

@@ -88,9 +88,22 @@ class FaissEngine:
             for columns in zip(keys, scores.tolist(), rows.tolist(), strict=True)
         ]
         return [
-            sorted(new + old, key=lambda neighbor: -neighbor[1])[:k] if new else old
+            sorted(new + old, key=lambda neighbor: (-neighbor[1], neighbor[0]))[:k] if new else old
             for new, old in zip(recent, built, strict=True)
         ]
+
+    def reach(self, codes: NDArray[np.float32], *, k: int, filter: Filter | None = None) -> list[int | None]:
+        """Estimate how many of the nearest images of each code hold k that may be returned.
+
+        None for all, where so few may be that each of them is scored.
+        """
+        selection = self._selection(filter)
+        if selection is None:
+            return [k] * len(codes)
+        if self.generation.scores_directly(selection, k):
+            return [None] * len(codes)
+        reaches: list[int | None] = self.generation.reaches(codes, selection, k=k).tolist()
+        return reaches
 
     def codes_of(self, keys: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         """Return the full code (code_length,) of each key; unknown keys are left out."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 from eigenlens import artifact
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import Eigenfunctions
-from eigenlens.index.codes.exact import best_of_runs, rerank, score_rows
+from eigenlens.index.codes.exact import best_of_runs, rerank
 from eigenlens.index.codes.similarities import NearestSimilarities
 from eigenlens.index.codes.typicality import Typicality
 from eigenlens.index.engine import IndexDescription
@@ -21,14 +24,20 @@ from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex, on_gpu
 from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name, open_prefix_index
+from eigenlens.index.faiss_engine.reach import ReachEstimator
+from eigenlens.index.faiss_engine.selected_codes import SelectedCodes
 from eigenlens.index.filters.columns import Attributes
 from eigenlens.index.filters.selection import Selection
-from eigenlens.index.plans.calibration import COUNTS, Calibration, Measured
+from eigenlens.index.plans.calibration import Calibration, Measured
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.threads import use_all_threads
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 KIND = "generation"
+# Images with the same score are put in order among so many results; beyond, an index's own order decides.
+_MAX_TIED = 10_000
+# A search that finds too few is repeated with so many times the effort.
+_MORE_EFFORT = 4
 
 
 class Generation:
@@ -75,6 +84,7 @@ class Generation:
         self._indexes = {spec.length: self._open(spec) for spec in self.specs if require_kind(spec.kind).mapped}
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
         self._guesses: dict[int, Measured | None] = {}
+        self._selected = SelectedCodes(codes)
         self.attributes = Attributes(path, count=len(codes))
         has_eigenfunctions = Eigenfunctions.are_in(self.artifact)
         self.eigenfunctions = Eigenfunctions(self.artifact) if has_eigenfunctions else None
@@ -93,6 +103,28 @@ class Generation:
     def warm_up(self) -> None:
         """Open the index of the default plan, so that the first search does not wait for it."""
         self.search(self.codes.codes[:1].astype(np.float32), plan=self.calibration.choose(k=1).for_k(1), k=1)
+
+    def scores_directly(self, selection: Selection, k: int) -> bool:
+        """Whether a search scores every row of a selection, whatever its plan."""
+        return selection.count <= max(self.tuning.max_rows_scored_directly, k)
+
+    def reaches(self, queries: NDArray[np.float32], selection: Selection, *, k: int) -> NDArray[np.int64]:
+        """Estimate for each query (q, code_length) how many of the nearest rows hold k that are selected, (q,)."""
+        estimator = self._reach_estimator
+        if estimator is not None:
+            return estimator.estimate(queries, selection, k=k)
+        # Without lists nothing is known of a query's surroundings; flat indexes see everything as it is.
+        walks = any(require_kind(spec.kind).effort for spec in self.specs)
+        return np.full(len(queries), len(self) if walks else k, dtype=np.int64)
+
+    @cached_property
+    def _reach_estimator(self) -> ReachEstimator | None:
+        """By the longest prefix that is in lists."""
+        lengths = [spec.length for spec in self.specs if require_kind(spec.kind).has_lists]
+        if not lengths:
+            return None
+        index = self._require(lengths[-1])
+        return ReachEstimator(index.index, lengths[-1])
 
     def bytes_of(self, length: int) -> int:
         """Return the bytes on disk of an index, 0 if it is the codes themselves. Raises: PrefixLengthError."""
@@ -124,9 +156,11 @@ class Generation:
         """
         index = self._require(plan.prefix_length)
         if selection is None:
-            results = index.run_prepared(queries, plan, k)
-            if results is not None:
-                return results
+            found = index.run_prepared(queries, plan, k)
+            if found is not None:
+                return found
+            if len(queries) == 1:
+                index.prepare(plan, k)
         if k < 1:
             raise ResultCountError(f"k is {k}; ask for 1 result or more")
         if queries.ndim != 2 or queries.shape[1] != self.code_length:
@@ -135,9 +169,67 @@ class Generation:
         if not math.isfinite(np.vdot(queries, queries)) and not np.isfinite(queries).all():
             raise CodesError("queries hold values that are not finite; they have no nearest codes")
         k = min(k, len(self))
+        # One more than is asked for shows whether the last has a tie.
+        scores, rows = self._search_whole(queries, plan, min(k + 1, _most_ranked(plan, k), len(self)), selection)
+        tied = np.flatnonzero(_ends_in_tie(scores, rows, k)) if scores.shape[1] > k else ()
+        settled = [self._settle(queries[i : i + 1], plan, k, selection) for i in tied]
+        scores, rows = self._in_order(scores[:, :k], rows[:, :k])
+        for i, (its_scores, its_rows) in zip(tied, settled, strict=True):
+            scores[i], rows[i] = its_scores[0], its_rows[0]
+        return scores, rows
+
+    def _settle(
+        self, query: NDArray[np.float32], plan: Plan, k: int, selection: Selection | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The k best of one query (1, code_length), where the last has the same score as others: the smallest keys."""
+        most = min(_most_ranked(plan, k), len(self), max(_MAX_TIED, k + 1))
+        width = k + 1
+        while True:
+            width = min(8 * width, most)
+            scores, rows = self._search_whole(query, plan, width, selection)
+            if width >= most or scores[0, -1] != scores[0, k - 1]:
+                scores, rows = self._in_order(scores, rows)
+                return scores[:, :k], rows[:, :k]
+
+    def _in_order(
+        self, scores: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Results of each query (q, k) by score, and by key where scores are equal."""
+        if not (scores[:, 1:] == scores[:, :-1]).any():
+            return scores, rows
+        order = np.lexsort((self.keys[rows], -scores), axis=1)
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+    def _search_whole(
+        self, queries: NDArray[np.float32], plan: Plan, k: int, selection: Selection | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """As _search_once, with more effort for the queries of which too few rows were found."""
+        scores, rows = self._search_once(queries, plan, k, selection)
+        available = min(k, len(self) if selection is None else selection.count)
+        if available == 0 or scores.shape[1] == 0:
+            return scores, rows
+        max_effort = self._require(plan.prefix_length).max_effort
+        effort = plan.effort
+        while len(short := np.flatnonzero(rows[:, available - 1] < 0)):
+            if effort is None or max_effort is None or effort >= max_effort:
+                last = plan.rerank_length or plan.prefix_length
+                more_scores, more_rows = self._scan(queries[short], length=last, k=k, selection=selection)
+            else:
+                effort = min(_MORE_EFFORT * effort, max_effort)
+                raised = replace(plan, effort=effort)
+                more_scores, more_rows = self._search_once(queries[short], raised, k, selection)
+            width = min(more_scores.shape[1], scores.shape[1])
+            scores[short, :width], rows[short, :width] = more_scores[:, :width], more_rows[:, :width]
+        return scores, rows
+
+    def _search_once(
+        self, queries: NDArray[np.float32], plan: Plan, k: int, selection: Selection | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and rows of the k best that a plan finds, each (q, at most k)."""
+        index = self._require(plan.prefix_length)
         last = plan.rerank_length or plan.prefix_length
-        if selection is not None and selection.count <= max(self.tuning.max_rows_scored_directly, k):
-            return score_rows(queries, selection.rows, self.codes.codes, length=last, k=k)
+        if selection is not None and self.scores_directly(selection, k):
+            return self._selected.search(queries, selection, length=last, k=k)
         if plan.shortlist is not None and max(plan.shortlist, k) >= len(self):
             return self._scan(queries, length=last, k=k, selection=selection)  # everything is rescored: no first pass
         max_results = index.kind.max_results
@@ -165,17 +257,16 @@ class Generation:
         return index.search_above(queries, k, least=scores[:, -1], selection=selection)
 
     def _guess(self, k: int) -> Plan | None:
-        """Return the fastest plan that finds most of the k nearest and scores them by full codes; None without one."""
-        measured_at = min(k, COUNTS[-1])
-        if measured_at not in self._guesses:
+        """The quickest plan that finds most of the k best, with their scores by full codes."""
+        if k not in self._guesses:
             good = [
                 m
                 for m in self.calibration.measured
-                if m.plan.rerank_length == self.code_length and m.recall_for(k).low >= self.tuning.min_bound_recall
+                if m.plan.rerank_length == self.code_length and m.low(k) >= self.tuning.min_bound_recall
             ]
-            self._guesses[measured_at] = min(good, key=lambda m: m.latency_ms["p50"]) if good else None
-        measured = self._guesses[measured_at]
-        return None if measured is None else measured.for_k(k)
+            self._guesses[k] = min(good, key=lambda m: m.latency_ms["p50"]) if good else None
+        guess = self._guesses[k]
+        return None if guess is None else guess.for_k(k)
 
     def _scan(
         self, queries: NDArray[np.float32], *, length: int, k: int, selection: Selection | None
@@ -203,3 +294,13 @@ class Generation:
 
     def _open(self, spec: IndexSpec) -> PrefixIndex:
         return on_gpu(open_prefix_index(self.artifact, spec, self.codes), self._gpu, tuning=self.tuning)
+
+
+def _most_ranked(plan: Plan, k: int) -> int:
+    """Return how many results a plan puts in order, for k: those of its shortlist, or all."""
+    return sys.maxsize if plan.shortlist is None else max(plan.shortlist, k)
+
+
+def _ends_in_tie(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+    """Whether the k-th score of each query (q, more than k) is also the next: (q,)."""
+    return np.asarray((scores[:, k] == scores[:, k - 1]) & (rows[:, k] >= 0))

@@ -42,7 +42,7 @@ class GpuIndex(PrefixIndex):
         """
         more = 0 if selection is None else selection.left_out
         shortlist = None if plan.shortlist is None else plan.shortlist + more
-        wider = replace(plan, effort=self.raised(plan.effort, selection), shortlist=shortlist)
+        wider = replace(plan, effort=self._clamp(plan.effort), shortlist=shortlist)
         max_results = min(k + more, self.count)
         results = self._on_gpu(
             lambda: self._copy.run(queries, plan=wider, k=max_results),
@@ -63,8 +63,8 @@ class GpuIndex(PrefixIndex):
         """Return what PrefixIndex.search does; a search with a selection runs on the CPU."""
         results = None
         if selection is None:
-            raised = self.raised(effort, None)
-            results = self._on_gpu(lambda: self._copy.search(queries, k, effort=raised), k=k, effort=raised)
+            clamped = self._clamp(effort)
+            results = self._on_gpu(lambda: self._copy.search(queries, k, effort=clamped), k=k, effort=clamped)
         return super().search(queries, k, effort=effort, selection=selection) if results is None else results
 
     def _on_gpu(

@@ -87,14 +87,14 @@ class PrefixIndex:
         Args:
             queries: codes, (q, code_length).
             plan: a plan of this index's length and kind.
-            selection: rows that may be returned; all if None. The fewer rows it leaves, the larger the effort.
+            selection: rows that may be returned; all if None.
 
         Returns: row -1 at the end of a query's results, if the search finds fewer than k.
         """
         if plan.shortlist is None or plan.rerank_length is None:
             return self.search(queries, k, effort=plan.effort, selection=selection)
         if selection is None and len(queries) == 1:
-            self._prepare(plan, k)
+            self.prepare(plan, k)
             results = self.run_prepared(queries, plan, k)
             if results is not None:
                 return results
@@ -112,11 +112,13 @@ class PrefixIndex:
         prepared = self._prepared.get((plan, k))
         return None if prepared is None or query.shape != self._shape_of_one else prepared.search(query)
 
-    def _prepare(self, plan: Plan, k: int) -> None:
+    def prepare(self, plan: Plan, k: int) -> None:
         """Prepare a plan for `run_prepared`; not a plan that visits everything or that reranks by a shorter prefix."""
-        if (plan, k) in self._prepared or plan.rerank_length != self.codes.code_length or plan.shortlist is None:
+        if plan.rerank_length != self.codes.code_length or plan.shortlist is None:
             return
-        effort = self.raised(plan.effort, None)
+        if k < 1 or (plan, k) in self._prepared:
+            return
+        effort = self._clamp(plan.effort)
         if self._is_whole(effort) or (self._exhaustive is not None and effort == self.count):
             return
         refined, parameters = self._refining(k, self._shortlist(plan.shortlist, k), effort, None)
@@ -138,10 +140,9 @@ class PrefixIndex:
 
         Args:
             queries: codes, (q, code_length); this method slices and normalises them.
-            effort: how much of the index to visit; the maximum if None. The fewer rows a selection leaves, the larger
-                the effort.
+            effort: how much of the index to visit; the maximum if None.
         """
-        effort = self.raised(effort, selection)
+        effort = self._clamp(effort)
         if self._exhaustive is not None and effort == self.count:
             return self._exhaustive.search(queries, k, selection=selection)
         prefixes = unit_prefix(queries, self.spec.length)
@@ -211,7 +212,7 @@ class PrefixIndex:
         Args:
             queries: codes, (q, code_length).
         """
-        effort = self.raised(effort, selection)
+        effort = self._clamp(effort)
         if self._exhaustive is not None and effort == self.count:
             return self._exhaustive._search_and_rescore(queries, k, shortlist=shortlist, selection=selection)
         if self._is_whole(effort):
@@ -249,14 +250,11 @@ class PrefixIndex:
         selector = None if selection is None else faiss.IDSelectorBitmap(selection.bits)
         return self.kind.search_parameters(effort=effort, selector=selector)
 
-    def raised(self, effort: int | None, selection: Selection | None) -> int | None:
-        """Return the effort of a search (the maximum if None), raised as far as a selection leaves fewer rows."""
+    def _clamp(self, effort: int | None) -> int | None:
+        """Return an effort that the index has, the maximum when None; None, if its kind has no effort."""
         if self.max_effort is None:
             return None
-        raised = self.max_effort if effort is None else effort
-        if selection is not None and selection.share < 1:
-            raised = int(raised / max(selection.share, 1 / self.count)) + 1
-        return max(1, min(raised, self.max_effort))
+        return self.max_effort if effort is None else max(1, min(effort, self.max_effort))
 
 
 def without_repeats(scores: Scores, rows: Rows) -> tuple[Scores, Rows]:

@@ -53,8 +53,8 @@ class PreparedSearch:
             query: a code, (1, code_length), of any norm.
 
         Returns: None where only PrefixIndex.run answers correctly: for a norm that is too small, too large or not
-            finite, without a similar code or with too few rows, and where a row is found twice with another of the same
-            score between.
+            finite, without a similar code or with too few rows, and where two of the results, or the last of them and
+            the next, have the same score.
         """
         query_buffer, scores, rows, earlier, later, differs, is_first, search = self._buffers.parts
         if not abs(query.item(0)) > _MIN_FIRST_COORDINATE:
@@ -67,17 +67,16 @@ class PreparedSearch:
         np.not_equal(later, earlier, differs)
         indices = is_first.nonzero()[0]
         result_rows, result_scores = rows.take(indices), scores.take(indices)
-        row_list = result_rows.tolist()
         # Inner products are cosines but for the rows whose norm is not 1.
         if self._unnormalised_rows is None or (
-            self._unnormalised_rows and not self._unnormalised_rows.isdisjoint(row_list)
+            self._unnormalised_rows and not self._unnormalised_rows.isdisjoint(result_rows.tolist())
         ):
             result_scores /= self._norms.take(result_rows)
             order = (-result_scores).argsort(kind="stable")
             result_rows, result_scores = result_rows.take(order), result_scores.take(order)
-            row_list = result_rows.tolist()
         k = self.k
-        if len(set(row_list[:k])) < k:
+        best = result_scores[: k + 1]
+        if len(best) < k or not (best[1:] < best[:-1]).all():
             return None
         return result_scores[None, :k], result_rows[None, :k]
 

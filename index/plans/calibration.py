@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
@@ -14,9 +15,13 @@ from eigenlens.index.plans.plan import IndexSpec, Plan
 
 # Target recall of a search that gives no targets.
 DEFAULT_TARGET = 0.99
-# Recall@k is measured at these k.
-COUNTS = (1, 10, 100)
-# Quantile of the normal distribution for a one-sided confidence of 95 %.
+# Recall@k is measured at these k: the deeper ones by fewer queries, each of which says more.
+SHALLOW_COUNTS = (1, 10, 24, 50, 100)
+DEEP_COUNTS = (200, 500, 1000)
+COUNTS = SHALLOW_COUNTS + DEEP_COUNTS
+# Where nothing else is asked for, a plan is the same for all k up to one of these: pages of its results fit together.
+DEFAULT_COUNTS = (24, 100, 1000)
+# One-sided 95 %.
 _Z = 1.645
 
 
@@ -42,10 +47,10 @@ class Measured:
     """A plan and its measured recall and latency, one query at a time on one thread.
 
     Attributes:
-        recall: recall@k by k, against exact search by full codes.
-        latency_ms: "p50", "p95" and "p99" of the search, without decoding and encoding.
-        bytes_per_image: size of the index and, for a plan with a rerank, of the codes.
-        exact: whether the plan finds the true nearest neighbours by construction.
+        recall: by k, against exact search by full codes; some k may not have been measured.
+        latency_ms: "p50", "p95" and "p99" of a search, without decoding and encoding; empty where it was not measured.
+        bytes_per_image: what its index takes and, with a rerank, the codes.
+        exact: whether it finds the true neighbours by construction.
     """
 
     plan: Plan
@@ -54,18 +59,22 @@ class Measured:
     bytes_per_image: float = 0.0
     exact: bool = False
 
-    def recall_for(self, k: int) -> Recall:
-        """Return recall@k at the smallest measured k that is not below this k, or at the largest measured one."""
-        return self.recall[next((count for count in COUNTS if count >= k), COUNTS[-1])]
+    def recall_for(self, k: int) -> Recall | None:
+        """Return recall@k, or that of the next k above that was measured; None beyond the largest."""
+        if self.exact:
+            return Recall(1.0, 1.0)
+        count = min((count for count in self.recall if count >= k), default=None)
+        return None if count is None else self.recall[count]
+
+    def low(self, k: int) -> float:
+        """Return the lower bound of recall@k; 0 where that is not known."""
+        recall = self.recall_for(k)
+        return 0.0 if recall is None else recall.low
 
     def for_k(self, k: int) -> Plan:
-        """Return the plan for k results; beyond the largest measured k, the shortlist grows in proportion to k."""
-        plan = self.plan
-        if plan.shortlist is None:
-            return plan
-        return replace(
-            plan, shortlist=max(k, -(-plan.shortlist * k // COUNTS[-1]) if k > COUNTS[-1] else plan.shortlist)
-        )
+        """Return the plan for k results, the same for all k up to the next that is measured: a shortlist holds it."""
+        plan, least = self.plan, measured_count(k)
+        return plan if plan.shortlist is None or plan.shortlist >= least else replace(plan, shortlist=least)
 
 
 @dataclass(frozen=True)
@@ -73,32 +82,43 @@ class Calibration:
     """The measurements made at the end of a build.
 
     Attributes:
-        measured: the Pareto front of recall and latency over all plans, for each measured k, and every length's plain
-            plan.
-        efforts: default effort of each index; `effort_name` gives the names.
-        queries: number of queries that recall was measured on.
-        seconds: time that the measurements took.
-        device: where the searches ran: "cpu" or "gpu". With "gpu", indexes that a GPU cannot hold ran on the CPU.
+        measured: plans on the front of recall against latency for some k, and the plain one of every length.
+        efforts: default efforts of each index, as "length kind", by the largest k that each is for.
+        queries: how many queries recall was measured on.
+        seconds: that measuring took.
+        device: that searched while it was measured, "cpu" or "gpu", where the GPU can.
     """
 
     measured: tuple[Measured, ...]
-    efforts: Mapping[str, int]
+    efforts: Mapping[str, Mapping[int, int]]
     queries: int
     seconds: float = 0.0
     device: str = "cpu"
 
-    def default_effort(self, spec: IndexSpec) -> int:
-        """Return the effort of an index for searches that do not set one."""
-        return self.efforts[effort_name(spec)]
+    def default_effort(self, spec: IndexSpec, k: int) -> int:
+        """Return the effort of an index for k results where none is asked for; in proportion beyond the largest k."""
+        efforts = self.efforts[effort_name(spec)]
+        count = default_count(k)
+        if count in efforts:
+            return efforts[count]
+        largest = max(efforts)
+        return -(-efforts[largest] * count // largest)
 
     def expected(self, plan: Plan, k: int) -> Measured | None:
-        """Return the measurement of exactly this plan; None if there is none, or the gallery was too small for one."""
-        match = next((measured for measured in self.measured if measured.for_k(k) == plan), None)
-        return match if match is not None and (self.queries or match.exact) else None
+        """Return what was measured of this very plan; None, if it was not, or only on a gallery too small for it."""
+        measured = next((measured for measured in self.measured if measured.for_k(k) == plan), None)
+        return measured if measured is not None and (self.queries or measured.exact) else None
 
     def plain(self, length: int) -> Measured | None:
-        """Return the plain plan of a length, which uses no coordinates beyond the prefix."""
+        """Return the plan that searches a length without a rerank at more coordinates."""
         return next((m for m in self.measured if m.plan.prefix_length == length and is_plain(m.plan)), None)
+
+    def exact(self) -> Measured:
+        """Return the plan that scores every image by its full code. Raises: TargetError, if there is none."""
+        measured = min((m for m in self.measured if m.exact), key=lambda m: m.latency_ms["p50"], default=None)
+        if measured is None:
+            raise TargetError("no plan was measured that is exact")
+        return measured
 
     def choose(
         self,
@@ -129,20 +149,19 @@ class Calibration:
                 raise TargetError(
                     f"no plan keeps to {max_latency_ms:g} ms; the fastest takes {fastest.latency_ms['p95']:g} ms"
                 )
-            return max(fitting, key=lambda m: (m.recall_for(k).low, -m.latency_ms["p50"]))
-        meeting = [m for m in plans if m.recall_for(k).low >= target_recall]
-        both = [m for m in fitting if m.recall_for(k).low >= target_recall]
+            return max(fitting, key=lambda m: (m.low(k), -m.latency_ms["p50"]))
+        meeting = [m for m in plans if m.low(k) >= target_recall]
+        both = [m for m in fitting if m.low(k) >= target_recall]
         if both:
             return min(both, key=lambda m: (m.latency_ms["p50"], m.plan))
-        best = max(plans, key=lambda m: m.recall_for(k).low)
+        best = max(plans, key=lambda m: m.low(k))
         if not meeting:
             where = "" if length is None else f" of length {length}"
             raise TargetError(
-                f"no plan{where} is sure to reach a recall of {target_recall:g}; "
-                f"the best reaches {best.recall_for(k).low:g}"
+                f"no plan{where} is sure to reach a recall of {target_recall:g}; the best reaches {best.low(k):g}"
             )
         cheapest = min(meeting, key=lambda m: m.latency_ms["p95"])
-        reached = max((m.recall_for(k).low for m in fitting), default=0.0)
+        reached = max((m.low(k) for m in fitting), default=0.0)
         raise TargetError(
             f"a recall of {target_recall:g} takes {cheapest.latency_ms['p95']:g} ms, and {max_latency_ms:g} ms "
             f"give {f'a recall of {reached:g}' if fitting else 'no result'}: they cannot both be met"
@@ -154,7 +173,7 @@ class Calibration:
             "queries": self.queries,
             "seconds": self.seconds,
             "device": self.device,
-            "efforts": dict(self.efforts),
+            "efforts": {name: {str(k): effort for k, effort in by_k.items()} for name, by_k in self.efforts.items()},
             "measured": [
                 {**asdict(m), "recall": {str(k): asdict(recall) for k, recall in m.recall.items()}}
                 for m in self.measured
@@ -174,7 +193,12 @@ class Calibration:
             )
             for entry in data["measured"]
         )
-        return cls(measured, data["efforts"], data["queries"], data["seconds"], data.get("device", "cpu"))
+        efforts = {
+            # Generations of before had one effort for every k.
+            name: {DEFAULT_COUNTS[0]: by_k} if isinstance(by_k, int) else {int(k): e for k, e in by_k.items()}
+            for name, by_k in data["efforts"].items()
+        }
+        return cls(measured, efforts, data["queries"], data["seconds"], data.get("device", "cpu"))
 
 
 def is_plain(plan: Plan) -> bool:
@@ -185,3 +209,18 @@ def is_plain(plan: Plan) -> bool:
 def effort_name(spec: IndexSpec) -> str:
     """Return the name of an index in a calibration, such as "64 ivf-sq8"."""
     return f"{spec.length} {spec.kind}"
+
+
+def measured_count(k: int) -> int:
+    """Return the least number of results, k or more, that recall is measured at; k beyond the largest."""
+    return next((count for count in COUNTS if count >= k), k)
+
+
+def default_count(k: int) -> int:
+    """Return the largest number of results for which default plans are as they are for k."""
+    if k <= DEFAULT_COUNTS[-1]:
+        return DEFAULT_COUNTS[bisect_left(DEFAULT_COUNTS, k)]
+    count = DEFAULT_COUNTS[-1]
+    while count < k:
+        count *= 10
+    return count

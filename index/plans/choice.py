@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
-from eigenlens.index.errors import EffortError, PlanConflictError, RerankLengthError, ResultCountError
-from eigenlens.index.plans.calibration import Measured
+from eigenlens.index.errors import EffortError, PlanConflictError, RerankLengthError, ResultCountError, TargetError
+from eigenlens.index.plans.calibration import COUNTS, Measured, default_count, measured_count
 from eigenlens.index.plans.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, IndexSpec, Plan
 
 if TYPE_CHECKING:  # index.engine imports the plans, so an import at run time would be circular
     from eigenlens.index.engine import Indexes
 
 _PLAN_CACHE_SIZE = 1000
+# How much longer than in proportion the shortlist is of a search that has to reach beyond k.
+_SPARE_SHORTLIST = 3
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class PlanChooser:
         """Choose among these indexes; an engine is one such set."""
         self._indexes = indexes
         self._choose_cached = lru_cache(_PLAN_CACHE_SIZE)(self._choose)
+        self._choose_filtered_cached = lru_cache(_PLAN_CACHE_SIZE)(self._choose_filtered)
 
     def choose(self, request: PlanRequest, *, k: int) -> ChosenPlan:
         """Choose the plan for k results.
@@ -76,6 +79,55 @@ class PlanChooser:
             the targets; PrefixLengthError; RerankLengthError; ResultCountError; EffortError.
         """
         return self._choose_cached(request, k)
+
+    def choose_filtered(self, request: PlanRequest, *, k: int, reach: int | None) -> ChosenPlan:
+        """Choose the plan for k results among some of the images, where the k lie among the nearest `reach` of all.
+
+        Its recall is known where it is exact. Targets are met by a plan that finds so many of the nearest `reach`, or,
+        where none was measured for as many, by an exact one.
+
+        Args:
+            reach: as Engine.reach estimates it; None where every image that may be returned is scored.
+
+        Raises: as choose.
+        """
+        return self._choose_filtered_cached(request, measured_count(k), None if reach is None else _round_up(reach), k)
+
+    def _choose_filtered(self, request: PlanRequest, count: int, reach: int | None, k: int) -> ChosenPlan:
+        chosen = self._choose(request, k)  # refuses what cannot be had without a filter either
+        if not request.has_targets:
+            if reach is None:
+                return self._scored_directly(chosen.plan)
+            if isinstance(request.effort, int):
+                request = replace(request, effort=_scale(request.effort, reach, k))
+            return ChosenPlan(self._complete(request, k, reach=reach), None)
+        calibration = self._indexes.calibration
+        if reach is None:
+            full = self._indexes.describe(self._indexes.code_length)
+            return self._scored_directly(self._complete(PlanRequest(full.length, effort=None), k))
+        if request.target_recall is None and request.max_latency_ms is not None:
+            reach = min(reach, COUNTS[-1])
+        try:
+            measured = calibration.choose(
+                k=reach,
+                target_recall=request.target_recall,
+                max_latency_ms=request.max_latency_ms,
+                length=request.length,
+            )
+        except TargetError:
+            measured = calibration.exact()
+        if measured.exact:
+            return ChosenPlan(measured.for_k(k), replace(measured, latency_ms={}))
+        plan = measured.for_k(k)
+        if plan.shortlist is not None:
+            # Of the shortlist for all that are in reach, what falls to k of them, and some more.
+            share = max(count, MIN_SHORTLIST, _SPARE_SHORTLIST * _scale(plan.shortlist, count, reach))
+            plan = replace(plan, shortlist=min(plan.shortlist, share))
+        return ChosenPlan(plan, None)
+
+    def _scored_directly(self, plan: Plan) -> ChosenPlan:
+        exact = (plan.rerank_length or plan.prefix_length) == self._indexes.code_length
+        return ChosenPlan(plan, Measured(plan, recall={}, latency_ms={}, exact=True) if exact else None)
 
     def _choose(self, request: PlanRequest, k: int) -> ChosenPlan:
         calibration = self._indexes.calibration
@@ -94,11 +146,11 @@ class PlanChooser:
         )
         return ChosenPlan(measured.for_k(k), measured)
 
-    def _complete(self, request: PlanRequest, k: int) -> Plan:
-        """Return a plan of the requested parts; calibrated values and defaults fill in the others."""
+    def _complete(self, request: PlanRequest, k: int, *, reach: int | None = None) -> Plan:
+        """Complete the parts of a plan that are given by calibrated and default ones."""
         code_length = self._indexes.code_length
         index = self._indexes.describe(code_length if request.length is None else request.length)
-        effort = self._effort(request, index.length)
+        effort = self._effort(request, index.length, reach or k)
         rerank_length = code_length if request.rerank == "full" else request.rerank
         if rerank_length is None and index.lossy:
             rerank_length = index.length
@@ -111,10 +163,10 @@ class PlanChooser:
             raise RerankLengthError(rerank_length, prefix_length=index.length, code_length=code_length)
         if request.shortlist is not None and request.shortlist < k:
             raise ResultCountError(f"a shortlist of {request.shortlist} cannot give {k} results; give {k} or more")
-        shortlist = request.shortlist or max(MIN_SHORTLIST, SHORTLIST_FACTOR * k)
+        shortlist = request.shortlist or SHORTLIST_FACTOR * default_count(k)
         return Plan(index.length, index.kind, effort, shortlist, rerank_length)
 
-    def _effort(self, request: PlanRequest, length: int) -> int | None:
+    def _effort(self, request: PlanRequest, length: int, k: int) -> int | None:
         index = self._indexes.describe(length)
         if index.max_effort is None:
             if request.effort is None or request.effort == "max":
@@ -126,5 +178,16 @@ class PlanChooser:
             return index.max_effort
         if request.effort is not None and request.effort < 1:
             raise EffortError(f"effort {request.effort} is not possible: give 1 to {index.max_effort}")
-        default = self._indexes.calibration.default_effort(IndexSpec(length, index.kind))
+        default = self._indexes.calibration.default_effort(IndexSpec(length, index.kind), k)
         return min(request.effort or default, index.max_effort)
+
+
+def _round_up(reach: int) -> int:
+    """Return the next reach above of which plans are kept: what is measured, or a power of two beyond."""
+    count = measured_count(reach)
+    return count if count <= COUNTS[-1] else 1 << (reach - 1).bit_length()
+
+
+def _scale(number: int, numerator: int, denominator: int) -> int:
+    """Return number * numerator / denominator, rounded up."""
+    return -(-number * numerator // denominator)

@@ -9,7 +9,7 @@ from eigenlens.index.errors import LengthRangeError
 
 # Default length of a shortlist: this many times k, and at least the minimum.
 SHORTLIST_FACTOR = 10
-MIN_SHORTLIST = 100
+MIN_SHORTLIST = 240
 
 
 @dataclass(frozen=True, order=True)

@@ -18,7 +18,7 @@ from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
 from eigenlens.index.metrics import recall_at_k
 from eigenlens.index.plans.calibration import Calibration, Measured, Recall
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
-from eigenlens.index.plans.plan import Plan
+from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.tuning import Tuning
 from tests.support.codes import write_codes
 
@@ -203,12 +203,29 @@ def test_no_sample_proves_a_recall_of_one() -> None:
     assert 0.89 < low.low < low.mean < 0.91
 
 
-def test_beyond_the_largest_measured_k_the_shortlist_grows() -> None:
+def test_a_shortlist_holds_all_results_up_to_the_next_k_that_is_measured() -> None:
     plan = Measured(Plan(8, shortlist=200, rerank_length=32), {}, {})
     assert plan.for_k(10).shortlist == 200
     assert plan.for_k(100).shortlist == 200
-    assert plan.for_k(500).shortlist == 1000
+    assert plan.for_k(450).shortlist == 500
     assert Measured(Plan(8, shortlist=14, rerank_length=32), {}, {}).for_k(50).shortlist == 50
+
+
+def test_a_k_beyond_those_measured_has_no_recall_but_an_exact_one() -> None:
+    recall = {10: Recall(0.9, 0.9), 1000: Recall(0.8, 0.8)}
+    assert Measured(Plan(8), recall, {}).recall_for(11) == Recall(0.8, 0.8)
+    assert Measured(Plan(8), recall, {}).recall_for(1001) is None
+    assert Measured(Plan(8), recall, {}).low(1001) == 0
+    assert Measured(Plan(8), recall, {}, exact=True).recall_for(1001) == Recall(1.0, 1.0)
+
+
+def test_the_efforts_of_a_generation_of_before_grow_with_k() -> None:
+    data = {**CALIBRATION.to_json(), "efforts": {"8 ivf": 5}}
+    spec = IndexSpec(8, "ivf")
+    efforts = [Calibration.from_json(data).default_effort(spec, k) for k in (1, 24, 100, 1000, 10_000)]
+    assert efforts[:2] == [5, 5]
+    assert efforts == sorted(efforts)
+    assert efforts[-1] > efforts[2] > 5
 
 
 def test_a_gallery_too_small_to_measure_is_searched_exactly(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from tests.support.numpy_engine import NumpyEngine
 Open = Callable[[Path, NDArray[np.float32], Sequence[Mapping[str, Any]]], Engine]
 TOLERANCE = 2e-3  # codes are kept in half precision
 COUNT, FIRST_KEY = 300, 100
+# Filters that leave more than a few images go through the indexes.
+TUNING = replace(HARDLY_CALIBRATED, max_rows_scored_directly=20)
 _folders = itertools.count()
 
 
@@ -46,10 +49,10 @@ def open_numpy(_: Path, codes: NDArray[np.float32], metadata: Sequence[Mapping[s
 def open_faiss(kinds: Mapping[int, str]) -> Open:
     def open_engine(folder: Path, codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> Engine:
         folder = folder / str(next(_folders))
-        stored = write_codes(folder / "codes", codes, tuning=HARDLY_CALIBRATED)
-        options = BuildOptions(lengths=LENGTHS, kinds=kinds, metadata=metadata, tuning=HARDLY_CALIBRATED)
+        stored = write_codes(folder / "codes", codes, tuning=TUNING)
+        options = BuildOptions(lengths=LENGTHS, kinds=kinds, metadata=metadata, tuning=TUNING)
         build_generation(folder / "generation", stored, options)
-        return FaissEngine(Generation(folder / "generation", stored, tuning=HARDLY_CALIBRATED))
+        return FaissEngine(Generation(folder / "generation", stored, tuning=TUNING))
 
     return open_engine
 
@@ -161,6 +164,26 @@ def test_what_is_added_is_found_and_what_is_removed_is_not(open_engine: Open, tm
     assert (engine.added, engine.removed, len(engine)) == (0, 1, COUNT - 1)
     for plan in plans(engine):
         gallery.check(query, k=COUNT, plan=plan)
+
+
+def test_equal_scores_are_in_the_order_of_keys_and_fewer_results_are_the_first_of_more(
+    open_engine: Open, tmp_path: Path
+) -> None:
+    codes = random_codes(11, COUNT)
+    codes[50:150] = codes[7]  # as near as each other to any query, and more than a page
+    metadata: list[dict[str, Any]] = [{"label": "ab"[row % 2], "number": row} for row in range(COUNT)]
+    engine = open_engine(tmp_path, codes, metadata)
+    engine.add([5000, 4000], np.stack([codes[7], codes[7]]), [{"label": "a"}, {"label": "b"}])
+    copies = [FIRST_KEY + 7, *range(FIRST_KEY + 50, FIRST_KEY + 150), 4000, 5000]
+    query = codes[7][None]
+    for plan in plans(engine):
+        chosen = PlanChooser(engine).choose(plan, k=200).plan
+        whole = [key for key, _ in engine.search(query, plan=chosen, k=200)[0]]
+        built = [key for key in whole[: len(copies)] if key < 4000]
+        assert built == sorted(built)
+        assert set(whole[: len(copies)]) == set(copies)
+        for k in (1, 30, 101, 150):
+            assert [key for key, _ in engine.search(query, plan=chosen, k=k)[0]] == whole[:k]
 
 
 def test_codes_are_given_back_by_key(open_engine: Open, tmp_path: Path) -> None:

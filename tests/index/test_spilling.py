@@ -101,7 +101,7 @@ def test_no_row_is_returned_twice(
 @pytest.mark.parametrize("queries", [1, 5])
 def test_where_fewer_are_found_the_places_left_are_empty(generation: Generation, queries: int) -> None:
     k = 3000
-    scores, rows = generation.search(random_codes(2, queries), plan=plan_of(1, shortlist=k), k=k)
+    scores, rows = generation._require(LENGTH).run(random_codes(2, queries), plan=plan_of(1, shortlist=k), k=k)
     assert rows.shape == (queries, k)
     for found, score in zip(rows, scores, strict=True):
         there = found[found >= 0]
@@ -109,6 +109,16 @@ def test_where_fewer_are_found_the_places_left_are_empty(generation: Generation,
         assert len(set(there.tolist())) == len(there)
         assert (found[len(there) :] == -1).all()
         assert np.isneginf(score[len(there) :]).all()
+
+
+@pytest.mark.parametrize("queries", [1, 5])
+def test_where_one_list_holds_fewer_a_search_visits_more(generation: Generation, queries: int) -> None:
+    k = 3000
+    scores, rows = generation.search(random_codes(2, queries), plan=plan_of(1, shortlist=k), k=k)
+    assert rows.shape == (queries, k)
+    assert (rows >= 0).all()
+    assert [len(set(found)) for found in rows.tolist()] == [k] * queries
+    assert (np.diff(scores, axis=1) <= 0).all()
 
 
 def test_a_selection_holds_for_both_lists(generation: Generation) -> None:

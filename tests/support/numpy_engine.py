@@ -21,8 +21,7 @@ class NumpyEngine:
     """Scores every image for every query; satisfies `index.engine.Engine`."""
 
     device = "cpu"
-    eigenfunctions = None
-    similarities = typicality = None
+    eigenfunctions = similarities = typicality = None
 
     def __init__(
         self,
@@ -39,8 +38,8 @@ class NumpyEngine:
         self._codes = {int(key): np.asarray(code, np.float32) for key, code in zip(keys, codes, strict=True)}
         self._metadata = dict(zip(self._codes, metadata, strict=True))
         self._built = frozenset(self._codes)
-        certain, times = dict.fromkeys((1, 10, 100), Recall(1.0, 1.0)), dict.fromkeys(("p50", "p95", "p99"), 1.0)
-        exact = Measured(Plan(self.code_length, KIND), certain, times, 4.0 * self.code_length, exact=True)
+        times = dict.fromkeys(("p50", "p95", "p99"), 1.0)
+        exact = Measured(Plan(self.code_length, KIND), {1: Recall(1.0, 1.0)}, times, 4.0 * self.code_length, exact=True)
         self.calibration = Calibration((exact,), efforts={}, queries=0)
 
     def __len__(self) -> int:
@@ -80,7 +79,7 @@ class NumpyEngine:
             raise ResultCountError(f"k is {k}; ask for 1 result or more")
         if codes.shape[1:] != (self.code_length,) or not np.isfinite(codes).all():
             raise CodesError(f"queries have {self.code_length} finite coordinates")
-        stored, metadata = self._codes.copy(), self._metadata.copy()
+        stored, metadata = self._codes, self._metadata
         keys = [key for key in stored if filter is None or matches(filter, metadata[key])]
         nearest = [self._rank(code, keys, stored, length=plan.prefix_length) for code in codes]
         if plan.rerank_length is not None:
@@ -94,12 +93,13 @@ class NumpyEngine:
         code: NDArray[np.float32], keys: list[int], stored: Mapping[int, NDArray[np.float32]], *, length: int
     ) -> Neighbors:
         query = code[:length].astype(np.float64)
-        scores = []
-        for key in keys:
-            prefix = stored[key][:length].astype(np.float64)
-            norm = np.linalg.norm(prefix) * np.linalg.norm(query)
-            scores.append((key, float(prefix @ query / norm) if norm > 0 else 0.0))
-        return sorted(scores, key=lambda neighbor: -neighbor[1])
+        norms = {key: np.linalg.norm(stored[key][:length]) * np.linalg.norm(query) for key in keys}
+        scores = [(key, float(stored[key][:length] @ query / norm) if norm else 0.0) for key, norm in norms.items()]
+        return sorted(scores, key=lambda neighbor: (-neighbor[1], neighbor[0]))
+
+    def reach(self, codes: NDArray[np.float32], *, k: int, filter: Filter | None = None) -> list[int | None]:
+        """None for each code: every image is scored."""
+        return [None] * len(codes)
 
     def codes_of(self, keys: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         """Return full codes by key; keys that are not here are left out."""

@@ -1,0 +1,113 @@
+"""Searches under a filter: how far they have to reach, and that targets hold whatever the filter is about."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.faiss_engine.engine import FaissEngine
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.filters.parse import Filter, parse_filter
+from eigenlens.index.plans.choice import PlanChooser, PlanRequest
+from eigenlens.index.tuning import Tuning
+from tests.support.codes import write_codes
+
+COUNT, CODE_LENGTH, GROUPS, QUERIES = 12_000, 16, 10, 60
+TUNING = Tuning(max_rows_scored_directly=50, min_codes_for_ivf=1000, calibration_s=4.0)
+
+
+def grouped(seed: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Codes in groups that touch each other, and the group of each."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).normal(size=(GROUPS, CODE_LENGTH)) / np.sqrt(np.arange(1, CODE_LENGTH + 1))
+    groups = rng.integers(0, GROUPS, count)
+    noise = rng.normal(size=(count, CODE_LENGTH)) / np.sqrt(np.arange(1, CODE_LENGTH + 1))
+    return (centres[groups] + 0.6 * noise).astype(np.float32), groups
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> FaissEngine:
+    folder = tmp_path_factory.mktemp("filtered")
+    codes, groups = grouped(1, COUNT)
+    stored = write_codes(folder / "codes", codes, tuning=TUNING)
+    draw = np.random.default_rng(2).random(COUNT)
+    metadata = [{"group": int(group), "draw": float(x)} for group, x in zip(groups, draw, strict=True)]
+    kinds = {4: "ivf", 8: "ivf-sq8"}
+    build_generation(
+        folder / "generation",
+        stored,
+        BuildOptions(lengths=(4, 8, CODE_LENGTH), kinds=kinds, metadata=metadata, tuning=TUNING),
+    )
+    return FaissEngine(Generation(folder / "generation", stored, tuning=TUNING))
+
+
+def filters(group: int) -> dict[str, Filter]:
+    """Filters that have nothing to do with a query of a group, that are for it, and against it."""
+    return {
+        "half": parse_filter({"draw": {"$lt": 0.5}}),
+        "tenth": parse_filter({"draw": {"$lt": 0.1}}),
+        "with": parse_filter({"group": group}),
+        "without": parse_filter({"group": {"$ne": group}}),
+        "against": parse_filter({"group": (group + 5) % GROUPS}),
+    }
+
+
+def cosines_of(engine: FaissEngine, query: NDArray[np.float32], filter: Filter | None = None) -> NDArray[np.float64]:
+    """Cosines with the rows of the generation, -2 for those that the filter leaves out: (n,)."""
+    codes = np.asarray(engine.generation.codes.codes, dtype=np.float64)
+    cosines = codes @ query / np.linalg.norm(codes, axis=1) / np.linalg.norm(query)
+    return cosines if filter is None else np.where(engine.generation.attributes.mask(filter), cosines, -2)
+
+
+def test_reach_is_about_the_rank_of_the_last_result_among_all(engine: FaissEngine) -> None:
+    queries, groups = grouped(3, QUERIES)
+    for name in filters(0):
+        ranks, reaches = [], []
+        for query, group in zip(queries, groups.tolist(), strict=True):
+            filter = filters(group)[name]
+            tenth = np.sort(cosines_of(engine, query, filter))[-10]
+            ranks.append(int((cosines_of(engine, query) >= tenth).sum()))
+            reaches.append(engine.reach(query[None], k=10, filter=filter)[0] or 0)
+        assert 0.1 < np.median(reaches) / np.median(ranks) < 3, name
+
+
+@pytest.mark.parametrize("target", [0.9, 0.95, 0.99])
+def test_targets_hold_whatever_a_filter_has_to_do_with_the_query(engine: FaissEngine, target: float) -> None:
+    queries, groups = grouped(4, QUERIES)
+    chooser = PlanChooser(engine)
+    for name in filters(0):
+        recalls = []
+        for query, group in zip(queries, groups.tolist(), strict=True):
+            filter = filters(group)[name]
+            reach = engine.reach(query[None], k=10, filter=filter)[0]
+            chosen = chooser.choose_filtered(PlanRequest(target_recall=target), k=10, reach=reach)
+            nearest = engine.search(query[None], plan=chosen.plan, k=10, filter=filter)[0]
+            assert len(nearest) == 10
+            tenth = np.sort(cosines_of(engine, query, filter))[-10]
+            recalls.append(np.mean([score >= tenth - 1e-3 for _, score in nearest]))
+        assert np.mean(recalls) >= target - 0.015, name  # of 600 neighbours
+
+
+def test_a_selection_of_few_is_scored_whatever_the_plan(engine: FaissEngine) -> None:
+    few = parse_filter({"draw": {"$lt": 40 / COUNT}})
+    query = grouped(5, 1)[0]
+    assert engine.reach(query, k=10, filter=few) == [None]
+    plan = PlanChooser(engine).choose_filtered(PlanRequest(4, effort=1), k=10, reach=None)
+    assert plan.measured is None  # by four coordinates, all of them
+    exact = PlanChooser(engine).choose_filtered(PlanRequest(4, rerank="full", effort=1), k=10, reach=None)
+    assert exact.measured is not None
+    assert exact.measured.exact
+    scores = [score for _, score in engine.search(query, plan=exact.plan, k=10, filter=few)[0]]
+    np.testing.assert_allclose(scores, np.sort(cosines_of(engine, query[0], few))[::-1][:10], atol=2e-3)
+
+
+def test_more_of_an_index_is_visited_where_results_are_missing(engine: FaissEngine) -> None:
+    query, groups = grouped(6, 1)
+    far = filters(int(groups[0]))["against"]
+    plan = replace(PlanChooser(engine).choose(PlanRequest(4), k=300).plan, effort=1)
+    assert len(engine.search(query, plan=plan, k=300, filter=far)[0]) == 300
+    assert len(engine.search(query, plan=plan, k=COUNT)[0]) == COUNT
