@@ -57,7 +57,12 @@ class SearchParameters(BaseModel):
     rerank: Annotated[int, Field(ge=1)] | Literal["none", "full"] = Field(
         "none", description="number of coordinates for exact rescoring of a shortlist: above length, or full"
     )
-    shortlist: int | None = Field(None, ge=1, le=100_000, description="number of candidates to rescore; default: 10 k")
+    shortlist: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="number of candidates to rescore; default: 240 up to k=24, 1000 up to k=100, 10000 up to k=1000",
+    )
     effort: Annotated[int, Field(ge=1)] | Literal["max"] | None = Field(
         None, description="how much of the index to visit (nprobe, efSearch), or max; default: calibrated"
     )
@@ -199,6 +204,9 @@ class LengthAnswer(AnswerModel):
         description="the effort at which its index visits everything; null if the kind has no effort"
     )
     alone: MeasuredAnswer | None = Field(description="recall and latency measured for a search of this length alone")
+    rescored: MeasuredAnswer | None = Field(
+        None, description="the same with a shortlist rescored by full codes: rerank=full; null for the full length"
+    )
 
 
 class LengthsAnswer(AnswerModel):

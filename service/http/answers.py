@@ -43,7 +43,9 @@ class AnswerWriter:
     def _write_plan(self, page: Page) -> bytes:
         """Return the members that answers of the same plan share, without the braces."""
         plan, measured = page.search.plan, page.search.measured
-        key = page.generation, plan, measured is None, page.depth
+        # The same plan is exact under a filter that leaves few images, and has no latency then.
+        known = None if measured is None else (measured.exact, not measured.latency_ms)
+        key = page.generation, plan, known, page.depth
         body = self._plans.get(key)
         if body is None:
             answer = SearchAnswer(

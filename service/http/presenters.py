@@ -122,6 +122,7 @@ def _reference(record: ImageRecord) -> dict[str, Any]:
 
 def _plan_members(plan: Plan, measured: Measured | None, *, k: int) -> dict[str, Any]:
     """Return the members of a PlanAnswer."""
+    recall = None if measured is None else measured.recall_for(k)
     return {
         "length": plan.prefix_length,
         "kind": plan.kind,
@@ -129,6 +130,6 @@ def _plan_members(plan: Plan, measured: Measured | None, *, k: int) -> dict[str,
         "shortlist": plan.shortlist,
         "rerank": plan.rerank_length,
         "exact": measured is not None and measured.exact,
-        "expected_recall": None if measured is None else measured.recall_for(k).mean,
-        "expected_latency_ms": None if measured is None else measured.latency_ms["p50"],
+        "expected_recall": None if recall is None else recall.mean,
+        "expected_latency_ms": None if measured is None else measured.latency_ms.get("p50"),
     }

@@ -3,7 +3,6 @@
 import { call } from "./api.js";
 import { state } from "./state.js";
 
-const ENOUGH = 0.99;
 const INCLUDE = ["metadata", "timing", "code"];
 
 /** The service's answer to the present query. Throws a Problem. */
@@ -11,7 +10,7 @@ export async function search({ length, rerank = false, target, filter, k, offset
   const parameters = { k, length, include: INCLUDE };
   if (offset) parameters.offset = offset;
   if (length === "auto") parameters.target_recall = Number(target ?? 0.99);
-  else Object.assign(parameters, measured(length, rerank && length !== state.gallery.code_length, k + offset));
+  else if (rerank && length !== state.gallery.code_length) parameters.rerank = "full";
   if (filter && Object.keys(filter).length) parameters.filter = filter;
   if (query.id) return noted(query, await post({ ...parameters, id: query.id }));
   if (!query.code) {
@@ -26,25 +25,6 @@ export async function search({ length, rerank = false, target, filter, k, offset
     await query.encoding;
   }
   return post({ ...parameters, code: query.code });
-}
-
-/** The parts of a plan of this length that was measured at build, so that what it finds is known. */
-function measured(length, rerank, depth) {
-  const { code_length: full, lengths, plans } = state.gallery;
-  const parts = rerank ? { rerank: "full" } : {};
-  const found = rerank
-    ? plans.filter((plan) => plan.length === length && plan.rerank === full && plan.shortlist >= depth).sort(byWorth)[0]
-    : lengths.find((entry) => entry.length === length)?.alone;
-  if (found?.shortlist >= depth) parts.shortlist = found.shortlist;
-  if (found?.effort) parts.effort = found.effort;
-  return parts;
-}
-
-/** The cheapest that finds enough first, then those that find the most. */
-function byWorth(one, other) {
-  const [a, b] = [one.recall[100], other.recall[100]];
-  if (a >= ENOUGH && b >= ENOUGH) return one.latency_ms.p50 - other.latency_ms.p50;
-  return b - a;
 }
 
 const post = (json) => call("/v1/search", { method: "POST", json });

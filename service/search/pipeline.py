@@ -201,12 +201,12 @@ class Pipeline:
         return Answer(self._write(page), code, query.timing_ms, batch)
 
     def _find_page(self, query: Query, request: SearchRequest) -> tuple[list[Result], SearchResult]:
-        """Return a page with near-duplicates grouped, and its last search; it takes one or more searches."""
+        """Return a page with near-duplicates grouped, and its last search; all its searches use the deepest's plan."""
+        limit = max(request.depth, min(self._max_k, request.plan.shortlist or self._max_k))
 
         def search(depth: int) -> SearchResult:
-            return query.snapshot.search(query.vector, replace(request, k=depth, offset=0))
+            return query.snapshot.search(query.vector, replace(request, k=depth, offset=0), plan_depth=limit)
 
-        limit = max(request.depth, min(self._max_k, request.plan.shortlist or self._max_k))
         return find_page(request, search, query.snapshot.codes_of, limit=limit)
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,8 +15,8 @@ from eigenlens.index.codes.similarities import ROUNDING_OF_COSINE
 from eigenlens.index.codes.typicality import UNLIKE_PERCENTILE
 from eigenlens.index.engine import Engine
 from eigenlens.index.errors import SimilarityError
-from eigenlens.index.plans.calibration import Measured
-from eigenlens.index.plans.choice import ChosenPlan, PlanChooser
+from eigenlens.index.plans.calibration import Measured, measured_count
+from eigenlens.index.plans.choice import ChosenPlan, PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import Plan
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import NotReadyError
@@ -85,22 +86,78 @@ class Snapshot:
         """Choose the plan of a search. Raises: SearchError."""
         return self._chooser.choose(request.plan, k=request.depth)
 
-    def search(self, code: NDArray[np.float32], request: SearchRequest) -> SearchResult:
-        """Return the nearest images of a code (code_length,), down to the page's last. Raises: SearchError."""
-        return self.search_batch(code[None], [request])[0]
+    def measured_plan(self, request: PlanRequest) -> Measured | None:
+        """Return what calibration measured of the plan for ten results; None if it did not. Raises: SearchError."""
+        return self._chooser.choose(request, k=10).measured
+
+    def search(
+        self, code: NDArray[np.float32], request: SearchRequest, *, plan_depth: int | None = None
+    ) -> SearchResult:
+        """Return the nearest images of a code (code_length,), to the depth of the page. Raises: SearchError.
+
+        The pages before this one, each of k results, show none of its images and leave none out: where they were
+        searched by another plan, since they did not reach as deep, theirs come first.
+
+        Args:
+            plan_depth: search by the plan for so many results; by that for the page's depth when None.
+        """
+        depth = request.depth
+        chosen = self._choose(code, request, plan_depth or depth)
+        result = self._run(code[None], [request], chosen, depth)[0]
+        boundary = depth - request.k
+        while boundary > 0 and plan_depth is None and self._choose(code, request, boundary).plan == chosen.plan:
+            boundary -= request.k
+        if boundary <= 0 or plan_depth is not None:
+            return result
+        earlier = self.search(code, replace(request, offset=boundary - request.k, k=request.k)).hits
+        shown = {hit.record.key for hit in earlier}
+        later = [hit for hit in result.hits if hit.record.key not in shown]
+        return replace(result, hits=(earlier + later)[:depth])
 
     def search_batch(self, codes: NDArray[np.float32], requests: Sequence[SearchRequest]) -> list[SearchResult]:
-        """Return the nearest images of several codes (n, code_length), whose requests have the same `batch_key`.
+        """Search for several codes (n, code_length) together; `batch_key` is equal for all requests.
 
         Raises: SearchError.
         """
         first = requests[0]
-        chosen = self.choose_plan(first)
-        limit = first.depth + (first.exclude_key is not None)
+        if first.offset:
+            return [self.search(code, request) for code, request in zip(codes, requests, strict=True)]
+        if not self._is_filtered(first, first.depth):
+            return self._run(codes, requests, self.choose_plan(first), first.depth)
+        results: dict[int, SearchResult] = {}
+        groups: dict[object, list[tuple[int, ChosenPlan]]] = defaultdict(list)
+        for query, chosen in enumerate(self._choose_filtered(codes, first, first.depth)):
+            groups[chosen.plan, chosen.measured is None].append((query, chosen))
+        for group in groups.values():
+            queries = [query for query, _ in group]
+            its_results = self._run(codes[queries], [requests[query] for query in queries], group[0][1], first.depth)
+            results.update(zip(queries, its_results, strict=True))
+        return [results[query] for query in range(len(codes))]
+
+    def _is_filtered(self, request: SearchRequest, depth: int) -> bool:
+        """Whether so many images are not to be returned that a plan for as many results more would be another."""
+        return request.filter is not None or measured_count(depth + self.engine.removed) != measured_count(depth)
+
+    def _choose(self, code: NDArray[np.float32], request: SearchRequest, depth: int) -> ChosenPlan:
+        """Choose the plan that searches for a code (code_length,) to a depth. Raises: SearchError."""
+        if self._is_filtered(request, depth):
+            return self._choose_filtered(code[None], request, depth)[0]
+        return self._chooser.choose(request.plan, k=depth)
+
+    def _choose_filtered(self, codes: NDArray[np.float32], request: SearchRequest, depth: int) -> list[ChosenPlan]:
+        reaches = self.engine.reach(codes, k=depth, filter=request.filter)
+        return [self._chooser.choose_filtered(request.plan, k=depth, reach=reach) for reach in reaches]
+
+    def _run(
+        self, codes: NDArray[np.float32], requests: Sequence[SearchRequest], chosen: ChosenPlan, depth: int
+    ) -> list[SearchResult]:
+        """Search by one plan for `depth` results of each code. Searches again where images were removed meanwhile."""
+        filter = requests[0].filter
+        limit = depth + (requests[0].exclude_key is not None)
         hits: dict[int, list[Hit]] = {}
         pending = list(range(len(codes)))
         for _ in range(_MAX_TRIES):
-            nearest = self.engine.search(codes[pending], plan=chosen.plan, k=limit, filter=first.filter)
+            nearest = self.engine.search(codes[pending], plan=chosen.plan, k=limit, filter=filter)
             records = self.records.present([key for neighbors in nearest for key, _ in neighbors])
             outdated = []
             for query, neighbors in zip(pending, nearest, strict=True):
@@ -113,8 +170,8 @@ class Snapshot:
             pending = outdated
             if not pending:
                 break
-            self.sync()  # a result names an image that was removed a moment ago: search again without it
-        return [SearchResult(hits[query][: first.depth], chosen.plan, chosen.measured) for query in range(len(codes))]
+            self.sync()  # an image was removed a moment ago: others take its place
+        return [SearchResult(hits[query][:depth], chosen.plan, chosen.measured) for query in range(len(codes))]
 
     def with_least_score(self, request: SearchRequest) -> SearchRequest:
         """Return a search whose `min_score` cuts off what its `min_similarity` does. Raises: SimilarityError."""

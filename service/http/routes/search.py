@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import QueryParams
 
+from eigenlens.index.plans.choice import PlanRequest
 from eigenlens.service.api.search import (
     LengthAnswer,
     LengthsAnswer,
@@ -81,6 +82,7 @@ def lengths(state: CurrentState) -> LengthsAnswer:
     engine, calibration = snapshot.engine, snapshot.engine.calibration
     plans = sorted(calibration.measured, key=lambda measured: measured.latency_ms["p50"])
     plain = {length: calibration.plain(length) for length in engine.lengths}
+    rescored = {length: snapshot.measured_plan(PlanRequest(length, rerank="full")) for length in engine.lengths[:-1]}
     return LengthsAnswer(
         lengths=[
             LengthAnswer(
@@ -91,6 +93,7 @@ def lengths(state: CurrentState) -> LengthsAnswer:
                 full=index.length == engine.code_length,
                 max_effort=index.max_effort,
                 alone=None if (measured := plain[index.length]) is None else present_measured(measured),
+                rescored=None if (measured := rescored.get(index.length)) is None else present_measured(measured),
             )
             for index in map(engine.describe, engine.lengths)
         ],
