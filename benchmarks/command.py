@@ -16,6 +16,7 @@ BENCHMARKS = {
     "novelty": ("encoder.novelty", "how many strangers, and held-out images, are told to be unlike everything"),
     "heads": ("heads.command", "heads on a frozen backbone beside its features and their PCA"),
     "search": ("search.command", "recall against latency, memory and build time, beside others"),
+    "promises": ("search.promises", "whether recall targets hold for every k and under filters"),
     "adds": ("service.adds", "search latency of a service while images arrive"),
     "service": ("service.command", "throughput and latency under load, beside the limit"),
     "runtime": ("runtime.command", "inference runtimes: images a second, and what precision costs"),
@@ -36,6 +37,8 @@ eigenlens bench novelty --encoder .demo/fashion-mnist/encoder --strangers cifar1
     "search": """\
 eigenlens bench search --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz \\
     --work runs/search --count 1000000 --results benchmarks/results/search.jsonl""",
+    "promises": """\
+eigenlens bench promises --gallery .demo/fashion-mnist/gallery --work runs/promises""",
     "heads": """\
 eigenlens bench heads --train clothing/train.tar.gz --test clothing/test.tar.gz --scenes holidays.tar.gz \\
     --work runs/heads --results benchmarks/results/heads.jsonl""",

@@ -209,15 +209,14 @@ class Generation:
         if available == 0 or scores.shape[1] == 0:
             return scores, rows
         max_effort = self._require(plan.prefix_length).max_effort
-        effort = plan.effort
-        while len(short := np.flatnonzero(rows[:, available - 1] < 0)):
-            if effort is None or max_effort is None or effort >= max_effort:
+        widened: Plan | None = plan
+        while widened is not None and len(short := np.flatnonzero(rows[:, available - 1] < 0)):
+            widened = _widened(widened, plan, k, max_effort=max_effort)
+            if widened is None:
                 last = plan.rerank_length or plan.prefix_length
                 more_scores, more_rows = self._scan(queries[short], length=last, k=k, selection=selection)
             else:
-                effort = min(_MORE_EFFORT * effort, max_effort)
-                raised = replace(plan, effort=effort)
-                more_scores, more_rows = self._search_once(queries[short], raised, k, selection)
+                more_scores, more_rows = self._search_once(queries[short], widened, k, selection)
             width = min(more_scores.shape[1], scores.shape[1])
             scores[short, :width], rows[short, :width] = more_scores[:, :width], more_rows[:, :width]
         return scores, rows
@@ -304,3 +303,12 @@ def _most_ranked(plan: Plan, k: int) -> int:
 def _ends_in_tie(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
     """Whether the k-th score of each query (q, more than k) is also the next: (q,)."""
     return np.asarray((scores[:, k] == scores[:, k - 1]) & (rows[:, k] >= 0))
+
+
+def _widened(plan: Plan, first: Plan, k: int, *, max_effort: int | None) -> Plan | None:
+    """Return the plan to try after one that found too few rows; None where only a scan is left."""
+    if first.shortlist is not None and plan.shortlist == first.shortlist:  # some rows may be in it twice
+        return replace(plan, shortlist=2 * max(first.shortlist, k))
+    if plan.effort is None or max_effort is None or plan.effort >= max_effort:
+        return None
+    return replace(plan, effort=min(_MORE_EFFORT * plan.effort, max_effort))

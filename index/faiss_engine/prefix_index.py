@@ -158,8 +158,9 @@ class PrefixIndex:
         """Return how many of FAISS's results contain k different rows, as a row can be in two lists."""
         return 2 * k if self._finds_rows_twice else k
 
-    def _shortlist(self, wanted: int, k: int) -> int:
-        return min(max(wanted, self._results_for(k)), self._results_for(self.count))
+    def _shortlist(self, shortlist: int, k: int) -> int:
+        """Return how many of FAISS's results to rescore: as many whatever k is, as long as they can hold k rows."""
+        return min(shortlist if shortlist >= k else self._results_for(k), self._results_for(self.count))
 
     def search_above(
         self, queries: Scores, k: int, *, least: Scores, selection: Selection | None = None
