@@ -71,7 +71,7 @@ class FaissEngine:
     def search(
         self, codes: NDArray[np.float32], *, plan: Plan, k: int, filter: Filter | None = None
     ) -> list[Neighbors]:
-        """Return the k nearest images of each code (q, code_length), best first, or fewer if the search finds fewer.
+        """Return the k nearest images of each code (q, code_length), best first, or all that match if they are fewer.
 
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eigenlens.index.errors import LengthRangeError
 
@@ -29,6 +29,10 @@ class Plan:
     effort: int | None = None
     shortlist: int | None = None
     rerank_length: int | None = None
+
+    def excluding_one(self) -> Plan:
+        """Return the plan for a query that is indexed itself and no result: it takes a place of the shortlist."""
+        return self if self.shortlist is None else replace(self, shortlist=self.shortlist + 1)
 
 
 @dataclass(frozen=True, order=True)

@@ -152,12 +152,13 @@ class Snapshot:
         self, codes: NDArray[np.float32], requests: Sequence[SearchRequest], chosen: ChosenPlan, depth: int
     ) -> list[SearchResult]:
         """Search by one plan for `depth` results of each code. Searches again where images were removed meanwhile."""
-        filter = requests[0].filter
-        limit = depth + (requests[0].exclude_key is not None)
+        filter, plan, limit = requests[0].filter, chosen.plan, depth
+        if requests[0].exclude_key is not None:
+            plan, limit = plan.excluding_one(), limit + 1
         hits: dict[int, list[Hit]] = {}
         pending = list(range(len(codes)))
         for _ in range(_MAX_TRIES):
-            nearest = self.engine.search(codes[pending], plan=chosen.plan, k=limit, filter=filter)
+            nearest = self.engine.search(codes[pending], plan=plan, k=limit, filter=filter)
             records = self.records.present([key for neighbors in nearest for key, _ in neighbors])
             outdated = []
             for query, neighbors in zip(pending, nearest, strict=True):

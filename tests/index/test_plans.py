@@ -266,6 +266,11 @@ def test_a_shortlist_grows_with_k(flat: Generation) -> None:
         make_plan(flat, length=8, k=50, rerank=16, shortlist=49)
 
 
+def test_a_query_that_is_indexed_itself_takes_no_place_of_the_shortlist() -> None:
+    assert Plan(8, shortlist=30, rerank_length=16).excluding_one() == Plan(8, shortlist=31, rerank_length=16)
+    assert Plan(8).excluding_one() == Plan(8)
+
+
 @pytest.mark.parametrize(
     ("length", "rerank_length", "message"),
     [
