@@ -20,6 +20,7 @@ BENCHMARKS = {
     "adds": ("service.adds", "search latency of a service while images arrive"),
     "service": ("service.command", "throughput and latency under load, beside the limit"),
     "runtime": ("runtime.command", "inference runtimes: images a second, and what precision costs"),
+    "gpu": ("gpu.command", "everything that a GPU changes: training, export, FAISS, the service"),
     "steps": ("training.steps", "time of a training step beside the bare network, and lightly's"),
     "training": ("training.run_time", "how long a finished training run took"),
     "tables": ("documents", "draw the tables of the documentation from the records"),
@@ -48,6 +49,8 @@ eigenlens bench adds --gallery .demo/fashion-mnist/gallery""",
 eigenlens bench service --gallery galleries/cifar10 --photos holidays.tar.gz --work runs/service""",
     "runtime": """\
 eigenlens bench runtime --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz""",
+    "gpu": """\
+eigenlens bench gpu --out runs/gpu --minutes 10""",
     "steps": """\
 eigenlens bench steps --images cifar10/train.tar.gz --results benchmarks/results/steps.jsonl""",
     "training": """\

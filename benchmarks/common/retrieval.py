@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from eigenlens.index.codes.prefix import Floats
 from eigenlens.index.metrics import average_precision_at_k, precision_at_k
+from eigenlens.model.training.devices import choose_device
 
 Labels = NDArray[np.int64]
 _BLOCK = 500
@@ -48,9 +49,10 @@ def nearest(gallery: Floats, queries: Floats, *, length: int, k: int) -> tuple[N
 
     A plain matrix product: for thousands of queries and a long list of results it beats an index built for few of each.
     """
-    codes, targets = _unit(gallery[:, :length]), _unit(queries[:, :length])
+    device = choose_device("auto")
+    codes, targets = _unit(gallery[:, :length]).to(device), _unit(queries[:, :length]).to(device)
     blocks = [(block @ codes.T).topk(min(k, len(codes)), dim=1) for block in targets.split(_BLOCK)]
-    return torch.cat([b.values for b in blocks]).numpy(), torch.cat([b.indices for b in blocks]).numpy()
+    return torch.cat([b.values for b in blocks]).cpu().numpy(), torch.cat([b.indices for b in blocks]).cpu().numpy()
 
 
 def _unit(codes: Floats) -> Tensor:

@@ -6,8 +6,8 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ _SETTINGS: dict[str, Any] = {"image_size": 32, "backbone": "tiny-conv", "objecti
 _RATE = 1e-3
 
 Step = Callable[[], object]
+Method = Callable[[], AbstractContextManager[Step]]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
                 f"{len(pixels)} images are no batch of {config.batch_size}; --set batch_size={len(pixels)}"
             )
         trainer = Trainer(Run.start(Path(work) / "run", images=args.images, config=config), device)
-        methods: dict[str, Callable[[], Any]] = {
+        methods: dict[str, Method] = {
             "bare": lambda: bare_steps(trainer, pixels, device),
             "eigenlens": lambda: own_steps(trainer, pixels, device),
         }
@@ -68,11 +69,7 @@ def run(args: argparse.Namespace) -> None:
             methods["lightly-barlow-twins"] = lambda: lightly_steps(trainer, pixels, device, workers=args.workers)
         else:
             print("lightly is not installed: pip install lightly torchvision", file=sys.stderr)
-        seconds: dict[str, list[float]] = {name: [] for name in methods}
-        for _ in tqdm(range(args.rounds), desc="rounds"):
-            for name, begin in methods.items():
-                with begin() as step:
-                    seconds[name].append(_timed(step, count=args.steps, device=device))
+        seconds = time_in_turn(methods, rounds=args.rounds, steps=args.steps, device=device)
     params = {
         "steps": args.steps,
         "rounds": args.rounds,
@@ -91,6 +88,18 @@ def run(args: argparse.Namespace) -> None:
         records.append(make_record(subject, "of bare", round(middle / bare, 4)))
     if args.results:
         append_records(args.results, records)
+
+
+def time_in_turn(
+    methods: Mapping[str, Method], *, rounds: int, steps: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Time rounds of all methods in turn. Returns: seconds of a step, the mean over `steps`, of each round."""
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    for _ in tqdm(range(rounds), desc="rounds"):
+        for name, begin in methods.items():
+            with begin() as step:
+                seconds[name].append(_timed(step, count=steps, device=device))
+    return seconds
 
 
 def _timed(step: Step, *, count: int, device: torch.device) -> float:
@@ -132,12 +141,18 @@ def own_steps(trainer: Trainer, pixels: NDArray[np.uint8], device: torch.device)
     rng = np.random.default_rng(0)
     count = 0
 
-    def step() -> None:
+    def draw() -> tuple[Tensor, Tensor]:
         nonlocal count
-        rows = rng.choice(len(pixels), config.batch_size, replace=False)
-        view_a, view_b = pairs.draw(rows, rng_for(0, "pairs", count))
-        trainer.step(view_a, view_b, rate=_RATE)
         count += 1
+        return pairs.draw(rng.choice(len(pixels), config.batch_size, replace=False), rng_for(0, "pairs", count))
+
+    drawn = draw()
+
+    def step() -> None:
+        nonlocal drawn
+        loss, _ = trainer.step(*drawn, rate=_RATE)
+        drawn = draw()
+        loss.item()
 
     yield step
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from eigenlens.model.backbones.backbone import Backbone
 from eigenlens.model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0
-from eigenlens.model.backbones.resnet import resnet18, resnet34, resnet50
+from eigenlens.model.backbones.resnet import resnet18, resnet18_small_images, resnet34, resnet50
 from eigenlens.model.backbones.small_conv import small_conv, tiny_conv
 from eigenlens.model.backbones.timm_models import PREFIX, TimmBackbone, require_timm_model
 from eigenlens.model.errors import ConfigError
@@ -15,6 +15,7 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "tiny-conv": tiny_conv,
     "small-conv": small_conv,
     "resnet18": resnet18,
+    "resnet18-cifar": resnet18_small_images,
     "resnet34": resnet34,
     "resnet50": resnet50,
     EFFICIENTNET: EfficientNetLite0,

@@ -58,17 +58,28 @@ def _downsample(width_in: int, width_out: int, *, stride: int) -> nn.Module | No
 
 
 class ResNet(Backbone):
-    """He et al., arXiv:1512.03385, in the form of torchvision (stride in the 3x3 convolution)."""
+    """He et al., arXiv:1512.03385, in the form of torchvision (stride in the 3x3 convolution).
+
+    Args:
+        small_images: for images of some 32 pixels: the first convolution is 3x3 with stride 1, and nothing is pooled.
+            Source: Chen et al., arXiv:2002.05709, appendix B.9.
+    """
 
     classifier = "fc"
 
-    def __init__(self, block: type[_BasicBlock] | type[_Bottleneck], depths: tuple[int, int, int, int]) -> None:
+    def __init__(
+        self,
+        block: type[_BasicBlock] | type[_Bottleneck],
+        depths: tuple[int, int, int, int],
+        *,
+        small_images: bool = False,
+    ) -> None:
         super().__init__()
         self.pixels = Renormalise(IMAGENET_MEAN, IMAGENET_STD)
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False) if small_images else nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.Identity() if small_images else nn.MaxPool2d(3, 2, 1)
         width_in = 64
         for stage, depth in enumerate(depths, start=1):
             width = 32 * 2**stage
@@ -93,6 +104,11 @@ class ResNet(Backbone):
 def resnet18() -> ResNet:
     """ResNet-18; features are 512 wide."""
     return ResNet(_BasicBlock, (2, 2, 2, 2))
+
+
+def resnet18_small_images() -> ResNet:
+    """ResNet-18 for images of some 32 pixels; features are 512 wide."""
+    return ResNet(_BasicBlock, (2, 2, 2, 2), small_images=True)
 
 
 def resnet34() -> ResNet:

@@ -14,6 +14,9 @@ from eigenlens.model.network import normalise_pixels
 from eigenlens.model.pairs.neighbours import pixel_neighbours
 from eigenlens.model.pairs.views import augment
 
+# Share of a GPU's free memory that the pixels of all images may take.
+_SHARE_FOR_PIXELS = 0.25
+
 
 class PairSampler:
     """A PairSource over images: two views of an image or, with `neighbours`, a view of it and one of a near image.
@@ -25,6 +28,7 @@ class PairSampler:
     def __init__(self, pixels: NDArray[np.uint8], config: TrainingConfig, *, device: torch.device) -> None:
         """Sample from `pixels`, uint8, (n, side, side, 3); views and inputs have the side `config.image_size`."""
         self._pixels, self._config, self._device = pixels, config, device
+        self._on_device = _copy_to_device(pixels, device)
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -55,4 +59,14 @@ class PairSampler:
         return augment(self._load(rows), self._config.augmentation, size=self._config.image_size, generator=rng)
 
     def _load(self, rows: NDArray[np.int64]) -> Tensor:
+        if self._on_device is not None:
+            return self._on_device[torch.from_numpy(rows).to(self._device, non_blocking=True)]
         return torch.from_numpy(np.array(self._pixels[rows])).to(self._device, non_blocking=True)
+
+
+def _copy_to_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor | None:
+    """Return all pixels on a GPU, so that no step waits for them; None on the CPU, or if the GPU lacks the memory."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return torch.from_numpy(np.array(pixels)).to(device) if pixels.nbytes < _SHARE_FOR_PIXELS * free else None

@@ -27,14 +27,15 @@ def augment(pixels: Tensor, config: AugmentationConfig, *, size: int, generator:
     Returns: normalised float32 views, (n, 3, size, size), channels last in memory, on the device of `pixels`.
     """
     images = pixels.permute(0, 3, 1, 2).float() * (1 / 255)
-    grid = _crop_grid(images.shape[0], config, size=size, generator=generator).to(images.device)
+    theta = _draw_crops(images.shape[0], config, generator=generator).to(images.device, non_blocking=True)
+    grid = F.affine_grid(theta, [len(theta), 3, size, size], align_corners=False)
     views = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     if config.jitter > 0 or config.grayscale > 0:
         matrix, offset = _colour_transform(views, config, generator=generator)
         flat = torch.baddbmm(offset, matrix, views.flatten(2))
         views = flat.view_as(views)
     if config.noise > 0:
-        noise = torch.randn(views.shape, generator=generator).to(views.device)
+        noise = torch.randn(views.shape, generator=generator).to(views.device, non_blocking=True)
         views = views + config.noise * noise
     views = (views.clamp(0, 1) - PIXEL_MEAN) / PIXEL_STD
     return views.contiguous(memory_format=torch.channels_last)
@@ -44,8 +45,8 @@ def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Ten
     return torch.rand(n, generator=generator) * (high - low) + low
 
 
-def _crop_grid(n: int, config: AugmentationConfig, *, size: int, generator: torch.Generator) -> Tensor:
-    """Draw sampling positions of random crops, (n, size, size, 2): random resized crop and flip in one affine map."""
+def _draw_crops(n: int, config: AugmentationConfig, *, generator: torch.Generator) -> Tensor:
+    """Draw the affine maps of random crops, (n, 2, 3): random resized crop and flip in one."""
     area = _uniform(n, config.crop_area_min, config.crop_area_max, generator)
     log_ratio = math.log(config.crop_ratio_max)
     ratio = torch.exp(_uniform(n, -log_ratio, log_ratio, generator))
@@ -59,7 +60,7 @@ def _crop_grid(n: int, config: AugmentationConfig, *, size: int, generator: torc
     theta[:, 0, 2] = 2 * left + width - 1
     theta[:, 1, 1] = height
     theta[:, 1, 2] = 2 * top + height - 1
-    return F.affine_grid(theta, [n, 3, size, size], align_corners=False)
+    return theta
 
 
 def _colour_transform(
@@ -82,7 +83,7 @@ def _colour_transform(
     chroma[:, 1, 1] = chroma[:, 2, 2] = saturation * hue.cos()
     chroma[:, 2, 1] = saturation * hue.sin()
     chroma[:, 1, 2] = -chroma[:, 2, 1]
-    matrix = ((brightness * contrast).view(n, 1, 1) * (_RGB @ chroma @ _YIQ)).to(device)
-    luma = torch.einsum("nchw,c->n", views, _YIQ[0].to(device)) / (views.shape[2] * views.shape[3])
-    offset = (brightness * (1 - contrast)).to(device) * luma
+    matrix = ((brightness * contrast).view(n, 1, 1) * (_RGB @ chroma @ _YIQ)).to(device, non_blocking=True)
+    luma = torch.einsum("nchw,c->n", views, _YIQ[0].to(device, non_blocking=True)) / (views.shape[2] * views.shape[3])
+    offset = (brightness * (1 - contrast)).to(device, non_blocking=True) * luma
     return matrix, offset.view(n, 1, 1).expand(n, 3, 1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tensorboardX import SummaryWriter
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -58,18 +60,26 @@ def train(run: Run, pairs: PairSource, *, device: torch.device) -> EncoderNetwor
     step, spent_s = trainer.restore()
     writer = _Writer(run, step=step) if rank() == 0 else None
 
+    def draw(step: int) -> tuple[Tensor, Tensor]:
+        epoch, batch = divmod(step, steps_per_epoch)
+        rows = np.array_split(order_of(epoch)[batch * batch_size : (batch + 1) * batch_size], world_size())[rank()]
+        return pairs.draw(rows, rng_for(config.seed, "pairs", step, rank=rank()))
+
+    @lru_cache(maxsize=1)
+    def order_of(epoch: int) -> NDArray[np.int64]:
+        return torch.randperm(len(pairs), generator=rng_for(config.seed, "order", epoch)).numpy()
+
     first_step_at = saved = time.monotonic()
     first = step
+    drawn = draw(step) if step < config.steps else None
     with tqdm(total=config.steps, initial=step, desc="train", unit="step", disable=rank() > 0) as bar:
-        while step < config.steps:
-            epoch, batch = divmod(step, steps_per_epoch)
-            if batch == 0 or step == first:
-                order = torch.randperm(len(pairs), generator=rng_for(config.seed, "order", epoch)).numpy()
-            rows = np.array_split(order[batch * batch_size : (batch + 1) * batch_size], world_size())[rank()]
+        while drawn is not None:
             rate = learning_rate(config, step=step)
-            a, b = pairs.draw(rows, rng_for(config.seed, "pairs", step, rank=rank()))
-            loss, z = trainer.step(a, b, rate=rate)
+            loss_on_device, z = trainer.step(*drawn, rate=rate)
             step += 1
+            # The next pairs are drawn before this step's loss is read, so that a GPU does not wait for them.
+            drawn = draw(step) if step < config.steps else None
+            loss = loss_on_device.item()
             _require_finite(loss, config, step=step)
             bar.update()
             record: dict[str, float] = {}
@@ -114,14 +124,15 @@ class Trainer:
         if self.config.compile:
             self._module = torch.compile(self._module)  # type: ignore[assignment]
 
-    def step(self, a: Tensor, b: Tensor, *, rate: float) -> tuple[float, Tensor]:
+    def step(self, a: Tensor, b: Tensor, *, rate: float) -> tuple[Tensor, Tensor]:
         """Take one optimisation step over this process's pairs.
 
         Args:
             a, b: network inputs of the positive pairs, (n, ...) each.
             rate: the learning rate.
 
-        Returns: the loss, and z of both halves of all processes' pairs, (2 n world_size, code_length).
+        Returns: the loss, a scalar that a GPU may still be computing; z of both halves of all processes' pairs,
+            (2 n world_size, code_length).
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -137,7 +148,7 @@ class Trainer:
         )
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.item(), torch.cat([z_a, z_b])
+        return loss, torch.cat([z_a, z_b])
 
     def restore(self) -> tuple[int, float]:
         """Load the checkpoint, or the backbone's first weights before the first; return step and seconds so far."""

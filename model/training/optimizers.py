@@ -17,7 +17,10 @@ def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.O
     AdamW treats all parameters alike; SGD and LARS have momentum, and no decay of biases and normalisations.
     """
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        parameters = list(network.parameters())
+        return torch.optim.AdamW(
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=parameters[0].is_cuda
+        )
     matrices = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
