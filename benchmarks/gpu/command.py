@@ -54,7 +54,16 @@ def tests(context: Context) -> Iterator[dict[str, Any]]:
         raise NoGpuHereError("the tests are in a checkout only")
     if context.small:
         raise NoGpuHereError("the suite runs them without a GPU")
-    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder / "index" / "test_gpu.py")]
+    words = [
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:benchmark",
+        str(folder / "index" / "test_gpu.py"),
+    ]
     words += ["-n", "8"] if find_spec("xdist") else []
     done = subprocess.run([sys.executable, *words], cwd=folder.parent, capture_output=True, text=True, check=False)
     summary = done.stdout.strip().splitlines()[-1:] or [done.stderr.strip()[-300:]]

@@ -144,7 +144,7 @@ class Trainer:
             b,
             chunks=self.config.chunks,
             precision=self._precision,
-            scale=self.scaler.get_scale(),
+            scale=self.scaler.scale,
         )
         self.scaler.step(self.optimizer)
         self.scaler.update()

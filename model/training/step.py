@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -25,7 +25,14 @@ def outputs(network: nn.Module, inputs: Tensor, *, precision: str) -> Tensor:
 
 
 def batch_loss(
-    network: nn.Module, loss: Loss, a: Tensor, b: Tensor, *, chunks: int, precision: str, scale: float = 1.0
+    network: nn.Module,
+    loss: Loss,
+    a: Tensor,
+    b: Tensor,
+    *,
+    chunks: int,
+    precision: str,
+    scale: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the loss over the pairs of all processes and add its gradient to the network's parameters.
 
@@ -37,7 +44,7 @@ def batch_loss(
     Args:
         a, b: network inputs of the positive pairs, (n, ...) each, on the network's device.
         chunks: how many parts of the n pairs are in memory in turn; at most n.
-        scale: multiplies the loss before its gradient is taken (fp16).
+        scale: scales the loss before its gradient is taken (fp16).
 
     Returns: the loss, a scalar; z_a and z_b of all processes without gradients, in float32.
 
@@ -50,7 +57,7 @@ def batch_loss(
     if chunks == 1:
         z_a, z_b = _gather_halves(outputs_of(a, b))
         value = loss(z_a, z_b)
-        (value * scale).backward()
+        scale(value).backward()
         return value.detach(), z_a.detach(), z_b.detach()
     parts = list(zip(a.chunk(chunks), b.chunk(chunks), strict=True))
     with torch.no_grad():
@@ -61,7 +68,7 @@ def batch_loss(
     local = torch.cat([z_a for z_a, _ in halves] + [z_b for _, z_b in halves])
     z_a, z_b = _gather_halves(local)
     value = loss(z_a, z_b)
-    (value * scale).backward()
+    scale(value).backward()
     with _restoring_statistics(network):
         for i, (part, leaf) in enumerate(zip(parts, leaves, strict=True)):
             with _without_all_reduce(network, unless=i == len(parts) - 1):
