@@ -15,7 +15,10 @@ from eigenlens.artifact import EigenlensError
 # Command: module with configure(parser) and run(args), and a summary. Only the module of the called one is imported.
 COMMANDS = {
     "train": ("eigenlens.model.commands.train", "train an encoder on images, without labels"),
-    "fit": ("eigenlens.model.commands.fit", "fit an encoder to images on a pretrained backbone, in minutes"),
+    "fit": (
+        "eigenlens.model.commands.fit",
+        "fit an encoder in closed form: to images on a pretrained backbone, or to a graph",
+    ),
     "export": ("eigenlens.model.commands.export", "turn a finished training run into an encoder with ordered codes"),
     "build": ("eigenlens.service.commands.build", "build or rebuild a gallery: images, codes, prefix indexes"),
     "serve": ("eigenlens.service.commands.serve", "answer searches over HTTP, with a web page"),
@@ -59,6 +62,9 @@ EXTRAS = {
     "timm": "timm",
     "opentelemetry": "otel",
     "openvino": "openvino",
+    "networkx": "graphs",
+    "pyarrow": "graphs",
+    "scipy": "graphs",
     "matplotlib": "bench",
     "hnswlib": "peers",
     "scann": "peers",

@@ -1,4 +1,4 @@
-"""`eigenlens fit`: fit an encoder to images: a frozen pretrained backbone and a head in closed form."""
+"""`eigenlens fit`: fit an encoder in closed form: to images on a pretrained backbone, or to the nodes of a graph."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from eigenlens import artifact
 from eigenlens.model.backbones.efficientnet import EFFICIENTNET
+from eigenlens.model.commands.fit_graph import fit_nodes
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.errors import ConfigError, ImageError
 from eigenlens.model.export.feature_extractor import PIXELS, Pixels
@@ -37,12 +38,18 @@ EPILOG = """examples:
   eigenlens fit --images ~/Pictures --backbone timm:convnext_tiny.fb_in22k --out encoders/mine
   eigenlens fit --images ~/Pictures --fine-tune 500 --out encoders/mine
   eigenlens fit --images ~/Pictures --backbone dino.onnx --backbone-pixels imagenet --out encoders/mine
+  eigenlens fit --graph cora.npz --out encoders/cora
+  eigenlens fit --graph ~/shop --preset features-only --out encoders/shop
 
 The backbone is EfficientNet-Lite0 (extra `pretrained`), a timm model by its name (extra `timm`), or an ONNX file whose
 only input is an image. Its features of the images and of their views are cached in --work; with them a fit takes
 seconds. To continue an interrupted fit, run it again. Positives decide what the codes find: views the same object,
 neighbours the same kind, both some of each. Ridge and diffusion time are chosen on held-out photographs, by how well a
 search with a view finds its photograph or, with --labels, by the names of the class folders.
+
+A graph is an .npz (adj_*, attr_*, labels; or edge_index, x, y), a folder with edges and nodes (.csv, .tsv, .parquet or
+.npy), a folder of OGB's node property prediction, a .graphml, or a .pt of PyTorch Geometric. It is imported into --work
+once. Positives are neighbours: codes of nodes are alike where features and neighbours are.
 Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
 
 # Views of the same object keep its colours: they change the brightness, but hardly the hue.
@@ -55,14 +62,19 @@ _CODE_LENGTH = 256
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
-    parser.add_argument(
-        "--images",
-        metavar="SOURCE",
-        action="append",
-        required=True,
-        help="images to fit to; repeat it for several sources",
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--images", metavar="SOURCE", action="append", help="images to fit to; repeat it for several sources"
     )
+    source.add_argument("--graph", metavar="SOURCE", help="graph whose nodes to fit to")
     parser.add_argument("--out", metavar="ENCODER", type=Path, required=True, help="directory of the new encoder")
+    parser.add_argument(
+        "--preset",
+        choices=("smooth", "features-only", "structure-only"),
+        help="for a graph: smooth, codes of features over edges (the default); features-only, codes that need no "
+        "edges once fitted, for new nodes and for graphs whose neighbours differ; structure-only, where there are no "
+        "features",
+    )
     parser.add_argument(
         "--positives",
         choices=("views", "neighbours", "both"),
@@ -155,6 +167,10 @@ def run(args: argparse.Namespace) -> int:
     """Fit an encoder, with progress on standard error. Raises: EigenlensError."""
     if args.out.exists():
         raise artifact.ArtifactExistsError(f"{args.out} already exists and is not overwritten: choose another --out")
+    if args.graph is not None:
+        return fit_nodes(args)
+    if args.preset is not None:
+        raise ConfigError("--preset is for graphs; fit --graph SOURCE")
     sources = [SubsampledSource(open_source(spec), args.max_images) for spec in args.images]
     work = args.work or args.out.with_name(f"{args.out.name}.work")
     choice = BackboneChoice(args.backbone, args.backbone_pixels, args.backbone_size, args.backbone_output)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eigenlens import artifact
-from eigenlens.model.errors import ShapeError
+from eigenlens.model.errors import EncoderError, ShapeError
 from eigenlens.model.images.decode import to_square
 from eigenlens.model.runtime.sessions import open_session, seconds_per_image
 
@@ -21,6 +21,11 @@ ONNX_FILE = "encoder.onnx"
 _NEARLY = 1.15
 _WARM_UP_S = 60.0
 _BATCH_TRIAL_S = 0.04
+
+
+def input_kind(manifest: artifact.Artifact) -> str:
+    """Return what an encoder takes: "image" or "features"."""
+    return str(manifest.properties.get("input", {}).get("kind", "image"))
 
 
 class Encoder:
@@ -58,6 +63,8 @@ class Encoder:
         Raises: ArtifactError; EncoderError, if the runtime is not there or refuses the file.
         """
         self.artifact = artifact.read(path, kind=KIND)
+        if (kind := input_kind(self.artifact)) != "image":
+            raise EncoderError(f"{path} is an encoder of {kind}, and images are to be encoded")
         self.id = self.artifact.id
         self.code_length = int(self.artifact.properties["code_length"])
         self.image_size = int(self.artifact.properties["image_size"])

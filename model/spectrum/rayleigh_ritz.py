@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,26 @@ _NULL = 1e-10
 _TINY = torch.finfo(torch.float64).tiny
 # 97.5 % quantile of Student's t with FOLDS - 1 degrees of freedom.
 _T_QUANTILE = 2.365
+
+
+class Moments(Protocol):
+    """C and R of functions, and their Rayleigh quotients by fold: of pairs of images or of the nodes of a graph."""
+
+    length: int
+
+    @property
+    def pairs(self) -> int: ...
+
+    @property
+    def mean(self) -> Tensor: ...
+
+    @property
+    def covariance(self) -> Tensor: ...
+
+    @property
+    def cross_covariance(self) -> Tensor: ...
+
+    def rayleigh_by_fold(self, directions: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +95,7 @@ class Spectrum:
         return weight, -weight @ self.mean
 
 
-def rayleigh_ritz(moments: PairMoments, *, ridge: float, one_scale: bool = False) -> Spectrum:
+def rayleigh_ritz(moments: Moments, *, ridge: float, one_scale: bool = False) -> Spectrum:
     """Solve R v = lambda (C + ridge diag C) v; sort by lambda, descending.
 
     Among linear combinations of psi these are the best eigenfunctions of the augmentation kernel (Courant-Fischer).

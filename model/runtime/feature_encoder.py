@@ -1,0 +1,71 @@
+"""An exported encoder of nodes: features in, codes out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenlens import artifact
+from eigenlens.model.errors import EncoderError, ShapeError
+from eigenlens.model.runtime.encoder import KIND, ONNX_FILE, input_kind
+from eigenlens.model.runtime.sessions import open_session
+
+INPUT = "features"
+"""The kind of input that the manifest of such an encoder names."""
+
+
+class FeatureEncoder:
+    """A loaded encoder of nodes. `encode` may be called from several threads at once.
+
+        encoder = FeatureEncoder(Path("encoders/cora"))
+        codes = encoder.encode(features)  # (n, encoder.code_length), of nodes without edges
+
+    A code is linear in the smoothed features but for its offset, so the code of a node with edges is the offset plus
+    what smoothing makes of the projections, which are the codes of nodes without edges less the offset.
+
+    Attributes:
+        id: of the artifact.
+        code_length: coordinates of a code.
+        features: p, how many numbers of a node it takes; it divides them by their length.
+        hops: k, how often projections are smoothed over the edges.
+        random_features: seed of the random vectors that stand for features, where codes are of the edges alone.
+        eigenvalues: (code_length,), descending.
+        offset: (code_length,), the code of a node whose features are all zero.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        """Load and verify the artifact at `path`. Raises: ArtifactError; EncoderError, if it takes no features."""
+        self.artifact = artifact.read(path, kind=KIND)
+        if input_kind(self.artifact) != INPUT:
+            raise EncoderError(f"{path} is an encoder of images, and features of nodes are to be encoded")
+        properties: dict[str, Any] = self.artifact.properties["input"]
+        self.id = self.artifact.id
+        self.code_length = int(self.artifact.properties["code_length"])
+        self.features, self.hops = int(properties["features"]), int(properties["hops"])
+        seed = properties.get("random_features")
+        self.random_features = None if seed is None else int(seed)
+        self.eigenvalues = np.asarray(self.artifact.properties["eigenvalues"], dtype=np.float64)
+        self._session: Any = open_session(
+            self.artifact.file(ONNX_FILE),
+            runtime="onnxruntime",
+            precision="float32",
+            threads=threads or len(os.sched_getaffinity(0)),
+            image_size=0,
+        )[0]
+        self.offset: NDArray[np.float32] = self.encode(np.zeros((1, self.features), dtype=np.float32))[0]
+
+    def encode(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Encode nodes without edges: features (n, p) to codes (n, code_length). Raises: ShapeError."""
+        if features.ndim != 2 or features.shape[1] != self.features:
+            raise ShapeError(f"the encoder takes {self.features} features of each node, not {features.shape[1:]}")
+        codes: NDArray[np.float32] = self._session(np.ascontiguousarray(features, dtype=np.float32))
+        return codes
+
+    def project(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Return the projections of features (n, p): what is smoothed over the edges, (n, code_length)."""
+        projections: NDArray[np.float32] = self.encode(features) - self.offset
+        return projections
