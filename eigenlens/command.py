@@ -27,6 +27,10 @@ COMMANDS = {
     "add": ("eigenlens.service.commands.add", "upload images to a running service"),
     "rm": ("eigenlens.service.commands.remove", "remove images from a running service"),
     "rebuild": ("eigenlens.service.commands.rebuild", "let a running service build its next generation"),
+    "recalibrate": (
+        "eigenlens.service.commands.recalibrate",
+        "let a running service measure its plans again with recent searches",
+    ),
     "jobs": ("eigenlens.service.commands.jobs", "list, follow and cancel the jobs of a running service"),
     "generations": (
         "eigenlens.service.commands.generations",

@@ -19,6 +19,28 @@ def recall_at_k(results: NDArray[np.int64], exact: NDArray[np.int64]) -> NDArray
     return np.asarray(hits.sum(1) / np.maximum((exact >= 0).sum(1), 1))
 
 
+def recall_interval(recalls: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the mean of queries' recall (q,).
+
+    Wilson's interval, for as many independent neighbours as give the variance that the queries have: neighbours of one
+    query are found or missed together. It does not shrink to a point where no neighbour was missed.
+
+    Raises: SearchError, if there are no queries.
+    """
+    queries = len(recalls)
+    if queries == 0:
+        raise SearchError("no queries have no mean recall")
+    mean = float(recalls.mean())
+    spread = float(recalls.var(ddof=1)) if queries > 1 else 0.0
+    # 1. Neighbours that would give this variance if each were found independently: at least one a query.
+    count = max(queries, queries * mean * (1 - mean) / spread) if spread else queries
+    # 2. Wilson's interval of a proportion of so many.
+    z2 = 1.96**2
+    centre = (mean + z2 / (2 * count)) / (1 + z2 / count)
+    half = np.sqrt(z2 * (mean * (1 - mean) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
 def precision_at_k(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the share of the k results that are relevant, for each query: (q,).
 

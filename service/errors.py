@@ -81,6 +81,10 @@ class ImageChangedError(ServiceError):
     """An image was replaced or removed by somebody else at the same time."""
 
 
+class TooFewQueriesError(ServiceError):
+    """Too few recent searches are kept to measure recall with."""
+
+
 class JobRunningError(ServiceError):
     """A rebuild is running already; one at a time."""
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eigenlens.index.faiss_engine.gpu import Device
@@ -72,6 +72,17 @@ class Settings(BaseSettings):
     )
     deadline_s: PositiveFloat = Field(
         2.0, description="time after which an accepted search that is not answered gets 429, in seconds"
+    )
+    recall_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of searches that are repeated exactly to tell the recall they reached, only while the "
+        "service is idle and with at most a hundredth of a core; 0 repeats none",
+    )
+    recent_queries: NonNegativeInt = Field(
+        2000,
+        description="codes of recent searches (no images) that are kept in memory for recalibration; 0 keeps none",
     )
     upload_timeout_s: PositiveFloat = Field(20.0, description="time a client may take to send a request, in seconds")
 

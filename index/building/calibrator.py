@@ -19,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.index.building.recall_counting import plain_recalls, ranks_of, shortlist_recalls
 from eigenlens.index.building.row_order import sample_size
 from eigenlens.index.building.timing import MIN_TIMED, Timer, line_through, percentiles, smoothed
 from eigenlens.index.codes.artifact import Codes
@@ -33,6 +34,7 @@ from eigenlens.index.plans.calibration import (
     Calibration,
     Measured,
     Recall,
+    Source,
     effort_name,
     is_plain,
 )
@@ -81,6 +83,7 @@ class Calibrator:
         *,
         indexes: int,
         queries: NDArray[np.float32] | None = None,
+        excluded_rows: Rows | None = None,
         tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
         """Prepare to measure a number of indexes.
@@ -89,6 +92,7 @@ class Calibrator:
             codes: codes of the gallery.
             indexes: number of indexes, which share the time for measurements.
             queries: codes (q, code_length) to search with; if None, the last rows are held out and used.
+            excluded_rows: a row for each query that is no result, (q,), such as the query itself; -1 for none.
         """
         self._codes, self._indexes, self._tuning = codes, indexes, tuning
         held_out = sample_size(len(codes)) if queries is None else 0
@@ -96,9 +100,11 @@ class Calibrator:
         started = time.monotonic()
         query_codes = codes.read(self.held_in, len(codes)) if queries is None else queries
         self._queries = unit_prefix(query_codes, codes.code_length)
+        self._excluded_rows = np.full(len(self._queries), -1) if excluded_rows is None else excluded_rows
+        self._source: Source = "gallery" if queries is None else "searches"
         # The ground truth: exact search by full codes.
-        self._scores, self._exact = self._find_exact(self._queries, SHALLOW_COUNTS[-1])
-        _, self._deep_exact = self._find_exact(self._queries[:_DEEP_QUERIES], DEEP_COUNTS[-1])
+        self._scores, self._exact = self._find_exact(len(self._queries), SHALLOW_COUNTS[-1])
+        _, self._deep_exact = self._find_exact(_DEEP_QUERIES, DEEP_COUNTS[-1])
         # A gallery too small to hold out queries still needs a query to time searches with.
         timed = self._queries if len(self._queries) else unit_prefix(codes.read(0, 1), codes.code_length)
         self._timer = Timer(codes, timed, self._scores, tuning=tuning)
@@ -152,13 +158,13 @@ class Calibrator:
                 # One search gives the recall of every shortlist: the rank of each true neighbour decides.
                 deepest = _depth(index, effort, shortlists[-1])
                 _, rows = index.search(queries, deepest, effort=effort)
-                ranks = _hits(rows, exact, count=self.held_in)
-                recalls = _recalls(ranks, sorted({min(s, deepest) for s in shortlists}), counts)
+                ranks = self._ranks(exact, rows)
+                recalls = shortlist_recalls(ranks, sorted({min(s, deepest) for s in shortlists}), counts)
                 plans = {
                     Plan(spec.length, spec.kind, effort, s, self._codes.code_length): r for s, r in recalls.items()
                 }
                 if alone:
-                    plans = {Plan(spec.length, spec.kind, effort): _plain_recalls(ranks, counts)}
+                    plans = {Plan(spec.length, spec.kind, effort): plain_recalls(ranks, counts)}
                 for plan, recall in plans.items():  # what more queries measured stands
                     candidates[plan] = {**recall, **candidates.get(plan, {})}
                 for k in counts if counts is SHALLOW_COUNTS else DEEP_COUNTS:
@@ -170,10 +176,24 @@ class Calibrator:
         self._searched_s += time.monotonic() - started
         return candidates, reached
 
-    def _find_exact(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], Rows]:
-        """Return scores and rows of the exact k nearest of each query among the rows below `held_in`."""
-        runs = self._codes.runs(0, self.held_in)
-        return best_of_runs(runs, queries, length=self._codes.code_length, k=min(k, self.held_in))
+    def _find_exact(self, queries: int, k: int) -> tuple[NDArray[np.float32], Rows]:
+        """Return scores and rows of the exact k nearest of the first so many queries among the rows below `held_in`."""
+        runs, excluded = self._codes.runs(0, self.held_in), self._excluded_rows[:queries]
+        limit = min(k + self._spare, self.held_in)
+        scores, rows = best_of_runs(runs, self._queries[:queries], length=self._codes.code_length, k=limit)
+        if not self._spare:
+            return scores, rows
+        kept = np.argsort(rows == excluded[:, None], axis=1, kind="stable")[:, : max(1, limit - self._spare)]
+        return np.take_along_axis(scores, kept, 1), np.take_along_axis(rows, kept, 1)
+
+    @property
+    def _spare(self) -> int:
+        """How many results more than k hold k that are not excluded."""
+        return int((self._excluded_rows >= 0).any())
+
+    def _ranks(self, exact: Rows, rows: Rows) -> NDArray[np.int32]:
+        """Return the rank of each true neighbour of the first queries among their results, as ranks_of."""
+        return ranks_of(exact, rows, count=self.held_in, excluded_rows=self._excluded_rows[: len(rows)])
 
     def measure_again(self, open_index: Callable[[IndexSpec], PrefixIndex]) -> None:
         """Time the plans near the front again, interleaved, since a machine's speed changes from one index to the next.
@@ -220,7 +240,7 @@ class Calibrator:
             if m.plan in front or m.plan in self._defaults or is_plain(m.plan) or m.exact:
                 kept[m.plan] = replace(m, recall={**kept[m.plan].recall, **m.recall}) if m.plan in kept else m
         measured, seconds = tuple(kept.values()), round(self._spent_s, 1)
-        return Calibration(measured, self._efforts, len(self._queries), seconds, device)
+        return Calibration(measured, self._efforts, len(self._queries), seconds, device, self._source)
 
     def _bytes(self, plan: Plan, size: int) -> float:
         codes = 2 * self._codes.code_length if plan.rerank_length is not None else 0
@@ -261,7 +281,7 @@ class Calibrator:
         if full and (_is_exact(index, plan) or len(self._codes) <= MIN_SHORTLIST):
             return [self._exact_plan(index, plan)]
         rows = self._found(index, plan)
-        recall = _plain_recalls(_hits(rows, self._exact, count=self.held_in), SHALLOW_COUNTS)
+        recall = plain_recalls(self._ranks(self._exact, rows), SHALLOW_COUNTS)
         return [Measured(plan, recall, self._timer.latencies(index, plan))]
 
     def _rescored(self, index: PrefixIndex, candidates: Candidates) -> list[Measured]:
@@ -285,54 +305,9 @@ class Calibrator:
         step = _RESCORED_AT_ONCE if self._codes.exceeds_memory_budget else max(1, len(self._queries))
         for start in range(0, max(1, len(self._queries)), step):
             queries = self._queries[start : start + step]
-            rows.append(index.run(queries, plan=plan, k=min(SHALLOW_COUNTS[-1], index.count))[1])
+            rows.append(index.run(queries, plan=plan, k=min(SHALLOW_COUNTS[-1] + self._spare, index.count))[1])
             self._codes.release_pages()
         return np.concatenate(rows)
-
-
-def _hits(rows: Rows, true_rows: Rows, *, count: int) -> NDArray[np.int32]:
-    """Return the rank of each true neighbour among a query's results, (q, k), from 0; the largest int32 if missing.
-
-    Args:
-        rows: rows of the results, (q, any number).
-        true_rows: rows of the true neighbours, (q, k).
-        count: number of rows that are searched.
-    """
-    missing = np.iinfo(np.int32).max
-    rank_of = np.full(count + 1, missing, dtype=np.int32)  # the last entry is for row -1, which stands for no result
-    ranks = np.empty(true_rows.shape, dtype=np.int32)
-    order = np.arange(rows.shape[1], dtype=np.int32)
-    for query, (result_rows, true_neighbors) in enumerate(zip(rows, true_rows, strict=True)):
-        rank_of[result_rows] = order
-        ranks[query] = rank_of[true_neighbors]
-        rank_of[result_rows] = missing  # ready for the next query, without filling the whole array again
-    return ranks
-
-
-def _recalls(
-    ranks: NDArray[np.int32], shortlists: Sequence[int], counts: Sequence[int]
-) -> dict[int, dict[int, Recall]]:
-    """Return recall@k, by shortlist and k, of plans that rescore so many first results exactly.
-
-    Args:
-        ranks: of the true neighbours, (q, k), as from _hits.
-        shortlists: ascending.
-    """
-    queries, widths = len(ranks), len(shortlists) + 1
-    # The first shortlist that holds each true neighbour; then, for each query, how many each shortlist holds.
-    first = np.searchsorted(shortlists, ranks, side="right") + widths * np.arange(queries)[:, None]
-    recalls: dict[int, dict[int, Recall]] = {shortlist: {} for shortlist in shortlists}
-    for k in counts:
-        among = first[:, :k]
-        holds = np.bincount(among.ravel(), minlength=queries * widths).reshape(queries, widths).cumsum(axis=1)
-        for position, shortlist in enumerate(shortlists):
-            recalls[shortlist][k] = Recall.of(holds[:, position] / max(1, among.shape[1]))
-    return recalls
-
-
-def _plain_recalls(ranks: NDArray[np.int32], counts: Sequence[int]) -> dict[int, Recall]:
-    """Return recall@k, by k, of the first k results as they are."""
-    return {k: _recalls(ranks, [k], [k])[k][k] for k in counts}
 
 
 def _grows(reached: Sequence[tuple[int, float]], steps: int, least: float) -> bool:

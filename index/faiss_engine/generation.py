@@ -123,7 +123,7 @@ class Generation:
         lengths = [spec.length for spec in self.specs if require_kind(spec.kind).has_lists]
         if not lengths:
             return None
-        index = self._require(lengths[-1])
+        index = self.prefix_index(lengths[-1])
         return ReachEstimator(index.index, lengths[-1])
 
     def bytes_of(self, length: int) -> int:
@@ -135,7 +135,7 @@ class Generation:
 
         Raises: PrefixLengthError.
         """
-        return self._require(length).max_effort if require_kind(self._spec(length).kind).effort else None
+        return self.prefix_index(length).max_effort if require_kind(self._spec(length).kind).effort else None
 
     def describe(self, length: int) -> IndexDescription:
         """Describe the index of a prefix length. Raises: PrefixLengthError."""
@@ -154,7 +154,7 @@ class Generation:
 
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """
-        index = self._require(plan.prefix_length)
+        index = self.prefix_index(plan.prefix_length)
         if selection is None:
             found = index.run_prepared(queries, plan, k)
             if found is not None:
@@ -208,7 +208,7 @@ class Generation:
         available = min(k, len(self) if selection is None else selection.count)
         if available == 0 or scores.shape[1] == 0:
             return scores, rows
-        max_effort = self._require(plan.prefix_length).max_effort
+        max_effort = self.prefix_index(plan.prefix_length).max_effort
         widened: Plan | None = plan
         while widened is not None and len(short := np.flatnonzero(rows[:, available - 1] < 0)):
             widened = _widened(widened, plan, k, max_effort=max_effort)
@@ -225,7 +225,7 @@ class Generation:
         self, queries: NDArray[np.float32], plan: Plan, k: int, selection: Selection | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Scores and rows of the k best that a plan finds, each (q, at most k)."""
-        index = self._require(plan.prefix_length)
+        index = self.prefix_index(plan.prefix_length)
         last = plan.rerank_length or plan.prefix_length
         if selection is not None and self.scores_directly(selection, k):
             return self._selected.search(queries, selection, length=last, k=k)
@@ -250,7 +250,7 @@ class Generation:
         guess = self._guess(k)
         if guess is None:
             return index.search(queries, k, selection=selection)
-        scores, rows = self._require(guess.prefix_length).run(queries, plan=guess, k=k, selection=selection)
+        scores, rows = self.prefix_index(guess.prefix_length).run(queries, plan=guess, k=k, selection=selection)
         if scores.shape[1] < k or (rows[:, -1] < 0).any():
             return index.search(queries, k, selection=selection)
         return index.search_above(queries, k, least=scores[:, -1], selection=selection)
@@ -282,7 +282,8 @@ class Generation:
             raise PrefixLengthError(length, self.lengths)
         return self.specs[self.lengths.index(length)]
 
-    def _require(self, length: int) -> PrefixIndex:
+    def prefix_index(self, length: int) -> PrefixIndex:
+        """Return the open index of a prefix length. Raises: PrefixLengthError; ArtifactError; SearchError."""
         index = self._indexes.get(length)
         if index is None:
             spec = self._spec(length)

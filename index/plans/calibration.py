@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ DEEP_COUNTS = (200, 500, 1000)
 COUNTS = SHALLOW_COUNTS + DEEP_COUNTS
 # Where nothing else is asked for, a plan is the same for all k up to one of these: pages of its results fit together.
 DEFAULT_COUNTS = (24, 100, 1000)
+# Whose neighbours are searched while recall is measured: images of the gallery, or what people searched for lately.
+Source = Literal["gallery", "searches"]
 # One-sided 95 %.
 _Z = 1.645
 
@@ -87,6 +89,7 @@ class Calibration:
         queries: how many queries recall was measured on.
         seconds: that measuring took.
         device: that searched while it was measured, "cpu" or "gpu", where the GPU can.
+        source: where the queries come from.
     """
 
     measured: tuple[Measured, ...]
@@ -94,6 +97,7 @@ class Calibration:
     queries: int
     seconds: float = 0.0
     device: str = "cpu"
+    source: Source = "gallery"
 
     def default_effort(self, spec: IndexSpec, k: int) -> int:
         """Return the effort of an index for k results where none is asked for; in proportion beyond the largest k."""
@@ -173,6 +177,7 @@ class Calibration:
             "queries": self.queries,
             "seconds": self.seconds,
             "device": self.device,
+            "source": self.source,
             "efforts": {name: {str(k): effort for k, effort in by_k.items()} for name, by_k in self.efforts.items()},
             "measured": [
                 {**asdict(m), "recall": {str(k): asdict(recall) for k, recall in m.recall.items()}}
@@ -198,7 +203,8 @@ class Calibration:
             name: {DEFAULT_COUNTS[0]: by_k} if isinstance(by_k, int) else {int(k): e for k, e in by_k.items()}
             for name, by_k in data["efforts"].items()
         }
-        return cls(measured, efforts, data["queries"], data["seconds"], data.get("device", "cpu"))
+        device, source = data.get("device", "cpu"), data.get("source", "gallery")
+        return cls(measured, efforts, data["queries"], data["seconds"], device, source)
 
 
 def is_plain(plan: Plan) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from eigenlens.service.api.answer import AnswerModel
+from eigenlens.service.api.search import PlanAnswer
 
 
 class RebuildBody(BaseModel):
@@ -68,6 +69,29 @@ class BackupAnswer(AnswerModel):
     created: str
 
 
+class ReachedRecallAnswer(AnswerModel):
+    """Recall that the last searches of one kind reached: those with the same plan, target and number of results."""
+
+    plan: PlanAnswer = Field(description="the plan that ran, with the recall that calibration expects of it")
+    k: int = Field(description="number of results; the next that calibration measures")
+    filtered: bool = Field(description="whether the searches had a filter")
+    target_recall: float | None = Field(description="recall that they asked for; null where a plan was fixed")
+    searches: int = Field(description="searches that were repeated exactly, at most the last 1000")
+    recall: float = Field(description="mean share of the exact results that they had found")
+    recall_low: float = Field(description="lower end of its 95 % confidence interval")
+    recall_high: float = Field(description="upper end of its 95 % confidence interval")
+    below_promise: bool = Field(
+        description="whether recall is certainly below the target, or below what is expected where there is none"
+    )
+
+
+class LiveRecallAnswer(AnswerModel):
+    """Recall of real searches in the generation that is served, as the answering worker measured it."""
+
+    share: float = Field(description="share of the searches that are repeated exactly (setting recall_share)")
+    plans: list[ReachedRecallAnswer] = Field(description="by plan, those that were checked last first")
+
+
 class StatsAnswer(AnswerModel):
     """Figures of the gallery and of the process that answers."""
 
@@ -84,6 +108,8 @@ class StatsAnswer(AnswerModel):
     resident_bytes: int | None = Field(description="memory of this process")
     uptime_s: float
     jobs: list[str] = Field(description="ids of the running jobs")
+    recent_queries: int = Field(description="codes of recent searches that the answering worker keeps")
+    live_recall: LiveRecallAnswer
 
 
 class Job(AnswerModel):
@@ -113,3 +139,6 @@ class GenerationAnswer(AnswerModel):
     lengths: list[int]
     encoder: str
     bytes: int = Field(description="bytes of its files, without the codes")
+    calibrated_on: Literal["gallery", "searches"] = Field(
+        "gallery", description="what its recall was measured with: images of the gallery, or recent searches"
+    )

@@ -167,6 +167,12 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("PUT", "/v1/images/{id}"): _IMAGE,
     ("PATCH", "/v1/images/{id}"): _IMAGE,
     ("POST", "/v1/admin/rebuild"): _JOB,
+    ("POST", "/v1/admin/recalibrate"): {
+        **_JOB,
+        "kind": "recalibrate",
+        "stage": "measure",
+        "options": {"queries": 2000},
+    },
     ("GET", "/v1/admin/jobs"): [_JOB],
     ("GET", "/v1/admin/jobs/{id}"): _JOB,
     ("POST", "/v1/admin/jobs/{id}/cancel"): {**_JOB, "state": "cancelling"},
@@ -190,6 +196,23 @@ ANSWERS: dict[tuple[str, str], Any] = {
         "resident_bytes": 180000000,
         "uptime_s": 3600.5,
         "jobs": [],
+        "recent_queries": 2000,
+        "live_recall": {
+            "share": 0.05,
+            "plans": [
+                {
+                    "plan": {"length": 16, "kind": "ivf-sq8", "exact": False, "expected_recall": 0.9931},
+                    "k": 10,
+                    "filtered": False,
+                    "target_recall": 0.99,
+                    "searches": 412,
+                    "recall": 0.9934,
+                    "recall_low": 0.9891,
+                    "recall_high": 0.996,
+                    "below_promise": False,
+                }
+            ],
+        },
     },
     ("GET", "/healthz"): {"status": "ok"},
     ("GET", "/readyz"): {"status": "ready", "generation": 3},

@@ -158,6 +158,14 @@ class AsyncClient:
         """Start a rebuild."""
         return await self._ask(Job, calls.rebuild(lengths, kinds, encoder))
 
+    async def recalibrate(self) -> Job:
+        """Start a job that measures all plans again with recent searches."""
+        return await self._ask(Job, Call("POST", f"{ADMIN}/recalibrate", repeatable=False))
+
+    async def forget_queries(self) -> None:
+        """Let the service forget the codes of recent searches."""
+        await self._send(Call("DELETE", f"{ADMIN}/recent-queries"))
+
     async def import_folder(self, folder: str, *, rebuild: bool = False) -> Job:
         """Start a job that imports a folder of the server."""
         body = {"folder": folder, "rebuild": rebuild}

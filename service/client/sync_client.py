@@ -159,6 +159,14 @@ class Client:
         """Start a rebuild."""
         return self._ask(Job, calls.rebuild(lengths, kinds, encoder))
 
+    def recalibrate(self) -> Job:
+        """Start a job that measures all plans again with recent searches."""
+        return self._ask(Job, Call("POST", f"{ADMIN}/recalibrate", repeatable=False))
+
+    def forget_queries(self) -> None:
+        """Let the service forget the codes of recent searches."""
+        self._send(Call("DELETE", f"{ADMIN}/recent-queries"))
+
     def import_folder(self, folder: str, *, rebuild: bool = False) -> Job:
         """Start a job that imports a folder of the server."""
         body = {"folder": folder, "rebuild": rebuild}

@@ -10,6 +10,7 @@ GALLERY/
   switch.lock             held, shared, to switch to, open or copy generations; held exclusively to remove old ones
   serving.lock            held, shared, by every service of the gallery
   backups/                archives that the service wrote
+  queries-forgotten       its time is that of the last call to forget recent queries
 """
 
 from __future__ import annotations
@@ -129,6 +130,17 @@ class Gallery:
     def activate(self, number: int) -> None:
         """Make a generation the current one; a reader of CURRENT sees the old number or the new one."""
         artifact.write_atomic(self.root / "CURRENT", f"{number}\n".encode())
+
+    def record_forgetting(self) -> None:
+        """Tell every service of the gallery to forget the codes that were searched with."""
+        artifact.write_atomic(self.root / "queries-forgotten", b"")
+
+    def last_forgetting(self) -> int | None:
+        """Return when `record_forgetting` was last called, in nanoseconds; None if it never was."""
+        try:
+            return (self.root / "queries-forgotten").stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
 
     def manifests(self) -> Iterator[tuple[int, artifact.Artifact]]:
         """Yield numbers and manifests of the generations on disk, ascending, without the damaged ones."""

@@ -68,6 +68,7 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
             yield
         finally:
             following.cancel()
+            await to_thread.run_sync(state.recall.close)
             await to_thread.run_sync(state.runner.close)
             await to_thread.run_sync(state.batcher.close)
             state.decoders.shutdown()

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from eigenlens.artifact import Artifact
 from eigenlens.index.plans.calibration import Measured
 from eigenlens.index.plans.plan import Plan
-from eigenlens.service.api.admin import BackupAnswer, GenerationAnswer, Job
+from eigenlens.service.api.admin import BackupAnswer, GenerationAnswer, Job, ReachedRecallAnswer
 from eigenlens.service.api.embeddings import EmbeddingAnswer
 from eigenlens.service.api.images import AddAnswer, AddedAnswer, FailedAnswer, ImageAnswer
 from eigenlens.service.api.search import DuplicateAnswer, MeasuredAnswer, PlanAnswer, ResultAnswer
 from eigenlens.service.gallery.ingest import Outcome
 from eigenlens.service.gallery.store import ImageRecord
 from eigenlens.service.jobs.store import Job as StoredJob
+from eigenlens.service.search.live_recall import ReachedRecall
 from eigenlens.service.search.paging import Result
 
 
@@ -98,6 +99,23 @@ def present_generation(number: int, artifact: Artifact, *, served: bool) -> Gene
         lengths=[entry["length"] for entry in artifact.properties["indexes"]],
         encoder=artifact.made_from["encoder"],
         bytes=sum(int(entry["bytes"]) for entry in artifact.files.values()),
+        calibrated_on=artifact.properties["calibration"].get("source", "gallery"),
+    )
+
+
+def present_recall(reached: ReachedRecall) -> ReachedRecallAnswer:
+    """Return the recall that searches with one promise reached."""
+    promise, plan = reached.promise, present_plan(reached.promise.plan, None, k=reached.promise.k)
+    return ReachedRecallAnswer(
+        plan=plan.model_copy(update={"expected_recall": promise.expected}),
+        k=promise.k,
+        filtered=promise.filtered,
+        target_recall=promise.target,
+        searches=reached.checks,
+        recall=round(reached.mean, 5),
+        recall_low=round(reached.low, 5),
+        recall_high=round(reached.high, 5),
+        below_promise=reached.below_promise,
     )
 
 

@@ -47,6 +47,7 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (errors.ImageContentGoneError, 410, "image-content-gone"),
     (errors.JobNotFoundError, 404, "job-not-found"),
     (errors.JobRunningError, 409, "job-running"),
+    (errors.TooFewQueriesError, 409, "too-few-queries"),
     (errors.JobEndedError, 409, "job-ended"),
     (errors.GenerationNotFoundError, 404, "generation-not-found"),
     (errors.EigenfunctionNotFoundError, 404, "eigenfunction-not-found"),

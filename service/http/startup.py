@@ -8,7 +8,9 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import numpy as np
 from anyio import to_thread
+from numpy.typing import NDArray
 
 from eigenlens.index.faiss_engine.gpu import open_gpu
 from eigenlens.service.errors import KeyFileError
@@ -20,8 +22,12 @@ from eigenlens.service.jobs.runner import Runner
 from eigenlens.service.jobs.store import Jobs, now
 from eigenlens.service.keys import Keyring
 from eigenlens.service.search.batching import Batcher, Observe
+from eigenlens.service.search.live_recall import RecallChecker
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.pipeline import Pipeline
+from eigenlens.service.search.recent_queries import RecentQueries
+from eigenlens.service.search.request import SearchRequest
+from eigenlens.service.search.snapshot import SearchResult, Snapshot
 from eigenlens.service.settings import Settings, processors
 from eigenlens.service.telemetry.metrics import Metrics
 
@@ -53,6 +59,13 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
     )
     snapshots.load()
     jobs = Jobs(gallery)
+    queries = RecentQueries(settings.recent_queries)
+    recall = RecallChecker(settings.recall_share, current=lambda: snapshots.current)
+
+    def keep(snapshot: Snapshot, code: NDArray[np.float32], request: SearchRequest, result: SearchResult) -> None:
+        queries.add(code, key=request.exclude_key, encoder_id=snapshot.engine.encoder_id)
+        recall.offer(snapshot, code, request, result)
+
     pipeline = Pipeline(
         snapshots,
         write=AnswerWriter().write,
@@ -60,7 +73,18 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
         max_k=settings.max_k,
         observe=observe,
         observe_search=metrics.observe_search,
+        observe_result=keep,
     )
+    batcher = Batcher(
+        pipeline.prepare,
+        pipeline.finish,
+        threads=settings.compute_threads,
+        max_waiting=settings.max_waiting,
+        max_batch=lambda: snapshots.max_batch,
+        deadline_s=settings.deadline_s,
+        observe=observe,
+    )
+    recall.start(is_idle=lambda: batcher.depth == 0, has_room=lambda: batcher.waiting == 0)
     return State(
         settings=settings,
         gallery=gallery,
@@ -72,15 +96,10 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
         keyring=Keyring(admin_key_file=settings.key_file, keys_file=settings.keys_path),
         metrics=metrics,
         read_threads=ThreadLimiter(threads=settings.compute_threads, max_waiting=settings.max_waiting),
-        batcher=Batcher(
-            pipeline.prepare,
-            pipeline.finish,
-            threads=settings.compute_threads,
-            max_waiting=settings.max_waiting,
-            max_batch=lambda: snapshots.max_batch,
-            deadline_s=settings.deadline_s,
-            observe=observe,
-        ),
+        batcher=batcher,
+        queries=queries,
+        recall=recall,
+        forgotten=gallery.last_forgetting(),
         # One thread: the database has one writer at a time anyway, and searches keep the other threads.
         ingest_threads=ThreadLimiter(threads=1, max_waiting=settings.max_waiting),
         decoders=ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="decode"),
@@ -110,6 +129,7 @@ async def keep_current(state: State) -> None:
         except KeyFileError as error:
             log.warning("changed keys cannot be read; the earlier ones stay valid: %s", error)
         try:
+            await to_thread.run_sync(state.follow_forgetting)
             await to_thread.run_sync(state.snapshots.follow)
             if not state.abandoned_ended:
                 state.abandoned_ended = await to_thread.run_sync(

@@ -18,8 +18,10 @@ from eigenlens.service.http.thread_limits import ThreadLimiter
 from eigenlens.service.jobs.runner import Runner
 from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.keys import Keyring
+from eigenlens.service.search.live_recall import RecallChecker
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.pipeline import SearchBatcher
+from eigenlens.service.search.recent_queries import RecentQueries
 from eigenlens.service.settings import Settings
 from eigenlens.service.telemetry.metrics import Metrics
 
@@ -35,6 +37,9 @@ class State:
         ingest_threads: limits threads that add images.
         decoders: threads that decode added images.
         serving: file descriptor of the lock that keeps the gallery's directory from being replaced.
+        queries: codes of recent searches, for recalibration.
+        recall: repeats some searches exactly.
+        forgotten: when queries were last forgotten, as the gallery records it.
     """
 
     settings: Settings
@@ -51,7 +56,23 @@ class State:
     ingest_threads: ThreadLimiter
     decoders: ThreadPoolExecutor
     serving: int
+    queries: RecentQueries
+    recall: RecallChecker
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
+    forgotten: int | None = None
+
+    def forget_queries(self) -> None:
+        """Forget the codes of all searches, in every worker; the others follow within a second."""
+        self.gallery.record_forgetting()
+        self.follow_forgetting()
+
+    def follow_forgetting(self) -> None:
+        """Forget the codes of searches if any worker was told to since the last call."""
+        forgotten = self.gallery.last_forgetting()
+        if forgotten != self.forgotten:
+            self.queries.forget()
+            self.recall.forget()
+            self.forgotten = forgotten
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -21,19 +22,25 @@ class Runner:
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: threading.Thread | None = None
 
-    def start(self, kind: str, options: Mapping[str, Any]) -> Job:
-        """Start a job of a kind in `service.jobs.tasks.TASKS`. Raises: JobRunningError."""
+    def start(self, kind: str, options: Mapping[str, Any], *, payload: bytes = b"") -> Job:
+        """Start a job of a kind in `service.jobs.tasks.TASKS`. Raises: JobRunningError.
+
+        Args:
+            payload: for the job's process alone: unlike the options it is not recorded in the gallery.
+        """
         job = self._jobs.create(kind, options)
         # -P: never import a file of the working directory in place of a module.
         worker = [sys.executable, "-P", "-m", "eigenlens.service.jobs.worker"]
         command = [*worker, str(self._gallery.root), "--job", job.id, *self._options]
-        # The worker reads its standard input: when this process ends, even by SIGKILL, the pipe closes and so does it.
+        command += ["--payload-bytes", str(len(payload))]
+        # The worker reads its standard input: first the payload. When this process ends, even by SIGKILL, the pipe
+        # closes and so does it.
         try:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         except OSError as error:
             self._jobs.finish(job.id, error=f"no process could be started: {error.strerror}")
             return self._jobs.get(job.id)
-        self._watcher = threading.Thread(target=self._watch, args=(job.id, self._process), daemon=True)
+        self._watcher = threading.Thread(target=self._watch, args=(job.id, self._process, payload), daemon=True)
         self._watcher.start()
         return job
 
@@ -44,7 +51,11 @@ class Runner:
         if self._watcher is not None:
             self._watcher.join(timeout=10)
 
-    def _watch(self, job_id: str, process: subprocess.Popen[bytes]) -> None:
+    def _watch(self, job_id: str, process: subprocess.Popen[bytes], payload: bytes) -> None:
+        if payload and process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # it ended already: its status tells
+                process.stdin.write(payload)
+                process.stdin.flush()
         status = process.wait()
         if process.stdin is not None:
             process.stdin.close()

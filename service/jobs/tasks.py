@@ -1,4 +1,4 @@
-"""The work of each kind of job: rebuild, import a folder of the server, restore a backup."""
+"""The work of each kind of job: rebuild, recalibrate, import a folder of the server, restore a backup."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from eigenlens.service.gallery.build import GenerationOptions, publish_generatio
 from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
+from eigenlens.service.gallery.recalibrate import QuerySample, publish_recalibrated
 from eigenlens.service.gallery.restore import restore_into
 from eigenlens.service.jobs.store import Jobs
 
@@ -27,6 +28,7 @@ class Task:
 
     Attributes:
         gpu: builds the indexes; the CPU if None.
+        payload: bytes that the job was started with, besides its options.
         commit_lock: held while the job's irrevocable step happens and is recorded, so no cancellation comes between.
     """
 
@@ -36,6 +38,7 @@ class Task:
     options: Mapping[str, Any]
     progress: Progress
     gpu: Gpu | None
+    payload: bytes
     commit_lock: AbstractContextManager[Any]
 
     def encoder(self) -> Encoder:
@@ -46,13 +49,14 @@ class Task:
         """Build the next generation and switch to it."""
         kinds = {int(length): kind for length, kind in self.options.get("kinds", {}).items()}
         options = GenerationOptions(lengths=self.options.get("lengths"), kinds=kinds, gpu=self.gpu)
-        publish_generation(self.gallery, self.encoder(), self.progress, options, activate=self._activate)
+        publish_generation(self.gallery, self.encoder(), self.progress, options, activate=self.activate)
 
     def record_result(self, result: Mapping[str, Any]) -> None:
         """Record the results of the job, besides a generation."""
         self.jobs.record_result(self.job_id, result)
 
-    def _activate(self, number: int) -> None:
+    def activate(self, number: int) -> None:
+        """Switch to a generation and record it in the job."""
         with self.commit_lock:
             self.gallery.activate(number)
             self.jobs.record_generation(self.job_id, number)
@@ -61,6 +65,12 @@ class Task:
 def rebuild(task: Task) -> None:
     """Build the next generation. Options: lengths, kinds, encoder."""
     task.publish()
+
+
+def recalibrate(task: Task) -> None:
+    """Measure the plans of the current generation again. The payload is a sample of queries; it has no options."""
+    queries = QuerySample.from_bytes(task.payload)
+    publish_recalibrated(task.gallery, queries, task.progress, gpu=task.gpu, activate=task.activate)
 
 
 def import_folder(task: Task) -> None:
@@ -85,4 +95,9 @@ def restore(task: Task) -> None:
         task.publish()
 
 
-TASKS: dict[str, Callable[[Task], None]] = {"rebuild": rebuild, "import": import_folder, "restore": restore}
+TASKS: dict[str, Callable[[Task], None]] = {
+    "rebuild": rebuild,
+    "recalibrate": recalibrate,
+    "import": import_folder,
+    "restore": restore,
+}

@@ -1,7 +1,7 @@
 """The process of a job: does its work and records its progress and its result in the job.
 
-Started by the service as `python -P -m eigenlens.service.jobs.worker GALLERY --job ID --search-device DEVICE`; ends
-when its standard input closes.
+Started by the service as `python -P -m eigenlens.service.jobs.worker GALLERY --job ID --search-device DEVICE
+--payload-bytes N`; reads so many bytes from its standard input, and ends when that closes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def main() -> int:
     parser.add_argument("gallery", type=Path)
     parser.add_argument("--job", required=True)
     parser.add_argument("--search-device", required=True)
+    parser.add_argument("--payload-bytes", type=int, default=0)
     args = parser.parse_args()
+    payload = _read_payload(args.payload_bytes)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(_NICENESS)
 
@@ -74,7 +76,7 @@ def main() -> int:
         progress.start("open", 0)
         with gallery.writing(wait_s=_LOCK_TIMEOUT_S):
             gpu = open_gpu(args.search_device)
-            TASKS[job.kind](Task(gallery, jobs, job.id, job.options, progress, gpu, commit_lock))
+            TASKS[job.kind](Task(gallery, jobs, job.id, job.options, progress, gpu, payload, commit_lock))
     except EigenlensError as error:
         jobs.finish(job.id, error=str(error))
         return 1
@@ -95,6 +97,17 @@ def end_when_cancelled(jobs: Jobs, job_id: str, commit_lock: threading.Lock) -> 
     with commit_lock:
         if not jobs.get(job_id).has_result:
             os._exit(4)
+
+
+def _read_payload(size: int) -> bytes:
+    """Read what the service sends first; end this process if the service ends before."""
+    payload = b""
+    while len(payload) < size:
+        piece = os.read(sys.stdin.fileno(), size - len(payload))
+        if not piece:
+            os._exit(3)
+        payload += piece
+    return payload
 
 
 def _end_with_parent() -> None:

@@ -100,6 +100,11 @@ class Batcher(Generic[Q, A]):
         return len(self._jobs)
 
     @property
+    def waiting(self) -> int:
+        """Number of requests that no thread has taken yet."""
+        return self._waiting.qsize()
+
+    @property
     def full(self) -> bool:
         """Whether the next request would be refused."""
         return self.depth >= self._max_waiting or self.depth * self._pace_s > self._deadline_s

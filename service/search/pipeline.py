@@ -99,6 +99,7 @@ class Answer:
 
 
 SearchBatcher = Batcher[Query, Answer]
+ObserveResult = Callable[[Snapshot, NDArray[np.float32], SearchRequest, SearchResult], None]
 
 
 class Pipeline:
@@ -113,6 +114,7 @@ class Pipeline:
         max_k: int,
         observe: Observe,
         observe_search: Callable[[int, float], None],
+        observe_result: ObserveResult = lambda snapshot, code, request, result: None,
     ) -> None:
         """Answer searches of the manager's snapshot.
 
@@ -123,9 +125,10 @@ class Pipeline:
             observe: called with a stage and its seconds: "decode" for each photograph, "encode" and "search" for each
                 call that does several together.
             observe_search: called for each search with its plan's prefix length and its total seconds.
+            observe_result: called for each search with what it searched and found.
         """
         self._manager, self._write, self._max_pixels, self._max_k = manager, write, max_pixels, max_k
-        self._observe, self._observe_search = observe, observe_search
+        self._observe, self._observe_search, self._observe_result = observe, observe_search, observe_result
 
     def prepare(self, query: Query) -> None:
         """Choose the plan of a search and decode its image. Raises: SearchError; ImageError; ServiceError."""
@@ -196,6 +199,7 @@ class Pipeline:
         total_s = time.perf_counter() - query.arrived
         query.timing_ms["total"] = _milliseconds(total_s)
         self._observe_search(result.plan.prefix_length, total_s)
+        self._observe_result(snapshot, code, request, result)
         likeness = snapshot.likeness(code, result)
         page = Page(results, result, request.depth, likeness, query.include, snapshot.number, query.timing_ms, code)
         return Answer(self._write(page), code, query.timing_ms, batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -25,6 +25,17 @@ FIGURES = {
     "eigenlens_jobs_running": "Jobs that are queued or running",
     "eigenlens_job_progress_ratio": "How far the running job is in its stage, 0 to 1; 0 without one",
 }
+
+# Likewise, of the searches that had the same plan, number of results, target (empty without one) and filter or none.
+RECALL_FIGURES = {
+    "eigenlens_live_recall": "Recall that the last searches reached, by exact repetitions of a random share of them",
+    "eigenlens_live_recall_low": "Lower end of the 95 % confidence interval of eigenlens_live_recall",
+    "eigenlens_live_recall_high": "Upper end of the 95 % confidence interval of eigenlens_live_recall",
+    "eigenlens_live_recall_searches": "Searches that eigenlens_live_recall is the mean of",
+    "eigenlens_promised_recall": "The target of these searches, or the recall that is expected of their plan",
+}
+RECALL_LABELS = ("plan", "k", "target", "filtered")
+RecallFigures = tuple[dict[str, str], dict[str, float | None]]
 
 
 class Metrics:
@@ -93,23 +104,29 @@ class Metrics:
         if status in (401, 403, 429):
             self.refused.labels(str(status)).inc()
 
-    def text(self, figures: dict[str, float]) -> bytes:
+    def text(self, figures: dict[str, float], recall: Sequence[RecallFigures] = ()) -> bytes:
         """Return all metrics in Prometheus's text format; `figures` are the values of FIGURES."""
         has_workers = MULTIPROCESS_DIR in os.environ
         registry = CollectorRegistry() if has_workers else self.registry
         if has_workers:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         gauges = CollectorRegistry()
-        gauges.register(_Figures(figures))
+        gauges.register(_Figures(figures, recall))
         return generate_latest(registry) + generate_latest(gauges)
 
 
 class _Figures:
     """Collects figures as gauges."""
 
-    def __init__(self, figures: dict[str, float]) -> None:
-        self._figures = figures
+    def __init__(self, figures: dict[str, float], recall: Sequence[RecallFigures]) -> None:
+        self._figures, self._recall = figures, recall
 
     def collect(self) -> Iterator[Metric]:
         for name, description in FIGURES.items():
             yield GaugeMetricFamily(name, description, value=self._figures[name])
+        for name, description in RECALL_FIGURES.items():
+            family = GaugeMetricFamily(name, description, labels=RECALL_LABELS)
+            for labels, values in self._recall:
+                if (value := values[name]) is not None:
+                    family.add_metric([labels[label] for label in RECALL_LABELS], value)
+            yield family

@@ -93,7 +93,7 @@ def on_gpu(generation: Generation, copy: Callable[[faiss.Index], faiss.Index] = 
 
 
 def of_gpu(generation: Generation, length: int = 8) -> GpuIndex:
-    found = generation._require(length)
+    found = generation.prefix_index(length)
     assert isinstance(found, GpuIndex)
     return found
 
@@ -149,7 +149,7 @@ def test_what_a_selection_leaves_out_is_never_found_and_the_rest_is(
 ) -> None:
     here = generation_of(tmp_path, random_codes(0, 400), kind, tuning=Tuning(max_rows_scored_directly=0))
     there = on_gpu(here)
-    refuse(monkeypatch, there._require(CODE_LENGTH))
+    refuse(monkeypatch, there.prefix_index(CODE_LENGTH))
     index, selection, queries = of_gpu(there), removed(400, left_out), random_codes(1, 5)
     monkeypatch.setattr(index._funnel, "search_c", lambda *_: pytest.fail("searched on the CPU"))
     for k in (1, 10):
@@ -239,7 +239,7 @@ def test_a_search_that_finds_no_memory_is_done_on_the_cpu(
     queries, plan = random_codes(1, 3), Plan(8, shortlist=20, rerank_length=CODE_LENGTH)
     expected = here.search(queries, plan=plan, k=5)
     np.testing.assert_array_equal(there.search(queries, plan=plan, k=5)[1], expected[1])
-    np.testing.assert_array_equal(index.search(queries, 5)[1], here._require(8).search(queries, 5)[1])
+    np.testing.assert_array_equal(index.search(queries, 5)[1], here.prefix_index(8).search(queries, 5)[1])
     assert "a search runs on the CPU: alloc fail" in caplog.text
     again = threading.Thread(target=lambda: index.search(queries, 5), daemon=True)
     again.start()

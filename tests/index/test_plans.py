@@ -89,7 +89,7 @@ def test_all_of_many_lists_are_visited_at_the_greatest_effort(
     monkeypatch.setattr("faiss.IO_FLAG_MMAP_IFC", 0)  # a graph that is mapped cannot be changed
     tuning = Tuning(max_scanned_lists=4, max_rows_scored_directly=0)
     generation = generation_of(tmp_path, codes, kind, length=8, tuning=tuning)
-    opened = generation._require(8)
+    opened = generation.prefix_index(8)
     graph = graph_of_lists(opened.index)
     assert graph is not None
     assert graph.ntotal == generation.max_effort(8) == 64
@@ -117,7 +117,7 @@ def test_what_a_quick_search_finds_says_what_the_exact_one_leaves_out(
     generation = write_generation(tmp_path, codes, tuning=tuning)
     assert generation._guess(10) is not None
     asked: list[NDArray[np.float32]] = []
-    index = generation._require(CODE_LENGTH)
+    index = generation.prefix_index(CODE_LENGTH)
     search, search_above = index.search, index.search_above
 
     def only_for_ties(queries: NDArray[np.float32], k: int, **more: Any) -> Any:

@@ -39,7 +39,7 @@ def plan_of(generation: Generation, shortlist: int) -> Plan:
 @pytest.mark.parametrize("scale", [1, 3, 1e-7, 1e-22, 1e-25, 1e19])
 @pytest.mark.parametrize(("k", "shortlist"), [(1, 1), (10, 60), (60, 300)])
 def test_it_finds_what_many_do_whatever_its_norm(generation: Generation, scale: float, k: int, shortlist: int) -> None:
-    assert 7 in (generation._require(LENGTH)._unnormalised_rows or ())
+    assert 7 in (generation.prefix_index(LENGTH)._unnormalised_rows or ())
     plan = plan_of(generation, shortlist)
     queries = (scale * random_codes(2, 6, CODE_LENGTH)).astype(np.float32)
     scores, rows = generation.search(queries, plan=plan, k=k)
@@ -124,4 +124,4 @@ def test_as_many_plans_as_are_asked_for_find_what_they_should(generation: Genera
         scores, _ = generation.search(query, plan=plan, k=k)
         assert scores.shape == (1, k)
         np.testing.assert_allclose(scores[0], expected[0], atol=2e-6)
-    assert len(generation._require(LENGTH)._prepared) <= 256
+    assert len(generation.prefix_index(LENGTH)._prepared) <= 256

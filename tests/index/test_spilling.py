@@ -38,7 +38,7 @@ def generation(tmp_path_factory: pytest.TempPathFactory) -> Generation:
 
 
 def rows_by_list(generation: Generation) -> list[NDArray[np.int64]]:
-    index = generation._require(LENGTH).index
+    index = generation.prefix_index(LENGTH).index
     lists = index.invlists
     return [faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number)).copy() for number in range(index.nlist)]
 
@@ -53,7 +53,7 @@ def test_the_codes_least_like_their_centroid_are_in_two_lists(generation: Genera
     assert set(held.values()) == {1, 2}
     twice = np.array([row for row, times in held.items() if times == 2])
     assert len(twice) / COUNT == pytest.approx(DEFAULT_TUNING.spilled_share, abs=0.06)
-    index = generation._require(LENGTH).index
+    index = generation.prefix_index(LENGTH).index
     prefixes = oracles.unit_prefix(generation.codes.codes, LENGTH).astype(np.float32)
     centroids = faiss.downcast_index(index.quantizer).reconstruct_n(0, index.nlist)
     likeness = (prefixes @ centroids.T).max(1)
@@ -101,7 +101,7 @@ def test_no_row_is_returned_twice(
 @pytest.mark.parametrize("queries", [1, 5])
 def test_where_fewer_are_found_the_places_left_are_empty(generation: Generation, queries: int) -> None:
     k = 3000
-    scores, rows = generation._require(LENGTH).run(random_codes(2, queries), plan=plan_of(1, shortlist=k), k=k)
+    scores, rows = generation.prefix_index(LENGTH).run(random_codes(2, queries), plan=plan_of(1, shortlist=k), k=k)
     assert rows.shape == (queries, k)
     for found, score in zip(rows, scores, strict=True):
         there = found[found >= 0]

@@ -184,3 +184,19 @@ def test_the_key_is_forgotten_on_demand(page: Page) -> None:
     page.get_by_role("button", name="Forget the key").click()
     expect(page.locator("#key")).to_be_visible()
     expect(page.get_by_role("button", name="Delete")).to_have_count(0)
+
+
+def test_recall_of_real_searches_is_shown_beside_its_promise(gallery: Gallery, browser: Browser) -> None:
+    with (
+        serving(settings_of(gallery, recall_share=1.0)) as client,
+        opened(browser, str(client.base_url).rstrip("/"), view="/#gallery") as (page, watch),
+    ):
+        watch.provoked = ("409",)
+        sign_in(page, gallery)
+        expect(page.locator("#recall-about")).to_contain_text("repeats 100 % of the searches exactly")
+        page.get_by_role("button", name="Recalibrate with recent searches").click()
+        expect(page.locator("#recall-status")).to_contain_text("recent searches are kept, and recalibration takes 100")
+        client.post("/v1/search?length=2&k=10", files={"image": png(pixels_of(5000))}).raise_for_status()
+        row = page.locator("#recall tbody tr").first
+        expect(row).to_contain_text("2 flat")
+        expect(row.locator("td").nth(6)).to_have_text("1")

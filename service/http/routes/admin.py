@@ -1,4 +1,4 @@
-"""Administration: rebuilds, imports, generations and statistics. All routes need a key with the scope admin."""
+"""Administration: rebuilds, recalibration, imports, generations, statistics. All routes need a key of scope admin."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from fastapi import APIRouter, Response
 
 from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from eigenlens.index.plans.plan import choose_lengths
-from eigenlens.service.api.admin import GenerationAnswer, ImportBody, Job, RebuildBody, StatsAnswer
+from eigenlens.service.api.admin import (
+    GenerationAnswer,
+    ImportBody,
+    Job,
+    LiveRecallAnswer,
+    RebuildBody,
+    StatsAnswer,
+)
 from eigenlens.service.errors import EncoderNotFoundError, FolderError, GenerationInUseError
+from eigenlens.service.gallery.recalibrate import check_queries
 from eigenlens.service.http.openapi import problem_responses
-from eigenlens.service.http.presenters import present_generation, present_job
+from eigenlens.service.http.presenters import present_generation, present_job, present_recall
 from eigenlens.service.http.state import CurrentState, State
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"])
@@ -33,6 +41,24 @@ def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = 
         known = ", ".join(sorted(path.name for path in state.gallery.encoders.iterdir()))
         raise EncoderNotFoundError(f"the gallery has no encoder '{options.encoder}'; it has {known}")
     return start_job(state, response, "rebuild", options.model_dump())
+
+
+@router.post("/recalibrate", status_code=202, responses=problem_responses("job-running", "too-few-queries"))
+def recalibrate(state: CurrentState, response: Response) -> Job:
+    """Measure all plans again in the background, with the codes of recent searches, and serve the result.
+
+    The indexes stay as they are. The job publishes a new generation; activate the one before to go back. It takes the
+    searches that the answering worker keeps (setting `recent_queries`), and at least 100 of them.
+    """
+    sample = state.queries.sample()
+    check_queries(sample, encoder_id=state.snapshots.current.engine.encoder_id)
+    return start_job(state, response, "recalibrate", {"queries": len(sample.codes)}, payload=sample.to_bytes())
+
+
+@router.delete("/recent-queries", status_code=204)
+def forget_queries(state: CurrentState) -> None:
+    """Forget the codes of recent searches, in every worker. Recall that was measured already stays known."""
+    state.forget_queries()
 
 
 @router.post("/import", status_code=202, responses=problem_responses("job-running"))
@@ -104,12 +130,16 @@ def stats(state: CurrentState) -> StatsAnswer:
         resident_bytes=_resident(),
         uptime_s=round((datetime.now(UTC) - started).total_seconds(), 3),
         jobs=[job.id for job in state.jobs.list() if job.finished is None],
+        recent_queries=len(state.queries),
+        live_recall=LiveRecallAnswer(
+            share=state.recall.share, plans=[present_recall(r) for r in state.recall.reached()]
+        ),
     )
 
 
-def start_job(state: State, response: Response, kind: str, options: dict[str, object]) -> Job:
-    """Start a job; set the header Location to its address."""
-    job = state.runner.start(kind, options)
+def start_job(state: State, response: Response, kind: str, options: dict[str, object], *, payload: bytes = b"") -> Job:
+    """Start a job; set the header Location to its address. Its options are recorded, its payload is not."""
+    job = state.runner.start(kind, options, payload=payload)
     response.headers["Location"] = f"/v1/admin/jobs/{job.id}"
     return present_job(job)
 

@@ -6,7 +6,7 @@ import { count } from "../format.js";
 import { state } from "../state.js";
 
 const EVERY_MS = 400;
-const STAGES = { open: "Opening the gallery", "take in": "Taking images in", encode: "Encoding images", assemble: "Collecting codes", index: "Building and measuring indexes" };
+const STAGES = { open: "Opening the gallery", "take in": "Taking images in", encode: "Encoding images", assemble: "Collecting codes", index: "Building and measuring indexes", measure: "Measuring plans" };
 
 /** Build the panel in `place`; `changed` is called when a rebuild is done. */
 export function startRebuild(place, changed) {
@@ -39,6 +39,12 @@ export function startRebuild(place, changed) {
     return over;
   }
 
+  /** Show the progress of a job that was just started. */
+  function follow(job) {
+    tell(job);
+    watch(job.id);
+  }
+
   async function watch(id) {
     watched = id;
     try {
@@ -58,9 +64,7 @@ export function startRebuild(place, changed) {
     const wanted = lengths.value.split(",").map((part) => part.trim()).filter(Boolean).map(Number);
     try {
       begin.disabled = true;
-      const job = await call("/v1/admin/rebuild", { method: "POST", json: wanted.length ? { lengths: wanted } : {} });
-      tell(job);
-      watch(job.id);
+      follow(await call("/v1/admin/rebuild", { method: "POST", json: wanted.length ? { lengths: wanted } : {} }));
     } catch (reason) {
       begin.disabled = false;
       status.textContent = reason.message;
@@ -78,5 +82,5 @@ export function startRebuild(place, changed) {
     const running = jobs.find((job) => !job.finished);
     if (running) watch(running.id);
   }, () => {});
-  return { show, stop: () => clearTimeout(timer) };
+  return { show, follow, stop: () => clearTimeout(timer) };
 }

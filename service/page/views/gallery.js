@@ -4,6 +4,7 @@ import { startAdding } from "../admin/add.js";
 import { startGenerations } from "../admin/generations.js";
 import { startGlance } from "../admin/glance.js";
 import { startRebuild } from "../admin/rebuild.js";
+import { startRecall } from "../admin/recall.js";
 import { call, events, hasKey, useKey } from "../api.js";
 import { Cards } from "../cards.js";
 import { find, h, settled } from "../dom.js";
@@ -128,8 +129,14 @@ export function startGallery(trouble) {
       load();
       refresh();
     };
-    parts = whole ? [startGlance(place), startAdding(place, changed), startRebuild(place, changed), startGenerations(place, changed)] : [startAdding(place, changed)];
+    parts = whole ? administration(place, changed) : [startAdding(place, changed)];
     load();
+  }
+
+  function administration(place, changed) {
+    const first = [startGlance(place), startAdding(place, changed)];
+    const rebuild = startRebuild(place, changed);
+    return [...first, rebuild, startRecall(place, rebuild.follow), startGenerations(place, changed)];
   }
 
   signedOut();

@@ -13,11 +13,11 @@ from eigenlens.command import COMMANDS
 from eigenlens.service.http.app import create_app
 from eigenlens.service.http.problems import TABLE
 from eigenlens.service.settings import Settings
-from eigenlens.service.telemetry.metrics import FIGURES, Metrics
+from eigenlens.service.telemetry.metrics import FIGURES, RECALL_FIGURES, RECALL_LABELS, Metrics
 from tests.support.service import build_gallery, settings_of
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guide"
-ASKING = {"search", "add", "rm", "rebuild", "jobs", "generations", "stats", "backup", "restore"}
+ASKING = {"search", "add", "rm", "rebuild", "recalibrate", "jobs", "generations", "stats", "backup", "restore"}
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,7 @@ def test_every_metric_is_in_the_guide_with_its_kind_and_labels_and_no_other() ->
     wanted = {(m._name + "_total" * (m._type == "counter"), m._type, tuple(m._labelnames)) for m in counted}
     assert {m._name for m in counted} == {family.name for family in metrics.registry.collect()}
     wanted |= {(name, "gauge", ()) for name in FIGURES}
+    wanted |= {(name, "gauge", RECALL_LABELS) for name in RECALL_FIGURES}
     assert {(name, kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows} == wanted
     assert len(rows) == len(wanted)
 

@@ -1,0 +1,216 @@
+"""Live recall: a few searches are repeated exactly while the service is idle, and what they had found is counted."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenlens.index.errors import SearchError
+from eigenlens.index.metrics import recall_interval
+from eigenlens.index.plans.calibration import DEFAULT_TARGET, measured_count
+from eigenlens.index.plans.plan import Plan
+from eigenlens.service.search.request import SearchRequest
+from eigenlens.service.search.snapshot import SearchResult, Snapshot
+
+log = logging.getLogger(__name__)
+
+# Share of a core that the exact searches may take.
+_MAX_LOAD = 0.01
+# Searches that wait to be repeated; a newer one takes the place of the oldest.
+_MAX_PENDING = 64
+# Recall is told of so many searches of a promise, the last ones; and of so many promises, those that were checked last.
+_WINDOW, _MAX_PROMISES = 1000, 50
+# Pause before the next look whether the service is idle. After so long without an idle moment, it is enough that no
+# search waits for a thread.
+_POLL_S, _PATIENCE_S = 0.02, 1.0
+# A promise counts as broken where recall is certainly lower by more than this: so exactly it was measured.
+_TOLERANCE = 0.005
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What searches were promised. Searches with the same promise are counted together.
+
+    Attributes:
+        plan: that they ran.
+        k: number of results; the next that calibration measures.
+        filtered: whether they had a filter.
+        target: recall that they asked for, or that holds where nothing is asked for; None for a plan that they fixed.
+        expected: recall that calibration measured; None where it did not.
+    """
+
+    plan: Plan
+    k: int
+    filtered: bool
+    target: float | None
+    expected: float | None
+
+    @property
+    def recall(self) -> float | None:
+        """The recall that was promised: the target, or what was expected; None if nothing was."""
+        return self.expected if self.target is None else self.target
+
+
+@dataclass(frozen=True)
+class ReachedRecall:
+    """Recall that the last searches of a promise reached, with its confidence interval of 95 %."""
+
+    promise: Promise
+    checks: int
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def below_promise(self) -> bool:
+        """Whether recall is certainly below what was promised, by more than half a point."""
+        promised = self.promise.recall
+        return promised is not None and self.high < promised - _TOLERANCE
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A search that was answered, and the state of the engine that answered it."""
+
+    snapshot: Snapshot
+    code: NDArray[np.float32]
+    request: SearchRequest
+    result: SearchResult
+    state: tuple[int, int]
+
+
+class RecallChecker:
+    """Repeats a random share of the searches exactly, in a thread of its own, and keeps what they had found.
+
+    checker = RecallChecker(0.05, current=lambda: snapshots.current)
+    checker.start(is_idle=lambda: batcher.depth == 0, has_room=lambda: batcher.waiting == 0)
+    """
+
+    def __init__(self, share: float, *, current: Callable[[], Snapshot], seed: int | None = None) -> None:
+        """Check a share of searches, 0 for none; `current` returns the snapshot that is served."""
+        self.share = share
+        self._current = current
+        self._random = random.Random(seed)
+        self._pending: deque[_Sample] = deque(maxlen=_MAX_PENDING)
+        self._offered, self._closed = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._recalls: OrderedDict[Promise, deque[float]] = OrderedDict()
+        self._thread: threading.Thread | None = None
+
+    def offer(
+        self, snapshot: Snapshot, code: NDArray[np.float32], request: SearchRequest, result: SearchResult
+    ) -> None:
+        """Take a search that was just answered, with the probability of `share`. Costs microseconds."""
+        if not self.share or self._random.random() >= self.share:
+            return
+        is_exact = result.measured is not None and result.measured.exact
+        if request.offset or request.duplicate_cosine is not None or is_exact:
+            return
+        engine = snapshot.engine
+        self._pending.append(_Sample(snapshot, code, request, result, (engine.added, engine.removed)))
+        self._offered.set()
+
+    def start(self, *, is_idle: Callable[[], bool], has_room: Callable[[], bool]) -> None:
+        """Start the thread.
+
+        Args:
+            is_idle: whether no search is in progress.
+            has_room: whether no search waits for a thread.
+        """
+        if self.share:
+            self._thread = threading.Thread(
+                target=self._run, args=(is_idle, has_room), name="recall-checker", daemon=True
+            )
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, after the search that it repeats now."""
+        self._closed.set()
+        self._offered.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def reached(self) -> list[ReachedRecall]:
+        """Return the recall of each promise in the generation that is served, the last checked first."""
+        number = self._current().number
+        with self._lock:
+            recalls = [] if number != self._generation else [(p, list(r)) for p, r in self._recalls.items()]
+        return [
+            ReachedRecall(promise, len(values), sum(values) / len(values), *recall_interval(np.array(values)))
+            for promise, values in reversed(recalls)
+        ]
+
+    def forget(self) -> None:
+        """Forget the searches that wait to be repeated; they hold codes of queries."""
+        self._pending.clear()
+
+    def _run(self, is_idle: Callable[[], bool], has_room: Callable[[], bool]) -> None:
+        waiting_since = time.monotonic()
+        while not self._closed.is_set():
+            if not self._pending:
+                self._offered.clear()
+                if not self._pending:
+                    self._offered.wait()
+                waiting_since = time.monotonic()
+                continue
+            if not is_idle() and not (has_room() and time.monotonic() - waiting_since > _PATIENCE_S):
+                self._closed.wait(_POLL_S)
+                continue
+            begun = time.perf_counter()
+            try:
+                self._check(self._pending.pop())
+            except IndexError:  # it was forgotten meanwhile
+                continue
+            except SearchError as error:
+                log.warning("a search could not be repeated to measure recall: %s", error)
+            except Exception:
+                log.exception("a search could not be repeated to measure recall")
+            # The exact search takes a core of its own at most: with this pause, it takes the allowed share of it.
+            self._closed.wait((time.perf_counter() - begun) * (1 / _MAX_LOAD - 1))
+            waiting_since = time.monotonic()
+
+    def _check(self, sample: _Sample) -> None:
+        """Repeat a search exactly and count what it had found, unless the images have changed since."""
+        snapshot, request, engine = sample.snapshot, sample.request, sample.snapshot.engine
+        if snapshot is not self._current() or (engine.added, engine.removed) != sample.state:
+            return
+        true_keys = snapshot.exact_keys(sample.code, request)
+        if not true_keys or (engine.added, engine.removed) != sample.state:
+            return
+        keys = {hit.record.key for hit in sample.result.hits}
+        recall = len(keys.intersection(true_keys)) / len(true_keys)
+        self._record(snapshot.number, promise_of(request, sample.result), recall)
+
+    def _record(self, generation: int, promise: Promise, recall: float) -> None:
+        with self._lock:
+            if generation != self._generation:  # plans of another generation are other plans
+                self._recalls.clear()
+                self._generation = generation
+            self._recalls.setdefault(promise, deque(maxlen=_WINDOW)).append(recall)
+            self._recalls.move_to_end(promise)
+            if len(self._recalls) > _MAX_PROMISES:
+                self._recalls.popitem(last=False)
+
+
+def promise_of(request: SearchRequest, result: SearchResult) -> Promise:
+    """Return what a search was promised."""
+    plan, target = request.plan, request.plan.target_recall
+    if target is None and plan.length is None and plan.max_latency_ms is None:
+        target = DEFAULT_TARGET
+    recall = None if result.measured is None else result.measured.recall_for(request.depth)
+    return Promise(
+        plan=result.plan,
+        k=measured_count(request.depth),
+        filtered=request.filter is not None,
+        target=target,
+        expected=None if recall is None else recall.mean,
+    )

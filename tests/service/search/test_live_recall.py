@@ -1,0 +1,155 @@
+"""Live recall and recent queries: what is kept of searches, and how much the exact repetitions may take."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from eigenlens.index.plans.calibration import Measured, Recall
+from eigenlens.index.plans.choice import PlanRequest
+from eigenlens.index.plans.plan import Plan
+from eigenlens.service.search.live_recall import RecallChecker
+from eigenlens.service.search.recent_queries import RecentQueries
+from eigenlens.service.search.request import SearchRequest
+from eigenlens.service.search.snapshot import SearchResult, Snapshot
+from tests.support.service import wait_for
+
+PLAN = Plan(4, "ivf", 2, 240, 12)
+CODE = np.zeros(12, dtype=np.float32)
+EXACT_S = 0.004
+
+
+class Served:
+    """A snapshot whose exact results are the keys 0 to 9, found in 4 ms."""
+
+    def __init__(self) -> None:
+        self.number, self.exact_searches = 1, 0
+        self.engine = SimpleNamespace(added=0, removed=0)
+
+    def exact_keys(self, code: Any, request: SearchRequest) -> list[int]:
+        self.exact_searches += 1
+        time.sleep(EXACT_S)
+        return list(range(request.depth))
+
+
+def result_of(keys: range, *, exact: bool = False) -> SearchResult:
+    hits = [SimpleNamespace(record=SimpleNamespace(key=key)) for key in keys]
+    return SearchResult(cast("Any", hits), PLAN, Measured(PLAN, {10: Recall(0.97, 0.95)}, {}, exact=exact))
+
+
+def checking(served: Served, share: float = 1.0) -> RecallChecker:
+    return RecallChecker(share, current=lambda: cast("Snapshot", served), seed=0)
+
+
+def offer(checker: RecallChecker, served: Served, keys: range, request: SearchRequest | None = None) -> None:
+    checker.offer(cast("Snapshot", served), CODE, request or SearchRequest(10), result_of(keys))
+
+
+def test_recall_is_told_by_promise_with_its_interval() -> None:
+    served = Served()
+    checker = checking(served)
+    fixed = SearchRequest(10, plan=PlanRequest(4, rerank="full"))
+    for _ in range(20):
+        offer(checker, served, range(5))
+        offer(checker, served, range(10), fixed)
+    for request in (SearchRequest(10, offset=10), SearchRequest(10, duplicate_cosine=0.9)):
+        offer(checker, served, range(0), request)
+    checker.offer(cast("Snapshot", served), CODE, SearchRequest(10), result_of(range(10), exact=True))
+    checker.start(is_idle=lambda: True, has_room=lambda: True)
+    try:
+        wait_for(lambda: sum(reached.checks for reached in checker.reached()) >= 4)
+        by_target = {reached.promise.target: reached for reached in checker.reached()}
+    finally:
+        checker.close()
+    assert by_target.keys() == {0.99, None}
+    poor, good = by_target[0.99], by_target[None]
+    assert (poor.mean, good.mean) == (0.5, 1.0)
+    assert poor.low < 0.5 < poor.high
+    assert poor.below_promise
+    assert not good.below_promise
+    assert good.promise.recall == 0.97
+    served.number = 2  # another generation has other plans
+    assert checker.reached() == []
+
+
+def test_repetitions_take_a_hundredth_of_a_core() -> None:
+    served = Served()
+    checker = checking(served)
+    for _ in range(60):
+        offer(checker, served, range(10))
+    checker.start(is_idle=lambda: True, has_room=lambda: True)
+    begun = time.perf_counter()
+    wait_for(lambda: served.exact_searches >= 3)
+    took_s = time.perf_counter() - begun
+    checker.close()
+    assert took_s >= 2 * EXACT_S * 95
+
+
+def test_nothing_is_repeated_while_searches_are_in_progress_or_when_it_is_off() -> None:
+    served = Served()
+    idle = threading.Event()
+    checker, off = checking(served), checking(served, share=0.0)
+    offer(checker, served, range(10))
+    offer(off, served, range(10))
+    checker.start(is_idle=idle.is_set, has_room=lambda: False)
+    off.start(is_idle=lambda: True, has_room=lambda: True)
+    time.sleep(0.1)
+    assert served.exact_searches == 0
+    idle.set()
+    wait_for(lambda: served.exact_searches == 1)
+    checker.close()
+    off.close()
+
+
+def test_a_search_of_images_that_changed_since_is_not_counted() -> None:
+    served = Served()
+    checker = checking(served)
+    offer(checker, served, range(5))
+    served.engine.added = 1
+    checker.start(is_idle=lambda: True, has_room=lambda: True)
+    offer(checker, served, range(10))
+    wait_for(checker.reached)
+    checker.close()
+    assert [(reached.checks, reached.mean) for reached in checker.reached()] == [(1, 1.0)]
+
+
+def add(queries: RecentQueries, first: int, last: int, encoder_id: str = "a") -> None:
+    for number in range(first, last):
+        queries.add(np.full(4, number, dtype=np.float32), key=number if number % 2 else None, encoder_id=encoder_id)
+
+
+def test_recent_queries_are_a_bounded_even_sample() -> None:
+    queries = RecentQueries(200, seed=0)
+    add(queries, 0, 2000)
+    sample = queries.sample()
+    assert len(queries) == len(sample.codes) == 200
+    numbers = sample.codes[:, 0]
+    assert np.mean(numbers) == pytest.approx(1000, abs=120)
+    assert len(set(numbers.tolist())) == 200
+    np.testing.assert_array_equal(sample.keys, np.where(numbers % 2, numbers, -1))
+    same = type(sample).from_bytes(sample.to_bytes())
+    np.testing.assert_array_equal(same.codes, sample.codes)
+    np.testing.assert_array_equal(same.keys, sample.keys)
+    assert same.encoder_id == "a"
+
+
+def test_old_queries_fade() -> None:
+    queries = RecentQueries(10, seed=0)
+    add(queries, 0, 10_000)
+    assert queries.sample().codes[:, 0].min() > 1000
+
+
+def test_queries_are_forgotten_when_told_with_another_encoder_and_where_none_are_kept() -> None:
+    queries, none = RecentQueries(10), RecentQueries(0)
+    add(queries, 0, 5)
+    add(none, 0, 5)
+    assert (len(queries), len(none)) == (5, 0)
+    add(queries, 0, 1, encoder_id="b")
+    assert len(queries) == 1
+    queries.forget()
+    assert len(queries.sample().codes) == 0
