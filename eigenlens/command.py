@@ -50,6 +50,7 @@ EXTRAS = {
     "fastapi": "cpu",
     "numpy": "cpu",
     "onnxruntime": "cpu",
+    "pillow_heif": "cpu",
     "prometheus_client": "cpu",
     "psutil": "cpu",
     "pydantic_settings": "cpu",
@@ -76,7 +77,7 @@ EXTRAS = {
     "usearch": "peers",
 }
 # Modules that the extra for training installs as well.
-TRAINING_TOO = ("PIL", "numpy", "onnxruntime")
+TRAINING_TOO = ("PIL", "numpy", "onnxruntime", "pillow_heif")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, Validati
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eigenlens.index.faiss_engine.gpu import Device
+from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS
+from eigenlens.model.images.sources import DEFAULT_MAX_IMAGE_BYTES
 from eigenlens.service.errors import SettingsError
+from eigenlens.service.gallery.limits import Limits
 from eigenlens.service.telemetry.logs import LogFormat
 
 _PREFIX = "EIGENLENS_"
@@ -45,9 +48,11 @@ class Settings(BaseSettings):
         description="folder of this machine below which POST /v1/admin/import may import; default: none",
     )
     workers: PositiveInt = Field(1, description="processes that answer requests, all over the same gallery")
-    max_image_bytes: PositiveInt = Field(16 * 2**20, description="largest image that is accepted, in bytes")
+    max_image_bytes: PositiveInt = Field(
+        DEFAULT_MAX_IMAGE_BYTES, description="largest image that is accepted, in bytes"
+    )
     max_batch_bytes: PositiveInt = Field(64 * 2**20, description="largest request with several images, in bytes")
-    max_pixels: PositiveInt = Field(64_000_000, description="largest image that is decoded, in pixels")
+    max_pixels: PositiveInt = Field(DEFAULT_MAX_PIXELS, description="largest image that is decoded, in pixels")
     max_k: PositiveInt = Field(1000, description="largest number of results of one search")
     max_waiting: PositiveInt = Field(
         64, description="largest number of searches in progress; more are answered 429 at once"
@@ -93,6 +98,11 @@ class Settings(BaseSettings):
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}; there are {', '.join(sorted(known))}")
         return self
+
+    @property
+    def limits(self) -> Limits:
+        """The largest image that is taken."""
+        return Limits(self.max_image_bytes, self.max_pixels)
 
     @property
     def key_file(self) -> Path:

@@ -49,7 +49,13 @@ def run(args: argparse.Namespace) -> int:
     cache = cache_pixels(source, side=finished.config.cached_side, directory=finished.cache)
     device = choose_device(args.device)
     published = export(
-        finished, cache.pixels, args.out, device=device, diffusion_time=args.diffusion_time, precision=args.precision
+        finished,
+        cache.pixels,
+        args.out,
+        device=device,
+        diffusion_time=args.diffusion_time,
+        precision=args.precision,
+        preprocessing=cache.preprocessing,
     )
     top = ", ".join(f"{x:.3f}" for x in published.properties["eigenvalues"][:8])
     print(f"encoder {published.id}: {published.properties['code_length']} coordinates, eigenvalues {top}, ...")

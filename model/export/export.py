@@ -16,6 +16,7 @@ from eigenlens import artifact
 from eigenlens.model.config import TrainingConfig
 from eigenlens.model.export.coder import code_network, estimate_spectrum, set_codes
 from eigenlens.model.export.onnx_file import ServingNetwork, check_agreement, write_onnx
+from eigenlens.model.images.preprocessing import FIRST, LATEST, Preprocessing
 from eigenlens.model.pairs.sampler import PairSampler
 from eigenlens.model.runtime.encoder import KIND, ONNX_FILE
 from eigenlens.model.spectrum.lengths import suggest_lengths
@@ -34,12 +35,14 @@ def export(
     device: torch.device,
     diffusion_time: float | None = None,
     precision: str = "float32",
+    preprocessing: Preprocessing = LATEST,
 ) -> artifact.Artifact:
     """Publish the finished run's encoder at `out`.
 
     Args:
         pixels: the run's training images, (n, side, side, 3).
         diffusion_time: t, where it is not to be the configuration's.
+        preprocessing: version of how files became these pixels.
         precision: in which the encoder is run, for galleries and queries alike; the ONNX file is float32 in any case.
 
     Raises: ArtifactExistsError; TrainingError, if the run is not finished; EncoderError, if ONNX and torch disagree.
@@ -57,7 +60,7 @@ def export(
         "images": run.images,
         "training_images": len(pixels),
         "training": config.model_dump(mode="json"),
-    }
+    } | ({"preprocessing": preprocessing} if preprocessing != FIRST else {})
 
     def check(written: Path) -> None:
         check_agreement(serving, written, pixels, image_size=config.image_size)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from eigenlens import artifact
 from eigenlens.model.errors import ImageError, SourceError
+from eigenlens.model.images.preprocessing import FIRST, LATEST, Preprocessing
 from eigenlens.model.images.sources import Source, batches
 
 _BATCH = 256
@@ -25,14 +26,18 @@ class PixelCache:
     Attributes:
         pixels: (n, side, side, 3), uint8, memory-mapped.
         skipped: (id, reason) of each image that could not be decoded.
+        preprocessing: version of how files became these pixels.
     """
 
     pixels: NDArray[np.uint8]
     skipped: tuple[tuple[str, str], ...]
+    preprocessing: Preprocessing = LATEST
 
 
 def cache_pixels(source: Source, *, side: int, directory: Path) -> PixelCache:
     """Open the cache of `source` in `directory`: filled on the first call, with a progress bar, and reused afterwards.
+
+    A cache of an earlier version is reused with its own preprocessing, so a run that began with it ends with it.
 
     Args:
         side: of the squares, in pixels.
@@ -48,13 +53,14 @@ def cache_pixels(source: Source, *, side: int, directory: Path) -> PixelCache:
     if {key: record.get(key) for key in request} != request:
         directory.mkdir(parents=True, exist_ok=True)
         description.unlink(missing_ok=True)
-        record = request | _fill(source, side=side, path=array)
+        record = request | {"preprocessing": LATEST} | _fill(source, side=side, path=array)
         artifact.write_atomic(description, json.dumps(record).encode())
     if record["count"] == 0:
         reasons = "; ".join(f"{id}: {reason}" for id, reason in record["skipped"][:3])
         raise SourceError(f"none of the {len(source)} images of {source.name} can be used ({reasons})")
     pixels: NDArray[np.uint8] = np.load(array, mmap_mode="r", allow_pickle=False)[: record["count"]]
-    return PixelCache(pixels, tuple((id, reason) for id, reason in record["skipped"]))
+    skipped = tuple((id, reason) for id, reason in record["skipped"])
+    return PixelCache(pixels, skipped, int(record.get("preprocessing", FIRST)))
 
 
 def _fill(source: Source, *, side: int, path: Path) -> dict[str, object]:

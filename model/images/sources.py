@@ -5,21 +5,36 @@ from __future__ import annotations
 import lzma
 import math
 import tarfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.image_files import IMAGE_EXTENSIONS, is_image_path
+from eigenlens.image_files import (
+    HEAD_BYTES,
+    IMAGE_FORMATS,
+    OTHER,
+    FoundFile,
+    Skipped,
+    count_kinds,
+    describe_counts,
+    has_image_name,
+    is_hidden,
+    kind_of,
+    list_images,
+)
+from eigenlens.image_ids import ids_of_paths
 from eigenlens.model.errors import ImageError, SourceError
-from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, load_square
+from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, READABLE, load_square
 from eigenlens.model.images.fashion_mnist import FashionMnist
+from eigenlens.model.images.preprocessing import LATEST, Preprocessing
 
-MAX_FILE_BYTES = 256 * 2**20
+DEFAULT_MAX_IMAGE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,7 @@ class SourceImage:
         path: the file on disk, where there is one.
         metadata: what the source knows; `label` is the name of the image's top folder, where there is one.
         problem: why there are no bytes, where that is so.
+        file: how the file system described the file when it was listed, where there is one.
     """
 
     id: str
@@ -39,12 +55,15 @@ class SourceImage:
     path: Path | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     problem: str | None = None
+    file: FoundFile | None = None
 
-    def load(self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8] | ImageError:
+    def load(
+        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = LATEST
+    ) -> NDArray[np.uint8] | ImageError:
         """Decode the image to a centred square, (size, size, 3), or return why that cannot be."""
         if self.problem is not None:
             return ImageError(self.problem)
-        return load_square(self.data, size, max_pixels=max_pixels)
+        return load_square(self.data, size, max_pixels=max_pixels, preprocessing=preprocessing)
 
 
 class Source(Protocol):
@@ -59,6 +78,11 @@ class Source(Protocol):
         """Argument of `open_source` that opens the same images again, for sources that it opens."""
         ...
 
+    @property
+    def skipped(self) -> Sequence[Skipped]:
+        """What the source holds besides images: videos, raw files, folders that cannot be read, and the like."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[SourceImage]: ...
@@ -71,28 +95,51 @@ class FolderSource:
         print(image.id, image.metadata.get("label"))
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        prefix: str = "",
+        follow_links: bool = False,
+        max_bytes: int = DEFAULT_MAX_IMAGE_BYTES,
+        may_be_empty: bool = False,
+    ) -> None:
+        """List the folder's images.
+
+        Args:
+            prefix: begins every id.
+            follow_links: follow links to folders.
+            max_bytes: files with more are not read; their images have a problem instead.
+
+        Raises: SourceError, if it holds no image, unless it `may_be_empty`.
+        """
         self.name = str(root.resolve())
-        self._root = root
-        self._paths = sorted(
-            path for path in root.rglob("*") if is_image_path(path.relative_to(root)) and path.is_file()
-        )
-        if not self._paths:
-            raise SourceError(f"{root} holds no image file ({' '.join(IMAGE_EXTENSIONS)})")
+        self._root, self._max_bytes = root, max_bytes
+        listing = list_images(root, follow_links=follow_links)
+        self.files, self.skipped = listing.files, listing.skipped
+        self.ids = ids_of_paths([file.relative for file in listing.files], prefix=prefix)
+        if not self.files and not may_be_empty:
+            raise SourceError(f"{root} holds no image file{_instead(self.skipped)}; images are {READABLE} files")
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.files)
 
     def __iter__(self) -> Iterator[SourceImage]:
-        for path in self._paths:
-            relative = _printable(path.relative_to(self._root).as_posix())
-            data, problem = b"", None
+        return self.read(range(len(self.files)))
+
+    def read(self, rows: Iterable[int]) -> Iterator[SourceImage]:
+        """Read some of the images, by their places in the order of paths."""
+        for row in rows:
+            file, data, problem = self.files[row], b"", None
             try:
-                with path.open("rb") as f:
-                    data = f.read(MAX_FILE_BYTES)
+                if file.size > self._max_bytes:
+                    problem = too_large(file.size, self._max_bytes)
+                else:
+                    with file.path.open("rb") as f:
+                        data = f.read(self._max_bytes)
             except OSError as error:
                 problem = f"the file cannot be read: {error.strerror}"
-            yield SourceImage(str(relative), data, path.resolve(), _folder_label(relative), problem)
+            yield SourceImage(self.ids[row], data, file.path.resolve(), folder_label(file.relative), problem, file)
 
 
 class TarSource:
@@ -102,28 +149,45 @@ class TarSource:
     len(source)  # the image files in it
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, prefix: str = "", max_bytes: int = DEFAULT_MAX_IMAGE_BYTES) -> None:
         self.name = str(path.resolve())
-        self._path = path
+        self._path, self._max_bytes = path, max_bytes
+        self._members: list[str] = []
+        skipped: list[Skipped] = []
         try:
             with tarfile.open(path) as tar:
-                self._count = sum(_is_image_member(member) for member in tar)
-        except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
+                for member in tar:
+                    relative = PurePosixPath(member.name.removeprefix("./"))
+                    if not member.isfile() or is_hidden(relative):
+                        continue
+                    kind = kind_of(_stream(tar, member).read(HEAD_BYTES), member.name)
+                    if kind in IMAGE_FORMATS or (kind == OTHER and has_image_name(member.name)):
+                        self._members.append(member.name)
+                    else:
+                        skipped.append(Skipped(str(relative), kind))
+        except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
             raise SourceError(f"{path} is not a readable tar archive: {error}") from error
-        if not self._count:
-            raise SourceError(f"{path} holds no image file ({' '.join(IMAGE_EXTENSIONS)})")
+        self.skipped: tuple[Skipped, ...] = tuple(skipped)
+        self._ids = ids_of_paths([str(PurePosixPath(name.removeprefix("./"))) for name in self._members], prefix=prefix)
+        if not self._members:
+            raise SourceError(f"{path} holds no image file{_instead(skipped)}; images are {READABLE} files")
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._members)
 
     def __iter__(self) -> Iterator[SourceImage]:
+        row = 0
         with tarfile.open(self._path) as tar:
             for member in tar:
-                if _is_image_member(member):
-                    stream = tar.extractfile(member)
-                    assert stream is not None
-                    relative = _printable(member.name.removeprefix("./"))
-                    yield SourceImage(str(relative), stream.read(MAX_FILE_BYTES), None, _folder_label(relative))
+                if row == len(self._members):
+                    return
+                if member.isfile() and member.name == self._members[row]:
+                    large = member.size > self._max_bytes
+                    data = b"" if large else _stream(tar, member).read(self._max_bytes)
+                    problem = too_large(member.size, self._max_bytes) if large else None
+                    label = folder_label(member.name.removeprefix("./"))
+                    yield SourceImage(self._ids[row], data, None, label, problem)
+                    row += 1
 
 
 class SampleSource:
@@ -131,6 +195,7 @@ class SampleSource:
 
     def __init__(self, name: str, sample: FashionMnist) -> None:
         self.name = name
+        self.skipped: tuple[Skipped, ...] = ()
         self._sample = sample
 
     def __len__(self) -> int:
@@ -148,7 +213,7 @@ class RestrictedSource:
     """
 
     def __init__(self, source: Source, root: Path) -> None:
-        self.name = source.name
+        self.name, self.skipped = source.name, source.skipped
         self._source, self._root = source, root.resolve()
 
     def __len__(self) -> int:
@@ -156,11 +221,14 @@ class RestrictedSource:
 
     def __iter__(self) -> Iterator[SourceImage]:
         for image in self._source:
-            if image.path is not None and not image.path.is_relative_to(self._root):
-                image = replace(
-                    image, data=b"", path=None, problem="the file lies outside of the server's image folder"
-                )
-            yield image
+            yield restricted(image, self._root)
+
+
+def restricted(image: SourceImage, root: Path) -> SourceImage:
+    """Return an image unless its file lies outside of a folder, where a link leads; then only that it does."""
+    if image.path is None or image.path.is_relative_to(root):
+        return image
+    return replace(image, data=b"", path=None, problem="the file lies outside of the server's image folder")
 
 
 class SubsampledSource:
@@ -173,6 +241,7 @@ class SubsampledSource:
     def __init__(self, source: Source, count: int) -> None:
         self._source, self._step = source, math.ceil(len(source) / count)
         self.name = source.name if self._step == 1 else f"{source.name}, one in {self._step}"
+        self.skipped = source.skipped
 
     def __len__(self) -> int:
         return math.ceil(len(self._source) / self._step)
@@ -191,6 +260,7 @@ class ConcatSource:
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources
         self.name = ", ".join(source.name for source in sources)
+        self.skipped = [entry for source in sources for entry in source.skipped]
 
     def __len__(self) -> int:
         return sum(len(source) for source in self._sources)
@@ -199,8 +269,15 @@ class ConcatSource:
         return chain.from_iterable(self._sources)
 
 
-def open_source(spec: str) -> Source:
+def open_source(
+    spec: str, *, prefix: str = "", follow_links: bool = False, max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
+) -> Source:
     """Open the source that a SOURCE argument names: a folder, a tar of a folder, or a sample.
+
+    Args:
+        prefix: begins the ids of a folder's or a tar's images.
+        follow_links: follow links to folders.
+        max_bytes: files with more are not read.
 
     Raises: SourceError, which says what would have worked.
     """
@@ -209,9 +286,9 @@ def open_source(spec: str) -> Source:
         return SampleSource(spec, FashionMnist(split or "all"))
     path = Path(spec).expanduser()
     if path.is_dir():
-        return FolderSource(path)
+        return FolderSource(path, prefix=prefix, follow_links=follow_links, max_bytes=max_bytes)
     if path.is_file():
-        return TarSource(path)
+        return TarSource(path, prefix=prefix, max_bytes=max_bytes)
     raise SourceError(
         f"there is no image source '{spec}': give a folder, a tar or tar.gz of one, "
         "or fashion-mnist (or fashion-mnist:train, fashion-mnist:test)"
@@ -225,15 +302,23 @@ def batches(source: Source, size: int) -> Iterator[list[SourceImage]]:
         yield batch
 
 
-def _printable(name: str) -> PurePosixPath:
-    """A file name as text; bytes of it that are no UTF-8 are written as \\xNN."""
-    return PurePosixPath(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+def too_large(size: int, max_bytes: int) -> str:
+    """Return the problem of a file that has too many bytes."""
+    return f"the image has {size} bytes; at most {max_bytes} are taken"
 
 
-def _is_image_member(member: tarfile.TarInfo) -> bool:
-    relative = PurePosixPath(member.name.removeprefix("./"))
-    return member.isfile() and is_image_path(relative)
+def folder_label(relative: str) -> dict[str, str]:
+    """Return the metadata of an image by its path below its folder: the top folder of it, if there is one, as label."""
+    top, slash, _ = relative.partition("/")
+    return {"label": top.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")} if slash else {}
 
 
-def _folder_label(relative: PurePosixPath) -> dict[str, str]:
-    return {"label": relative.parts[0]} if len(relative.parts) > 1 else {}
+def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    stream = tar.extractfile(member)
+    assert stream is not None
+    return stream
+
+
+def _instead(skipped: Sequence[Skipped]) -> str:
+    counts = describe_counts(count_kinds(skipped))
+    return f" (it holds {counts})" if counts else ""

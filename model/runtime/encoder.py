@@ -14,6 +14,7 @@ from PIL import Image
 from eigenlens import artifact
 from eigenlens.model.errors import EncoderError, ShapeError
 from eigenlens.model.images.decode import to_square
+from eigenlens.model.images.preprocessing import FIRST, LATEST
 from eigenlens.model.runtime.sessions import open_session, seconds_per_image
 
 KIND = "encoder"
@@ -39,6 +40,7 @@ class Encoder:
         code_length: coordinates of a code.
         image_size: side of the square input, in pixels.
         eigenvalues: (code_length,), descending, those of leading functions apart.
+        preprocessing: version of how files become its pixels; an earlier encoder keeps its own.
         precision: in which it computes; an encoder of another precision is another artifact, so codes never mix.
         runtime: the name of what runs it.
     """
@@ -68,6 +70,9 @@ class Encoder:
         self.id = self.artifact.id
         self.code_length = int(self.artifact.properties["code_length"])
         self.image_size = int(self.artifact.properties["image_size"])
+        self.preprocessing = int(self.artifact.properties.get("preprocessing", FIRST))
+        if self.preprocessing > LATEST:
+            raise EncoderError(f"{path} prepares images in a way that only a later version of Eigenlens knows")
         self.eigenvalues = np.asarray(self.artifact.properties["eigenvalues"], dtype=np.float64)
         self.precision = precision or str(self.artifact.properties.get("precision", "float32"))
         self._session, self.runtime = open_session(

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from eigenlens.image_files import Skipped
+from eigenlens.image_ids import check_id
 from eigenlens.service.api.answer import AnswerModel
-
-
-def _check_id(id: str) -> str:
-    if not id or len(id) > 1024 or re.search(r"[\x00-\x1f\x7f]", id):
-        raise ValueError("an id has 1 to 1024 characters and no control characters")
-    if id.endswith(("/content", "/thumbnail")) or any(part in ("", ".", "..") for part in id.split("/")):
-        raise ValueError(
-            "an id is a path without empty parts, `.` and `..` that does not end in /content or /thumbnail"
-        )
-    try:
-        id.encode()
-    except UnicodeEncodeError:
-        raise ValueError("an id is text that UTF-8 can hold") from None
-    return id
-
+from eigenlens.service.api.report import NotedAnswer, RefusedAnswer, Report, SkippedAnswer
 
 # In one request.
 MAX_ADDED_IMAGES = 1000
@@ -49,7 +36,7 @@ def _depth(value: Any) -> int:
     return 1 + max(map(_depth, inner), default=0)
 
 
-ImageId = Annotated[str, AfterValidator(_check_id)]
+ImageId = Annotated[str, AfterValidator(check_id)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
 
 
@@ -101,6 +88,7 @@ class AddedAnswer(AnswerModel):
 
     id: str
     status: Literal["added", "replaced", "unchanged"]
+    note: str | None = Field(None, description="what should be known of the image, such as that its file is truncated")
 
 
 class FailedAnswer(AnswerModel):
@@ -118,6 +106,20 @@ class AddAnswer(AnswerModel):
     added: int
     replaced: int
     unchanged: int
+
+
+class FolderAnswer(AddAnswer):
+    """What became of the files of a folder: of its images, and what else is there."""
+
+    skipped: list[SkippedAnswer] = Field(default_factory=list)
+
+    def report(self) -> Report:
+        """Return the report of the run."""
+        report = Report(added=self.added, replaced=self.replaced, unchanged=self.unchanged)
+        report.failed = [RefusedAnswer(id=entry.id, reason=entry.reason) for entry in self.failed]
+        report.notes = [NotedAnswer(id=entry.id, note=entry.note) for entry in self.images if entry.note]
+        report.skip(Skipped(entry.path, entry.kind) for entry in self.skipped)
+        return report
 
 
 class MetadataBody(BaseModel):

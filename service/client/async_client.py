@@ -12,7 +12,7 @@ from httpx_sse import aconnect_sse
 
 from eigenlens.service.api.admin import BackupAnswer, GenerationAnswer, Job, StatsAnswer
 from eigenlens.service.api.embeddings import EmbeddingsAnswer
-from eigenlens.service.api.images import AddAnswer, ImageAnswer
+from eigenlens.service.api.images import AddAnswer, FolderAnswer, ImageAnswer, ImagesAnswer
 from eigenlens.service.api.search import BatchAnswer, BatchItemAnswer, LengthsAnswer, SearchAnswer
 from eigenlens.service.client import calls, errors, uploads
 from eigenlens.service.client.calls import (
@@ -27,6 +27,7 @@ from eigenlens.service.client.calls import (
     ignore_progress,
 )
 from eigenlens.service.client.errors import ApiError
+from eigenlens.service.client.uploads import UploadOptions
 
 T = TypeVar("T")
 
@@ -112,21 +113,45 @@ class AsyncClient:
         self,
         folder: Path,
         *,
+        options: UploadOptions | None = None,
         prefix: str = "",
         metadata: Mapping[str, Any] | None = None,
         on_progress: OnProgress = ignore_progress,
-    ) -> AddAnswer:
-        """Upload the images below a folder, or one file; `on_progress` gets the number done and the total."""
-        files = uploads.uploads_of(folder, prefix=prefix, metadata=metadata)
-        added = uploads.merged([])
-        for batch in uploads.batches_of(files):
+    ) -> FolderAnswer:
+        """Upload the images below a folder, or one file; `on_progress` gets the number done and the total.
+
+        What is an image is decided by the content of a file. An image that cannot be read or used fails alone; a
+        request that is too large or too slow is sent again in halves.
+
+        Args:
+            options: everything but the progress; `prefix` and `metadata` are short for the two members of that name.
+        """
+        options = options or uploads.UploadOptions(prefix=prefix, metadata=metadata)
+        found = uploads.uploads_of(folder, options)
+        total, added = len(found.images), uploads.merged([])
+        if options.skip_present:
+            found, added = uploads.part_present(found, await self._checksums(options))
+            on_progress(len(added.images), total)
+        for batch in uploads.batches_of(found.images):
             added = uploads.merged([added, await self._add(batch)])
-            on_progress(len(added.images) + len(added.failed), len(files))
-        return added
+            on_progress(len(added.images) + len(added.failed), total)
+        return uploads.of_folder(added, found.skipped)
+
+    async def _checksums(self, options: UploadOptions) -> dict[str, str]:
+        checksums: dict[str, str] = {}
+        page = await self._ask(ImagesAnswer, uploads.page_after(None, options))
+        checksums.update(uploads.checksums_of(page))
+        while page.next is not None:
+            page = await self._ask(ImagesAnswer, uploads.page_after(page.next, options))
+            checksums.update(uploads.checksums_of(page))
+        return checksums
 
     async def _add(self, batch: list[uploads.Upload]) -> AddAnswer:
+        call, unreadable = uploads.read_batch(batch)
+        if call is None:
+            return unreadable
         try:
-            return await self._ask(AddAnswer, uploads.add_uploads(batch))
+            return uploads.merged([await self._ask(AddAnswer, call), unreadable])
         except ApiError as error:
             halves = uploads.halves_of(batch, error)
             if halves is None:

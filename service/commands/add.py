@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from eigenlens.service.client.uploads import merged
-from eigenlens.service.commands.connection import DONE_IN_PART, configure_connection, connect, plain, print_json
+from eigenlens.service.api.images import FolderAnswer
+from eigenlens.service.client.uploads import UploadOptions, merged, of_folder
+from eigenlens.service.commands.connection import DONE_IN_PART, configure_connection, connect, print_json
+from eigenlens.service.commands.options import configure_report, print_report
 from eigenlens.service.errors import ServiceError
 
 EPILOG = """examples:
   eigenlens add boot.jpg --key-file GALLERY/admin.key
   eigenlens add ~/Pictures --prefix pictures/
   eigenlens add boot.jpg --metadata '{"price": 80}'
+  eigenlens add ~/Pictures --continue
 
 The id of an image is the prefix and then its path below the folder. The next search finds the images that the
-progress counts. Images that are in the gallery with the same content and metadata stay unchanged, so you can run the
-command again."""
+progress counts. What is an image is decided by content: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC and JPEG 2000 are
+taken under any name, and videos, raw files and the like are counted. Images that are in the gallery with the same
+content and metadata stay unchanged, so you can run the command again; with --continue, these are not even sent."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metadata", metavar="JSON", type=_object, help="metadata of all images; the top folder of each is its label"
     )
+    parser.add_argument("--follow-links", action="store_true", help="upload the folders that links lead to as well")
+    parser.add_argument(
+        "--continue", dest="resume", action="store_true", help="do not send images that the gallery has already"
+    )
+    configure_report(parser, json=False)
     configure_connection(parser)
 
 
@@ -40,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     for path in args.paths:
         if not path.exists():
             raise ServiceError(f"there is no {path}")
-    added = merged([])
+    options = UploadOptions(args.prefix, args.metadata, args.follow_links, args.resume)
+    answers: list[FolderAnswer] = []
     with connect(args) as client:
         for path in args.paths:
             with tqdm(desc=str(path), unit="image", disable=args.json) as bar:
@@ -49,17 +58,17 @@ def run(args: argparse.Namespace) -> int:
                     bar.total = total
                     bar.update(done - bar.n)
 
-                sent = client.add_folder(path, prefix=args.prefix, metadata=args.metadata, on_progress=show)
-                added = merged([added, sent])
-    failed = added.failed
+                answers.append(client.add_folder(path, options=options, on_progress=show))
+    answer = of_folder(merged(answers), [])
+    answer.skipped = [entry for one in answers for entry in one.skipped]
+    report = answer.report()
     if args.json:
-        print_json(added)
+        print_json({**answer.model_dump(mode="json"), "report": report.sentence(), "skipped_counts": report.skipped})
     else:
-        counts = f"{added.added} added, {added.replaced} replaced, {added.unchanged} unchanged"
-        print(f"{counts}, {len(failed)} failed")
-        for image in failed:
-            print(f"  {plain(image.id)}: {plain(image.reason)}", file=sys.stderr)
-    return (DONE_IN_PART if added.images else 1) if failed else 0
+        print_report(report, args)
+    if answer.failed:
+        return DONE_IN_PART if report.taken else 1
+    return 0 if report.taken else 1
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -14,10 +14,17 @@ from eigenlens.index.faiss_engine.kinds import KINDS
 from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.runtime.encoder import Encoder
-from eigenlens.service.commands.options import parse_known_kinds, parse_lengths
+from eigenlens.service.api.report import Report
+from eigenlens.service.commands.options import (
+    configure_intake,
+    limits_of,
+    parse_known_kinds,
+    parse_lengths,
+    print_report,
+)
 from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
-from eigenlens.service.gallery.ingest import IngestReport, add_images
+from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 
@@ -40,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--encoder", metavar="ENCODER", type=Path, help="directory of the encoder (default: the gallery's own)"
     )
     parser.add_argument("--images", metavar="SOURCE", help="images to add: a folder, a tar, or fashion-mnist")
+    configure_intake(parser)
     parser.add_argument(
         "--lengths",
         type=parse_lengths,
@@ -67,7 +75,10 @@ def run(args: argparse.Namespace) -> int:
         raise GalleryError(f"there is no gallery at {args.gallery} yet: give the --encoder to make one with")
     options = GenerationOptions(lengths=args.lengths, kinds=args.kinds, gpu=open_gpu(args.search_device))
     encoder = Encoder(args.encoder) if args.encoder is not None else None
-    source = open_source(args.images) if args.images is not None else None
+    limits = limits_of(args)
+    source = None
+    if args.images is not None:
+        source = open_source(args.images, follow_links=args.follow_links, max_bytes=limits.max_image_bytes)
     if encoder is not None:
         choose_lengths(encoder.code_length, args.lengths)  # refuse wrong lengths before a gallery is made
     gallery = Gallery(args.gallery, create=True)
@@ -77,23 +88,17 @@ def run(args: argparse.Namespace) -> int:
             choose_lengths(encoder.code_length, args.lengths)
         else:
             gallery.adopt_encoder(encoder.artifact.path)
-        report = add_images(gallery, encoder, source, progress) if source is not None else IngestReport()
+        report = Report()
+        if source is not None:
+            report = add_images(gallery, encoder, source, progress, max_pixels=limits.max_pixels)
         number = publish_generation(gallery, encoder, progress, options)
-    _print_report(report)
-    print(f"generation {number} of {args.gallery}: {gallery.store.count()} images")
+    print_report(report, args)
+    print(
+        f"generation {number} of {args.gallery}: {gallery.store.count()} images",
+        file=sys.stderr if args.json else sys.stdout,
+    )
     print(f"next: eigenlens serve --gallery {args.gallery}", file=sys.stderr)
     return 0
-
-
-def _print_report(report: IngestReport) -> None:
-    if report.added or report.unchanged:
-        print(f"{report.added} images added, {report.unchanged} were there already")
-    if report.failed:
-        print(f"{len(report.failed)} images cannot be used:", file=sys.stderr)
-        for id, reason in report.failed[:20]:
-            print(f"  {id}: {reason}", file=sys.stderr)
-        if len(report.failed) > 20:
-            print(f"  ... and {len(report.failed) - 20} more", file=sys.stderr)
 
 
 class ProgressBar(Progress):

@@ -113,6 +113,10 @@ def describe(job: Job) -> str:
     """Describe in one line how a job ended."""
     head = f"{job.kind} {job.id} {job.state}"
     parts = [f"generation {job.generation}"] if job.generation is not None else []
-    parts += [f"{name} {value:,}" for name, value in (job.result or {}).items() if isinstance(value, int)]
+    result = job.result or {}
+    if "report" in result:
+        parts += [str(result["report"])]
+    else:
+        parts += [f"{name} {value:,}" for name, value in result.items() if isinstance(value, int)]
     parts += [plain(job.error)] if job.error else []
     return f"{head}: {', '.join(parts)}" if parts else head

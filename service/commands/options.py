@@ -1,10 +1,19 @@
-"""Parsers of the options --lengths and --kinds, as argparse types; the process of a rebuild uses them too."""
+"""Options that several commands have: lengths and kinds, and how images are taken in and reported."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
 
 from eigenlens.index.errors import IndexKindError
+from eigenlens.service.api.report import Report
+
+if TYPE_CHECKING:  # needs numpy, which a client does not have
+    from eigenlens.service.gallery.limits import Limits
+
+_LISTED = 20
 
 
 def parse_lengths(text: str) -> list[int]:
@@ -37,3 +46,50 @@ def parse_known_kinds(text: str) -> dict[int, str]:
         return {length: require_kind(kind).name for length, kind in parse_kinds(text).items()}
     except IndexKindError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def configure_report(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
+    """Declare --list and, where the command has none, --json."""
+    parser.add_argument("--list", action="store_true", help="name every file that failed or was skipped")
+    if json:
+        parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def configure_intake(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of commands that take images in from the disk."""
+    parser.add_argument("--follow-links", action="store_true", help="take in the folders that links lead to as well")
+    parser.add_argument(
+        "--max-image-bytes", type=_positive, metavar="N", help="largest image that is taken, as of `eigenlens serve`"
+    )
+    parser.add_argument(
+        "--max-pixels", type=_positive, metavar="N", help="largest image that is taken, in pixels, likewise"
+    )
+    configure_report(parser)
+
+
+def limits_of(args: argparse.Namespace) -> Limits:
+    """Return the limits that flags or the service's variables set, by default the service's own."""
+    from eigenlens.service.gallery.limits import Limits
+
+    chosen = {}
+    for name in ("max_image_bytes", "max_pixels"):
+        value = getattr(args, name) or os.environ.get(f"EIGENLENS_{name.upper()}")
+        if value is not None:
+            chosen[name] = _positive(str(value))
+    return Limits(**chosen)
+
+
+def print_report(report: Report, args: argparse.Namespace) -> None:
+    """Print a report: as JSON, or as a line, with what failed (or all, by --list) on standard error."""
+    if args.json:
+        print(report.model_dump_json(indent=2))
+        return
+    print(report.sentence())
+    for line in report.details(limit=None if args.list else _LISTED):
+        print("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in f"  {line}"), file=sys.stderr)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive whole number")
+    return int(text)

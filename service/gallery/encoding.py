@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from eigenlens.service.errors import ImageContentGoneError, ImageNotFoundError
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 
-BATCH_SIZE = 256
+BATCH_SIZE = 32
+# An image of the gallery was within the limit when it was added.
+UNLIMITED_PIXELS = 2**40
 
 
 def encode_images(gallery: Gallery, encoder: Encoder, keys: Sequence[int], progress: Progress) -> list[str]:
@@ -26,6 +29,9 @@ def encode_images(gallery: Gallery, encoder: Encoder, keys: Sequence[int], progr
     Returns: a reason for each image that could not be encoded; images that were removed meanwhile are skipped.
     """
     failures: list[str] = []
+    load = partial(
+        load_square, size=encoder.image_size, max_pixels=UNLIMITED_PIXELS, preprocessing=encoder.preprocessing
+    )
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(keys), BATCH_SIZE):
             batch = [int(key) for key in keys[start : start + BATCH_SIZE]]
@@ -37,7 +43,7 @@ def encode_images(gallery: Gallery, encoder: Encoder, keys: Sequence[int], progr
                     continue
                 except ImageContentGoneError as error:
                     failures.append(str(error))
-            decoded = pool.map(lambda data: load_square(data, encoder.image_size), contents.values())
+            decoded = pool.map(load, contents.values())
             pixels = {}
             for key, square in zip(contents, decoded, strict=True):
                 if isinstance(square, ImageError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -12,52 +13,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.model.errors import ImageError
-from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, inspect
+from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, ImageInfo, inspect
 from eigenlens.model.images.sources import Source, SourceImage, batches
 from eigenlens.model.runtime.encoder import Encoder
-from eigenlens.service.gallery.encoding import BATCH_SIZE
+from eigenlens.service.api.report import NotedAnswer, RefusedAnswer, Report
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.store import NewImage, Store
 
+# Small, so that progress moves and an interruption loses little.
+INGEST_BATCH_SIZE = 32
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome for one image; `reason` says why it failed."""
+    """The outcome for one image; `reason` says why it failed, `note` what should be known of one that was taken."""
 
     id: str
     status: Literal["added", "replaced", "unchanged", "failed"]
     reason: str | None = None
+    note: str | None = None
 
 
-@dataclass
-class IngestReport:
-    """Counts of the images of one source: added or replaced, unchanged, and (id, reason) of each that failed."""
-
-    added: int = 0
-    unchanged: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
-
-
-def add_images(gallery: Gallery, encoder: Encoder, source: Source, progress: Progress) -> IngestReport:
+def add_images(
+    gallery: Gallery, encoder: Encoder, source: Source, progress: Progress, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Report:
     """Ingest all images of a source, batch by batch.
 
     Images that are in the store with the same content are skipped, so you can repeat an interrupted call. Files of a
     folder stay where they are; bytes from an archive or a sample are copied into the store.
     """
-    report = IngestReport()
+    report = Report()
+    report.skip(source.skipped)
     progress.start("take in", len(source))
     with ThreadPoolExecutor() as pool:
-        for batch in batches(source, BATCH_SIZE):
-            for outcome in ingest(gallery.store, encoder, batch, pool, keep_metadata=True):
-                if outcome.status == "failed":
-                    report.failed.append((outcome.id, outcome.reason or ""))
-                elif outcome.status == "unchanged":
-                    report.unchanged += 1
-                else:
-                    report.added += 1
+        for batch in batches(source, INGEST_BATCH_SIZE):
+            count(report, ingest(gallery.store, encoder, batch, pool, max_pixels=max_pixels, keep_metadata=True))
             progress.advance(len(batch))
     return report
+
+
+def count(report: Report, outcomes: Sequence[Outcome]) -> None:
+    """Count outcomes in a report."""
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            report.failed.append(RefusedAnswer(id=outcome.id, reason=outcome.reason or ""))
+        else:
+            setattr(report, outcome.status, getattr(report, outcome.status) + 1)
+        if outcome.note is not None:
+            report.notes.append(NotedAnswer(id=outcome.id, note=outcome.note))
 
 
 def ingest(
@@ -90,7 +94,10 @@ def ingest(
             outcomes[position] = Outcome(image.id, "unchanged")
         else:
             changed.append((position, image, checksum))
-    decoded = list(pool.map(lambda item: item[1].load(encoder.image_size, max_pixels=max_pixels), changed))
+    load = partial(
+        SourceImage.load, size=encoder.image_size, max_pixels=max_pixels, preprocessing=encoder.preprocessing
+    )
+    decoded = list(pool.map(lambda item: load(item[1]), changed))
     accepted: list[tuple[int, SourceImage, str, NDArray[np.uint8]]] = []
     for (position, image, checksum), pixels in zip(changed, decoded, strict=True):
         if isinstance(pixels, ImageError):
@@ -99,17 +106,18 @@ def ingest(
             accepted.append((position, image, checksum, pixels))
     if accepted:
         codes = encoder.encode(np.stack([pixels for *_, pixels in accepted]))
+        infos = [inspect(image.data, max_pixels=max_pixels) for _, image, *_ in accepted]
         rows = [
-            _new_image(image, checksum, code) for (_, image, checksum, _), code in zip(accepted, codes, strict=True)
+            _new_image(image, info, checksum, code)
+            for (_, image, checksum, _), info, code in zip(accepted, infos, codes, strict=True)
         ]
         replaced = store.put(rows, encoder_id=encoder.id)
-        for (position, image, *_), was_replaced in zip(accepted, replaced, strict=True):
-            outcomes[position] = Outcome(image.id, "replaced" if was_replaced else "added")
+        for (position, image, *_), info, was_replaced in zip(accepted, infos, replaced, strict=True):
+            outcomes[position] = Outcome(image.id, "replaced" if was_replaced else "added", note=info.note)
     return [outcomes[position] for position in range(len(images))]
 
 
-def _new_image(image: SourceImage, checksum: str, code: NDArray[np.float32]) -> NewImage:
-    info = inspect(image.data)
+def _new_image(image: SourceImage, info: ImageInfo, checksum: str, code: NDArray[np.float32]) -> NewImage:
     metadata: dict[str, Any] = dict(image.metadata)
     return NewImage(
         id=image.id,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.image_ids import spellings
 from eigenlens.service.errors import ImageContentGoneError, ImageNotFoundError
 from eigenlens.service.gallery.database import Database
 
@@ -85,12 +86,16 @@ class Store(Database):
 
     def holds(self, id: str, *, checksum: str, path: Path | None, metadata: dict[str, Any] | None) -> bool:
         """Return whether an image has this content and (unless None) metadata; record a new path of its file."""
-        row = self.connection.execute("SELECT sha256, path, metadata FROM images WHERE id = ?", (id,)).fetchone()
+        marks, names = _spelled(id)
+        row = self.connection.execute(
+            f"SELECT sha256, path, metadata, key FROM images WHERE id IN ({marks})",  # noqa: S608 - only question marks
+            names,
+        ).fetchone()
         if row is None or row[0] != checksum or (metadata is not None and json.loads(row[2]) != metadata):
             return False
         if row[1] is not None and path is not None and row[1] != os.fsencode(path):
             with self.transaction() as connection:
-                connection.execute("UPDATE images SET path = ? WHERE id = ?", (os.fsencode(path), id))
+                connection.execute("UPDATE images SET path = ? WHERE key = ?", (os.fsencode(path), row[3]))
         return True
 
     def put(self, images: Iterable[NewImage], *, encoder_id: str) -> list[bool]:
@@ -101,7 +106,8 @@ class Store(Database):
         replaced = []
         with self.transaction() as connection:
             for image in images:
-                deleted = connection.execute("DELETE FROM images WHERE id = ?", (image.id,))
+                marks, names = _spelled(image.id)
+                deleted = connection.execute(f"DELETE FROM images WHERE id IN ({marks})", names)  # noqa: S608
                 replaced.append(deleted.rowcount > 0)
                 key = connection.execute(
                     "INSERT INTO images (id, media_type, width, height, sha256, metadata, path) VALUES (?,?,?,?,?,?,?)",
@@ -257,9 +263,13 @@ class Store(Database):
         return connection.execute("PRAGMA data_version").fetchone()[0], connection.total_changes
 
     def record(self, id: str) -> ImageRecord:
-        """Return the record of one image. Raises: ImageNotFoundError."""
+        """Return the record of one image, in whichever of Unicode's spellings its id is. Raises: ImageNotFoundError."""
         try:
-            row = self.connection.execute(f"SELECT {_RECORD} FROM images WHERE id = ?", (id,)).fetchone()  # noqa: S608 - constant
+            marks, names = _spelled(id)
+            row = self.connection.execute(
+                f"SELECT {_RECORD} FROM images WHERE id IN ({marks})",  # noqa: S608 - constant and question marks
+                names,
+            ).fetchone()
         except UnicodeEncodeError:  # half a surrogate pair: no image has such an id
             row = None
         if row is None:
@@ -288,6 +298,12 @@ class Store(Database):
         if sha256(content).hexdigest() != checksum:
             raise ImageContentGoneError(f"the file of image '{id}' was changed; build the gallery again to update it")
         return content
+
+
+def _spelled(id: str) -> tuple[str, tuple[str, ...]]:
+    """Return question marks and the spellings of an id, for a condition `id IN (...)`."""
+    names = spellings(id)
+    return ",".join("?" * len(names)), names
 
 
 def _code_bytes(code: NDArray[np.float32]) -> bytes:

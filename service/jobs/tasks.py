@@ -11,15 +11,17 @@ from typing import Any
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.model.images.sources import FolderSource, RestrictedSource
 from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.api.report import Report
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
 from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.limits import Limits
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.recalibrate import QuerySample, publish_recalibrated
 from eigenlens.service.gallery.restore import restore_into
 from eigenlens.service.jobs.store import Jobs
 
-_MAX_REASONS = 100
+_MAX_LISTED = 100
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,19 @@ def import_folder(task: Task) -> None:
 
     Files that a symbolic link leads to outside of the root are skipped.
     """
-    source = RestrictedSource(FolderSource(Path(task.options["folder"])), Path(task.options["root"]))
-    report = add_images(task.gallery, task.encoder(), source, task.progress)
-    failed = [{"id": id, "reason": reason} for id, reason in report.failed[:_MAX_REASONS]]
-    counts = {"added": report.added, "unchanged": report.unchanged, "failed": len(report.failed)}
-    task.record_result({**counts, "reasons": failed})
+    folder, limits = Path(task.options["folder"]), Limits.of(task.options)
+    source = RestrictedSource(FolderSource(folder, max_bytes=limits.max_image_bytes), Path(task.options["root"]))
+    report = add_images(task.gallery, task.encoder(), source, task.progress, max_pixels=limits.max_pixels)
+    task.record_result(result_of(report))
     if task.options.get("rebuild"):
         task.publish()
+
+
+def result_of(report: Report) -> dict[str, Any]:
+    """Return a report as the result of a job, with the first entries of its lists."""
+    members = report.shortened(_MAX_LISTED).model_dump(exclude={"failed"})
+    reasons = [entry.model_dump() for entry in report.failed[:_MAX_LISTED]]
+    return {"report": report.sentence(), **members, "failed": len(report.failed), "reasons": reasons}
 
 
 def restore(task: Task) -> None:

@@ -145,9 +145,15 @@ class Pipeline:
             snapshot.choose_plan(query.request)  # an impossible request fails here, before its image is decoded
             query.request = snapshot.with_least_score(query.request)
         if query.image is not None:
-            side = snapshot.encoder.image_size
+            encoder = snapshot.encoder
             with self._stage("decode", [query]):
-                query.pixels = snapshot.encoder.prepare(decode(query.image, max_pixels=self._max_pixels, at_least=side))
+                image = decode(
+                    query.image,
+                    max_pixels=self._max_pixels,
+                    at_least=encoder.image_size,
+                    preprocessing=encoder.preprocessing,
+                )
+                query.pixels = encoder.prepare(image)
 
     def finish(self, queries: Sequence[Query]) -> list[Answer | Exception]:
         """Encode all photographs in one call, then search each group of queries that share a plan in one call."""

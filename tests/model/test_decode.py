@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from eigenlens.model.images.decode import FORMATS, ImageInfo, decode, inspect, load_square, to_square
+from eigenlens.model.images.preprocessing import FIRST
 from tests.support.codes import encoded, handmade_png
-from tests.support.pictures import LOSSLESS, OPTIONS, ORIENTATION, as_file, assert_close, flat, noise, pixels
+from tests.support.pictures import FILES, LOSSLESS, OPTIONS, ORIENTATION, as_file, assert_close, flat, noise, pixels
 
 
 @pytest.mark.parametrize("format", LOSSLESS)
@@ -22,7 +23,7 @@ def test_lossless_formats_keep_every_pixel(format: str) -> None:
     np.testing.assert_array_equal(pixels(as_file(picture, format)), picture)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FILES)
 def test_every_format_that_is_promised_is_read(format: str) -> None:
     picture = flat(200, 60, 20, height=16, width=24)
     data = as_file(picture, format)
@@ -31,7 +32,7 @@ def test_every_format_that_is_promised_is_read(format: str) -> None:
     assert inspect(data) == ImageInfo(media_type, width=24, height=16)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FILES)
 def test_one_pixel_is_an_image(format: str) -> None:
     data = as_file(flat(255, 255, 255, height=1, width=1), format)
     assert_close(pixels(data), flat(255, 255, 255, height=1, width=1), levels=1)
@@ -100,8 +101,9 @@ def test_16_bit_samples_keep_their_high_byte() -> None:
     np.testing.assert_array_equal(rgb, expected * np.array([1, 0, 1], dtype=np.uint8))
 
 
-def test_a_dark_16_bit_image_is_not_brightened() -> None:
-    np.testing.assert_array_equal(pixels(grey_16_bit([0, 100, 200, 255])), flat(0, 0, 0, height=1, width=4))
+def test_a_dark_16_bit_image_is_not_brightened_by_preprocessing_of_version_1() -> None:
+    dark = decode(grey_16_bit([0, 100, 200, 255]), preprocessing=FIRST)
+    np.testing.assert_array_equal(np.asarray(dark), flat(0, 0, 0, height=1, width=4))
 
 
 def test_float_samples_without_a_value_are_black() -> None:

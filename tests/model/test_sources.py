@@ -127,12 +127,12 @@ def test_members_that_point_outside_or_are_no_files_are_left_out(tmp_path: Path)
     assert contents(TarSource(tmp_path / "x.tar")) == {"good.png": (b"data", {})}
 
 
-def test_giant_files_are_read_only_up_to_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eigenlens.model.images.sources.MAX_FILE_BYTES", 10)
+def test_giant_files_are_not_read_and_say_so(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "images")
     tar = write_tar(tmp_path / "x.tar", folder, root=".")
-    for source in (FolderSource(folder), TarSource(tar)):
-        assert all(image.data == b"content of" for image in source)
+    for source in (FolderSource(folder, max_bytes=10), TarSource(tar, max_bytes=10)):
+        assert {image.data for image in source} == {b""}
+        assert all("bytes; at most 10 are taken" in str(image.problem) for image in source)
 
 
 def test_a_source_is_opened_again_by_its_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,10 +151,10 @@ def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert contents(open_source("~/images")) == EXPECTED
 
 
-def test_a_source_without_a_usable_image_says_which_extensions_count(tmp_path: Path) -> None:
+def test_a_source_without_a_usable_image_says_what_is_there_instead(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "images", OTHERS)
     for source in (folder, write_tar(tmp_path / "x.tar.gz", folder, root=".")):
-        with pytest.raises(SourceError, match=r"holds no image file \(\.jpg \.jpeg"):
+        with pytest.raises(SourceError, match=r"holds no image file \(it holds 3 other files\); images are JPEG"):
             open_source(str(source))
 
 

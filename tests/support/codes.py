@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
@@ -94,6 +95,8 @@ def flip_byte(path: Path, position: int, mask: int = 0x01) -> None:
 
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:
     """The image as a file of the format."""
+    if format == "HEIF":
+        pillow_heif.register_heif_opener()
     stream = io.BytesIO()
     image.save(stream, format, **options)
     return stream.getvalue()

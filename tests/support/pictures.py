@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eigenlens.model.images.decode import decode
+from eigenlens.model.images.decode import FORMATS, decode
 from tests.support.codes import encoded
 
 Pixels = NDArray[np.uint8]
@@ -29,7 +29,11 @@ OPTIONS: dict[str, dict[str, object]] = LOSSLESS | {
     "MPO": {"quality": 100, "subsampling": 0},
     "AVIF": {"quality": 100, "subsampling": "4:4:4", "speed": 10, "max_threads": 1},
     "GIF": {},
+    "HEIF": {"quality": -1, "chroma": 444},
+    "JPEG2000": {},
 }
+# Every format, and JPEGs of several pictures, which are JPEGs to whoever looks for one.
+FILES = (*FORMATS, "MPO")
 
 
 def noise(height: int, width: int, seed: int = 0) -> Pixels:

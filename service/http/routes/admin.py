@@ -72,7 +72,8 @@ def import_folder(state: CurrentState, response: Response, body: ImportBody) -> 
     if root is None:
         raise FolderError("no folder of this server may be imported; its setting import_root names none")
     folder = _below(root, body.folder)
-    options = {"folder": str(folder), "root": str(root.resolve()), "rebuild": body.rebuild}
+    limits = state.settings.limits.to_json()
+    options = {"folder": str(folder), "root": str(root.resolve()), "rebuild": body.rebuild, "limits": limits}
     return start_job(state, response, "import", options)
 
 

@@ -21,8 +21,8 @@ _MAX_LIMIT = 200
 def browse(
     state: CurrentState,
     limit: Annotated[int, Query(ge=1, le=_MAX_LIMIT, description="number of images")] = 50,
-    after: Annotated[str | None, Query(max_length=1024, description="id to continue after")] = None,
-    prefix: Annotated[str, Query(max_length=1024, description="only ids that begin with this")] = "",
+    after: Annotated[str | None, Query(max_length=8192, description="id to continue after")] = None,
+    prefix: Annotated[str, Query(max_length=8192, description="only ids that begin with this")] = "",
     sample: Annotated[
         int | None, Query(ge=0, le=2**31, description="return a random sample instead of a page; this is the seed")
     ] = None,

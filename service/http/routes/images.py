@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from eigenlens.model.images.sources import SourceImage
+from eigenlens.model.images.sources import SourceImage, too_large
 from eigenlens.service.api.images import AddAnswer, ImageAnswer, MetadataBody, merged
 from eigenlens.service.errors import BodyTooLargeError, ImageChangedError, RequestError
 from eigenlens.service.gallery.ingest import Outcome, ingest
@@ -101,7 +101,7 @@ async def put_image(id: str, request: Request, response: Response, state: Curren
     image = await read_one(request, id)
     limit = state.settings.max_image_bytes
     if len(image.data) > limit:
-        raise BodyTooLargeError(f"the image has {len(image.data)} bytes; at most {limit} are taken")
+        raise BodyTooLargeError(too_large(len(image.data), limit))
     outcome = (await state.ingest_threads.run(_ingest, state, [image]))[0]
     if outcome.status == "failed":
         await state.read_threads.run(_refuse, state, image)
@@ -137,9 +137,7 @@ def delete_image(id: str, state: CurrentState) -> None:
 def _ingest(state: State, images: list[SourceImage], *, keep_metadata: bool = False) -> list[Outcome]:
     limit = state.settings.max_image_bytes
     bounded = [
-        image
-        if len(image.data) <= limit
-        else replace(image, data=b"", problem=f"the image has {len(image.data)} bytes; at most {limit} are taken")
+        image if len(image.data) <= limit else replace(image, data=b"", problem=too_large(len(image.data), limit))
         for image in images
     ]
     encoder = state.snapshots.current.encoder
@@ -157,7 +155,8 @@ def _ingest(state: State, images: list[SourceImage], *, keep_metadata: bool = Fa
 
 def _refuse(state: State, image: SourceImage) -> None:
     """Raise the error that a search with this image would raise."""
-    loaded = image.load(state.snapshots.current.encoder.image_size, max_pixels=state.settings.max_pixels)
+    encoder = state.snapshots.current.encoder
+    loaded = image.load(encoder.image_size, max_pixels=state.settings.max_pixels, preprocessing=encoder.preprocessing)
     raise loaded if isinstance(loaded, Exception) else RequestError("the image cannot be used")
 
 

@@ -62,10 +62,10 @@ def test_images_are_added_searched_and_removed(run: Run, tmp_path: Path) -> None
     for seed in (500, 501):
         (folder / f"{seed}.png").write_bytes(png(pixels_of(seed)))
     status, out, _ = run("add", str(folder), "--prefix", "new/", "--metadata", '{"price": 7}')
-    assert (status, out) == (0, "2 added, 0 replaced, 0 unchanged, 0 failed\n")
+    assert (status, out) == (0, "2 added, 0 replaced, 0 unchanged, 0 gone, 0 failed\n")
     (folder / "bad.png").write_bytes(b"no image")
     status, out, err = run("add", str(folder), "--prefix", "new/", "--metadata", '{"price": 7}')
-    assert (status, out) == (6, "0 added, 0 replaced, 2 unchanged, 1 failed\n")
+    assert (status, out) == (6, "0 added, 0 replaced, 2 unchanged, 0 gone, 1 failed\n")
     assert "new/bad.png: the 8 bytes are no image" in err
     status, out, _ = run("search", str(folder / "500.png"), "--k", "3", key=False)
     assert status == 0

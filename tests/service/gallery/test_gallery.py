@@ -84,7 +84,8 @@ def test_new_and_changed_images_are_taken_in_and_others_are_not_encoded_again(tm
     (folder / "broken.png").write_text("no image")
     with gallery.writing():
         report = add_images(gallery, encoder, FolderSource(folder), Progress())
-    assert (report.added, report.unchanged, [id for id, _ in report.failed]) == (3, 5, ["broken.png"])
+    assert (report.added, report.replaced, report.unchanged) == (2, 1, 5)
+    assert [image.id for image in report.failed] == ["broken.png"]
     publish(gallery, encoder)
     codes = stored_codes(gallery)
     assert set(codes) == {image_id(seed) for seed in range(8)}
@@ -106,7 +107,7 @@ def test_another_encoder_encodes_everything_again(tmp_path: Path) -> None:
 
 def test_encoding_that_was_interrupted_carries_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eigenlens.service.gallery.encoding.BATCH_SIZE", 2)
-    monkeypatch.setattr("eigenlens.service.gallery.ingest.BATCH_SIZE", 2)
+    monkeypatch.setattr("eigenlens.service.gallery.ingest.INGEST_BATCH_SIZE", 2)
     gallery, recorder = build_gallery(tmp_path, count=6), Recorder()
     other = Encoder(write_encoder(tmp_path / "other", shift=100.0))
     with gallery.writing():
@@ -211,7 +212,7 @@ def test_the_commands_build_and_rebuild(tmp_path: Path, capsys: pytest.CaptureFi
     command = ["build", "--encoder", str(encoder), "--images", str(images), *where, "--lengths", "2,4"]
     assert main(command) == 0
     told = capsys.readouterr()
-    assert "5 images added" in told.out
+    assert "5 added" in told.out
     assert "broken.png" in told.err
     assert main(["build", *where, "--lengths", "6"]) == 0
     assert Gallery(tmp_path / "gallery").open_current()[1].lengths == (6, 12)

@@ -93,7 +93,8 @@ def test_a_file_that_vanishes_between_listing_and_reading_is_reported(tmp_path: 
     with gallery.writing():
         gallery.adopt_encoder(encoder.artifact.path)
         report = add_images(gallery, encoder, source, Progress())
-    assert (report.added, report.failed) == (2, [(image_id(1), "the file cannot be read: Is a directory")])
+    failed = [(image.id, image.reason) for image in report.failed]
+    assert (report.added, failed) == (2, [(image_id(1), "the file cannot be read: Is a directory")])
 
 
 def test_a_database_that_is_none_is_refused_with_a_reason(tmp_path: Path) -> None:
