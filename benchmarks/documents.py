@@ -10,6 +10,7 @@ from pathlib import Path
 from eigenlens.artifact import write_atomic
 from eigenlens.benchmarks.common.records import RESULTS, read_records
 from eigenlens.benchmarks.encoder.tables import novelty_table
+from eigenlens.benchmarks.gpu.tables import gpu_search_table, gpu_steps_table
 from eigenlens.benchmarks.heads.tables import HEADS as HEAD_TITLES
 from eigenlens.benchmarks.heads.tables import head_table
 from eigenlens.benchmarks.quality.plot import plot_quality
@@ -29,6 +30,7 @@ SEARCH = RESULTS / "search.jsonl"
 SERVICE = RESULTS / "service.jsonl"
 RUNTIME = RESULTS / "runtime.jsonl"
 STEPS = RESULTS / "steps.jsonl"
+GPU = RESULTS / "gpu.jsonl"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ TABLES = (
     Table(ROOT / "docs/guide/speed.md", "closed", lambda: closed_table(read_records(SERVICE))),
     Table(ROOT / "docs/guide/speed.md", "runtime", lambda: runtime_table(read_records(RUNTIME))),
     Table(ROOT / "docs/guide/speed.md", "steps", lambda: steps_table(read_records(STEPS))),
+    Table(ROOT / "docs/guide/operations.md", "gpu-search", lambda: gpu_search_table(read_records(GPU))),
+    Table(ROOT / "docs/guide/training.md", "gpu-steps", lambda: gpu_steps_table(read_records(GPU))),
     Table(ROOT / "docs/guide/speed.md", "open", lambda: open_table(read_records(SERVICE))),
     Table(
         ROOT / "docs/decisions/0004-positives-for-the-sample.md",

@@ -154,7 +154,7 @@ class TrainingConfig(_Table):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="of the network; losses are in fp32. auto: bf16 where the device computes in it, else fp32"
     )
-    compile: bool = Field(False, description="compile the network with torch.compile; pays on GPUs")
+    compile: bool = Field(False, description="compile the network with torch.compile")
     checkpoint_every_s: PositiveFloat = 60.0
     augmentation: AugmentationConfig = AugmentationConfig()
     spectrum: SpectrumConfig = SpectrumConfig()

@@ -27,8 +27,6 @@ from eigenlens.model.training.devices import choose_device
 
 RECORDS = "gpu.jsonl"
 _STOP_S = 5.0
-# A part may take so many times as long on a CPU.
-_CPU_FACTOR = 4
 _SIDE = 8192
 
 
@@ -144,8 +142,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"{name}: no time is left for it; run the command again", flush=True)
             failed.append(name)
             continue
-        seconds = PARTS[name].seconds * context.size(1, _CPU_FACTOR)
-        status = _run_part(name, context, state, seconds=min(seconds, left))
+        status = _run_part(name, context, state, seconds=min(PARTS[name].seconds, left))
         if status["status"] == "failed":
             failed.append(name)
         reason = f": {status['reason']}" if "reason" in status else ""
@@ -155,9 +152,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _run_part(name: str, context: Context, state: Path, *, seconds: float) -> dict[str, Any]:
-    """Run one part in a process of its own, which leaves its outcome in `state`."""
+    """Run one part, which leaves its outcome in `state`: in a process of its own, unless it is small."""
     context.work.mkdir(exist_ok=True)
     started = time.monotonic()
+    if context.small:
+        _measure(name, context, state)
+        outcome: dict[str, Any] = json.loads(state.read_text())
+        outcome["seconds"] = time.monotonic() - started
+        artifact.write_atomic(state, json.dumps(outcome).encode())
+        return outcome
     # Spawned, not forked: the parent's torch may have initialised CUDA.
     process = multiprocessing.get_context("spawn").Process(target=_measure, args=(name, context, state))
     state.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from eigenlens.benchmarks.common.service_process import running_service
 from eigenlens.benchmarks.gpu.context import Context, NoGpuHereError, require_faiss_gpu
-from eigenlens.benchmarks.gpu.training import eigenlens
+from eigenlens.benchmarks.gpu.training import run_command
 from eigenlens.index.building.index_builder import TRAINING_VECTORS, Builder
 from eigenlens.index.codes.artifact import Codes, writing_codes
 from eigenlens.index.errors import SearchError
@@ -52,7 +53,7 @@ def faiss_search(context: Context) -> Records:
 
 
 def _kind(context: Context, codes: Codes, queries: Vectors, spec: IndexSpec, gpu: Gpu | None) -> Records:
-    params = {"n": len(codes), "length": spec.length, "kind": spec.kind, "k": _K}
+    params: dict[str, Any] = {"n": len(codes), "length": spec.length, "kind": spec.kind, "k": _K}
     sample = codes.sample(TRAINING_VECTORS)
     builders = {}
     for where, device in (("cpu", None), ("gpu", gpu)):
@@ -70,14 +71,11 @@ def _kind(context: Context, codes: Codes, queries: Vectors, spec: IndexSpec, gpu
         raise NoGpuHereError(f"no copy of {spec} was made on the GPU")
     # The GPU rescores in the same way; plans of several efforts, and the whole index where it has no effort.
     most = here.max_effort
-    plans = [
-        Plan(spec.length, spec.kind, None if most is None else min(effort, most), 100, _LENGTH)
-        if here.kind.lossy
-        else Plan(spec.length, spec.kind, None if most is None else min(effort, most))
-        for effort in ((None,) if most is None else (8, 64))
-    ]
+    efforts = [None] if most is None else [min(effort, most) for effort in (8, 64)]
+    shortlist, rerank = (100, _LENGTH) if here.kind.lossy else (None, None)
+    plans = [Plan(spec.length, spec.kind, effort, shortlist, rerank) for effort in efforts]
     for plan in plans:
-        effort = {"effort": plan.effort}
+        effort: dict[str, Any] = {"effort": plan.effort}
         expected, rows = plain.run(queries, plan=plan, k=_K)
         scores, rows_there = there.run(queries, plan=plan, k=_K)
         same = _share_of_equal(rows, rows_there)
@@ -111,12 +109,13 @@ def service(context: Context) -> Records:
     if context.device.type == "cuda":
         require_faiss_gpu()
     gallery = context.work / "gallery"
+    shutil.rmtree(gallery, ignore_errors=True)
     device = "gpu" if context.device.type == "cuda" else "cpu"
     kinds = ["--kinds", "16=ivf,32=flat"]
     words = ["build", "--encoder", str(encoder), "--images", str(images), "--gallery", str(gallery), "--lengths"]
-    eigenlens(*words, "16,32", *kinds, "--search-device", device)
+    run_command(*words, "16,32", *kinds, "--search-device", device)
     answers: dict[str, list[Any]] = {}
-    for where in ("cpu", device):
+    for where in dict.fromkeys(("cpu", device)):
         log = context.work / f"serve-{where}.log"
         with running_service(gallery, log, environment=_environment(where)) as server:
             answers[where], seconds = _ask(server.address, context.size(300, 5))
@@ -168,7 +167,8 @@ def _decaying(rng: np.random.Generator, count: int) -> Vectors:
 
 
 def _synthetic_codes(path: Path, count: int) -> Codes:
-    if not path.exists():
+    if not (path / "manifest.json").exists():
+        shutil.rmtree(path, ignore_errors=True)
         rng = np.random.default_rng(0)
         with writing_codes(path, count=count, code_length=_LENGTH, encoder_id="synthetic") as writer:
             for start in range(0, count, 100_000):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +14,12 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eigenlens.benchmarks.gpu.context import Context
 from eigenlens.benchmarks.training.steps import bare_steps, own_steps, time_in_turn
+from eigenlens.command import main
 from eigenlens.model.config import TrainingConfig, parse_config
 from eigenlens.model.errors import TrainingError
 from eigenlens.model.export.coder import code_network
@@ -29,8 +30,9 @@ from eigenlens.model.training.distributed import share_batch_norm
 from eigenlens.model.training.loop import Trainer
 from eigenlens.model.training.run import Run
 
-# Largest relative difference between a gradient of the CPU and one of the GPU, in float64.
-GRADIENT_TOLERANCE = 1e-8
+# Largest relative difference between a gradient of the CPU and one of the GPU, in float64 but for the loss of z, which
+# is in float32.
+GRADIENT_TOLERANCE = 1e-6
 # In float32 either is rounded on its way: the GPU's, without TF32, is at most so many times as far from that in float64
 # as the CPU's.
 ROUNDING_FACTOR = 10.0
@@ -95,7 +97,7 @@ def steps(context: Context) -> Records:
             }
             rounds, count = context.size(5, 1), context.size(5, 1)
             seconds = time_in_turn(methods, rounds=rounds, steps=count, device=context.device)
-        params = {
+        params: dict[str, Any] = {
             "backbone": case.backbone,
             "image_size": case.image_size,
             "batch_size": case.batch_size,
@@ -173,13 +175,15 @@ def export(context: Context) -> Records:
     Raises: TrainingError, if a command fails, or codes differ by more than the tolerance.
     """
     images, run, encoder = (context.work / name for name in ("images", "run", "encoder"))
+    for path in (images, run, encoder):
+        shutil.rmtree(path, ignore_errors=True)
     write_images(images, context.size(4000, 60))
     settings = ["image_size=32", "backbone=tiny-conv", "code_length=64", f"batch_size={context.size(512, 16)}"]
     settings += [f"steps={context.size(200, 3)}", "hidden_length=256"]
     device = ["--device", str(context.device)]
     overrides = [word for setting in settings for word in ("--set", setting)]
-    eigenlens("train", "--images", str(images), "--out", str(run), *overrides, *device)
-    eigenlens("export", str(run), "--out", str(encoder), *device)
+    run_command("train", "--images", str(images), "--out", str(run), *overrides, *device)
+    run_command("export", str(run), "--out", str(encoder), *device)
     last = (run / "metrics.jsonl").read_text().splitlines()[-1]
     speed = float(last.split('"images_per_s": ')[1].split(",")[0].rstrip("}"))
     yield context.record("export", "images_per_s", speed, "1/s", backbone="tiny-conv", steps=context.size(200, 3))
@@ -189,8 +193,6 @@ def export(context: Context) -> Records:
     by_onnx = torch.from_numpy(opened.encode(pixels))
     finished = Run(run)
     network = code_network(finished.load_network()[1], finished.config)
-    from safetensors.torch import load_file
-
     network.load_state_dict(load_file(encoder / "encoder.safetensors"))
     network.to(context.device).eval()
     with torch.inference_mode():
@@ -221,19 +223,14 @@ def write_images(folder: Path, count: int) -> None:
         coarse.resize((32, 32), Image.Resampling.BICUBIC).save(folder / f"{number:06d}.png")
 
 
-def eigenlens(*words: str) -> str:
-    """Run a command of eigenlens. Returns: what it prints. Raises: TrainingError, with its last words."""
-    command = [sys.executable, "-m", "eigenlens", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise TrainingError(f"eigenlens {' '.join(words)}: {done.stderr.strip()[-500:]}")
-    return done.stdout
+def run_command(*words: str) -> None:
+    """Run a command of eigenlens in this process. Raises: TrainingError, if it fails; it has said why."""
+    if status := main(list(words)):
+        raise TrainingError(f"eigenlens {' '.join(words)} ended with {status}")
 
 
 @contextmanager
 def _run_of(config: TrainingConfig, folder: Path) -> Iterator[Run]:
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)
     yield Run.start(folder, images="synthetic", config=config)
     shutil.rmtree(folder, ignore_errors=True)

@@ -61,8 +61,8 @@ def estimate_spectrum(network: CodeNetwork, pairs: PairSource, config: TrainingC
         features, leading_span = identity.split([moments.length - network.leading, network.leading], 1)
         if count:
             # Pairs of neighbours join the views': found by the code of the views, then by the code of both.
-            psi = [network.functions(pairs.inputs(batch)).cpu() for batch in tqdm(batches, "functions", unit="batch")]
-            psi = [part @ span.float() for part in psi] if network.leading else psi
+            psi = [network.functions(pairs.inputs(batch)) for batch in tqdm(batches, "functions", unit="batch")]
+            psi = [part @ span.float().to(part.device) for part in psi] if network.leading else psi
             for _ in range(_ROUNDS):
                 spectrum = rayleigh_ritz_within(moments, features, ridge=settings.ridge)
                 add_neighbours(moments, psi, spectrum, config, count=count)
@@ -108,11 +108,12 @@ def add_neighbours(
     """
     psi = torch.cat(batches)
     weight, offset = spectrum.code_weights(config.spectrum.diffusion_time, code_length=config.code_length)
-    graph = nearest_neighbours(psi @ weight.T.float() + offset.float(), count)
+    weight, offset = weight.float().to(psi.device), offset.float().to(psi.device)
+    graph = nearest_neighbours(psi @ weight.T + offset, count)
     start = 0
     for fold, batch in enumerate(tqdm(batches, desc="neighbours' pairs", unit="batch")):
         for near in graph[start : start + len(batch)].T:
-            moments.update(batch, psi[near], fold=fold, weight=config.spectrum.views / count)
+            moments.update(batch, psi[torch.from_numpy(near)], fold=fold, weight=config.spectrum.views / count)
         start += len(batch)
 
 

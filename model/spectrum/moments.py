@@ -13,6 +13,8 @@ FOLDS = 8
 class PairMoments:
     """Streaming first and second moments of positive pairs, summed in float64: any number of pairs, in any batches.
 
+    A batch's products are computed where it is; the sums are kept on the CPU.
+
         moments = PairMoments(length)
         moments.update(psi_a, psi_b, fold=0)  # as often as there are batches
 
@@ -38,15 +40,15 @@ class PairMoments:
         """
         if psi_a.shape != psi_b.shape or psi_a.ndim != 2 or psi_a.shape[1] != self.length:
             raise ShapeError(f"expected two arrays (n, {self.length}), not {psi_a.shape} and {psi_b.shape}")
-        a, b = psi_a.detach().cpu().double(), psi_b.detach().cpu().double()
+        a, b = psi_a.detach().double(), psi_b.detach().double()
         fold %= FOLDS
         self._count[fold] += a.shape[0] * weight
-        self._sum[fold] += (a.sum(0) + b.sum(0)) * (weight / 2)
+        self._sum[fold] += ((a.sum(0) + b.sum(0)) * (weight / 2)).cpu()
         # With s = a + b and d = a - b: aᵀa + bᵀb = (sᵀs + dᵀd)/2 and aᵀb + bᵀa = (sᵀs - dᵀd)/2, two products for three.
         total, difference = a + b, a - b
         even, odd = total.T @ total, difference.T @ difference
-        self._second[fold] += (even + odd) * (weight / 4)
-        self._cross[fold] += (even - odd) * (weight / 4)
+        self._second[fold] += ((even + odd) * (weight / 4)).cpu()
+        self._cross[fold] += ((even - odd) * (weight / 4)).cpu()
 
     def transform(self, span: Tensor) -> PairMoments:
         """Return the moments of psi @ span, (n, m).

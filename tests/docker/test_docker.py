@@ -95,7 +95,7 @@ def test_whatever_an_image_requires_is_pinned(extras: tuple[str, ...]) -> None:
 
 
 def test_the_service_image_requires_faiss_and_no_torch() -> None:
-    for variant, faiss in (("cpu", "faiss-cpu"), ("gpu", "faiss-gpu-cu12")):
+    for variant, faiss in (("cpu", "faiss-cpu"), ("gpu", "faiss-gpu")):
         required = names(requirements(variant).stdout)
         assert {name for name in required if "faiss" in name} == {faiss}
         assert not required & names(requirements("train").stdout) - names(requirements("service").stdout)

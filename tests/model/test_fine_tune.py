@@ -61,7 +61,7 @@ def test_the_head_is_fitted_to_the_backbone_that_was_trained_through_an_interrup
     taken = 0
     step = Trainer.step
 
-    def counted(self: Trainer, *views: Tensor, rate: float) -> tuple[float, Tensor]:
+    def counted(self: Trainer, *views: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         nonlocal taken
         taken += 1
         if taken == 3:

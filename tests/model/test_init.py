@@ -176,7 +176,7 @@ def stop_after(run: Run, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     done = 0
     step = Trainer.step
 
-    def counted(self: Trainer, *views: Tensor, rate: float) -> tuple[float, Tensor]:
+    def counted(self: Trainer, *views: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         nonlocal done
         if done == steps:
             raise KeyboardInterrupt

@@ -23,7 +23,7 @@ from eigenlens.model.errors import ConfigError, TrainingError
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.training.devices import choose_precision
-from eigenlens.model.training.loop import learning_rate, require_spread
+from eigenlens.model.training.loop import Trainer, learning_rate, require_spread
 from eigenlens.model.training.run import Run
 from tests.support.training import CHECKPOINT_AFTER_EVERY_STEP, finished_run, tiny_overrides, write_images
 
@@ -248,3 +248,16 @@ def test_a_run_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
         (run.path / "run.json").write_text(text)
         with pytest.raises(TrainingError, match=r"run\.json"):
             Run(run.path)
+
+
+def test_training_in_half_precision_scales_its_gradients(tmp_path: Path) -> None:
+    config = load_config(None, [*tiny_overrides(), "precision=fp16"])
+    training_run = Run.start(tmp_path / "run", images="none", config=config)
+    trainer = Trainer(training_run, torch.device("cpu"))
+    before = trainer.network.projector.last.weight.detach().clone()
+    views = torch.rand(2, 16, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(0))
+    for _ in range(8):  # the first are skipped: their scale, 65,536, is too large, and is halved each time
+        loss, _ = trainer.step(*views, rate=1e-3)
+        assert torch.isfinite(loss)
+    assert trainer.scaler.get_scale() > 1
+    assert not torch.equal(trainer.network.projector.last.weight, before)
