@@ -19,6 +19,7 @@ BENCHMARKS = {
     "promises": ("search.promises", "whether recall targets hold for every k and under filters"),
     "adds": ("service.adds", "search latency of a service while images arrive"),
     "service": ("service.command", "throughput and latency under load, beside the limit"),
+    "live-recall": ("service.live_recall", "whether a service tells that searches miss their targets, and mends it"),
     "runtime": ("runtime.command", "inference runtimes: images a second, and what precision costs"),
     "gpu": ("gpu.command", "everything that a GPU changes: training, export, FAISS, the service"),
     "steps": ("training.steps", "time of a training step beside the bare network, and lightly's"),
@@ -47,6 +48,9 @@ eigenlens bench heads --train clothing/train.tar.gz --test clothing/test.tar.gz 
 eigenlens bench adds --gallery .demo/fashion-mnist/gallery""",
     "service": """\
 eigenlens bench service --gallery galleries/cifar10 --photos holidays.tar.gz --work runs/service""",
+    "live-recall": """\
+eigenlens bench live-recall --gallery .demo/fashion-mnist/gallery --images cifar10/test.tar.gz --name cifar10-views \\
+    --work runs/live-recall --results benchmarks/results/live-recall.jsonl""",
     "runtime": """\
 eigenlens bench runtime --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz""",
     "gpu": """\

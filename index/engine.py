@@ -58,6 +58,10 @@ class Indexes(Protocol):
     def calibration(self) -> Calibration:
         """Measured recall and latency of plans."""
 
+    @property
+    def added_ms(self) -> float:
+        """Milliseconds that a search takes longer because of images that were added since the build, as measured."""
+
     def describe(self, length: int) -> IndexDescription:
         """Describe the index of a prefix length. Raises: PrefixLengthError, which lists the lengths that were built."""
 

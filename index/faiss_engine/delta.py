@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,13 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from eigenlens.index.codes.prefix import Floats, unit_prefix
-from eigenlens.index.filters.parse import Filter, matches
+from eigenlens.index.filters.growing_columns import GrowingColumns
+from eigenlens.index.filters.parse import Filter
 
 _FIRST_CAPACITY = 1024
+# A search is timed when there are so many images, and again each time that there are a quarter more. Fewer take less
+# time than can be told.
+_FIRST_TIMED, _TIMED_GROWTH, _TIMED_SEARCHES = 1000, 1.25, 3
 _MASK_CACHE_SIZE = 16
 # A prefix of a smaller norm than this counts as zero: its cosine with any other is 0.
 _TINY = 1e-20
@@ -26,7 +31,7 @@ class _View:
 
     count: int
     codes: NDArray[np.float32]
-    norms: NDArray[np.float32]
+    inverse_norms: NDArray[np.float32]
     keys: NDArray[np.int64]
     present: NDArray[np.bool_]
 
@@ -34,13 +39,18 @@ class _View:
 class Delta:
     """Codes in memory, in the order of their arrival. One writer at a time; readers never wait.
 
-    Memory: a little more than 4 bytes a coordinate.
+    Memory: a little more than 4 bytes a coordinate, and some tens of bytes a value of their metadata.
+
+    Attributes:
+        search_ms: milliseconds that a search takes, as it was timed while codes were added; 0 for few of them.
     """
 
     def __init__(self, code_length: int, lengths: Sequence[int]) -> None:
         """Start empty, for codes of `code_length`; `add` computes the norms of their prefixes of `lengths`."""
         self._columns = {length: column for column, length in enumerate(lengths)}
-        self._metadata: list[Mapping[str, Any]] = []
+        self._attributes = GrowingColumns()
+        self.search_ms = 0.0
+        self._next_timed = _FIRST_TIMED
         self._places: dict[int, int] = {}
         self._writing = threading.Lock()
         self._filtering = threading.Lock()
@@ -48,7 +58,7 @@ class Delta:
         self._view = _View(
             count=0,
             codes=np.empty((0, code_length), dtype=np.float32),
-            norms=np.empty((0, len(self._columns)), dtype=np.float32),
+            inverse_norms=np.empty((0, len(self._columns)), dtype=np.float32),
             keys=np.empty(0, dtype=np.int64),
             present=np.empty(0, dtype=bool),
         )
@@ -70,12 +80,16 @@ class Delta:
             unit = unit_prefix(np.asarray(codes)[new], view.codes.shape[1])
             view.codes[start:end] = unit
             for length, column in self._columns.items():
-                view.norms[start:end, column] = np.linalg.norm(unit[:, :length], axis=1)
+                view.inverse_norms[start:end, column] = _inverse_norms(unit[:, :length])
             view.keys[start:end] = [keys[i] for i in new]
             view.present[start:end] = True
-            self._metadata.extend(metadata[i] for i in new)
+            self._attributes.add([metadata[i] for i in new])
             self._places.update({int(keys[i]): row for row, i in enumerate(new, start)})
-            self._view = _View(end, view.codes, view.norms, view.keys, view.present)  # readers see all of it or none
+            # Readers see all of it or none.
+            self._view = _View(end, view.codes, view.inverse_norms, view.keys, view.present)
+            if end >= self._next_timed:
+                self.search_ms = self._time_search(unit[0])
+                self._next_timed = int(_TIMED_GROWTH * end)
 
     def remove(self, key: int) -> bool:
         """Remove an image from all later searches. Returns: whether it was there."""
@@ -104,27 +118,44 @@ class Delta:
             return []
         codes = view.codes[: view.count]
         column = self._columns.get(length)
-        norms = np.linalg.norm(codes[:, :length], axis=1) if column is None else view.norms[: view.count, column]
         scores = codes[:, :length] @ unit_prefix(query[None], length)[0]
-        scores = np.where(norms > _TINY, scores / np.maximum(norms, _TINY), 0)
-        rows = np.flatnonzero(view.present[: view.count] & self._mask(filter, view.count))
-        if len(rows) > k:  # all that score as high as the k-th: keys decide among equals
-            kth = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
-            rows = rows[scores[rows] >= kth]
+        scores *= _inverse_norms(codes[:, :length]) if column is None else view.inverse_norms[: view.count, column]
+        is_selected = view.present[: view.count]
+        if filter is not None:
+            is_selected = is_selected & self._mask(filter, view.count)
+        count = int(np.count_nonzero(is_selected))
+        if count < view.count:
+            scores[~is_selected] = -np.inf
+        if count > k:  # all that score as high as the k-th: keys decide among equals
+            rows = np.flatnonzero(scores >= np.partition(scores, view.count - k)[view.count - k])
+        else:
+            rows = np.flatnonzero(is_selected)
         best = rows[np.lexsort((view.keys[rows], -scores[rows]))][:k]
         return list(zip(view.keys[best].tolist(), scores[best].tolist(), strict=True))
 
-    def _mask(self, filter: Filter | None, count: int) -> NDArray[np.bool_]:
+    def _mask(self, filter: Filter, count: int) -> NDArray[np.bool_]:
         """Return whether each of the first `count` images satisfies the filter, (count,); kept for the next search."""
-        if filter is None:
-            return np.ones(count, dtype=bool)
         with self._filtering:
             mask = self._masks.get(filter, np.empty(0, dtype=bool))
             if len(mask) < count:
-                more = [matches(filter, metadata) for metadata in self._metadata[len(mask) : count]]
-                mask = np.concatenate([mask, np.array(more, dtype=bool)])
+                mask = np.concatenate([mask, self._attributes.mask(filter, len(mask), count)])
                 self._masks[filter] = mask
         return mask[:count]
+
+    def _time_search(self, query: NDArray[np.float32]) -> float:
+        """Return the milliseconds of a search by all coordinates: the shortest of a few."""
+        times = []
+        for _ in range(_TIMED_SEARCHES):
+            begun = time.perf_counter()
+            self.search(query, length=len(query), k=10)
+            times.append(1000 * (time.perf_counter() - begun))
+        return min(times)
+
+
+def _inverse_norms(codes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what makes cosines of inner products, (n,): 0 for a code that counts as zero."""
+    norms = np.linalg.norm(codes, axis=1)
+    return np.where(norms > _TINY, 1 / np.maximum(norms, _TINY), 0).astype(np.float32)
 
 
 def _grown(view: _View, capacity: int) -> _View:
@@ -133,4 +164,4 @@ def _grown(view: _View, capacity: int) -> _View:
         grown[: view.count] = array[: view.count]
         return grown
 
-    return _View(view.count, larger(view.codes), larger(view.norms), larger(view.keys), larger(view.present))
+    return _View(view.count, larger(view.codes), larger(view.inverse_norms), larger(view.keys), larger(view.present))

@@ -60,6 +60,11 @@ class FaissEngine:
         return len(self._delta)
 
     @property
+    def added_ms(self) -> float:
+        """Milliseconds that a search takes longer because of images that were added since the build."""
+        return self._delta.search_ms
+
+    @property
     def removed(self) -> int:
         """Number of images that were removed or replaced since the build."""
         return self._removed

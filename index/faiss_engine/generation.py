@@ -52,7 +52,10 @@ class Generation:
         eigenfunctions: statistics of each coordinate; None in a generation that an earlier version built.
         similarities: of its images with their nearest other; None of very few images and of an earlier version.
         typicality: how far its codes lie from their centre; None likewise.
+        added_ms: milliseconds that images beside it take of a search: none.
     """
+
+    added_ms = 0.0
 
     def __init__(
         self,

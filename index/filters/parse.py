@@ -87,7 +87,7 @@ def matches(condition: Filter, metadata: Mapping[str, Any]) -> bool:
             if operator == "$in":
                 return any((kind_of(value), value) in values for value in scalars)
             kind, bound = values[0]
-            return any(kind_of(value) == kind and _within(value, operator, bound) for value in scalars)
+            return any(kind_of(value) == kind and within(value, operator, bound) for value in scalars)
 
 
 def scalars_of(value: Any) -> list[Scalar]:
@@ -113,7 +113,8 @@ def _is_kept(value: Scalar) -> bool:
     return isinstance(value, bool) or abs(value) <= LARGEST_NUMBER  # not so for NaN
 
 
-def _within(value: Any, operator: str, bound: Any) -> bool:
+def within(value: Any, operator: str, bound: Any) -> bool:
+    """Return whether a value satisfies a range's comparison with a bound of the same kind."""
     if operator == "$gt":
         return bool(value > bound)
     if operator == "$gte":

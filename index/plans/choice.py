@@ -78,7 +78,12 @@ class PlanChooser:
         Raises: PlanConflictError, if the request has parts of a plan as well as targets; TargetError, if no plan meets
             the targets; PrefixLengthError; RerankLengthError; ResultCountError; EffortError.
         """
-        return self._choose_cached(request, k)
+        return self._choose_cached(request, k, self._added_ms)
+
+    @property
+    def _added_ms(self) -> float:
+        """What images that were added since the build take of each search: two digits, so that choices are kept."""
+        return float(f"{self._indexes.added_ms:.2g}")
 
     def choose_filtered(self, request: PlanRequest, *, k: int, reach: int | None) -> ChosenPlan:
         """Choose the plan for k results among some of the images, where the k lie among the nearest `reach` of all.
@@ -91,10 +96,10 @@ class PlanChooser:
 
         Raises: as choose.
         """
-        return self._choose_filtered_cached(request, measured_count(k), None if reach is None else _round_up(reach), k)
+        return self._choose_filtered_cached(request, None if reach is None else _round_up(reach), k, self._added_ms)
 
-    def _choose_filtered(self, request: PlanRequest, count: int, reach: int | None, k: int) -> ChosenPlan:
-        chosen = self._choose(request, k)  # refuses what cannot be had without a filter either
+    def _choose_filtered(self, request: PlanRequest, reach: int | None, k: int, added_ms: float) -> ChosenPlan:
+        chosen = self._choose(request, k, added_ms)  # refuses what cannot be had without a filter either
         if not request.has_targets:
             if reach is None:
                 return self._scored_directly(chosen.plan)
@@ -113,6 +118,7 @@ class PlanChooser:
                 target_recall=request.target_recall,
                 max_latency_ms=request.max_latency_ms,
                 length=request.length,
+                added_ms=added_ms,
             )
         except TargetError:
             measured = calibration.exact()
@@ -121,6 +127,7 @@ class PlanChooser:
         plan = measured.for_k(k)
         if plan.shortlist is not None:
             # Of the shortlist for all that are in reach, what falls to k of them, and some more.
+            count = measured_count(k)
             share = max(count, MIN_SHORTLIST, _SPARE_SHORTLIST * _scale(plan.shortlist, count, reach))
             plan = replace(plan, shortlist=min(plan.shortlist, share))
         return ChosenPlan(plan, None)
@@ -129,11 +136,11 @@ class PlanChooser:
         exact = (plan.rerank_length or plan.prefix_length) == self._indexes.code_length
         return ChosenPlan(plan, Measured(plan, recall={}, latency_ms={}, exact=True) if exact else None)
 
-    def _choose(self, request: PlanRequest, k: int) -> ChosenPlan:
+    def _choose(self, request: PlanRequest, k: int, added_ms: float) -> ChosenPlan:
         calibration = self._indexes.calibration
         if not request.has_targets:
             plan = self._complete(request, k)
-            return ChosenPlan(plan, calibration.expected(plan, k))
+            return ChosenPlan(plan, _later(calibration.expected(plan, k), added_ms))
         if request.fixes_plan:
             raise PlanConflictError(
                 "rerank, shortlist and effort are parts of a plan that is chosen here: "
@@ -142,9 +149,13 @@ class PlanChooser:
         if request.length is not None:
             self._indexes.describe(request.length)  # raises PrefixLengthError for a length that was not built
         measured = calibration.choose(
-            k=k, target_recall=request.target_recall, max_latency_ms=request.max_latency_ms, length=request.length
+            k=k,
+            target_recall=request.target_recall,
+            max_latency_ms=request.max_latency_ms,
+            length=request.length,
+            added_ms=added_ms,
         )
-        return ChosenPlan(measured.for_k(k), measured)
+        return ChosenPlan(measured.for_k(k), _later(measured, added_ms))
 
     def _complete(self, request: PlanRequest, k: int, *, reach: int | None = None) -> Plan:
         """Complete the parts of a plan that are given by calibrated and default ones."""
@@ -180,6 +191,13 @@ class PlanChooser:
             raise EffortError(f"effort {request.effort} is not possible: give 1 to {index.max_effort}")
         default = self._indexes.calibration.default_effort(IndexSpec(length, index.kind), k)
         return min(request.effort or default, index.max_effort)
+
+
+def _later(measured: Measured | None, added_ms: float) -> Measured | None:
+    """Return a measured plan with so many milliseconds more."""
+    if measured is None or added_ms == 0:
+        return measured
+    return replace(measured, latency_ms={q: round(ms + added_ms, 4) for q, ms in measured.latency_ms.items()})
 
 
 def _round_up(reach: int) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from eigenlens.service.api.answer import AnswerModel
-from eigenlens.service.api.search import PlanAnswer
+from eigenlens.service.api.search import PlanAnswer, RebuildAdviceAnswer
 
 
 class RebuildBody(BaseModel):
@@ -108,6 +108,9 @@ class StatsAnswer(AnswerModel):
     resident_bytes: int | None = Field(description="memory of this process")
     uptime_s: float
     jobs: list[str] = Field(description="ids of the running jobs")
+    rebuild_advice: RebuildAdviceAnswer | None = Field(
+        None, description="why a rebuild would pay; null if it would not"
+    )
     recent_queries: int = Field(description="codes of recent searches that the answering worker keeps")
     live_recall: LiveRecallAnswer
 

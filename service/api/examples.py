@@ -196,6 +196,7 @@ ANSWERS: dict[tuple[str, str], Any] = {
         "resident_bytes": 180000000,
         "uptime_s": 3600.5,
         "jobs": [],
+        "rebuild_advice": None,
         "recent_queries": 2000,
         "live_recall": {
             "share": 0.05,

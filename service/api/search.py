@@ -117,6 +117,14 @@ class PlanAnswer(AnswerModel):
     expected_latency_ms: float | None = Field(None, description="median of a search alone, as calibrated")
 
 
+class RebuildAdviceAnswer(AnswerModel):
+    """Why a rebuild would pay, and what it saves."""
+
+    reason: str = Field(description="in words")
+    gain_ms: float = Field(description="milliseconds that a default search of ten results would take less")
+    gain_bytes: int = Field(description="bytes of codes and indexes that it would free")
+
+
 class DuplicateAnswer(AnswerModel):
     """An image that is nearly the same as a better result."""
 
@@ -155,6 +163,9 @@ class SearchAnswer(AnswerModel):
     )
     plan: PlanAnswer
     generation: int
+    rebuild_advice: RebuildAdviceAnswer | None = Field(
+        None, description="why a rebuild of the gallery would pay; left out if it would not"
+    )
     timing_ms: dict[str, float] | None = Field(None, description="time of each stage, in milliseconds")
     code: list[float] | None = Field(None, description="the query's full code; only with `include=code`")
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from eigenlens.service.api.admin import LiveRecallAnswer, ReachedRecallAnswer
+from eigenlens.service.api.search import RebuildAdviceAnswer
 from eigenlens.service.commands.connection import configure_connection, connect, print_json, print_table
 
 EPILOG = """examples:
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     rows: list[tuple[str, str]] = []
     for name, value in stats.items():
-        if isinstance(value, LiveRecallAnswer):
+        if isinstance(value, LiveRecallAnswer | RebuildAdviceAnswer):
             continue
         if isinstance(value, dict):
             rows += [(f"{name} of {part}", f"{size:,}") for part, size in value.items()]
@@ -37,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             rows.append((name, f"{value:,}" if isinstance(value, int | float) else str(value)))
     print_table(("figure", "value"), [(name.replace("_", " "), value) for name, value in rows])
+    if stats.rebuild_advice is not None:
+        print(f"\na rebuild would pay: {stats.rebuild_advice.reason}")
     if stats.live_recall.plans:
         print("\nrecall of the last searches, by exact repetition of some of them")
         print_table(

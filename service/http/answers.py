@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from eigenlens.service.api.search import SearchAnswer
-from eigenlens.service.http.presenters import present_plan, present_result
+from eigenlens.service.http.presenters import present_advice, present_plan, present_result
 from eigenlens.service.search.paging import Result
 from eigenlens.service.search.pipeline import Page
 from eigenlens.service.search.snapshot import Hit, Likeness
@@ -44,14 +44,18 @@ class AnswerWriter:
         """Return the members that answers of the same plan share, without the braces."""
         plan, measured = page.search.plan, page.search.measured
         # The same plan is exact under a filter that leaves few images, and has no latency then.
-        known = None if measured is None else (measured.exact, not measured.latency_ms)
-        key = page.generation, plan, known, page.depth
+        known = None if measured is None else (measured.exact, measured.latency_ms.get("p50"))
+        key = page.generation, plan, known, page.depth, page.advice
         body = self._plans.get(key)
         if body is None:
             answer = SearchAnswer(
-                results=[], plan=present_plan(plan, measured, k=page.depth), generation=page.generation
+                results=[],
+                plan=present_plan(plan, measured, k=page.depth),
+                generation=page.generation,
+                rebuild_advice=present_advice(page.advice),
             )
-            body = answer.model_dump_json(include={"plan", "generation"}, exclude_none=True).encode()[1:-1]
+            members = {"plan", "generation", "rebuild_advice"}
+            body = answer.model_dump_json(include=members, exclude_none=True).encode()[1:-1]
             if len(self._plans) >= _PLAN_CACHE_SIZE:
                 self._plans.clear()
             self._plans[key] = body

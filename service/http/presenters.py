@@ -14,12 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.artifact import Artifact
+from eigenlens.index.plans.advice import RebuildAdvice
 from eigenlens.index.plans.calibration import Measured
 from eigenlens.index.plans.plan import Plan
 from eigenlens.service.api.admin import BackupAnswer, GenerationAnswer, Job, ReachedRecallAnswer
 from eigenlens.service.api.embeddings import EmbeddingAnswer
 from eigenlens.service.api.images import AddAnswer, AddedAnswer, FailedAnswer, ImageAnswer
-from eigenlens.service.api.search import DuplicateAnswer, MeasuredAnswer, PlanAnswer, ResultAnswer
+from eigenlens.service.api.search import (
+    DuplicateAnswer,
+    MeasuredAnswer,
+    PlanAnswer,
+    RebuildAdviceAnswer,
+    ResultAnswer,
+)
 from eigenlens.service.gallery.ingest import Outcome
 from eigenlens.service.gallery.store import ImageRecord
 from eigenlens.service.jobs.store import Job as StoredJob
@@ -117,6 +124,11 @@ def present_recall(reached: ReachedRecall) -> ReachedRecallAnswer:
         recall_high=round(reached.high, 5),
         below_promise=reached.below_promise,
     )
+
+
+def present_advice(advice: RebuildAdvice | None) -> RebuildAdviceAnswer | None:
+    """Return why a rebuild would pay."""
+    return None if advice is None else RebuildAdviceAnswer(**asdict(advice))
 
 
 def present_job(job: StoredJob) -> Job:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.artifact import EigenlensError
+from eigenlens.index.plans.advice import RebuildAdvice
 from eigenlens.model.images.decode import decode
 from eigenlens.service.errors import RequestError
 from eigenlens.service.search.batching import Batcher, Observe
@@ -60,6 +61,7 @@ class Page:
         search: the search that the results come from.
         depth: rank of the page's last result, counted from 1.
         likeness: how the search compares with what is usual in the gallery.
+        advice: why a rebuild would pay; None if it would not.
         include: names of the optional parts of the answer.
         generation: number of the generation that was searched.
         timing_ms: milliseconds by stage.
@@ -70,6 +72,7 @@ class Page:
     search: SearchResult
     depth: int
     likeness: Likeness
+    advice: RebuildAdvice | None
     include: frozenset[str]
     generation: int
     timing_ms: dict[str, float]
@@ -207,7 +210,17 @@ class Pipeline:
         self._observe_search(result.plan.prefix_length, total_s)
         self._observe_result(snapshot, code, request, result)
         likeness = snapshot.likeness(code, result)
-        page = Page(results, result, request.depth, likeness, query.include, snapshot.number, query.timing_ms, code)
+        page = Page(
+            results=results,
+            search=result,
+            depth=request.depth,
+            likeness=likeness,
+            advice=snapshot.rebuild_advice(),
+            include=query.include,
+            generation=snapshot.number,
+            timing_ms=query.timing_ms,
+            code=code,
+        )
         return Answer(self._write(page), code, query.timing_ms, batch)
 
     def _find_page(self, query: Query, request: SearchRequest) -> tuple[list[Result], SearchResult]:

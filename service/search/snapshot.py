@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from eigenlens.index.codes.similarities import ROUNDING_OF_COSINE
 from eigenlens.index.codes.typicality import UNLIKE_PERCENTILE
 from eigenlens.index.engine import Engine
 from eigenlens.index.errors import SimilarityError, TargetError
+from eigenlens.index.plans.advice import RebuildAdvice, advise_rebuild
 from eigenlens.index.plans.calibration import Measured, measured_count
 from eigenlens.index.plans.choice import ChosenPlan, PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import Plan
@@ -24,6 +25,10 @@ from eigenlens.service.gallery.records import Records
 from eigenlens.service.gallery.store import ImageRecord
 from eigenlens.service.search.request import SearchRequest
 
+# Without a filter, the plan for k results is also that for a little more than k: where few images were removed.
+_NEARLY = 1.1
+# Advice is worked out again when so many more of a thousand images were removed.
+_ADVICE_STEP = 10
 # A search runs at most this often, if its results name images that were removed a moment ago.
 _MAX_TRIES = 4
 
@@ -146,7 +151,13 @@ class Snapshot:
 
     def _choose_filtered(self, codes: NDArray[np.float32], request: SearchRequest, depth: int) -> list[ChosenPlan]:
         reaches = self.engine.reach(codes, k=depth, filter=request.filter)
-        return [self._chooser.choose_filtered(request.plan, k=depth, reach=reach) for reach in reaches]
+        unfiltered = None if request.filter is not None else self._chooser.choose(request.plan, k=depth)
+        return [
+            unfiltered
+            if unfiltered is not None and reach is not None and reach <= _NEARLY * depth
+            else self._chooser.choose_filtered(request.plan, k=depth, reach=reach)
+            for reach in reaches
+        ]
 
     def _run(
         self, codes: NDArray[np.float32], requests: Sequence[SearchRequest], chosen: ChosenPlan, depth: int
@@ -173,6 +184,16 @@ class Snapshot:
                 break
             self.sync()  # an image was removed a moment ago: others take its place
         return [SearchResult(hits[query][:depth], chosen.plan, chosen.measured) for query in range(len(codes))]
+
+    def rebuild_advice(self) -> RebuildAdvice | None:
+        """Return why a rebuild would pay; None if it would not."""
+        engine = self.engine
+        removed_step = 1000 * engine.removed // (_ADVICE_STEP * max(1, len(engine.keys)))
+        return self._advice_at(engine.added_ms, removed_step)
+
+    @cached_property
+    def _advice_at(self) -> Callable[[float, int], RebuildAdvice | None]:
+        return lru_cache(maxsize=1)(lambda added_ms, removed_step: advise_rebuild(self.engine))
 
     def exact_keys(self, code: NDArray[np.float32], request: SearchRequest) -> list[int]:
         """Return the keys of the exact nearest images by full codes, to the depth of the page. Raises: SearchError."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eigenlens.index.faiss_engine.delta import Delta
-from eigenlens.index.filters.parse import parse_filter
+from eigenlens.index.filters.parse import matches, parse_filter
 from tests.support import oracles
 from tests.support.codes import CODE_LENGTH, LENGTHS, random_codes, repeatable
 
@@ -76,3 +77,32 @@ def test_searches_while_codes_arrive_see_whole_ones() -> None:
             np.testing.assert_allclose(found[0][1], 1, atol=1e-5)
         searches += 1
     adding.join()
+
+
+def test_the_first_search_under_a_filter_looks_at_no_images_metadata() -> None:
+    """It tested all of it in Python: a second for 100,000 images, in which no other search could run."""
+    count = 20_000
+    delta = Delta(2, (2,))
+    metadata = [{"label": f"c{row % 10}", "name": f"image {row}", "price": row / 3} for row in range(count)]
+    delta.add(range(count), np.ones((count, 2), dtype=np.float32), metadata)
+    form = {"$and": [{"label": {"$in": ["c1", "c2"]}}, {"$not": {"price": {"$lt": 100}}}, {"name": {"$exists": True}}]}
+    condition = parse_filter(form)
+    begun = time.thread_time()
+    for values in metadata:
+        matches(condition, values)
+    one_by_one_s = time.thread_time() - begun
+    begun = time.thread_time()
+    found = delta.search(np.ones(2, dtype=np.float32), length=2, k=5, filter=condition)
+    assert time.thread_time() - begun < one_by_one_s / 4
+    assert [key for key, _ in found] == [301, 302, 311, 312, 321]
+
+
+def test_a_delta_tells_what_it_costs_once_it_costs_something() -> None:
+    delta = Delta(64, (64,))
+    codes = random_codes(0, 20_000, 64)
+    delta.add(range(500), codes[:500], [{}] * 500)
+    assert delta.search_ms == 0
+    delta.add(range(500, 1500), codes[500:1500], [{}] * 1000)
+    few = delta.search_ms
+    delta.add(range(1500, 20_000), codes[1500:], [{}] * 18_500)
+    assert 0 < few < delta.search_ms

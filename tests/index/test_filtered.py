@@ -92,6 +92,37 @@ def test_targets_hold_whatever_a_filter_has_to_do_with_the_query(engine: FaissEn
         assert np.mean(recalls) >= target - 0.015, name  # of 600 neighbours
 
 
+@pytest.mark.parametrize("change", ["added", "removed", "both"])
+def test_targets_hold_after_many_images_were_added_or_removed(engine: FaissEngine, change: str) -> None:
+    changed = FaissEngine(engine.generation)
+    new, new_groups = grouped(7, COUNT)
+    codes = {int(key): code for key, code in zip(engine.keys, engine.generation.codes.codes, strict=True)}
+    rng = np.random.default_rng(8)
+    if change != "added":  # half of the images, and all that are in two of the groups
+        of_row = np.array([int(group) for group in grouped(1, COUNT)[1]])
+        gone = set(engine.keys[(rng.random(COUNT) < 0.4) | np.isin(of_row, (0, 1))].tolist())
+        changed.remove(list(gone))
+        codes = {key: code for key, code in codes.items() if key not in gone}
+    if change != "removed":
+        keys = range(1_000_000, 1_000_000 + COUNT)
+        changed.add(keys, new, [{"group": int(group), "draw": 0.5} for group in new_groups])
+        codes.update(zip(keys, new, strict=True))
+    assert len(changed) == len(codes)
+    stored = np.stack(list(codes.values())).astype(np.float64)
+    stored /= np.linalg.norm(stored, axis=1, keepdims=True)
+    queries, _ = grouped(9, QUERIES)
+    chooser = PlanChooser(changed)
+    for target in (0.9, 0.99):
+        recalls = []
+        for query in queries:
+            reach = changed.reach(query[None], k=10)[0]
+            plan = chooser.choose_filtered(PlanRequest(target_recall=target), k=10, reach=reach).plan
+            nearest = changed.search(query[None], plan=plan, k=10)[0]
+            tenth = np.sort(stored @ query / np.linalg.norm(query))[-10]
+            recalls.append(np.mean([score >= tenth - 1e-3 for _, score in nearest]))
+        assert np.mean(recalls) >= target - 0.015
+
+
 def test_a_selection_of_few_is_scored_whatever_the_plan(engine: FaissEngine) -> None:
     few = parse_filter({"draw": {"$lt": 40 / COUNT}})
     query = grouped(5, 1)[0]

@@ -6,12 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eigenlens.index.errors import FilterError
 from eigenlens.index.filters.columns import Attributes, write_attributes
+from eigenlens.index.filters.growing_columns import GrowingColumns
 from eigenlens.index.filters.parse import matches, parse_filter
 from tests.support.codes import repeatable
 
@@ -52,6 +54,11 @@ def test_columns_and_single_images_agree(metadata: list[dict[str, Any]], given_f
         write_attributes(Path(folder), metadata)
         mask = Attributes(Path(folder), count=len(metadata)).mask(condition)
         assert mask.tolist() == [matches(condition, values) for values in metadata]
+    growing, half = GrowingColumns(), len(metadata) // 2
+    growing.add(metadata[:half])
+    growing.add(metadata[half:])
+    parts = [growing.mask(condition, start, stop) for start, stop in ((0, half), (half, len(metadata)))]
+    assert np.concatenate(parts).tolist() == mask.tolist()
 
 
 ROWS: list[dict[str, Any]] = [
@@ -128,3 +135,13 @@ def test_a_filter_that_is_nested_deeply_is_refused() -> None:
         nested = {"$not": nested}
     with pytest.raises(FilterError, match="8 deep"):
         parse_filter(nested)
+
+
+def test_columns_grow_beyond_what_they_first_hold() -> None:
+    metadata = [{"number": number, "text": f"t{number}"} for number in range(1000)]
+    columns = GrowingColumns()
+    for values in metadata:
+        columns.add([values])
+    for form in ({"number": {"$lt": 300}}, {"text": {"$in": ["t5", "t999"]}}, {"text": {"$gte": "t99"}}):
+        condition = parse_filter(form)
+        assert columns.mask(condition, 0, 1000).tolist() == [matches(condition, values) for values in metadata]

@@ -21,6 +21,7 @@ class NumpyEngine:
     """Scores every image for every query; satisfies `index.engine.Engine`."""
 
     device = "cpu"
+    added_ms = 0.0
     eigenfunctions = similarities = typicality = None
 
     def __init__(

@@ -22,7 +22,7 @@ from eigenlens.service.api.admin import (
 from eigenlens.service.errors import EncoderNotFoundError, FolderError, GenerationInUseError
 from eigenlens.service.gallery.recalibrate import check_queries
 from eigenlens.service.http.openapi import problem_responses
-from eigenlens.service.http.presenters import present_generation, present_job, present_recall
+from eigenlens.service.http.presenters import present_advice, present_generation, present_job, present_recall
 from eigenlens.service.http.state import CurrentState, State
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"])
@@ -131,6 +131,7 @@ def stats(state: CurrentState) -> StatsAnswer:
         resident_bytes=_resident(),
         uptime_s=round((datetime.now(UTC) - started).total_seconds(), 3),
         jobs=[job.id for job in state.jobs.list() if job.finished is None],
+        rebuild_advice=present_advice(snapshot.rebuild_advice()),
         recent_queries=len(state.queries),
         live_recall=LiveRecallAnswer(
             share=state.recall.share, plans=[present_recall(r) for r in state.recall.reached()]

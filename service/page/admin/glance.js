@@ -53,6 +53,7 @@ async function facts(rate) {
       ["images", count(stats.searchable), "can be found"],
       ["added", count(stats.pending), "since the last build"],
       ["removed", count(stats.removed), "since the last build"],
+      ["rebuild", stats.rebuild_advice ? "would pay" : "not needed", stats.rebuild_advice?.reason ?? "indexes are up to date enough"],
       ["generation", String(stats.generation), `of ${stats.generations.join(", ")}`],
       ["disk", bytes(onDisk), `${bytes(stats.free_bytes)} are free`],
       ["memory", stats.resident_bytes ? bytes(stats.resident_bytes) : "–", "of the service"],

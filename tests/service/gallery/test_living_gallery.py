@@ -215,3 +215,22 @@ def test_what_one_service_writes_another_finds(
         found = nearest(second, 500)
         assert "new/500.png" not in found, "removals hold at once, everywhere"
         assert len(found) == 3, "and another takes the place"
+
+
+def test_an_answer_tells_when_a_rebuild_would_pay_and_what_it_saves(client: httpx.Client) -> None:
+    def advice() -> list[dict[str, Any] | None]:
+        answer = client.post("/v1/search?k=1", files={"image": png(pixels_of(1))}).json()
+        return [answer.get("rebuild_advice"), client.get("/v1/admin/stats").json()["rebuild_advice"]]
+
+    for seed in range(8):
+        client.delete(f"/v1/images/{image_id(seed)}").raise_for_status()
+    assert advice() == [None, None]
+    for seed in range(8, 10):
+        client.delete(f"/v1/images/{image_id(seed)}").raise_for_status()
+    told, shown = advice()
+    assert told == shown
+    assert told is not None
+    assert told["reason"] == "10 of 30 images in the indexes were removed since the build"
+    assert told["gain_bytes"] > 10 * 2 * CODE_LENGTH
+    assert rebuild(client)["state"] == "done"
+    assert advice() == [None, None]

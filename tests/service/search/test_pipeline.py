@@ -122,7 +122,7 @@ def test_an_answer_is_what_pydantic_would_have_written(observed: Observed) -> No
     assert body["results"][0]["metadata"] == {"label": "odd"}
     for result in body["results"]:
         assert ResultAnswer.model_validate(result).model_dump(exclude_none=True) == result
-    assert set(body) == set(SearchAnswer.model_fields) - {"code"}
+    assert set(body) == set(SearchAnswer.model_fields) - {"code", "rebuild_advice"}
     assert set(body["timing_ms"]) == {"queue", "decode", "encode", "search", "total"}
     assert answer.header.endswith("batch;desc=1")
 
