@@ -70,6 +70,18 @@ _SUFFICIENT_SHARE = 0.99
 Candidates = dict[Plan, dict[int, Recall]]
 
 
+class _Stopwatch:
+    """The time that passed, or that this process worked if that is less: on a busy machine it waits for the others."""
+
+    def __init__(self) -> None:
+        self._started, self._worked = time.monotonic(), time.process_time()
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds since its start."""
+        return min(time.monotonic() - self._started, time.process_time() - self._worked)
+
+
 class Calibrator:
     """Measures one index after the other while a generation is built.
 
@@ -140,7 +152,7 @@ class Calibrator:
         """
         spec, tuning = index.spec, self._tuning
         alone = spec.length == self._codes.code_length and not index.kind.lossy  # there is nothing to rescore by
-        started = time.monotonic()
+        started = _Stopwatch()
         # The remaining time for searches is divided equally among the remaining indexes.
         budget_s = tuning.calibration_s * max(1.0, len(self._codes) / tuning.calibration_codes) - self._searched_s
         budget_s /= max(1, self._indexes - len(self._measured))
@@ -171,9 +183,9 @@ class Calibrator:
                     reached[k].append((effort or 0, recalls[deepest][k].mean))
             is_shallow = is_shallow and _grows(reached[10], _STEPS_TO_DOUBLE, tuning.min_recall_gain)
             is_deep = is_deep and _grows(reached[DEEP_COUNTS[-1]], 1, _MIN_DEEP_GAIN)
-            if not (is_shallow or is_deep) or time.monotonic() - started > budget_s:
+            if not (is_shallow or is_deep) or started.worked_s > budget_s:
                 break
-        self._searched_s += time.monotonic() - started
+        self._searched_s += started.worked_s
         return candidates, reached
 
     def _find_exact(self, queries: int, k: int) -> tuple[NDArray[np.float32], Rows]:

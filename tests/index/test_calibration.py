@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -234,3 +235,13 @@ def test_a_gallery_too_small_to_measure_is_searched_exactly(tmp_path: Path) -> N
     generation = Generation(tmp_path / "generation", codes)
     assert generation.calibration.choose(k=10).exact
     assert generation.calibration.expected(PlanChooser(generation).choose(PlanRequest(8), k=10).plan, 10) is None
+
+
+def test_a_busy_machine_does_not_cut_a_calibration_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others took the processor, the time was up after the first efforts, and only exact plans met a target."""
+    slow = SimpleNamespace(monotonic=lambda: 1e6 * time.monotonic(), process_time=time.process_time)
+    monkeypatch.setattr("eigenlens.index.building.calibrator.time", slow)
+    codes = write_codes(tmp_path / "codes", clustered(1, 1000))
+    build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "ivf"}))
+    measured = Generation(tmp_path / "generation", codes).calibration.measured
+    assert len({m.plan.effort for m in measured if m.plan.kind == "ivf"}) > 2
