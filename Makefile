@@ -30,6 +30,8 @@ demo: $(READY)  ## train, index and serve 70,000 product photographs, or IMAGES=
 WORKERS ?= 2
 SELECTED := not timing
 PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
+# Where the environment forbids to keep bytecode, each of the processes that tests start would compile the sources anew.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY) $(VENV)/.browser  ## set everything up and run the whole test suite, lint, types and contracts included
 	OMP_NUM_THREADS=1 $(PYTEST) --numprocesses $(WORKERS) --dist worksteal -m "$(SELECTED)"
 	$(PYTEST) -m timing

@@ -25,6 +25,8 @@ class Tuning:
         max_gpu_results: results, and lists visited, of one search on a GPU.
         calibration_s: time of measuring for `calibration_codes` codes or fewer, and in proportion for more.
         calibration_codes: see `calibration_s`.
+        shortlist_steps: measured lengths of shortlists double in so many steps.
+        timed_queries: queries that time a plan, one at a time.
         min_recall_gain: efforts are raised until recall grows by less than this when they double.
         timed_scan_rows: rows of large codes that are scanned at once while a scan is timed.
     """
@@ -41,6 +43,8 @@ class Tuning:
     max_gpu_results: int = 2048
     calibration_s: float = 40.0
     calibration_codes: int = 1_000_000
+    shortlist_steps: int = 10
+    timed_queries: int = 150
     min_recall_gain: float = 2e-4
     timed_scan_rows: int = 1 << 20
 

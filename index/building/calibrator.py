@@ -41,9 +41,6 @@ from eigenlens.index.plans.calibration import (
 from eigenlens.index.plans.plan import MIN_SHORTLIST, IndexSpec, Plan
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
-# Measured lengths of shortlists; each is about a fourteenth longer than the one before, the deep ones a seventh.
-_SHORTLISTS = sorted({1, *(round(10 * 2 ** (i / 10)) for i in range(50)), MIN_SHORTLIST, 300})
-_DEEP_SHORTLISTS = [round(300 * 2 ** (i / 5)) for i in range(1, 20)]
 # Queries that shortlists of thousands are measured with, at every so many-th effort.
 _DEEP_QUERIES = 300
 _DEEP_STEP = 3
@@ -125,6 +122,7 @@ class Calibrator:
         self._efforts: dict[str, dict[int, int]] = {}
         self._spent_s = time.monotonic() - started
         self._searched_s = 0.0
+        self._shortlists, self._deep_shortlists = _shortlists(tuning.shortlist_steps)
 
     def measure(self, index: PrefixIndex) -> None:
         """Measure the plans of one index that holds the first `held_in` rows."""
@@ -162,10 +160,10 @@ class Calibrator:
         for step, effort in enumerate(efforts := _efforts(index)):
             passes: list[tuple[NDArray[np.float32], Rows, Sequence[int], Sequence[int]]] = []
             if is_shallow:
-                passes.append((self._queries, self._exact, SHALLOW_COUNTS, _SHORTLISTS))
+                passes.append((self._queries, self._exact, SHALLOW_COUNTS, self._shortlists))
             if is_deep and (step % _DEEP_STEP == 0 or effort == efforts[-1]):
                 deep_queries = self._queries[:_DEEP_QUERIES]
-                passes.append((deep_queries, self._deep_exact, COUNTS, _DEEP_SHORTLISTS))
+                passes.append((deep_queries, self._deep_exact, COUNTS, self._deep_shortlists))
             for queries, exact, counts, shortlists in passes:
                 # One search gives the recall of every shortlist: the rank of each true neighbour decides.
                 deepest = _depth(index, effort, shortlists[-1])
@@ -343,6 +341,13 @@ def _efforts(index: PrefixIndex) -> list[int | None]:
     steps = {round(2 ** (i / _STEPS_TO_DOUBLE)) for i in range(24 * _STEPS_TO_DOUBLE)}
     least = index.kind.min_measured_effort
     return [*sorted(step for step in steps if least <= step < index.max_effort), index.max_effort]
+
+
+def _shortlists(steps: int) -> tuple[list[int], list[int]]:
+    """Return the measured lengths of shortlists, which double in so many steps, and the deep ones, in half as many."""
+    shallow = {1, *(round(10 * 2 ** (i / steps)) for i in range(5 * steps)), MIN_SHORTLIST, 300}
+    deep_steps = max(1, steps // 2)
+    return sorted(shallow), [round(300 * 2 ** (i / deep_steps)) for i in range(1, 4 * deep_steps)]
 
 
 def _depth(index: PrefixIndex, effort: int | None, deepest: int) -> int:

@@ -21,7 +21,6 @@ from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 Latencies = dict[str, float]
 
-_TIMED_QUERIES = 150
 MIN_TIMED = 10
 _TIMED_S = 0.25
 _WARM_UP = 3
@@ -53,7 +52,7 @@ class Timer:
         """Time with queries (q, code_length) and their exact scores (q, k), best first; (0, k) if these are unknown."""
         self._codes, self._queries, self._scores = codes, queries, scores
         self._turn, self._tuning = 0, tuning
-        self.queries = min(_TIMED_QUERIES, max(MIN_TIMED, len(codes) // 100))
+        self.queries = min(tuning.timed_queries, max(MIN_TIMED, len(codes) // 100))
 
     def latencies(self, index: PrefixIndex, plan: Plan, *, queries: int | None = None) -> Latencies:
         """Return the percentiles of a plan's times, in milliseconds."""

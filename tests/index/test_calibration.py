@@ -37,20 +37,29 @@ def clustered(seed: int, n: int) -> NDArray[np.float32]:
 @pytest.fixture(scope="module")
 def generation(tmp_path_factory: pytest.TempPathFactory) -> Generation:
     folder = tmp_path_factory.mktemp("calibration")
-    codes = write_codes(folder / "codes", clustered(1, 30_000))
+    codes = write_codes(folder / "codes", clustered(1, 20_000))
     kinds = {8: "ivf-sq8", 16: "hnsw"}
-    build_generation(folder / "generation", codes, BuildOptions(lengths=(8, 16, CODE_LENGTH), kinds=kinds))
+    options = BuildOptions(lengths=(8, 16, CODE_LENGTH), kinds=kinds, tuning=Tuning(timed_queries=30))
+    build_generation(folder / "generation", codes, options)
     return Generation(folder / "generation", codes)
+
+
+@pytest.fixture(scope="module")
+def fresh(generation: Generation) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Queries that the calibration did not see, and the rows of the 100 nearest of each."""
+    queries = clustered(2, 2000)
+    return queries, exact_search(generation.codes.codes, queries, length=CODE_LENGTH, k=100)[1]
 
 
 @pytest.mark.parametrize("k", [1, 10, 100])
 @pytest.mark.parametrize("target", [0.9, 0.95, 0.99, 0.999])
-def test_a_target_is_met_on_fresh_queries(generation: Generation, k: int, target: float) -> None:
-    queries = clustered(2, 2000)
+def test_a_target_is_met_on_fresh_queries(
+    generation: Generation, fresh: tuple[NDArray[np.float32], NDArray[np.int64]], k: int, target: float
+) -> None:
+    queries, exact = fresh
     chosen = generation.calibration.choose(k=k, target_recall=target)
     _, found = generation.search(queries, plan=chosen.for_k(k), k=k)
-    _, exact = exact_search(generation.codes.codes, queries, length=CODE_LENGTH, k=k)
-    assert recall_at_k(found, exact).mean() >= target - 0.005
+    assert recall_at_k(found, exact[:, :k]).mean() >= target - 0.005
 
 
 def test_a_cheaper_target_is_not_met_by_searching_everything(generation: Generation) -> None:
@@ -118,8 +127,8 @@ def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeyp
 def test_more_codes_are_calibrated_for_longer(
     codes_in_budget: int, many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuning = Tuning(calibration_s=0.001, calibration_codes=codes_in_budget, min_recall_gain=-1.0)
-    codes = write_codes(tmp_path / "codes", clustered(1, 5000))
+    tuning = Tuning(calibration_s=0.01, calibration_codes=codes_in_budget, min_recall_gain=-1.0)
+    codes = write_codes(tmp_path / "codes", clustered(1, 2000))
     searched: set[int | None] = set()
     search = PrefixIndex.search
 

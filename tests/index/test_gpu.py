@@ -41,7 +41,7 @@ from eigenlens.service.jobs.runner import Runner
 from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.request import SearchRequest
-from tests.support.codes import CODE_LENGTH, HARDLY_CALIBRATED, random_codes, repeatable, write_codes
+from tests.support.codes import CODE_LENGTH, HARDLY_CALIBRATED, hardly_calibrated, random_codes, repeatable, write_codes
 from tests.support.service import build_gallery, code_of, pixels_of, serving, settings_of, wait_for
 
 # A real GPU sums the products of an inner product in another order.
@@ -70,9 +70,7 @@ def generation_of(
     build_generation(
         folder / "generation",
         opened,
-        BuildOptions(
-            lengths=sorted({length, CODE_LENGTH}), kinds={length: kind}, tuning=replace(tuning, calibration_s=0.0)
-        ),
+        BuildOptions(lengths=sorted({length, CODE_LENGTH}), kinds={length: kind}, tuning=hardly_calibrated(tuning)),
     )
     return Generation(folder / "generation", opened, tuning=tuning)
 

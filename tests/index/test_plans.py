@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,15 @@ from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 from tests.support import oracles
-from tests.support.codes import CODE_LENGTH, LENGTHS, random_codes, repeatable, write_codes, write_generation
+from tests.support.codes import (
+    CODE_LENGTH,
+    LENGTHS,
+    hardly_calibrated,
+    random_codes,
+    repeatable,
+    write_codes,
+    write_generation,
+)
 
 TOLERANCE = 2e-4  # codes are kept in half precision
 
@@ -38,13 +45,9 @@ def generation_of(
     folder: Path, codes: NDArray[np.float32], kind: str, *, length: int, tuning: Tuning = DEFAULT_TUNING
 ) -> Generation:
     opened = write_codes(folder / "codes", codes)
-    build_generation(
-        folder / "generation",
-        opened,
-        BuildOptions(
-            lengths=sorted({length, CODE_LENGTH}), kinds={length: kind}, tuning=replace(tuning, calibration_s=0.0)
-        ),
-    )
+    tuning = hardly_calibrated(tuning)
+    options = BuildOptions(lengths=sorted({length, CODE_LENGTH}), kinds={length: kind}, tuning=tuning)
+    build_generation(folder / "generation", opened, options)
     return Generation(folder / "generation", opened, tuning=tuning)
 
 
@@ -114,7 +117,7 @@ def test_what_a_quick_search_finds_says_what_the_exact_one_leaves_out(
     codes[10:40] = codes[3]  # ties at the last place
     codes[50] = 0
     tuning = Tuning(max_rows_scored_directly=0, min_codes_for_ivf=1000)
-    generation = write_generation(tmp_path, codes, tuning=tuning)
+    generation = write_generation(tmp_path, codes, tuning=tuning, calibrated=True)
     assert generation._guess(10) is not None
     asked: list[NDArray[np.float32]] = []
     index = generation.prefix_index(CODE_LENGTH)

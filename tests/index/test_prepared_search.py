@@ -11,7 +11,7 @@ from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.plans.plan import Plan
 from tests.support.codes import HARDLY_CALIBRATED, random_codes, write_codes
 
-COUNT, LENGTH, CODE_LENGTH = 20_000, 16, 96
+COUNT, LENGTH, CODE_LENGTH = 5000, 16, 96
 
 
 @pytest.fixture(scope="module", params=["flat", "sq8", "ivf", "ivf-sq8", "ivf-pq", "ivf-rabitq", "hnsw"])

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,13 @@ CODE_LENGTH = 16
 LENGTHS = (4, 8, CODE_LENGTH)
 ENCODER_ID = "0123456789abcdef"
 
-HARDLY_CALIBRATED = Tuning(calibration_s=0.0)
-"""For builds whose calibration a test does not look at: one effort of each index is measured, in a tenth of it."""
+
+def hardly_calibrated(tuning: Tuning) -> Tuning:
+    """Return it for builds whose calibration a test does not look at: one effort of each index, few shortlists."""
+    return replace(tuning, calibration_s=0.0, shortlist_steps=1, timed_queries=10)
+
+
+HARDLY_CALIBRATED = hardly_calibrated(DEFAULT_TUNING)
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=20, database=None)
 """Settings of every property test: the same examples in every run."""
@@ -59,9 +65,12 @@ def write_generation(
     *,
     lengths: Sequence[int] = LENGTHS,
     tuning: Tuning = DEFAULT_TUNING,
+    calibrated: bool = False,
 ) -> Generation:
-    """Publish and open `folder`/codes and `folder`/generation."""
+    """Publish and open `folder`/codes and `folder`/generation, hardly calibrated where that is not asked for."""
     opened = write_codes(folder / "codes", codes, tuning=tuning)
+    if not calibrated:
+        tuning = hardly_calibrated(tuning)
     build_generation(folder / "generation", opened, BuildOptions(lengths=lengths, tuning=tuning))
     return Generation(folder / "generation", opened, tuning=tuning)
 
