@@ -182,15 +182,26 @@ def test_a_second_prepare_changes_nothing(prepared: Place) -> None:
     assert state(prepared.root / "data") == before
 
 
-def test_prepare_makes_again_only_what_is_missing(prepared: Place) -> None:
-    weights = prepared.path("/data/training/run/network.safetensors")
-    trained = weights.stat().st_mtime_ns
-    shutil.rmtree(prepared.path("/data/training/encoder"))
-    done = prepare_again(prepared)
-    assert done.returncode == 0, done.stdout
-    assert prepared.path("/data/training/encoder/manifest.json").is_file()
-    assert weights.stat().st_mtime_ns == trained
-    assert prepared.path("/data/gallery/CURRENT").read_text() == "1\n"
+@pytest.mark.parametrize(("missing", "made_again"), [("training/encoder", "export"), ("gallery", "build")])
+def test_prepare_makes_again_only_what_is_missing(
+    prepared: Place, tmp_path: Path, missing: str, made_again: str
+) -> None:
+    """Nothing is exported or built again here: a program in its place notes what it is asked for."""
+    for made in ("training/run", "training/encoder", "gallery"):
+        if made != missing:
+            shutil.copytree(prepared.path(f"/data/{made}"), tmp_path / "data" / made)
+    calls = tmp_path / "calls"
+    (tmp_path / "eigenlens").write_text(f'#!/bin/sh\necho "$@" >> {shlex.quote(str(calls))}\n')
+    (tmp_path / "eigenlens").chmod(0o755)
+    environment = prepared.environment(TRAIN)
+    done = subprocess.run(
+        [word.replace(str(prepared.root / "data"), str(tmp_path / "data")) for word in prepared.prepare()],
+        cwd=tmp_path, env=environment | {"PATH": f"{tmp_path}:{environment['PATH']}"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    (call,) = calls.read_text().splitlines()
+    assert call.split()[0] == made_again
+    assert str(tmp_path / "data" / missing) in call
 
 
 def test_without_images_prepare_trains_on_the_sample_and_a_failure_is_passed_on(place: Place, tmp_path: Path) -> None:

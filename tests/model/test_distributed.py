@@ -19,11 +19,13 @@ from tests.support.training import CHECKPOINT_AFTER_EVERY_STEP, tiny_overrides, 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def torchrun(*arguments: str, processes: int = 2) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    done = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, env=ENVIRONMENT, timeout=120, check=False
-    )
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+FORKED = ["tests.support.forked", "2"]
+
+
+def run_two_processes(launcher: list[str], *arguments: str) -> None:
+    command = [sys.executable, "-m", *launcher, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -43,7 +45,7 @@ def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict
     folder = tmp_path_factory.mktemp("gloo")
     steps = [(views(), name, 1) for name in LOSSES] + [(four_like_quarters(), "barlow-twins", 2)]
     torch.save(steps, folder / "steps.pt")
-    torchrun("tests.support.gloo_step", str(folder / "steps.pt"), str(folder / "out.pt"))
+    run_two_processes(FORKED, "tests.support.gloo_step", str(folder / "steps.pt"), str(folder / "out.pt"))
     found: list[dict[str, torch.Tensor]] = torch.load(folder / "out.pt", weights_only=True)
     return dict(zip((*LOSSES, "chunks"), found, strict=True))
 
@@ -84,10 +86,11 @@ def test_a_run_of_two_processes_ends_resumes_and_can_be_opened_by_one(tmp_path: 
     images = write_images(tmp_path / "images")
     settings = [f"--set={item}" for item in tiny_overrides(steps=12, **CHECKPOINT_AFTER_EVERY_STEP)]
     out = tmp_path / "run"
-    torchrun("eigenlens", "train", "--images", str(images), "--out", str(out), "--device", "cpu", *settings)
+    command = ["eigenlens", "train", "--out", str(out), "--device", "cpu"]
+    run_two_processes(TORCHRUN, *command, "--images", str(images), *settings)
     run = Run(out)
     assert run.finished
     run.load_network()
     steps = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
     assert steps == [10, 12], "one process writes for all"
-    torchrun("eigenlens", "train", "--out", str(out), "--resume", "--device", "cpu")  # ends at once, in all processes
+    run_two_processes(FORKED, *command, "--resume")  # ends at once, in all processes

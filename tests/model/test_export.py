@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,19 @@ from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.spectrum.moments import PairMoments
 from eigenlens.model.spectrum.rayleigh_ritz import Spectrum
 from eigenlens.model.training.run import Run
-from tests.support.training import CPU, finished_run, write_images
+from tests.support.training import CPU, few_conv_registered, finished_run, write_images
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def backbone() -> Iterator[str]:
+    with few_conv_registered() as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, backbone: str) -> Run:
     folder = tmp_path_factory.mktemp("export")
-    return finished_run(folder / "run", write_images(folder / "images"), steps=40)
+    return finished_run(folder / "run", write_images(folder / "images"), steps=40, backbone=backbone)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +191,7 @@ def test_few_images_have_no_neighbours(run: Run, cache: PixelCache) -> None:
 def test_a_code_is_no_longer_than_there_are_functions(
     run: Run, cache: PixelCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    longer = finished_run(tmp_path / "run", Path(run.images), code_length=256, steps=2)
+    longer = finished_run(tmp_path / "run", Path(run.images), code_length=256, steps=2, backbone=run.config.backbone)
     encoder = Encoder(export(longer, cache.pixels, tmp_path / "encoder", device=CPU).path)
     assert encoder.encode(np.array(cache.pixels[:2])).shape == (2, 134)
     assert encoder.code_length == len(encoder.eigenvalues) == 134

@@ -1,6 +1,6 @@
 """Steps in this process of a group: its share of each batch in, the loss and gradients of the whole batch out.
 
-torchrun --nproc-per-node 2 -m tests.support.gloo_step STEPS.pt OUT.pt
+python -m tests.support.forked 2 tests.support.gloo_step STEPS.pt OUT.pt
 
 STEPS.pt holds a list of (batch, objective, chunks), and OUT.pt what `gradients` gives for each.
 """

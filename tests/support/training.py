@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
+from eigenlens.model.backbones.backbone import Backbone
+from eigenlens.model.backbones.registry import BACKBONES
 from eigenlens.model.config import load_config
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
@@ -28,6 +34,36 @@ TINY = {
     "warmup_steps": 2,
     "checkpoint_every_s": 1000,
 }
+
+
+class FewConv(Backbone):
+    """Two convolutions: exported in half the time of tiny-conv, and as wide."""
+
+    feature_length = 128
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 32, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(32, 128, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.layers(x).mean((2, 3))
+        return features
+
+
+@contextmanager
+def few_conv_registered() -> Iterator[str]:
+    """While it lasts, there is a backbone of the name that it yields."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "few-conv", FewConv)
+        yield "few-conv"
+
 
 CHECKPOINT_AFTER_EVERY_STEP = {"checkpoint_every_s": 0.001}
 """For runs that are interrupted: most are not, and writing checkpoints is half of a tiny step."""
