@@ -17,6 +17,7 @@ from PIL import Image
 
 from eigenlens.model.images.decode import load_square
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.nodes import require_images
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.request import SearchRequest
 
@@ -28,7 +29,7 @@ def measure(gallery: Path, photos: Sequence[bytes], *, batch: int, warm_s: float
     manager.load()
     snapshot = manager.current
     plan = snapshot.choose_plan(SearchRequest(k=10)).plan
-    encoder = snapshot.encoder
+    encoder = require_images(snapshot.encoder)
     begin = time.perf_counter() + warm_s
     done = [0] * threads
 

@@ -35,7 +35,10 @@ class FeatureEncoder:
         random_features: seed of the random vectors that stand for features, where codes are of the edges alone.
         eigenvalues: (code_length,), descending.
         offset: (code_length,), the code of a node whose features are all zero.
+        runtime, precision: what it runs on; both are fixed, since one product takes hardly any time.
     """
+
+    runtime, precision = "onnxruntime", "float32"
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         """Load and verify the artifact at `path`. Raises: ArtifactError; EncoderError, if it takes no features."""
@@ -57,6 +60,13 @@ class FeatureEncoder:
             image_size=0,
         )[0]
         self.offset: NDArray[np.float32] = self.encode(np.zeros((1, self.features), dtype=np.float32))[0]
+
+    def warm_up(self, *, max_batch: int) -> None:
+        """Do nothing: loading has computed the offset already, and batches of all sizes take as long by the node."""
+
+    def worthwhile_batch(self, *, max_batch: int) -> int:
+        """Return 1: features of nodes are encoded as they come."""
+        return 1
 
     def encode(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Encode nodes without edges: features (n, p) to codes (n, code_length). Raises: ShapeError."""

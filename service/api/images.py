@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from eigenlens.image_files import Skipped
 from eigenlens.image_ids import check_id
@@ -36,8 +37,20 @@ def _depth(value: Any) -> int:
     return 1 + max(map(_depth, inner), default=0)
 
 
+def _check_columns(features: list[float] | dict[str, float]) -> list[float] | dict[str, float]:
+    if isinstance(features, dict) and not all(re.fullmatch("[0-9]{1,9}", column) for column in features):
+        raise ValueError("the names of features are their columns, from 0")
+    return features
+
+
 ImageId = Annotated[str, AfterValidator(check_id)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
+Features = Annotated[
+    Annotated[list[float], Field(max_length=65536)] | Annotated[dict[str, float], Field(max_length=65536)],
+    AfterValidator(_check_columns),
+]
+"""Features of a node: all of them, or those that are not zero by their column."""
+Neighbours = Annotated[list[str], Field(max_length=10_000)]
 
 
 class ImageReference(AnswerModel):
@@ -66,13 +79,25 @@ class ImagesAnswer(AnswerModel):
 
 
 class AddItem(BaseModel):
-    """One image to add."""
+    """One image to add; in a gallery of nodes one node, by its features, its neighbours or both."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     id: ImageId
-    image: str = Field(description="the image, base64")
+    image: str | None = Field(None, description="the image, base64")
+    features: Features | None = Field(
+        None, description="features of a node: a list of all, or an object of those that are not zero, by column"
+    )
+    neighbours: Neighbours | None = Field(
+        None, description="ids of the node's neighbours, in the gallery or earlier in the list"
+    )
     metadata: Metadata = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Self:
+        if (self.image is None) == (self.features is None and self.neighbours is None):
+            raise ValueError("give either image (base64), or features, neighbours or both")
+        return self
 
 
 class AddBody(BaseModel):

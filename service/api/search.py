@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from eigenlens.service.api.answer import AnswerModel
-from eigenlens.service.api.images import ImageReference
+from eigenlens.service.api.images import Features, ImageReference, Neighbours
 from eigenlens.service.api.problems import Problem
 
 # Validation context of what came as text: lists are separated by commas, objects are JSON.
@@ -95,13 +95,19 @@ class SearchParameters(BaseModel):
 
 
 class SearchBody(SearchParameters):
-    """A JSON search: exactly one of image, id and code."""
+    """A JSON search: exactly one of image, id, code and, in a gallery of nodes, features with neighbours or without."""
 
     image: str | None = Field(None, description="an image as the query, base64")
     id: str | None = Field(
         None, description="id of an image of the gallery as the query; the results do not include it"
     )
     code: list[float] | None = Field(None, max_length=65536, description="a full code as the query")
+    features: Features | None = Field(
+        None, description="features of a node: a list of all, or an object of those that are not zero, by column"
+    )
+    neighbours: Neighbours | None = Field(
+        None, description="ids of that node's neighbours in the gallery, over which its features are smoothed"
+    )
 
 
 class PlanAnswer(AnswerModel):
@@ -234,4 +240,6 @@ class LengthsAnswer(AnswerModel):
         description="metadata fields you can filter by, and the types of their values"
     )
     encoder: str
+    input: Literal["image", "features"] = Field("image", description="what is searched: images, or nodes of a graph")
+    features: int | None = Field(None, description="number of a node's features; null for images")
     eigenvalues: list[float]

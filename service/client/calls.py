@@ -20,10 +20,19 @@ from eigenlens.artifact import writing_atomic
 from eigenlens.service.api.search import Include
 from eigenlens.service.errors import ServiceError
 
-Query = bytes | Path | str | Sequence[float]
 OnProgress = Callable[[int, int], None]
 URL = "http://127.0.0.1:8080"
 ADMIN = "/v1/admin"
+
+
+class NodeQuery(TypedDict, total=False):
+    """A node that is searched for: its features, ids of its neighbours in the gallery, or both."""
+
+    features: Sequence[float] | Mapping[str, float]
+    neighbours: Sequence[str]
+
+
+Query = bytes | Path | str | Sequence[float] | NodeQuery
 
 
 class SearchOptions(TypedDict, total=False):
@@ -122,7 +131,7 @@ def image_path(id: str, suffix: str = "") -> str:
 
 
 def search(query: Query, options: SearchOptions) -> Call:
-    """Make the call that searches by an image's bytes or file, by an image's id (str) or by a code."""
+    """Make the call that searches by an image's bytes or file, by an image's id (str), by a code or by a node."""
     if isinstance(query, Path):
         query = read(query)
     if isinstance(query, bytes):
@@ -160,8 +169,10 @@ def read(path: Path) -> bytes:
         raise ServiceError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _query_member(query: str | Sequence[float]) -> dict[str, Any]:
-    return {"id": query} if isinstance(query, str) else {"code": [float(x) for x in query]}
+def _query_member(query: str | Sequence[float] | NodeQuery) -> dict[str, Any]:
+    if isinstance(query, str):
+        return {"id": query}
+    return dict(query) if isinstance(query, dict) else {"code": [float(x) for x in query]}
 
 
 def _as_text(value: Any) -> str:

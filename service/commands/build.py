@@ -1,19 +1,25 @@
-"""`eigenlens build`: turn images into a gallery that can be served."""
+"""`eigenlens build`: turn images, or the nodes of a graph, into a gallery that can be served."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Never
 
 from tqdm import tqdm
 
+from eigenlens.artifact import MANIFEST
 from eigenlens.index.faiss_engine.gpu import open_gpu
 from eigenlens.index.faiss_engine.kinds import KINDS
 from eigenlens.index.plans.plan import choose_lengths
+from eigenlens.model.graphs.artifact import Graph
+from eigenlens.model.graphs.sources.open import open_graph_source
+from eigenlens.model.graphs.two_passes import import_graph
 from eigenlens.model.images.sources import open_source
-from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.runtime.feature_encoder import FeatureEncoder
+from eigenlens.model.runtime.open import open_encoder
 from eigenlens.service.api.report import Report
 from eigenlens.service.commands.options import (
     configure_intake,
@@ -26,11 +32,13 @@ from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
 from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.nodes import add_graph, require_images, require_nodes
 from eigenlens.service.gallery.progress import Progress
 
 EPILOG = """examples:
   eigenlens build --encoder encoders/fashion --images fashion-mnist --gallery galleries/fashion
   eigenlens build --gallery galleries/fashion --images ~/more        add images
+  eigenlens build --encoder encoders/cora --graph cora.npz --gallery galleries/cora
   eigenlens build --gallery galleries/fashion --lengths 8,16,64      build other lengths; nothing is encoded again
   eigenlens build --gallery galleries/fashion --encoder encoders/new encode everything with another encoder
 
@@ -46,7 +54,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoder", metavar="ENCODER", type=Path, help="directory of the encoder (default: the gallery's own)"
     )
-    parser.add_argument("--images", metavar="SOURCE", help="images to add: a folder, a tar, or fashion-mnist")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--images", metavar="SOURCE", help="images to add: a folder, a tar, or fashion-mnist")
+    source.add_argument(
+        "--graph", metavar="SOURCE", help="graph whose nodes to add, for an encoder that was fitted to one"
+    )
     configure_intake(parser)
     parser.add_argument(
         "--lengths",
@@ -74,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if args.encoder is None and not (args.gallery / "gallery.sqlite").exists():
         raise GalleryError(f"there is no gallery at {args.gallery} yet: give the --encoder to make one with")
     options = GenerationOptions(lengths=args.lengths, kinds=args.kinds, gpu=open_gpu(args.search_device))
-    encoder = Encoder(args.encoder) if args.encoder is not None else None
+    encoder = open_encoder(args.encoder) if args.encoder is not None else None
     limits = limits_of(args)
     source = None
     if args.images is not None:
@@ -84,13 +96,15 @@ def run(args: argparse.Namespace) -> int:
     gallery = Gallery(args.gallery, create=True)
     with gallery.writing(), ProgressBar() as progress:
         if encoder is None:
-            encoder = Encoder(gallery.encoder_path(gallery.current_encoder_id()))
+            encoder = open_encoder(gallery.encoder_path(gallery.current_encoder_id()))
             choose_lengths(encoder.code_length, args.lengths)
         else:
             gallery.adopt_encoder(encoder.artifact.path)
         report = Report()
         if source is not None:
-            report = add_images(gallery, encoder, source, progress, max_pixels=limits.max_pixels)
+            report = add_images(gallery, require_images(encoder), source, progress, max_pixels=limits.max_pixels)
+        if args.graph is not None:
+            report = _add_graph(gallery, require_nodes(encoder), args.graph, progress)
         number = publish_generation(gallery, encoder, progress, options)
     print_report(report, args)
     print(
@@ -99,6 +113,17 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"next: eigenlens serve --gallery {args.gallery}", file=sys.stderr)
     return 0
+
+
+def _add_graph(gallery: Gallery, encoder: FeatureEncoder, source: str, progress: Progress) -> Report:
+    """Import a graph, or open one that was imported before, and store its nodes."""
+    if (Path(source) / MANIFEST).exists():
+        return add_graph(gallery, encoder, Graph(Path(source)), progress)
+    with TemporaryDirectory(dir=gallery.root, prefix=".graph-") as work:
+        graph = import_graph(open_graph_source(source), Path(work) / "graph")
+        for fault in graph.faults:
+            progress.log(fault)
+        return add_graph(gallery, encoder, graph, progress)
 
 
 class ProgressBar(Progress):
@@ -117,7 +142,7 @@ class ProgressBar(Progress):
         """Begin a stage of `total` items."""
         self._close()
         if total:
-            self._bar = tqdm(total=total, desc=stage, unit="index" if stage == "index" else "image")
+            self._bar = tqdm(total=total, desc=stage, unit={"index": "index", "smooth": "node"}.get(stage, "image"))
 
     def advance(self, count: int) -> None:
         """Count `count` more items as done."""

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eigenlens.service.client.calls import SearchOptions
+from eigenlens.service.client.calls import NodeQuery, SearchOptions
 from eigenlens.service.commands.connection import configure_connection, connect, plain, print_json
 from eigenlens.service.errors import ServiceError
 
@@ -16,7 +16,8 @@ EPILOG = """examples:
   eigenlens search shoe.jpg --length 16 --k 5
   eigenlens search shoe.jpg --recall 0.95 --filter '{"label": "boots"}'
   eigenlens search shoe.jpg --length 8 --rerank full --json
-  eigenlens search --id boots/0001.png --group-duplicates 0.98 --offset 10"""
+  eigenlens search --id boots/0001.png --group-duplicates 0.98 --offset 10
+  eigenlens search --features page.json --neighbours 12,507"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("image", metavar="IMAGE", type=Path, nargs="?", help="an image file")
     parser.add_argument("--id", metavar="ID", help="search with this image of the gallery; the results leave it out")
+    parser.add_argument(
+        "--features", metavar="FILE", type=Path, help="search a gallery of nodes with the features in a JSON file"
+    )
+    parser.add_argument(
+        "--neighbours",
+        metavar="ID,ID,...",
+        help="ids of the node's neighbours in the gallery, with --features or alone",
+    )
     parser.add_argument(
         "--length", metavar="N|auto", help="prefix length (default: auto, the fastest plan that meets the targets)"
     )
@@ -52,10 +61,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search and print a table. Raises: ServiceError, with the service's message if it refuses the search."""
-    if (args.image is None) == (args.id is None):
-        raise ServiceError("give an image file or --id")
+    node = _node(args)
+    queries = [query for query in (args.image, args.id, node) if query is not None]
+    if len(queries) != 1:
+        raise ServiceError("give an image file, --id, or --features and --neighbours of a node")
     with connect(args) as client:
-        answer = client.search(args.image if args.id is None else args.id, **_options(args))
+        answer = client.search(queries[0], **_options(args))
     if args.json:
         print_json(answer)
         return 0
@@ -75,6 +86,19 @@ def run(args: argparse.Namespace) -> int:
     times = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in (answer.timing_ms or {}).items())
     print(f"length {plan.length} ({plan.kind}){rescored}{expected}; generation {answer.generation}; {times}")
     return 0
+
+
+def _node(args: argparse.Namespace) -> NodeQuery | None:
+    """Return the node that is searched for; None if there is none. Raises: ServiceError."""
+    node: NodeQuery = {}
+    if args.features is not None:
+        try:
+            node["features"] = json.loads(args.features.read_text())
+        except (OSError, ValueError) as error:
+            raise ServiceError(f"{args.features} is no JSON of features: {error}") from None
+    if args.neighbours is not None:
+        node["neighbours"] = [id.strip() for id in args.neighbours.split(",") if id.strip()]
+    return node or None
 
 
 def _options(args: argparse.Namespace) -> SearchOptions:

@@ -16,7 +16,7 @@ from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from eigenlens.index.plans.plan import choose_lengths
-from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.runtime.open import AnyEncoder
 from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.disk_space import require_space
 from eigenlens.service.gallery.encoding import encode_images
@@ -49,7 +49,7 @@ _DEFAULTS = GenerationOptions()
 
 def publish_generation(
     gallery: Gallery,
-    encoder: Encoder,
+    encoder: AnyEncoder,
     progress: Progress,
     options: GenerationOptions = _DEFAULTS,
     *,
@@ -105,7 +105,7 @@ class _Build:
     """The codes of one build; `previous` are those of the current generation if it has the same encoder."""
 
     gallery: Gallery
-    encoder: Encoder
+    encoder: AnyEncoder
     previous: Codes | None
     progress: Progress
     gpu: Gpu | None
@@ -162,7 +162,7 @@ class _Build:
         return codes
 
 
-def _current_generation(gallery: Gallery, encoder: Encoder) -> Generation | None:
+def _current_generation(gallery: Gallery, encoder: AnyEncoder) -> Generation | None:
     """Return the current generation; None if it has codes of another encoder or cannot be opened."""
     if gallery.current() is None:
         return None

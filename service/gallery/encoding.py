@@ -11,6 +11,7 @@ import numpy as np
 from eigenlens.model.errors import ImageError
 from eigenlens.model.images.decode import load_square
 from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.runtime.open import AnyEncoder
 from eigenlens.service.errors import ImageContentGoneError, ImageNotFoundError
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
@@ -20,7 +21,7 @@ BATCH_SIZE = 32
 UNLIMITED_PIXELS = 2**40
 
 
-def encode_images(gallery: Gallery, encoder: Encoder, keys: Sequence[int], progress: Progress) -> list[str]:
+def encode_images(gallery: Gallery, encoder: AnyEncoder, keys: Sequence[int], progress: Progress) -> list[str]:
     """Encode stored images and store their codes; each batch is durable when it is counted.
 
     Args:
@@ -28,6 +29,8 @@ def encode_images(gallery: Gallery, encoder: Encoder, keys: Sequence[int], progr
 
     Returns: a reason for each image that could not be encoded; images that were removed meanwhile are skipped.
     """
+    if not isinstance(encoder, Encoder):  # nodes are stored smoothed, which their features cannot be told from
+        return [f"node {key} has no code of this encoder: build with --graph" for key in keys]
     failures: list[str] = []
     load = partial(
         load_square, size=encoder.image_size, max_pixels=UNLIMITED_PIXELS, preprocessing=encoder.preprocessing

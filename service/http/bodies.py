@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
@@ -12,8 +13,9 @@ from pydantic import TypeAdapter
 from starlette.datastructures import FormData, UploadFile
 
 from eigenlens.model.images.sources import SourceImage
-from eigenlens.service.api.images import MAX_ADDED_IMAGES, AddBody, ImageId, Metadata
+from eigenlens.service.api.images import MAX_ADDED_IMAGES, AddBody, AddItem, ImageId, Metadata
 from eigenlens.service.errors import ContentTypeError, InputError, RequestError
+from eigenlens.service.gallery.nodes import NewNode
 
 _MAX_FIELDS = 40
 _ID: TypeAdapter[str] = TypeAdapter(ImageId)
@@ -33,8 +35,11 @@ def files_of(form: FormData) -> list[UploadFile]:
     return files
 
 
-async def read_images(request: Request) -> list[SourceImage]:
-    """Read the images of a form or of a JSON body. Raises: RequestError; ContentTypeError; ValidationError."""
+async def read_images(request: Request) -> list[SourceImage | NewNode]:
+    """Read the images of a form, or the images or nodes of a JSON body.
+
+    Raises: RequestError; ContentTypeError; ValidationError.
+    """
     media_type = media_type_of(request)
     if media_type == "multipart/form-data":
         async with request.form(max_files=MAX_ADDED_IMAGES, max_fields=2 * MAX_ADDED_IMAGES) as form:
@@ -54,11 +59,35 @@ async def read_images(request: Request) -> list[SourceImage]:
             ]
     if media_type == "application/json":
         body = AddBody.model_validate(await read_json(request))
-        return [SourceImage(item.id, decode_base64(item.image), metadata=item.metadata) for item in body.images]
+        return [_image_or_node(item) for item in body.images]
     raise ContentTypeError(
         "images are taken as multipart/form-data with files `image`, or application/json, "
         f"not '{media_type or 'nothing'}'"
     )
+
+
+def _image_or_node(item: AddItem) -> SourceImage | NewNode:
+    node = node_of(item.id, item.features, item.neighbours, metadata=item.metadata)
+    if node is not None:
+        return node
+    assert item.image is not None
+    return SourceImage(item.id, decode_base64(item.image), metadata=item.metadata)
+
+
+def node_of(
+    id: str,
+    features: list[float] | dict[str, float] | None,
+    neighbours: list[str] | None,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+) -> NewNode | None:
+    """Return the node that a body describes; None if it has neither features nor neighbours."""
+    if features is None and neighbours is None:
+        return None
+    numbers: list[float] | dict[int, float] | None = (
+        {int(column): value for column, value in features.items()} if isinstance(features, dict) else features
+    )
+    return NewNode(id, numbers, tuple(neighbours or ()), metadata or {})
 
 
 async def read_one(request: Request, id: str) -> SourceImage:

@@ -33,8 +33,11 @@ def from_json(body: Mapping[str, Any], shared: Mapping[str, Any]) -> SearchBody:
     Raises: RequestError; ValidationError.
     """
     search = SearchBody.model_validate({**shared, **with_standard_names(body)}, strict=True)
-    if sum(value is not None for value in (search.image, search.id, search.code)) != 1:
-        raise RequestError("give exactly one of image (base64), id and code")
+    node = search.features if search.features is not None else search.neighbours
+    if sum(value is not None for value in (search.image, search.id, search.code, node)) != 1:
+        raise RequestError(
+            "give exactly one of image (base64), id and code, or in a gallery of nodes features, neighbours or both"
+        )
     return search
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.model.images.sources import FolderSource, RestrictedSource
-from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.runtime.open import AnyEncoder, open_encoder
 from eigenlens.service.api.report import Report
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
 from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.limits import Limits
+from eigenlens.service.gallery.nodes import require_images
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.recalibrate import QuerySample, publish_recalibrated
 from eigenlens.service.gallery.restore import restore_into
@@ -43,9 +44,9 @@ class Task:
     payload: bytes
     commit_lock: AbstractContextManager[Any]
 
-    def encoder(self) -> Encoder:
+    def encoder(self) -> AnyEncoder:
         """Return the encoder that the options name, or that of the current generation."""
-        return Encoder(self.gallery.encoder_path(self.options.get("encoder") or self.gallery.current_encoder_id()))
+        return open_encoder(self.gallery.encoder_path(self.options.get("encoder") or self.gallery.current_encoder_id()))
 
     def publish(self) -> None:
         """Build the next generation and switch to it."""
@@ -82,7 +83,9 @@ def import_folder(task: Task) -> None:
     """
     folder, limits = Path(task.options["folder"]), Limits.of(task.options)
     source = RestrictedSource(FolderSource(folder, max_bytes=limits.max_image_bytes), Path(task.options["root"]))
-    report = add_images(task.gallery, task.encoder(), source, task.progress, max_pixels=limits.max_pixels)
+    report = add_images(
+        task.gallery, require_images(task.encoder()), source, task.progress, max_pixels=limits.max_pixels
+    )
     task.record_result(result_of(report))
     if task.options.get("rebuild"):
         task.publish()

@@ -11,7 +11,7 @@ import numpy as np
 
 from eigenlens.artifact import EigenlensError
 from eigenlens.index.engine import Engine
-from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.runtime.open import AnyEncoder, open_encoder
 from eigenlens.service.errors import GalleryError, NotReadyError
 from eigenlens.service.gallery.encoding import encode_images
 from eigenlens.service.gallery.layout import Gallery
@@ -58,7 +58,7 @@ class SnapshotManager:
         self.gallery = gallery
         self.max_batch = max_batch or 1
         self._open_engine = open_engine or gallery.open_engine
-        self._open_encoder = partial(Encoder, runtime=runtime, threads=threads, streams=streams)
+        self._open_encoder = partial(open_encoder, runtime=runtime, threads=threads, streams=streams)
         self._tries_batches = max_batch is None
         self._records = Records(gallery.store)
         self._snapshot: Snapshot | None = None
@@ -115,7 +115,7 @@ class SnapshotManager:
             if self._snapshot is not None:
                 self._position = self._apply_changes(self._snapshot, self._position)
 
-    def _encoder_of(self, number: int, encoder_id: str) -> Encoder:
+    def _encoder_of(self, number: int, encoder_id: str) -> AnyEncoder:
         """Return the warm encoder of a generation; the present one, if its id is the same."""
         if self._snapshot is not None and self._snapshot.encoder.id == encoder_id:
             return self._snapshot.encoder

@@ -20,6 +20,7 @@ from eigenlens.artifact import EigenlensError
 from eigenlens.index.plans.advice import RebuildAdvice
 from eigenlens.model.images.decode import decode
 from eigenlens.service.errors import RequestError
+from eigenlens.service.gallery.nodes import NewNode, code_of_node, require_images, require_nodes
 from eigenlens.service.search.batching import Batcher, Observe
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.paging import Result, find_page, hits_of_page
@@ -29,7 +30,7 @@ from eigenlens.service.search.snapshot import Hit, Likeness, SearchResult, Snaps
 
 @dataclass(eq=False)
 class Query:
-    """One search by exactly one of image, id and code.
+    """One search by exactly one of image, id, code and node.
 
     Attributes:
         request: how to search; None to return only the code of the image.
@@ -37,6 +38,7 @@ class Query:
         image: bytes of an image file.
         id: id of an image in the gallery; the results leave this image out.
         code: a full code.
+        node: features of a node, ids of its neighbours in the gallery, or both.
     """
 
     request: SearchRequest | None
@@ -44,6 +46,7 @@ class Query:
     image: bytes | None = None
     id: str | None = None
     code: Sequence[float] | None = None
+    node: NewNode | None = None
     # Filled in by the batcher's threads.
     snapshot: Snapshot = field(init=False)
     pixels: NDArray[np.uint8] | None = field(init=False, default=None)
@@ -144,11 +147,15 @@ class Pipeline:
                 query.request = replace(query.request, exclude_key=key)
         elif query.code is not None:
             query.vector = _checked_code(query.code, snapshot.engine.code_length)
+        elif query.node is not None:
+            with self._stage("encode", [query]):
+                store = self._manager.gallery.store
+                query.vector, _ = code_of_node(store, require_nodes(snapshot.encoder), query.node)
         if query.request is not None:
             snapshot.choose_plan(query.request)  # an impossible request fails here, before its image is decoded
             query.request = snapshot.with_least_score(query.request)
         if query.image is not None:
-            encoder = snapshot.encoder
+            encoder = require_images(snapshot.encoder)
             with self._stage("decode", [query]):
                 image = decode(
                     query.image,
@@ -178,7 +185,9 @@ class Pipeline:
             decoded = [query for query in queries if query.snapshot is snapshot and query.pixels is not None]
             if decoded:
                 with self._stage("encode", decoded):
-                    codes = snapshot.encoder.encode(np.stack([q.pixels for q in decoded if q.pixels is not None]))
+                    codes = require_images(snapshot.encoder).encode(
+                        np.stack([q.pixels for q in decoded if q.pixels is not None])
+                    )
                 for query, code in zip(decoded, codes, strict=True):
                     query.vector, query.pixels = code, None
 

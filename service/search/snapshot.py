@@ -19,7 +19,7 @@ from eigenlens.index.plans.advice import RebuildAdvice, advise_rebuild
 from eigenlens.index.plans.calibration import Measured, measured_count
 from eigenlens.index.plans.choice import ChosenPlan, PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import Plan
-from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.model.runtime.open import AnyEncoder
 from eigenlens.service.errors import NotReadyError
 from eigenlens.service.gallery.records import Records
 from eigenlens.service.gallery.store import ImageRecord
@@ -72,14 +72,14 @@ class Snapshot:
     Attributes:
         number: number of the generation.
         engine: searches the codes.
-        encoder: makes codes from images.
+        encoder: makes codes from images, or from features of nodes.
         records: records of the gallery's images, by key.
         sync: brings the engine up to date with the gallery.
     """
 
     number: int
     engine: Engine
-    encoder: Encoder
+    encoder: AnyEncoder
     records: Records
     sync: Callable[[], None]
 

@@ -34,6 +34,13 @@ def imported(path: Path, arrays: dict[str, NDArray[Any]]) -> Graph:
     return import_graph(from_arrays(arrays, name="graph"), path)
 
 
+def save_graph(path: Path, seed: int = 0) -> Path:
+    """Write such a graph as an .npz."""
+    arrays = block_graph(seed)
+    np.savez(path, edge_index=arrays["edge_index"], x=arrays["x"], labels=arrays["labels"])
+    return path
+
+
 def smoothing_matrix(graph: Graph) -> Array:
     """S = D^-1/2 (A + I) D^-1/2, dense, by plain loops."""
     matrix = np.eye(graph.count)

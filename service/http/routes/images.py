@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from eigenlens.model.images.sources import SourceImage, too_large
 from eigenlens.service.api.images import AddAnswer, ImageAnswer, MetadataBody, merged
 from eigenlens.service.errors import BodyTooLargeError, ImageChangedError, RequestError
 from eigenlens.service.gallery.ingest import Outcome, ingest
+from eigenlens.service.gallery.node_pictures import draw_node
+from eigenlens.service.gallery.nodes import NODE_TYPE, NewNode, ingest_nodes, require_images, require_nodes
 from eigenlens.service.gallery.store import ImageRecord
 from eigenlens.service.gallery.thumbnails import Thumbnail
 from eigenlens.service.http.bodies import read_images, read_one
@@ -59,11 +62,13 @@ async def add_images(
     "/{id:path}/content", response_class=Response, responses=_BYTES | problem_responses("image-not-found", *_GONE)
 )
 async def image_content(id: str, request: Request, state: CurrentState) -> Response:
-    """Get the original bytes of an image."""
+    """Get the original bytes of an image; of a node, a card of its metadata."""
     record = await state.read_threads.run(state.gallery.store.record, id)
     headers = _caching(record, request)
     if _is_known(headers, request):
         return Response(status_code=304, headers=headers)
+    if record.media_type == NODE_TYPE:
+        return _node_picture(record)
     data = await state.read_threads.run(state.gallery.store.content, record.key)
     return Response(data, media_type=record.media_type, headers=headers)
 
@@ -74,11 +79,13 @@ async def image_content(id: str, request: Request, state: CurrentState) -> Respo
     responses=_BYTES | problem_responses("image-not-found", *_GONE, *_DAMAGED),
 )
 async def image_thumbnail(id: str, request: Request, state: CurrentState) -> Response:
-    """Get a picture of an image, at most 192 pixels a side."""
+    """Get a picture of an image, at most 192 pixels a side; of a node, a card of its metadata."""
     record = await state.read_threads.run(state.gallery.store.record, id)
     headers = _caching(record, request)
     if _is_known(headers, request):
         return Response(status_code=304, headers=headers)
+    if record.media_type == NODE_TYPE:
+        return _node_picture(record)
     thumbnail = state.thumbnails.get(record.sha256)
     if thumbnail is None:
         thumbnail = await state.read_threads.run(_make, state, record)
@@ -134,16 +141,24 @@ def delete_image(id: str, state: CurrentState) -> None:
     state.snapshots.sync()
 
 
-def _ingest(state: State, images: list[SourceImage], *, keep_metadata: bool = False) -> list[Outcome]:
+def _ingest(state: State, items: Sequence[SourceImage | NewNode], *, keep_metadata: bool = False) -> list[Outcome]:
+    encoder, store = state.snapshots.current.encoder, state.gallery.store
+    images = [item for item in items if isinstance(item, SourceImage)]
+    nodes = [item for item in items if isinstance(item, NewNode)]
+    if nodes and images:
+        raise RequestError("one request adds images or nodes, not both")
+    if nodes:
+        outcomes = ingest_nodes(store, require_nodes(encoder), nodes)
+        state.snapshots.sync()
+        return outcomes
     limit = state.settings.max_image_bytes
     bounded = [
         image if len(image.data) <= limit else replace(image, data=b"", problem=too_large(len(image.data), limit))
         for image in images
     ]
-    encoder = state.snapshots.current.encoder
     outcomes = ingest(
-        state.gallery.store,
-        encoder,
+        store,
+        require_images(encoder),
         bounded,
         state.decoders,
         max_pixels=state.settings.max_pixels,
@@ -155,7 +170,7 @@ def _ingest(state: State, images: list[SourceImage], *, keep_metadata: bool = Fa
 
 def _refuse(state: State, image: SourceImage) -> None:
     """Raise the error that a search with this image would raise."""
-    encoder = state.snapshots.current.encoder
+    encoder = require_images(state.snapshots.current.encoder)
     loaded = image.load(encoder.image_size, max_pixels=state.settings.max_pixels, preprocessing=encoder.preprocessing)
     raise loaded if isinstance(loaded, Exception) else RequestError("the image cannot be used")
 
@@ -163,6 +178,13 @@ def _refuse(state: State, image: SourceImage) -> None:
 def _make(state: State, record: ImageRecord) -> Thumbnail:
     content = state.gallery.store.content(record.key)
     return state.thumbnails.make(record.sha256, content, max_pixels=state.settings.max_pixels)
+
+
+def _node_picture(record: ImageRecord) -> Response:
+    """Return a card of a node's metadata; these may change, so that it is not kept."""
+    picture = draw_node(record)
+    headers = {"Cache-Control": "private, no-cache", "Content-Security-Policy": "default-src 'none'"}
+    return Response(picture.data, media_type=picture.media_type, headers=headers)
 
 
 def _caching(record: ImageRecord, request: Request) -> dict[str, str]:

@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import QueryParams
 
 from eigenlens.index.plans.choice import PlanRequest
+from eigenlens.model.runtime.feature_encoder import FeatureEncoder
 from eigenlens.service.api.search import (
     LengthAnswer,
     LengthsAnswer,
@@ -19,7 +20,7 @@ from eigenlens.service.api.search import (
     SearchParameters,
 )
 from eigenlens.service.errors import BodyTooLargeError, ContentTypeError
-from eigenlens.service.http.bodies import decode_base64, files_of, media_type_of, read_json
+from eigenlens.service.http.bodies import decode_base64, files_of, media_type_of, node_of, read_json
 from eigenlens.service.http.multipart import single_file_of_form
 from eigenlens.service.http.openapi import IMAGE_BODY, body_of, parameters_of, problem_responses
 from eigenlens.service.http.parameters import (
@@ -79,6 +80,7 @@ router.add_api_route(
 def lengths(state: CurrentState) -> LengthsAnswer:
     """List the prefix lengths you can search, and the cost of each."""
     snapshot = state.snapshots.current
+    encoder = snapshot.encoder
     engine, calibration = snapshot.engine, snapshot.engine.calibration
     plans = sorted(calibration.measured, key=lambda measured: measured.latency_ms["p50"])
     plain = {length: calibration.plain(length) for length in engine.lengths}
@@ -104,8 +106,10 @@ def lengths(state: CurrentState) -> LengthsAnswer:
         generation=snapshot.number,
         plans=[present_measured(measured) for measured in plans],
         filters={field: list(kinds) for field, kinds in engine.fields.items()},
-        encoder=snapshot.encoder.id,
-        eigenvalues=[float(x) for x in snapshot.encoder.eigenvalues],
+        encoder=encoder.id,
+        input="features" if isinstance(encoder, FeatureEncoder) else "image",
+        features=encoder.features if isinstance(encoder, FeatureEncoder) else None,
+        eigenvalues=[float(x) for x in encoder.eigenvalues],
     )
 
 
@@ -162,6 +166,7 @@ def query_of(body: SearchBody) -> Query:
         image=None if body.image is None else decode_base64(body.image),
         id=body.id,
         code=body.code,
+        node=node_of("", body.features, body.neighbours),
     )
 
 

@@ -20,7 +20,7 @@ from eigenlens.model.graphs.settings import PRESETS, GraphSettings
 from eigenlens.model.graphs.smoothing import Smoother
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.runtime.feature_encoder import FeatureEncoder
-from tests.support.graphs import block_graph, imported, smoothing_matrix, unit_features
+from tests.support.graphs import block_graph, imported, save_graph, smoothing_matrix, unit_features
 
 SETTINGS = GraphSettings(hops=1, pair_hops=2, ridge=0.5, diffusion_time=1.5, precision="float64")
 
@@ -128,7 +128,7 @@ def test_a_graph_without_features_is_told_its_preset(tmp_path: Path) -> None:
 def test_the_command_publishes_an_encoder_that_agrees_with_the_fit(
     preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    np.savez(tmp_path / "graph.npz", **block_graph())
+    save_graph(tmp_path / "graph.npz")
     arguments = ["fit", "--graph", str(tmp_path / "graph.npz"), "--preset", preset, "--work", str(tmp_path / "work")]
     assert main([*arguments, "--out", str(tmp_path / "encoder")]) == 0
     assert "every edge is listed in one direction" in capsys.readouterr().err
