@@ -101,6 +101,10 @@ class BodyTooLargeError(RequestError):
     """A request's body has more bytes than the limit."""
 
 
+class BodyMissingError(RequestError):
+    """A request announced a body, and less of it arrived, or nothing."""
+
+
 class UploadTimeoutError(RequestError):
     """A client took too long to send its request."""
 

@@ -16,6 +16,7 @@ from uvicorn.supervisors import Multiprocess
 
 from eigenlens.service.errors import ServiceError
 from eigenlens.service.http.app import create_app
+from eigenlens.service.http.protocol import SERVER_OPTIONS
 from eigenlens.service.http.startup import open_and_freeze
 from eigenlens.service.settings import Settings, load_settings
 from eigenlens.service.telemetry.logs import configure_logs
@@ -30,6 +31,7 @@ Administration needs the key in the admin key file: curl -H "Authorization: Bear
 
 # The address of a client is that of its connection, not one in a header: a client could evade the rate limit by that.
 _SERVER: dict[str, Any] = {
+    **SERVER_OPTIONS,
     "log_config": None,
     "access_log": False,
     "timeout_graceful_shutdown": 20,

@@ -39,6 +39,7 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (model_errors.ModelError, 500, "encoder-failed"),
     (errors.ContentTypeError, 415, "content-type"),
     (errors.BodyTooLargeError, 413, "too-many-bytes"),
+    (errors.BodyMissingError, 400, "body-missing"),
     (errors.UploadTimeoutError, 408, "upload-timeout"),
     (errors.InputError, 422, "input"),
     (errors.RequestError, 422, "request"),

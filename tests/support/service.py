@@ -33,6 +33,7 @@ from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.http.app import create_app
+from eigenlens.service.http.protocol import SERVER_OPTIONS
 from eigenlens.service.settings import Settings, load_settings
 
 SIDE = 2
@@ -130,7 +131,9 @@ def _built(count: int, lengths: tuple[int, ...]) -> Path:
 @contextlib.contextmanager
 def serving(settings: Settings, *, port: int = 0) -> Iterator[httpx.Client]:
     """A uvicorn server on a port, a free one if 0, in a thread, and a client of it."""
-    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=port, log_level="warning", lifespan="on")
+    config = uvicorn.Config(
+        create_app(settings), host="127.0.0.1", port=port, log_level="warning", lifespan="on", **SERVER_OPTIONS
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -6,7 +6,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from eigenlens.service.errors import BodyTooLargeError, UploadTimeoutError
+from eigenlens.service.errors import BodyMissingError, BodyTooLargeError, UploadTimeoutError
 from eigenlens.service.http.policy import policy_of
 
 _DRAIN_S = 2.0
@@ -16,7 +16,8 @@ _DRAIN_FACTOR = 8
 class BodyLimit:
     """Bounds a request's body in bytes, whatever its Content-Length says, and the time a client takes to send it.
 
-    Raises within the route that reads the body: BodyTooLargeError; UploadTimeoutError.
+    Raises within the route that reads the body: BodyTooLargeError; UploadTimeoutError; BodyMissingError, if less
+    arrives than was announced.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, max_batch_bytes: int, timeout_s: float) -> None:
@@ -27,9 +28,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = next(
-            (value.decode("latin-1") for name, value in scope["headers"] if name == b"content-length"), "0"
-        )
+        headers = dict(scope["headers"])
+        announced = headers.get(b"content-length", b"0").decode("latin-1")
+        least = max(int(announced) if announced.isdigit() else 0, b"transfer-encoding" in headers)
         max_bytes = self.max_batch_bytes if policy_of(scope["path"]).takes_many_images else self.max_bytes
         received = 0
         deadline = asyncio.get_running_loop().time() + self.timeout_s
@@ -52,6 +53,10 @@ class BodyLimit:
                 await self._drain(receive, max_bytes)
                 raise BodyTooLargeError(f"the request has more than the {max_bytes} bytes that are taken")
             complete = not message.get("more_body", False)
+            if complete and message["type"] == "http.request" and received < least:
+                raise BodyMissingError(
+                    f"the request announces a body, and {received} bytes of it arrived; send it whole, or announce none"
+                )
             return message
 
         await self.app(scope, bounded_receive, send)
