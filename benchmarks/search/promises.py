@@ -1,12 +1,15 @@
-"""`eigenlens bench promises`: whether recall targets hold for every k, and under filters for and against the query.
+"""`eigenlens bench promises`: whether recall targets hold for every k, under filters, and in a gallery that changed.
 
 Queries are images of the gallery, which are left out of their own results. The codes are indexed anew, with a random
-number beside each image's label to filter by.
+number beside each image's label to filter by. Filters are for the query, against it, or have nothing to do with it. The
+gallery changes by many images that are added, each a mean of two images of a label, and by half of its images that are
+removed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +38,8 @@ COUNTS = (1, 10, 24, 50, 100, 200, 500, 1000)
 SELECTIVITIES = (0.5, 0.1, 0.01, 0.001)
 CORRELATIONS = ("none", "with", "against")
 _FILTERED_K = 10
+# The share of images that is removed of a gallery that changed since its build.
+_REMOVED = 0.5
 _AT_ONCE = 100
 
 
@@ -46,6 +51,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where the codes are indexed")
     parser.add_argument(
         "--queries", type=positive, default=2000, help="pairs of query and filter (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--added", type=positive, default=100_000, help="images that are added after the build (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     parser.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
@@ -62,7 +70,7 @@ class _Measured:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure all k without a filter, then all filters; print a line for each. Raises: EigenlensError."""
+    """Measure all k without a filter, all filters, then changes; print a line for each. Raises: EigenlensError."""
     with all_cores(False):
         gallery = Gallery(args.gallery)
         _, generation = gallery.open_current()
@@ -72,8 +80,11 @@ def run(args: argparse.Namespace) -> None:
         engine = _index(args.work / "generation", generation.codes, labels, draws)
         queries = rng.choice(len(labels), min(args.queries, len(labels)), replace=False)
         promises = _Promises(engine, labels, queries, rng)
-        print(f"{'k':>5} {'selectivity':>11} {'filter':>8} {'target':>7} {'recall':>8} {'short':>6} {'ms':>8}")
-        for measured in promises.measure():
+        print(
+            f"{'k':>5} {'selectivity':>11} {'filter':>8} {'added':>7} {'removed':>7} {'target':>7} "
+            f"{'recall':>8} {'short':>6} {'ms':>8}"
+        )
+        for measured in itertools.chain(promises.measure(), promises.measure_changed(args.added)):
             _show(measured)
             if args.results:
                 params = {**measured.params, "count": len(labels), "queries": len(queries)}
@@ -125,6 +136,41 @@ class _Promises:
                     }
                     yield self._search(params, filters, exact)
 
+    def measure_changed(self, count: int) -> Iterator[_Measured]:
+        """Measure ten results after so many images were added, after half of all were removed, and after both."""
+        generation, filters = self._engine.generation, [None] * len(self._queries)
+        pairs = self._pairs(count)
+        codes = unit_prefix(generation.codes.codes, generation.code_length)
+        added = 0.5 * (codes[pairs[0]] + codes[pairs[1]])
+        added_keys = int(generation.keys.max()) + 1 + np.arange(len(added))
+        removed = self._rng.random(len(generation)) < _REMOVED
+        for adds, removes in ((True, False), (False, True), (True, True)):
+            self._engine = FaissEngine(generation)
+            self._chooser = PlanChooser(self._engine)
+            if adds:
+                self._engine.add(added_keys.tolist(), added, [{}] * len(added))
+            if removes:
+                self._engine.remove(generation.keys[removed].tolist())
+            exact = self._exact(
+                filters,
+                _FILTERED_K,
+                removed=removed if removes else None,
+                added=(added_keys, unit_prefix(added, codes.shape[1])) if adds else None,
+            )
+            for target in TARGETS:
+                params = {"target": target, "k": _FILTERED_K, "selectivity": 1.0, "correlation": "none"}
+                changes = {"added": len(added) if adds else 0, "removed": _REMOVED if removes else 0.0}
+                yield self._search({**params, **changes}, filters, exact)
+
+    def _pairs(self, count: int) -> NDArray[np.int64]:
+        """Return rows of pairs of images of one label, (2, count)."""
+        first = self._rng.integers(0, len(self._labels), count)
+        second = np.empty_like(first)
+        for label in np.unique(self._labels):
+            of_label = np.flatnonzero(self._labels[first] == label)
+            second[of_label] = self._rng.choice(np.flatnonzero(self._labels == label), len(of_label))
+        return np.stack([first, second])
+
     def _filter(self, query: int, selectivity: float, correlation: str) -> Filter:
         """Return a filter that leaves about this share of the images, by label and by the random number."""
         own = str(self._labels[query])
@@ -141,14 +187,33 @@ class _Promises:
         other = str(self._rng.choice([label for label in np.unique(self._labels) if label != own]))
         return parse_filter({"label": other, "draw": {"$lt": selectivity / float(np.mean(self._labels == other))}})
 
-    def _exact(self, filters: Sequence[Filter | None], k: int) -> list[NDArray[np.int64]]:
-        """Return the keys of the exact k nearest of each query under its filter, best first, without itself."""
+    def _exact(
+        self,
+        filters: Sequence[Filter | None],
+        k: int,
+        *,
+        removed: NDArray[np.bool_] | None = None,
+        added: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None,
+    ) -> list[NDArray[np.int64]]:
+        """Return the keys of the exact k nearest of each query under its filter, best first, without itself.
+
+        Args:
+            removed: whether each row was removed, (n,).
+            added: keys (m,) and unit codes (m, code_length) that were added.
+        """
         attributes, keys = self._engine.generation.attributes, self._engine.keys
+        if added is not None:
+            keys = np.concatenate([keys, added[0]])
         codes = unit_prefix(self._engine.generation.codes.codes, self._engine.code_length)
         nearest = []
         for start in range(0, len(self._queries), _AT_ONCE):
             part = self._queries[start : start + _AT_ONCE]
-            cosines = unit_prefix(self._codes[start : start + _AT_ONCE], codes.shape[1]) @ codes.T
+            units = unit_prefix(self._codes[start : start + _AT_ONCE], codes.shape[1])
+            cosines = units @ codes.T
+            if removed is not None:
+                cosines[:, removed] = -np.inf
+            if added is not None:
+                cosines = np.concatenate([cosines, units @ added[1].T], axis=1)
             for query, scores, filter in zip(part, cosines, filters[start : start + _AT_ONCE], strict=True):
                 if filter is not None:
                     scores[~attributes.mask(filter)] = -np.inf
@@ -162,12 +227,13 @@ class _Promises:
         self, params: Mapping[str, Any], filters: Sequence[Filter | None], exact: Sequence[NDArray[np.int64]]
     ) -> _Measured:
         """Search for all queries by a target. A filter's selection is made before its search is timed."""
+        is_whole = self._engine.removed == 0
         k, request = int(params["k"]), PlanRequest(target_recall=params["target"])
         recalls, times, short = [], [], 0
         for query, code, filter, best in zip(self._queries, self._codes, filters, exact, strict=True):
             for _ in range(1 if filter is None else 2):
                 begun = time.perf_counter()
-                if filter is None:
+                if filter is None and is_whole:
                     plan = self._chooser.choose(request, k=k).plan
                 else:
                     reach = self._engine.reach(code[None], k=k, filter=filter)[0]
@@ -187,7 +253,8 @@ class _Promises:
 def _show(measured: _Measured) -> None:
     params = measured.params
     print(
-        f"{params['k']:>5} {params['selectivity']:>11.1%} {params['correlation']:>8} {params['target']:>7} "
-        f"{measured.recall_seen:>8.4f} {measured.short_answers:>6} {measured.latency_ms:>8.3f}",
+        f"{params['k']:>5} {params['selectivity']:>11.1%} {params['correlation']:>8} {params.get('added', 0):>7} "
+        f"{params.get('removed', 0.0):>7.0%} {params['target']:>7} {measured.recall_seen:>8.4f} "
+        f"{measured.short_answers:>6} {measured.latency_ms:>8.3f}",
         flush=True,
     )

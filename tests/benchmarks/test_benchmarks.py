@@ -220,17 +220,19 @@ def test_strangers_and_held_out_images_are_told_apart(
     assert "has 40 images of these classes" in capsys.readouterr().err
 
 
-def test_promises_are_measured_for_every_k_and_kind_of_filter(
+def test_promises_are_measured_for_every_k_kind_of_filter_and_change(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gallery = service_builders.build_gallery(tmp_path, count=60)
     results = tmp_path / "results.jsonl"
     command = ["bench", "promises", "--gallery", str(gallery.root), "--work", str(tmp_path / "work")]
-    assert main([*command, "--queries", "10", "--results", str(results)]) == 0
+    assert main([*command, "--queries", "10", "--added", "50", "--results", str(results)]) == 0
     records = read_records(results)
     assert {entry["params"]["k"] for entry in records} == {1, 10, 24, 50, 100, 200, 500, 1000}
     kinds = {(entry["params"]["selectivity"], entry["params"]["correlation"]) for entry in records}
     assert len(kinds) == 1 + 4 * 3
+    changes = {(entry["params"].get("added"), entry["params"].get("removed")) for entry in records}
+    assert changes == {(None, None), (50, 0.0), (0, 0.5), (50, 0.5)}
     of = {metric: [e["value"] for e in records if e["metric"] == metric] for metric in ("recall_seen", "short_answers")}
     assert min(of["recall_seen"]) == 1, "everything is exact in so small a gallery"
     assert set(of["short_answers"]) == {0}
