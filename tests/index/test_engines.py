@@ -22,6 +22,7 @@ from eigenlens.index.faiss_engine.engine import FaissEngine
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.filters.parse import parse_filter
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
+from eigenlens.index.tuning import Tuning
 from tests.support import oracles
 from tests.support.codes import (
     CODE_LENGTH,
@@ -47,18 +48,18 @@ def open_numpy(_: Path, codes: NDArray[np.float32], metadata: Sequence[Mapping[s
     return NumpyEngine(keys, codes, metadata, lengths=LENGTHS, encoder_id=ENCODER_ID)
 
 
-def open_faiss(kinds: Mapping[int, str]) -> Open:
+def open_faiss(kinds: Mapping[int, str], tuning: Tuning = TUNING) -> Open:
     built: dict[bytes, Path] = {}
 
     def open_engine(folder: Path, codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> Engine:
         """Open a generation of these codes, built by the first test that asks for them."""
         path = built.get(codes.tobytes(), folder / str(next(_folders)))
         if codes.tobytes() not in built:
-            stored = write_codes(path / "codes", codes, tuning=TUNING)
-            options = BuildOptions(lengths=LENGTHS, kinds=kinds, metadata=metadata, tuning=TUNING)
+            stored = write_codes(path / "codes", codes, tuning=tuning)
+            options = BuildOptions(lengths=LENGTHS, kinds=kinds, metadata=metadata, tuning=tuning)
             build_generation(path / "generation", stored, options)
             built[codes.tobytes()] = path
-        return FaissEngine(Generation(path / "generation", Codes(path / "codes", tuning=TUNING), tuning=TUNING))
+        return FaissEngine(Generation(path / "generation", Codes(path / "codes", tuning=tuning), tuning=tuning))
 
     return open_engine
 
@@ -71,14 +72,55 @@ ENGINES = {
 }
 
 
+# Together with these, every kind of index, with and without a graph over its lists.
+MORE_ENGINES = {
+    "faiss-scans": open_faiss({4: "sq8", 8: "ivf-rabitq", CODE_LENGTH: "flat"}),
+    "faiss-graph-of-lists": open_faiss({4: "ivf-pq", 8: "ivf"}, replace(TUNING, max_scanned_lists=1)),
+}
+
+# A filter in its JSON form, and what it says of an image's metadata.
+Condition = tuple[dict[str, Any], Callable[[Mapping[str, Any]], bool]]
+
+
+def has_label(label: str) -> Condition:
+    return {"label": label}, lambda metadata: metadata["label"] == label
+
+
+def is_below(bound: int) -> Condition:
+    return {"number": {"$lt": bound}}, lambda metadata: metadata["number"] < bound
+
+
+def all_of(parts: list[Condition]) -> Condition:
+    return {"$and": [form for form, _ in parts]}, lambda metadata: all(holds(metadata) for _, holds in parts)
+
+
+def any_of(parts: list[Condition]) -> Condition:
+    return {"$or": [form for form, _ in parts]}, lambda metadata: any(holds(metadata) for _, holds in parts)
+
+
+def none_of(part: Condition) -> Condition:
+    return {"$not": part[0]}, lambda metadata: not part[1](metadata)
+
+
+CONDITIONS = st.recursive(
+    st.one_of(st.sampled_from(["a", "b", "c", "none"]).map(has_label), st.integers(0, 1100).map(is_below)),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(all_of),
+        st.lists(inner, min_size=1, max_size=3).map(any_of),
+        inner.map(none_of),
+    ),
+    max_leaves=4,
+)
+
+
 class Gallery:
     """What an engine was told, as plain dictionaries, and what it should answer."""
 
-    def __init__(self, open_engine: Open, folder: Path, seed: int) -> None:
-        codes = random_codes(seed, COUNT)
-        metadata: list[dict[str, Any]] = [{"label": "ab"[row % 2], "number": row} for row in range(COUNT)]
+    def __init__(self, open_engine: Open, folder: Path, seed: int, count: int = COUNT) -> None:
+        codes = random_codes(seed, count)
+        metadata: list[dict[str, Any]] = [{"label": "ab"[row % 2], "number": row} for row in range(count)]
         self.engine = open_engine(folder, codes, metadata)
-        self.codes = dict(zip(range(FIRST_KEY, FIRST_KEY + COUNT), codes, strict=True))
+        self.codes = dict(zip(range(FIRST_KEY, FIRST_KEY + count), codes, strict=True))
         self.metadata = dict(zip(self.codes, metadata, strict=True))
 
     def add(self, keys: Sequence[int], seed: int) -> None:
@@ -95,18 +137,13 @@ class Gallery:
             self.codes.pop(key, None)
 
     def check(
-        self, queries: NDArray[np.float32], *, k: int, plan: PlanRequest, label: str | None = None, below: int = 10**9
+        self, queries: NDArray[np.float32], *, k: int, plan: PlanRequest, condition: Condition | None = None
     ) -> None:
         """Compare with the exact answer; a plan that looks at everything has to give it."""
         chosen = PlanChooser(self.engine).choose(plan, k=k).plan
-        condition = parse_filter({"number": {"$lt": below}} if label is None else {"label": label})
-        unfiltered = label is None and below == 10**9
-        nearest = self.engine.search(queries, plan=chosen, k=k, filter=None if unfiltered else condition)
-        allowed = [
-            key
-            for key in self.codes
-            if (label is None or self.metadata[key]["label"] == label) and self.metadata[key]["number"] < below
-        ]
+        filter = None if condition is None else parse_filter(condition[0])
+        nearest = self.engine.search(queries, plan=chosen, k=k, filter=filter)
+        allowed = [key for key in self.codes if condition is None or condition[1](self.metadata[key])]
         length = chosen.rerank_length or chosen.prefix_length
         for query, neighbors in zip(queries, nearest, strict=True):
             keys = [key for key, _ in neighbors]
@@ -140,20 +177,22 @@ def open_engine(request: pytest.FixtureRequest) -> Open:
     return ENGINES[request.param]
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", ENGINES | MORE_ENGINES)
 @repeatable
-@given(seed=st.integers(0, 2**31), k=st.sampled_from([1, 7, COUNT + 50]), data=st.data())
+@given(seed=st.integers(0, 2**31), k=st.sampled_from([1, 7, COUNT + 150]), data=st.data())
 def test_any_history_gives_the_exact_answer(
     tmp_path_factory: pytest.TempPathFactory, name: str, seed: int, k: int, data: st.DataObject
 ) -> None:
-    gallery = Gallery(ENGINES[name], tmp_path_factory.getbasetemp() / "engines", seed % 4)
+    count = data.draw(st.sampled_from([1, 30, COUNT]))
+    open_engine = (ENGINES | MORE_ENGINES)[name]
+    gallery = Gallery(open_engine, tmp_path_factory.getbasetemp() / "engines", seed % 4, count)
     rng = np.random.default_rng(seed)
     gallery.add(range(1000, 1000 + data.draw(st.integers(0, 60))), seed + 1)
-    gallery.remove(rng.choice(list(gallery.codes), data.draw(st.integers(0, 200)), replace=False).tolist())
-    plan = data.draw(st.sampled_from(plans(gallery.engine)))
-    label = data.draw(st.sampled_from([None, "a", "c", "none"]))
-    below = data.draw(st.sampled_from([10**9, 5])) if label is None else 10**9
-    gallery.check(random_codes(seed + 2, 3), k=k, plan=plan, label=label, below=below)
+    removed = data.draw(st.integers(0, len(gallery.codes)))
+    gallery.remove(rng.choice(list(gallery.codes), removed, replace=False).tolist())
+    condition = data.draw(st.none() | CONDITIONS)
+    for plan in plans(gallery.engine):
+        gallery.check(random_codes(seed + 2, 2), k=k, plan=plan, condition=condition)
     assert len(gallery.engine) == len(gallery.codes)
 
 
