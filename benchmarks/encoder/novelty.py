@@ -15,6 +15,7 @@ from eigenlens import artifact
 from eigenlens.benchmarks.common.arguments import positive
 from eigenlens.benchmarks.common.labelled import encode_all
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record
+from eigenlens.benchmarks.common.service_process import running_service
 from eigenlens.benchmarks.encoder.fashion import load_fashion_mnist
 from eigenlens.index.building.nearest_others import measure_similarities
 from eigenlens.index.codes.artifact import Codes, writing_codes
@@ -22,13 +23,15 @@ from eigenlens.index.codes.exact import exact_search
 from eigenlens.index.codes.typicality import UNLIKE_PERCENTILE, Typicality, write_typicality
 from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.model.errors import ConfigError
-from eigenlens.model.images.sources import open_source
+from eigenlens.model.images.sources import SourceImage, open_source
 from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.client import Client
 
-Pixels = NDArray[np.uint8]
 Vectors = NDArray[np.float32]
 # What the service tells, by where the query's code lies; and what the best score alone would.
 TOLD, BY_BEST_SCORE = "eigenlens", "best-score"
+# What a service answers, over HTTP.
+BY_SERVICE = "service"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="only classes whose names begin like one of these (default: all)",
     )
     parser.add_argument("--queries", type=positive, default=1000, help="strangers to draw (default: %(default)s)")
+    parser.add_argument(
+        "--gallery", metavar="GALLERY", type=Path, help="a gallery of the sample, whose service is asked as well"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     parser.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
 
@@ -57,18 +63,23 @@ def run(args: argparse.Namespace) -> None:
     rng = np.random.default_rng(args.seed)
     lengths = choose_lengths(encoder.code_length)
     gallery, held_out = load_fashion_mnist(queries="test")
-    strangers = _draw(args.strangers, args.classes, side=encoder.image_size, count=args.queries, rng=rng)
+    images = _draw(args.strangers, args.classes, count=args.queries, rng=rng)
+    pixels = [image.load(encoder.image_size) for image in images]
+    strangers = np.stack([each for each in pixels if isinstance(each, np.ndarray)])
     codes = rng.permutation(encode_all(encoder, gallery.pixels, name="gallery"))
     queries = {
         "strangers_told": encode_all(encoder, strangers, name="strangers"),
         "held_out_told": encode_all(encoder, held_out.pixels, name="held out"),
     }
-    told = _shares_told(codes, queries, lengths, encoder_id=encoder.id)
+    told: dict[tuple[str, int], dict[str, float]] = _shares_told(codes, queries, lengths, encoder_id=encoder.id)
+    if args.gallery is not None:
+        told[BY_SERVICE, lengths[-1]] = {"strangers_told": _share_of_answers(args.gallery, images)}
     print(f"Told to be unlike everything: {len(strangers):,} of {args.name}, {len(held_out):,} held-out images")
     print(f"{'by':<16}{'strangers':>12}{'held out':>12}")
     for (method, length), shares in told.items():
-        name = "the code" if method == TOLD else f"best score, {length}"
-        print(f"{name:<16}{shares['strangers_told']:>12.1%}{shares['held_out_told']:>12.2%}")
+        name = {TOLD: "the code", BY_SERVICE: "a service"}.get(method, f"best score, {length}")
+        held = f"{shares['held_out_told']:.2%}" if "held_out_told" in shares else "not asked"
+        print(f"{name:<16}{shares['strangers_told']:>12.1%}{held:>12}")
     if args.results:
         params = {
             "strangers": args.name,
@@ -88,13 +99,25 @@ def run(args: argparse.Namespace) -> None:
         print(f"{len(records)} records added to {args.results}", file=sys.stderr)
 
 
-def _draw(source: str, classes: Sequence[str], *, side: int, count: int, rng: np.random.Generator) -> Pixels:
-    """Draw images (count, side, side, 3) of these classes at random. Raises: SourceError; ConfigError, for too few."""
+def _draw(source: str, classes: Sequence[str], *, count: int, rng: np.random.Generator) -> list[SourceImage]:
+    """Draw images of these classes at random. Raises: SourceError; ConfigError, for too few."""
     images = [image for image in open_source(source) if str(image.metadata.get("label", "")).startswith(tuple(classes))]
     if len(images) < count:
         raise ConfigError(f"{source} has {len(images)} images of these classes; ask for no more --queries")
-    pixels = [images[number].load(side) for number in rng.choice(len(images), count, replace=False)]
-    return np.stack([each for each in pixels if isinstance(each, np.ndarray)])
+    return [images[number] for number in rng.choice(len(images), count, replace=False)]
+
+
+def _share_of_answers(gallery: Path, images: Sequence[SourceImage]) -> float:
+    """Return the share of images that a service of the gallery says are unlike everything."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_service(gallery, Path(folder) / "log") as server,
+        Client(server.address) as client,
+    ):
+        told = [client.search(image.data, k=1).unlike_everything for image in images]
+    if None in told:
+        raise ConfigError(f"{gallery} has no figures on this; rebuild it")
+    return round(float(np.mean([bool(each) for each in told])), 6)
 
 
 def _shares_told(

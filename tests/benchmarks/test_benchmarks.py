@@ -209,12 +209,15 @@ def test_strangers_and_held_out_images_are_told_apart(
     encoder = service_builders.write_encoder(tmp_path / "e")
     images, results = service_builders.write_images(tmp_path / "images", 80), tmp_path / "results.jsonl"
     command = ["bench", "novelty", "--encoder", str(encoder), "--strangers", str(images), "--name", "random"]
-    assert main([*command, "--classes", "ev", "--queries", "40", "--results", str(results)]) == 0
+    gallery = service_builders.build_gallery(tmp_path / "served", count=60).root
+    asked = ["--classes", "ev", "--queries", "40", "--gallery", str(gallery), "--results", str(results)]
+    assert main([*command, *asked]) == 0
     told = {(entry["method"], entry["length"], entry["metric"]): entry["value"] for entry in read_records(results)}
     assert told["best-score", 12, "strangers_told"] == 1
     assert all(told["best-score", length, "held_out_told"] <= 0.02 for length in (4, 8, 12))
     assert told["eigenlens", 12, "strangers_told"] > 0.5
     assert told["eigenlens", 12, "held_out_told"] <= 0.03
+    assert told["service", 12, "strangers_told"] < 0.5, "its gallery has random images too"
     assert "40 of random" in capsys.readouterr().out
     assert main([*command, "--classes", "odd", "--queries", "41"]) == 1
     assert "has 40 images of these classes" in capsys.readouterr().err

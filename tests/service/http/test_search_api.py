@@ -251,3 +251,15 @@ def test_removed_images_are_never_results_and_others_take_their_place(tmp_path: 
     with serving(settings_of(gallery)) as client:
         assert [r["id"] for r in search(client, k=5, length=4).json()["results"]] == best[6:11]
         assert len(search(client, k=COUNT).json()["results"]) == COUNT - 6
+
+
+def test_an_image_of_the_gallery_takes_no_place_of_its_own_shortlist(client: httpx.Client) -> None:
+    """It took one of the candidates that are rescored, so that a search by id found less than one by its code."""
+    plan = {"length": 2, "rerank": "full", "include": []}
+    for seed in range(COUNT):
+        by_id = client.post("/v1/search", json={"id": image_id(seed), "k": 5, "shortlist": 10, **plan})
+        code = code_of(pixels_of(seed)).tolist()
+        by_code = client.post("/v1/search", json={"code": code, "k": 6, "shortlist": 11, **plan})
+        others = [result["id"] for result in by_code.json()["results"]][1:]
+        assert [result["id"] for result in by_id.json()["results"]] == others
+        assert by_id.json()["plan"]["shortlist"] == 10
