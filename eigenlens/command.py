@@ -31,6 +31,7 @@ COMMANDS = {
         "eigenlens.service.commands.recalibrate",
         "let a running service measure its plans again with recent searches",
     ),
+    "duplicates": ("eigenlens.service.commands.duplicates", "find and list the duplicates of a service's gallery"),
     "jobs": ("eigenlens.service.commands.jobs", "list, follow and cancel the jobs of a running service"),
     "generations": (
         "eigenlens.service.commands.generations",

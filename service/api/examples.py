@@ -94,6 +94,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/images"): {"images": [{"id": "boots/0001.png", "image": _PNG, "metadata": {"price": 80}}]},
     ("PATCH", "/v1/images/{id}"): {"metadata": {"price": 70, "label": None}},
     ("POST", "/v1/admin/rebuild"): {"lengths": [8, 16, 32], "kinds": {"32": "ivf-sq8"}},
+    ("POST", "/v1/admin/duplicates"): {"cosine": 0.98},
     ("POST", "/v1/admin/import"): {"folder": "2026/january", "rebuild": True},
     ("POST", "/v1/admin/backups"): {"name": "before-the-sale.tar", "files": False},
     ("POST", "/v1/admin/restore"): {"backup": "before-the-sale.tar"},
@@ -172,6 +173,23 @@ ANSWERS: dict[tuple[str, str], Any] = {
         "kind": "recalibrate",
         "stage": "measure",
         "options": {"queries": 2000},
+    },
+    ("POST", "/v1/admin/duplicates"): {**_JOB, "kind": "duplicates", "stage": "search", "options": {"cosine": 0.98}},
+    ("GET", "/v1/duplicates"): {
+        "groups": [
+            {
+                "exact": False,
+                "images": [
+                    {**_IMAGE, "cosine": 1.0},
+                    {**_IMAGE, "id": "boots/0001-small.png", "width": 14, "height": 14, "cosine": 0.9931},
+                ],
+            }
+        ],
+        "total": 1,
+        "cosine": 0.98,
+        "generation": 3,
+        "found": "2026-11-27T12:00:00+00:00",
+        "next": None,
     },
     ("GET", "/v1/admin/jobs"): [_JOB],
     ("GET", "/v1/admin/jobs/{id}"): _JOB,

@@ -11,6 +11,7 @@ import httpx
 from httpx_sse import aconnect_sse
 
 from eigenlens.service.api.admin import BackupAnswer, GenerationAnswer, Job, StatsAnswer
+from eigenlens.service.api.duplicates import DEFAULT_COSINE, DuplicateGroupAnswer, DuplicatesAnswer
 from eigenlens.service.api.embeddings import EmbeddingsAnswer
 from eigenlens.service.api.images import AddAnswer, FolderAnswer, ImageAnswer, ImagesAnswer
 from eigenlens.service.api.search import BatchAnswer, BatchItemAnswer, LengthsAnswer, SearchAnswer
@@ -190,6 +191,25 @@ class AsyncClient:
     async def forget_queries(self) -> None:
         """Let the service forget the codes of recent searches."""
         await self._send(Call("DELETE", f"{ADMIN}/recent-queries"))
+
+    async def find_duplicates(self, *, cosine: float = DEFAULT_COSINE) -> Job:
+        """Start a job that finds all duplicates of the gallery, which `duplicates` then lists."""
+        body = {"cosine": cosine}
+        return await self._ask(Job, Call("POST", f"{ADMIN}/duplicates", json=body, repeatable=False))
+
+    async def duplicates(self, *, exact: bool | None = None) -> list[DuplicateGroupAnswer]:
+        """Return all groups of duplicates that the last job found, the largest first.
+
+        Args:
+            exact: whether all images of a group have the same bytes; None for all groups.
+        """
+        groups: list[DuplicateGroupAnswer] = []
+        after: int | None = 0
+        while after is not None:
+            page = await self._ask(DuplicatesAnswer, calls.duplicates_after(after, exact))
+            groups += page.groups
+            after = page.next
+        return groups
 
     async def import_folder(self, folder: str, *, rebuild: bool = False) -> Job:
         """Start a job that imports a folder of the server."""

@@ -200,6 +200,12 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
         yield f
 
 
+def duplicates_after(after: int, exact: bool | None) -> Call:
+    """Make the call that lists a page of the groups of duplicates."""
+    params: dict[str, Any] = {"after": after} | ({} if exact is None else {"exact": exact})
+    return Call("GET", "/v1/duplicates", params=params)
+
+
 def rebuild(lengths: Sequence[int] | None, kinds: Mapping[int, str] | None, encoder: str | None) -> Call:
     """Make the call that starts a rebuild."""
     members = {"lengths": lengths, "kinds": {str(n): kind for n, kind in (kinds or {}).items()}, "encoder": encoder}

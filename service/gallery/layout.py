@@ -10,6 +10,7 @@ GALLERY/
   switch.lock             held, shared, to switch to, open or copy generations; held exclusively to remove old ones
   serving.lock            held, shared, by every service of the gallery
   backups/                archives that the service wrote
+  duplicates.npz          what the last search for duplicates found
   queries-forgotten       its time is that of the last call to forget recent queries
 """
 

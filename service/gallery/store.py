@@ -212,6 +212,16 @@ class Store(Database):
                     (encoder_id, _code_bytes(code), key),
                 )
 
+    def copies(self) -> list[list[int]]:
+        """Return the keys, ascending, of the images of each content that several have."""
+        groups: dict[str, list[int]] = {}
+        for key, checksum in self.connection.execute(
+            "SELECT key, sha256 FROM images WHERE sha256 IN "
+            "(SELECT sha256 FROM images GROUP BY sha256 HAVING count(*) > 1) ORDER BY key"
+        ):
+            groups.setdefault(checksum, []).append(key)
+        return list(groups.values())
+
     def coded_keys(self, *, encoder_id: str) -> NDArray[np.int64]:
         """Return the keys of images with a stored code of this encoder, ascending, (n,)."""
         rows = self.connection.execute(

@@ -1,4 +1,4 @@
-"""The work of each kind of job: rebuild, recalibrate, import a folder of the server, restore a backup."""
+"""The work of each kind of job: rebuild, recalibrate, find duplicates, import a folder, restore a backup."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from eigenlens.model.images.sources import FolderSource, RestrictedSource
 from eigenlens.model.runtime.open import AnyEncoder, open_encoder
 from eigenlens.service.api.report import Report
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
+from eigenlens.service.gallery.duplicates import find_duplicates
 from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.limits import Limits
@@ -76,6 +77,11 @@ def recalibrate(task: Task) -> None:
     publish_recalibrated(task.gallery, queries, task.progress, gpu=task.gpu, activate=task.activate)
 
 
+def duplicates(task: Task) -> None:
+    """Find the duplicates of the gallery and keep them. Options: cosine."""
+    task.record_result(find_duplicates(task.gallery, cosine=task.options["cosine"], progress=task.progress))
+
+
 def import_folder(task: Task) -> None:
     """Ingest a folder of the server. Options: folder, root, rebuild.
 
@@ -109,6 +115,7 @@ def restore(task: Task) -> None:
 TASKS: dict[str, Callable[[Task], None]] = {
     "rebuild": rebuild,
     "recalibrate": recalibrate,
+    "duplicates": duplicates,
     "import": import_folder,
     "restore": restore,
 }

@@ -7,12 +7,11 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-
 from eigenlens.artifact import EigenlensError
 from eigenlens.index.engine import Engine
 from eigenlens.model.runtime.open import AnyEncoder, open_encoder
 from eigenlens.service.errors import GalleryError, NotReadyError
+from eigenlens.service.gallery.changes import apply_to_engine
 from eigenlens.service.gallery.encoding import encode_images
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
@@ -141,14 +140,5 @@ class SnapshotManager:
             if failed:
                 log.warning("%d images cannot be found by this encoder: %s", len(failed), "; ".join(failed[:3]))
             changes = self.gallery.store.changes(position, encoder_id=encoder.id)
-        added = [
-            (key, code, metadata)
-            for key, code, metadata in zip(changes.keys, changes.codes, changes.metadata, strict=True)
-            if code is not None
-        ]
-        if added:
-            keys, codes, metadata = zip(*added, strict=True)
-            engine.add(keys, np.stack(codes), metadata)
-        if changes.removed:
-            engine.remove(changes.removed)
+        apply_to_engine(changes, engine)
         return changes.position

@@ -22,7 +22,10 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("benchmarks", "index", "model", "service")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Commands that need no extra: they ask a service, touch the file of keys alone, or import nothing until they run.
-LIGHT = ("search", "add", "rm", "rebuild", "jobs", "generations", "stats", "backup", "restore", "keys", "bench")
+LIGHT = (
+    "search", "add", "rm", "rebuild", "recalibrate", "duplicates", "jobs", "generations", "stats", "backup", "restore",
+    "keys", "bench",
+)  # fmt: skip
 
 pytestmark = pytest.mark.timeout(300)
 

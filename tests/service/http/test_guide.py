@@ -17,7 +17,9 @@ from eigenlens.service.telemetry.metrics import FIGURES, RECALL_FIGURES, RECALL_
 from tests.support.service import build_gallery, settings_of
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guide"
-ASKING = {"search", "add", "rm", "rebuild", "recalibrate", "jobs", "generations", "stats", "backup", "restore"}
+ASKING = {
+    "search", "add", "rm", "rebuild", "recalibrate", "duplicates", "jobs", "generations", "stats", "backup", "restore",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
