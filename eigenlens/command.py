@@ -49,6 +49,7 @@ EXTRAS = {
     "cachetools": "cpu",
     "faiss": "cpu",
     "fastapi": "cpu",
+    "httptools": "cpu",
     "numpy": "cpu",
     "onnxruntime": "cpu",
     "pillow_heif": "cpu",
