@@ -89,7 +89,9 @@ class Settings(BaseSettings):
         2000,
         description="codes of recent searches (no images) that are kept in memory for recalibration; 0 keeps none",
     )
-    upload_timeout_s: PositiveFloat = Field(20.0, description="time a client may take to send a request, in seconds")
+    upload_timeout_s: PositiveFloat = Field(
+        20.0, description="time in which something of a request has to arrive, in seconds"
+    )
 
     @model_validator(mode="after")
     def _refuse_unknown(self) -> Self:

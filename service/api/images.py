@@ -121,6 +121,7 @@ class FailedAnswer(AnswerModel):
 
     id: str = Field(description="id that the image would have")
     reason: str
+    kind: str | None = Field(None, description="what a file is that is no image and not named like one, such as video")
 
 
 class AddAnswer(AnswerModel):

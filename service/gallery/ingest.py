@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.image_files import HEAD_BYTES, IMAGE_FORMATS, OTHER, has_image_name, kind_of
 from eigenlens.model.errors import ImageError
 from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, ImageInfo, inspect
 from eigenlens.model.images.sources import Source, SourceImage, batches
@@ -33,6 +34,7 @@ class Outcome:
     status: Literal["added", "replaced", "unchanged", "failed"]
     reason: str | None = None
     note: str | None = None
+    kind: str | None = None
 
 
 def add_images(
@@ -101,7 +103,7 @@ def ingest(
     accepted: list[tuple[int, SourceImage, str, NDArray[np.uint8]]] = []
     for (position, image, checksum), pixels in zip(changed, decoded, strict=True):
         if isinstance(pixels, ImageError):
-            outcomes[position] = Outcome(image.id, "failed", str(pixels))
+            outcomes[position] = Outcome(image.id, "failed", str(pixels), kind=_other_kind(image))
         else:
             accepted.append((position, image, checksum, pixels))
     if accepted:
@@ -115,6 +117,13 @@ def ingest(
         for (position, image, *_), info, was_replaced in zip(accepted, infos, replaced, strict=True):
             outcomes[position] = Outcome(image.id, "replaced" if was_replaced else "added", note=info.note)
     return [outcomes[position] for position in range(len(images))]
+
+
+def _other_kind(image: SourceImage) -> str | None:
+    """Return what a file is that a folder's listing would have left out; None for one that is or should be an image."""
+    kind = kind_of(image.data[:HEAD_BYTES], image.id)
+    named = kind == OTHER and has_image_name(image.id)
+    return None if image.problem is not None or named or kind in IMAGE_FORMATS else kind
 
 
 def _new_image(image: SourceImage, info: ImageInfo, checksum: str, code: NDArray[np.float32]) -> NewImage:

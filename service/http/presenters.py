@@ -43,7 +43,7 @@ def present_outcomes(outcomes: Sequence[Outcome]) -> AddAnswer:
     """Return the outcomes of one request's images."""
     return AddAnswer(
         images=[AddedAnswer(id=o.id, status=o.status, note=o.note) for o in outcomes if o.status != "failed"],
-        failed=[FailedAnswer(id=o.id, reason=o.reason or "") for o in outcomes if o.status == "failed"],
+        failed=[FailedAnswer(id=o.id, reason=o.reason or "", kind=o.kind) for o in outcomes if o.status == "failed"],
         added=sum(o.status == "added" for o in outcomes),
         replaced=sum(o.status == "replaced" for o in outcomes),
         unchanged=sum(o.status == "unchanged" for o in outcomes),

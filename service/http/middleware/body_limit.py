@@ -1,4 +1,4 @@
-"""Limits of a request's body: its size, and the time to send it."""
+"""Limits of a request's body: its size, and how slowly it may be sent."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from eigenlens.service.errors import BodyMissingError, BodyTooLargeError, UploadTimeoutError
 from eigenlens.service.http.policy import policy_of
 
+# A client that sends more slowly than this, from beginning to end, sends to keep the connection and nothing else.
+_MIN_BYTES_PER_S = 1024
 _DRAIN_S = 2.0
 _DRAIN_FACTOR = 8
 
 
 class BodyLimit:
-    """Bounds a request's body in bytes, whatever its Content-Length says, and the time a client takes to send it.
+    """Bounds a request's body in bytes, whatever its Content-Length says, and the time in which nothing of it arrives.
+
+    A slow line may take as long as it needs: what counts is that the body goes on arriving.
 
     Raises within the route that reads the body: BodyTooLargeError; UploadTimeoutError; BodyMissingError, if less
     arrives than was announced.
@@ -33,7 +37,8 @@ class BodyLimit:
         least = max(int(announced) if announced.isdigit() else 0, b"transfer-encoding" in headers)
         max_bytes = self.max_batch_bytes if policy_of(scope["path"]).takes_many_images else self.max_bytes
         received = 0
-        deadline = asyncio.get_running_loop().time() + self.timeout_s
+        clock = asyncio.get_running_loop().time
+        begun = clock()
         complete = False
 
         async def bounded_receive() -> Message:
@@ -43,11 +48,15 @@ class BodyLimit:
             if announced.isdigit() and int(announced) > max_bytes:
                 await self._drain(receive, max_bytes)
                 raise BodyTooLargeError(f"the request announces {announced} bytes; at most {max_bytes} are taken")
+            slowest = begun + self.timeout_s + received / _MIN_BYTES_PER_S
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(min(clock() + self.timeout_s, slowest)):
                     message = await receive()
             except TimeoutError:
-                raise UploadTimeoutError(f"the request was not complete after {self.timeout_s:g} s") from None
+                raise UploadTimeoutError(
+                    f"the request was not complete, and nothing of it arrived for {self.timeout_s:g} s, or next to "
+                    f"nothing; {received} bytes did before"
+                ) from None
             received += len(message.get("body", b""))
             if received > max_bytes:
                 await self._drain(receive, max_bytes)

@@ -6,7 +6,7 @@ import { plural } from "../format.js";
 
 /** Build the panel in `place`; `changed` is called when images were added. */
 export function startAdding(place, changed) {
-  const file = h("input", { id: "add-files", class: "unseen", type: "file", accept: "image/*", multiple: true });
+  const file = h("input", { id: "add-files", class: "unseen", type: "file", accept: "image/*,.heic,.heif,.hif,.avif,.jp2", multiple: true });
   const folder = h("input", { id: "add-folder", autocomplete: "off", placeholder: "none" });
   const label = h("input", { id: "add-label", autocomplete: "off", placeholder: "none" });
   const zone = h("div", { class: "drop low", id: "add-drop" }, h("p", { class: "quiet" }, "Drop images here, or"), h("label", { class: "button", htmlFor: "add-files" }, "choose some"), file);
@@ -19,6 +19,7 @@ export function startAdding(place, changed) {
   const waiting = [];
   let [sent, all, busy] = [0, 0, false];
   const counted = {};
+  const skipped = {}; // by kind: videos, raw files and the like, as the commands count them
 
   function take(files) {
     waiting.push(...files);
@@ -32,8 +33,9 @@ export function startAdding(place, changed) {
     while (waiting.length) {
       tell();
       const given = waiting.shift();
-      const [outcome, reason] = await send(given);
-      counted[outcome] = (counted[outcome] ?? 0) + 1;
+      const [outcome, reason, kind] = await send(given);
+      const counts = outcome === "skipped" ? skipped : counted;
+      counts[kind ?? outcome] = (counts[kind ?? outcome] ?? 0) + 1;
       sent += 1;
       list.prepend(h("li", { class: outcome }, h("b", {}, outcome), h("span", {}, given.name), reason ? h("span", { class: "bad" }, reason) : null));
     }
@@ -44,7 +46,8 @@ export function startAdding(place, changed) {
 
   function tell() {
     [bar.max, bar.value] = [all, sent];
-    const outcomes = Object.entries(counted).map(([outcome, n]) => `${n} ${outcome}`).join(", ");
+    const listed = (counts) => Object.entries(counts).map(([name, n]) => `${n} ${name}`).join(", ");
+    const outcomes = [listed(counted), Object.keys(skipped).length ? `skipped: ${listed(skipped)}` : ""].filter(Boolean).join(", ");
     status.textContent = waiting.length ? `Sending ${sent + 1} of ${plural(all, "image")} …` : `Finished: ${outcomes}.`;
   }
 
@@ -55,7 +58,8 @@ export function startAdding(place, changed) {
     form.set("id", [...folder.value.split("/").filter(Boolean), given.name].join("/"));
     try {
       const { images: [image], failed: [failed] } = await call("/v1/images", { method: "POST", body: form });
-      return failed ? ["failed", failed.reason] : [image.status, ""];
+      if (failed) return [failed.kind ? "skipped" : "failed", failed.reason, failed.kind];
+      return [image.status, image.note ?? ""];
     } catch (reason) {
       return ["failed", reason.message];
     }

@@ -134,6 +134,32 @@ def test_a_client_that_stops_sending_is_let_go(client: httpx.Client) -> None:
     assert time.monotonic() - start < 5
 
 
+def post_slowly(client: httpx.Client, *, pieces: int, size: int, pause_s: float) -> bytes:
+    """Send a body in pieces with pauses between them; return the answer."""
+    head = (
+        b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nConnection: close\r\n"
+        b"Content-Length: %d\r\n\r\n" % (pieces * size)
+    )
+    body = png(pixels_of(1)).ljust(pieces * size, b"x")
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=10) as connection:
+        connection.sendall(head)
+        for piece in range(pieces):
+            try:
+                connection.sendall(body[piece * size : (piece + 1) * size])
+            except OSError:
+                break  # it has been refused
+            time.sleep(pause_s)
+        return connection.recv(1000)
+
+
+def test_a_slow_line_may_take_longer_than_the_limit_on_a_stall(client: httpx.Client) -> None:
+    assert b" 200 " in post_slowly(client, pieces=8, size=5_000, pause_s=0.2).splitlines()[0]
+
+
+def test_a_client_that_sends_a_byte_now_and_then_is_let_go(client: httpx.Client) -> None:
+    assert b" 408 " in post_slowly(client, pieces=60, size=1, pause_s=0.1).splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("headers", "content"),
     [
