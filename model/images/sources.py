@@ -206,24 +206,6 @@ class SampleSource:
             yield SourceImage(id, data, None, metadata)
 
 
-class RestrictedSource:
-    """The images of a source whose files lie below a root; of the others it says only that they lie outside.
-
-    source = RestrictedSource(FolderSource(folder), root)
-    """
-
-    def __init__(self, source: Source, root: Path) -> None:
-        self.name, self.skipped = source.name, source.skipped
-        self._source, self._root = source, root.resolve()
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __iter__(self) -> Iterator[SourceImage]:
-        for image in self._source:
-            yield restricted(image, self._root)
-
-
 def restricted(image: SourceImage, root: Path) -> SourceImage:
     """Return an image unless its file lies outside of a folder, where a link leads; then only that it does."""
     if image.path is None or image.path.is_relative_to(root):
@@ -317,6 +299,12 @@ def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     stream = tar.extractfile(member)
     assert stream is not None
     return stream
+
+
+def require_any_image(folder: Path) -> None:
+    """Check that a folder holds an image, or is not there. Raises: SourceError."""
+    if folder.is_dir():
+        FolderSource(folder)
 
 
 def _instead(skipped: Sequence[Skipped]) -> str:

@@ -37,6 +37,19 @@ class ImportBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     folder: str = Field(max_length=4096, description="path below the server's setting import_root")
+    name: str | None = Field(
+        None, max_length=64, description="name that begins the ids; default: none for the first folder of a gallery"
+    )
+    rebuild: bool = Field(False, description="build the next generation afterwards")
+
+
+class SyncBody(BaseModel):
+    """Which folders to bring a gallery in step with."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str | None = Field(None, max_length=64, description="name of the folder; default: all folders of the gallery")
+    dry_run: bool = Field(False, description="change nothing; the job's result tells what would be done")
     rebuild: bool = Field(False, description="build the next generation afterwards")
 
 

@@ -96,6 +96,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/admin/rebuild"): {"lengths": [8, 16, 32], "kinds": {"32": "ivf-sq8"}},
     ("POST", "/v1/admin/duplicates"): {"cosine": 0.98},
     ("POST", "/v1/admin/import"): {"folder": "2026/january", "rebuild": True},
+    ("POST", "/v1/admin/sync"): {"dry_run": True},
     ("POST", "/v1/admin/backups"): {"name": "before-the-sale.tar", "files": False},
     ("POST", "/v1/admin/restore"): {"backup": "before-the-sale.tar"},
 }
@@ -197,6 +198,7 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/admin/generations"): [_GENERATION],
     ("POST", "/v1/admin/generations/{number}/activate"): _GENERATION,
     ("POST", "/v1/admin/import"): {**_JOB, "kind": "import", "stage": "take in", "options": {"folder": "2026/january"}},
+    ("POST", "/v1/admin/sync"): {**_JOB, "kind": "sync", "stage": "take in", "options": {"dry_run": True}},
     ("GET", "/v1/admin/backups"): [_BACKUP],
     ("POST", "/v1/admin/backups"): _BACKUP,
     ("POST", "/v1/admin/restore"): {**_JOB, "kind": "restore", "stage": "unpack", "options": {}},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import Field
 
 from eigenlens.image_files import Skipped, count_kinds, describe_counts
 from eigenlens.service.api.answer import AnswerModel
+
+_LISTS = ("failed", "notes", "skipped_files", "warnings", "changes")
 
 
 class SkippedAnswer(AnswerModel):
@@ -31,6 +33,14 @@ class NotedAnswer(AnswerModel):
     note: str
 
 
+class ChangeAnswer(AnswerModel):
+    """A change that a sync would make; `was` is the id that a moved image has now."""
+
+    id: str
+    change: str
+    was: str | None = None
+
+
 class Report(AnswerModel):
     """What became of the files of a run."""
 
@@ -44,6 +54,7 @@ class Report(AnswerModel):
     skipped: dict[str, int] = Field(default_factory=dict, description="what else was there, counted by its kind")
     skipped_files: list[SkippedAnswer] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
+    changes: list[ChangeAnswer] = Field(default_factory=list, description="of a dry run: what would be done")
 
     def skip(self, skipped: Iterable[Skipped]) -> None:
         """Add what was left out."""
@@ -68,14 +79,31 @@ class Report(AnswerModel):
         lines = list(self.warnings)
         lines += _first([f"failed: {entry.id}: {entry.reason}" for entry in self.failed], limit)
         lines += _first([f"note: {entry.id}: {entry.note}" for entry in self.notes], limit)
+        lines += _first([_change(entry) for entry in self.changes], limit)
         if limit is None:
             lines += [f"skipped: {entry.path}: {entry.kind}" for entry in self.skipped_files]
         return lines
 
     def shortened(self, limit: int) -> Report:
         """Return the report with at most `limit` entries in each of its lists; the counts stay."""
-        lists = {name: getattr(self, name)[:limit] for name in ("failed", "notes", "skipped_files", "warnings")}
+        lists = {name: getattr(self, name)[:limit] for name in _LISTS}
         return self.model_copy(update=lists)
+
+
+def merge_reports(reports: Sequence[Report]) -> Report:
+    """Return one report of several runs."""
+    whole = Report()
+    for report in reports:
+        for name in ("added", "replaced", "unchanged", "moved", "gone"):
+            setattr(whole, name, getattr(whole, name) + getattr(report, name))
+        for name in _LISTS:
+            getattr(whole, name).extend(getattr(report, name))
+    whole.skip([])
+    return whole
+
+
+def _change(entry: ChangeAnswer) -> str:
+    return f"{entry.change}: {entry.id}" + (f" (was {entry.was})" if entry.was else "")
 
 
 def _first(lines: list[str], limit: int | None) -> list[str]:

@@ -216,6 +216,11 @@ class AsyncClient:
         body = {"folder": folder, "rebuild": rebuild}
         return await self._ask(Job, Call("POST", f"{ADMIN}/import", json=body, repeatable=False))
 
+    async def sync(self, *, name: str | None = None, dry_run: bool = False, rebuild: bool = False) -> Job:
+        """Start a job that brings the gallery in step with its folders, or tells what it would do."""
+        body = {"name": name, "dry_run": dry_run, "rebuild": rebuild}
+        return await self._ask(Job, Call("POST", f"{ADMIN}/sync", json=body, repeatable=False))
+
     async def jobs(self) -> list[Job]:
         """List the last hundred jobs, newest first."""
         return await self._ask(list[Job], Call("GET", f"{ADMIN}/jobs"))

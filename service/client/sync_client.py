@@ -217,6 +217,11 @@ class Client:
         body = {"folder": folder, "rebuild": rebuild}
         return self._ask(Job, Call("POST", f"{ADMIN}/import", json=body, repeatable=False))
 
+    def sync(self, *, name: str | None = None, dry_run: bool = False, rebuild: bool = False) -> Job:
+        """Start a job that brings the gallery in step with its folders, or tells what it would do."""
+        body = {"name": name, "dry_run": dry_run, "rebuild": rebuild}
+        return self._ask(Job, Call("POST", f"{ADMIN}/sync", json=body, repeatable=False))
+
     def jobs(self) -> list[Job]:
         """List the last hundred jobs, newest first."""
         return self._ask(list[Job], Call("GET", f"{ADMIN}/jobs"))

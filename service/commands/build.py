@@ -17,7 +17,6 @@ from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.model.graphs.artifact import Graph
 from eigenlens.model.graphs.sources.open import open_graph_source
 from eigenlens.model.graphs.two_passes import import_graph
-from eigenlens.model.images.sources import open_source
 from eigenlens.model.runtime.feature_encoder import FeatureEncoder
 from eigenlens.model.runtime.open import open_encoder
 from eigenlens.service.api.report import Report
@@ -30,20 +29,21 @@ from eigenlens.service.commands.options import (
 )
 from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
-from eigenlens.service.gallery.ingest import add_images
+from eigenlens.service.gallery.intake import Images, take_in
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.nodes import add_graph, require_images, require_nodes
 from eigenlens.service.gallery.progress import Progress
 
 EPILOG = """examples:
   eigenlens build --encoder encoders/fashion --images fashion-mnist --gallery galleries/fashion
-  eigenlens build --gallery galleries/fashion --images ~/more        add images
+  eigenlens build --gallery galleries/fashion --images ~/more        add another folder, or bring one in step
   eigenlens build --encoder encoders/cora --graph cora.npz --gallery galleries/cora
   eigenlens build --gallery galleries/fashion --lengths 8,16,64      build other lengths; nothing is encoded again
   eigenlens build --gallery galleries/fashion --encoder encoders/new encode everything with another encoder
 
 To continue an interrupted build, run it again. A running service switches to the new generation by itself. The files
-of a folder stay where they are; images of an archive are copied into the gallery.
+of a folder stay where they are; images of an archive are copied into the gallery. The same folder again brings the
+gallery in step with it (see `eigenlens sync`); another folder lives beside it, and its name begins its ids.
 Next: eigenlens serve --gallery GALLERY"""
 
 
@@ -58,6 +58,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--images", metavar="SOURCE", help="images to add: a folder, a tar, or fashion-mnist")
     source.add_argument(
         "--graph", metavar="SOURCE", help="graph whose nodes to add, for an encoder that was fitted to one"
+    )
+    parser.add_argument(
+        "--name",
+        help="name of the folder, which begins the ids of its images (default: none for the first folder of a gallery, "
+        "otherwise like its directory); give the name of a known folder that lies elsewhere now",
     )
     configure_intake(parser)
     parser.add_argument(
@@ -88,9 +93,9 @@ def run(args: argparse.Namespace) -> int:
     options = GenerationOptions(lengths=args.lengths, kinds=args.kinds, gpu=open_gpu(args.search_device))
     encoder = open_encoder(args.encoder) if args.encoder is not None else None
     limits = limits_of(args)
-    source = None
-    if args.images is not None:
-        source = open_source(args.images, follow_links=args.follow_links, max_bytes=limits.max_image_bytes)
+    images = None if args.images is None else Images(args.images, args.name, args.follow_links, limits)
+    if images is not None:
+        images.check()
     if encoder is not None:
         choose_lengths(encoder.code_length, args.lengths)  # refuse wrong lengths before a gallery is made
     gallery = Gallery(args.gallery, create=True)
@@ -100,9 +105,7 @@ def run(args: argparse.Namespace) -> int:
             choose_lengths(encoder.code_length, args.lengths)
         else:
             gallery.adopt_encoder(encoder.artifact.path)
-        report = Report()
-        if source is not None:
-            report = add_images(gallery, require_images(encoder), source, progress, max_pixels=limits.max_pixels)
+        report = Report() if images is None else take_in(gallery, require_images(encoder), images, progress)
         if args.graph is not None:
             report = _add_graph(gallery, require_nodes(encoder), args.graph, progress)
         number = publish_generation(gallery, encoder, progress, options)

@@ -111,24 +111,38 @@ class _Build:
     gpu: Gpu | None
 
     def encode_missing(self) -> tuple[NDArray[np.int64], int]:
-        """Encode images until each has a code. Returns: keys of all images and the last removal, at one moment."""
+        """Encode images until each that can be encoded has a code.
+
+        Returns: the keys of these images and the last removal, at one moment.
+        """
         store, announced = self.gallery.store, False
+        failures: dict[int, str] = {}
         while True:
             keys, last_removal = store.contents()
             coded = store.coded_keys(encoder_id=self.encoder.id)
             if self.previous is not None:
                 coded = np.union1d(coded, self.previous.keys)
+            keys = np.setdiff1d(keys, list(failures))
             missing = np.setdiff1d(keys, coded)
             if not announced or len(missing):
                 self.progress.start("encode", len(missing))
                 announced = True
             if len(missing) == 0:
+                self._tell(failures, encoded=len(keys))
                 return keys, last_removal
-            failures = encode_images(self.gallery, self.encoder, missing.tolist(), self.progress)
-            if failures:
-                raise GalleryError(
-                    f"{len(failures)} images have no code and cannot be encoded: {'; '.join(failures[:3])}"
-                )
+            failures |= encode_images(self.gallery, self.encoder, missing.tolist(), self.progress)
+
+    def _tell(self, failures: Mapping[int, str], *, encoded: int) -> None:
+        """Tell which images are left out. Raises: GalleryError, if all are."""
+        if not failures:
+            return
+        reasons = "; ".join(list(failures.values())[:3])
+        if encoded == 0:
+            raise GalleryError(f"none of the {len(failures)} images can be encoded: {reasons}")
+        self.progress.log(
+            f"{len(failures)} images have no code and cannot be encoded; they are left out until a build finds their "
+            f"files again, and `eigenlens sync` removes those whose files are gone: {reasons}"
+        )
 
     def assemble(self, keys: NDArray[np.int64], *, name: str) -> Codes:
         """Write one codes artifact of all images, similar ones together; reuse the previous one if nothing changed."""

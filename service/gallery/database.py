@@ -11,7 +11,7 @@ from typing import Any
 
 from eigenlens.service.errors import GalleryError
 
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 _SCHEMA = """
 CREATE TABLE images (
     key INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, so a row of an old generation cannot mean another image
@@ -50,8 +50,25 @@ _REMOVED = """
 CREATE TABLE removed (seq INTEGER PRIMARY KEY AUTOINCREMENT, key INTEGER NOT NULL);
 CREATE TRIGGER image_removed AFTER DELETE ON images BEGIN INSERT INTO removed (key) VALUES (old.key); END;
 """
+# The folders that the gallery is kept in step with, and their files as they were when they were last read.
+_FOLDERS = """
+CREATE TABLE folders (
+    name TEXT PRIMARY KEY,  -- the ids of its images begin with it
+    path BLOB NOT NULL UNIQUE,
+    kind TEXT NOT NULL,  -- folder or archive
+    follow_links INTEGER NOT NULL,
+    boundary BLOB  -- folder out of which no link may lead
+);
+CREATE TABLE files (
+    key INTEGER PRIMARY KEY REFERENCES images ON UPDATE CASCADE ON DELETE CASCADE,
+    folder TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL
+);
+CREATE INDEX files_of_folder ON files (folder);
+"""
 # By the version of a database's schema: the statements that make it the next version.
-_MIGRATIONS = {1: _REMOVED, 2: "ALTER TABLE jobs ADD COLUMN result TEXT;"}
+_MIGRATIONS = {1: _REMOVED, 2: "ALTER TABLE jobs ADD COLUMN result TEXT;", 3: _FOLDERS}
 
 
 class Database:
@@ -73,7 +90,9 @@ class Database:
         connection = self.connection
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0 and create:
-            connection.executescript(f"BEGIN; {_SCHEMA} {_REMOVED} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+            connection.executescript(
+                f"BEGIN; {_SCHEMA} {_REMOVED} {_FOLDERS} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
+            )
         elif version in _MIGRATIONS:
             steps = " ".join(_MIGRATIONS[schema] for schema in range(version, _SCHEMA_VERSION))
             connection.executescript(f"BEGIN; {steps} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")

@@ -21,17 +21,18 @@ BATCH_SIZE = 32
 UNLIMITED_PIXELS = 2**40
 
 
-def encode_images(gallery: Gallery, encoder: AnyEncoder, keys: Sequence[int], progress: Progress) -> list[str]:
+def encode_images(gallery: Gallery, encoder: AnyEncoder, keys: Sequence[int], progress: Progress) -> dict[int, str]:
     """Encode stored images and store their codes; each batch is durable when it is counted.
 
     Args:
         keys: keys of images without a code of this encoder.
 
-    Returns: a reason for each image that could not be encoded; images that were removed meanwhile are skipped.
+    Returns: the reason for each image that could not be encoded, by its key; images that were removed meanwhile are
+        skipped.
     """
     if not isinstance(encoder, Encoder):  # nodes are stored smoothed, which their features cannot be told from
-        return [f"node {key} has no code of this encoder: build with --graph" for key in keys]
-    failures: list[str] = []
+        return {key: f"node {key} has no code of this encoder: build with --graph" for key in keys}
+    failures: dict[int, str] = {}
     load = partial(
         load_square, size=encoder.image_size, max_pixels=UNLIMITED_PIXELS, preprocessing=encoder.preprocessing
     )
@@ -45,12 +46,12 @@ def encode_images(gallery: Gallery, encoder: AnyEncoder, keys: Sequence[int], pr
                 except ImageNotFoundError:
                     continue
                 except ImageContentGoneError as error:
-                    failures.append(str(error))
+                    failures[key] = str(error)
             decoded = pool.map(load, contents.values())
             pixels = {}
             for key, square in zip(contents, decoded, strict=True):
                 if isinstance(square, ImageError):
-                    failures.append(f"image {key} was added but can no longer be read: {square}")
+                    failures[key] = f"image {key} was added but can no longer be read: {square}"
                 else:
                     pixels[key] = square
             if pixels:

@@ -25,3 +25,6 @@ class Limits:
     def to_json(self) -> dict[str, int]:
         """Return the limits as the option `limits` of a job."""
         return asdict(self)
+
+
+DEFAULT_LIMITS = Limits()

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from eigenlens.index.faiss_engine.gpu import Gpu
-from eigenlens.model.images.sources import FolderSource, RestrictedSource
+from eigenlens.model.images.sources import require_any_image
 from eigenlens.model.runtime.open import AnyEncoder, open_encoder
-from eigenlens.service.api.report import Report
+from eigenlens.service.api.report import Report, merge_reports
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
 from eigenlens.service.gallery.duplicates import find_duplicates
-from eigenlens.service.gallery.ingest import add_images
+from eigenlens.service.gallery.folders import Folder, known_folders, register_folder
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.limits import Limits
 from eigenlens.service.gallery.nodes import require_images
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.recalibrate import QuerySample, publish_recalibrated
 from eigenlens.service.gallery.restore import restore_into
+from eigenlens.service.gallery.sync import sync_folder
 from eigenlens.service.jobs.store import Jobs
 
 _MAX_LISTED = 100
@@ -83,18 +84,30 @@ def duplicates(task: Task) -> None:
 
 
 def import_folder(task: Task) -> None:
-    """Ingest a folder of the server. Options: folder, root, rebuild.
+    """Take in a folder of the server, or bring the gallery in step with it. Options: folder, root, name, rebuild.
 
     Files that a symbolic link leads to outside of the root are skipped.
     """
-    folder, limits = Path(task.options["folder"]), Limits.of(task.options)
-    source = RestrictedSource(FolderSource(folder, max_bytes=limits.max_image_bytes), Path(task.options["root"]))
-    report = add_images(
-        task.gallery, require_images(task.encoder()), source, task.progress, max_pixels=limits.max_pixels
-    )
-    task.record_result(result_of(report))
+    path, root = Path(task.options["folder"]), Path(task.options["root"])
+    require_any_image(path)
+    folder = register_folder(task.gallery.store, path, name=task.options.get("name"), boundary=root)
+    task.record_result(result_of(_sync(task, folder)))
     if task.options.get("rebuild"):
         task.publish()
+
+
+def sync(task: Task) -> None:
+    """Bring the gallery in step with its folders. Options: name, dry_run, rebuild."""
+    dry_run = bool(task.options.get("dry_run"))
+    folders = known_folders(task.gallery.store, name=task.options.get("name"))
+    task.record_result(result_of(merge_reports([_sync(task, folder, dry_run=dry_run) for folder in folders])))
+    if task.options.get("rebuild") and not dry_run:
+        task.publish()
+
+
+def _sync(task: Task, folder: Folder, *, dry_run: bool = False) -> Report:
+    limits = Limits.of(task.options)
+    return sync_folder(task.gallery, require_images(task.encoder()), folder, task.progress, limits=limits, dry_run=dry_run)
 
 
 def result_of(report: Report) -> dict[str, Any]:
@@ -118,4 +131,5 @@ TASKS: dict[str, Callable[[Task], None]] = {
     "duplicates": duplicates,
     "import": import_folder,
     "restore": restore,
+    "sync": sync,
 }

@@ -138,7 +138,9 @@ class SnapshotManager:
         if uncoded:  # images that were added under another encoder have no code of this one yet
             failed = encode_images(self.gallery, encoder, uncoded, Progress())
             if failed:
-                log.warning("%d images cannot be found by this encoder: %s", len(failed), "; ".join(failed[:3]))
+                log.warning(
+                    "%d images cannot be found by this encoder: %s", len(failed), "; ".join(list(failed.values())[:3])
+                )
             changes = self.gallery.store.changes(position, encoder_id=encoder.id)
         apply_to_engine(changes, engine)
         return changes.position

@@ -18,8 +18,10 @@ from eigenlens.service.api.admin import (
     LiveRecallAnswer,
     RebuildBody,
     StatsAnswer,
+    SyncBody,
 )
 from eigenlens.service.errors import EncoderNotFoundError, FolderError, GenerationInUseError
+from eigenlens.service.gallery.folders import known_folders
 from eigenlens.service.gallery.recalibrate import check_queries
 from eigenlens.service.http.openapi import problem_responses
 from eigenlens.service.http.presenters import present_advice, present_generation, present_job, present_recall
@@ -65,16 +67,32 @@ def forget_queries(state: CurrentState) -> None:
 def import_folder(state: CurrentState, response: Response, body: ImportBody) -> Job:
     """Import the images of a folder on the server, below its `import_root`. Each is found once it is imported.
 
-    The files stay where they are, and their ids are their paths below the folder. The job's `result` lists files that
-    cannot be used. Images that the gallery has with the same content are left unchanged, so an import can be repeated.
+    The files stay where they are, and their ids are the folder's name and their paths below it. The job's `result`
+    lists files that cannot be used. Another import of the same folder brings the gallery in step with it.
     """
     root = state.settings.import_root
     if root is None:
         raise FolderError("no folder of this server may be imported; its setting import_root names none")
     folder = _below(root, body.folder)
-    limits = state.settings.limits.to_json()
-    options = {"folder": str(folder), "root": str(root.resolve()), "rebuild": body.rebuild, "limits": limits}
+    options: dict[str, object] = {
+        "folder": str(folder),
+        "root": str(root.resolve()),
+        "name": body.name,
+        "rebuild": body.rebuild,
+        "limits": state.settings.limits.to_json(),
+    }
     return start_job(state, response, "import", options)
+
+
+@router.post("/sync", status_code=202, responses=problem_responses("job-running"))
+def sync(state: CurrentState, response: Response, body: SyncBody | None = None) -> Job:
+    """Bring the gallery in step with its folders: images whose files were added, changed, moved or deleted.
+
+    Moved images keep their codes and metadata. Nothing is removed because of a folder that is not there or empty.
+    """
+    options = body or SyncBody()
+    known_folders(state.gallery.store, name=options.name)  # refuse an unknown name here, not later in the job
+    return start_job(state, response, "sync", options.model_dump() | {"limits": state.settings.limits.to_json()})
 
 
 @router.get("/generations")

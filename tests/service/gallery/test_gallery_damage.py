@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -126,12 +127,34 @@ def test_a_generation_of_an_earlier_version_is_named_and_a_build_replaces_it(tmp
     assert len(stored_codes(gallery)) == 4
 
 
-def test_images_that_cannot_be_encoded_are_all_named_and_the_others_kept(tmp_path: Path) -> None:
+def test_images_that_cannot_be_encoded_are_left_out_with_a_word_and_come_back(tmp_path: Path) -> None:
     gallery = build_gallery(tmp_path, count=6)
     other = Encoder(write_encoder(tmp_path / "other", shift=100.0))
     for seed in (1, 4):
         (tmp_path / "images" / image_id(seed)).unlink()
-    with pytest.raises(GalleryError, match="2 images have no code and cannot be encoded"):
-        publish(gallery, other)
-    assert len(gallery.store.coded_keys(encoder_id=other.id)) == 4
+    told = Told()
+    gallery.adopt_encoder(other.artifact.path)
+    assert publish(gallery, other, told) == 2
+    assert "2 images have no code and cannot be encoded" in told.text
+    assert len(stored_codes(gallery)) == 4
+    for seed in (1, 4):
+        (tmp_path / "images" / image_id(seed)).write_bytes(png(pixels_of(seed)))
+    assert publish(gallery, other, told) == 3
+    assert len(stored_codes(gallery)) == 6
+
+
+def test_a_gallery_of_which_nothing_is_left_is_not_built(tmp_path: Path) -> None:
+    gallery = build_gallery(tmp_path, count=3)
+    shutil.rmtree(tmp_path / "images")
+    with pytest.raises(GalleryError, match="none of the 3 images can be encoded"):
+        publish(gallery, Encoder(write_encoder(tmp_path / "other", shift=100.0)))
     assert gallery.current() == 1
+
+
+class Told(Progress):
+    """Keeps the messages of a build."""
+
+    text = ""
+
+    def log(self, text: str) -> None:
+        self.text += f"{text}\n"

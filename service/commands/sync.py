@@ -1,0 +1,86 @@
+"""`eigenlens sync`: bring a gallery in step with its folders, once or as long as they change."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from eigenlens.model.runtime.open import open_encoder
+from eigenlens.service.api.report import Report, merge_reports
+from eigenlens.service.commands.build import ProgressBar
+from eigenlens.service.commands.options import configure_report, limits_of, print_report
+from eigenlens.service.gallery.folders import Folder, known_folders
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.nodes import require_images
+from eigenlens.service.gallery.sync import sync_folder
+
+EPILOG = """examples:
+  eigenlens sync --gallery galleries/mine --dry-run --list     tell what would be done
+  eigenlens sync --gallery galleries/mine
+  eigenlens sync --gallery galleries/mine --name cam1
+  eigenlens sync --gallery galleries/mine --watch              go on as files change
+
+Images are added, replaced, moved and removed as their files were. A moved image keeps its code and its metadata. A
+running service finds all changes within a second, without a rebuild. Nothing is removed because of a folder that is
+not there, empty or not readable: its disk may not be mounted. To continue an interrupted sync, run it again."""
+
+# Files that are being copied change for a while.
+_SETTLE_MS = 1000
+_LOCK_TIMEOUT_S = 600.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EPILOG
+    parser.add_argument("--gallery", metavar="GALLERY", type=Path, required=True, help="directory of the gallery")
+    parser.add_argument("--name", help="name of one folder (default: all folders of the gallery)")
+    parser.add_argument("--dry-run", action="store_true", help="change nothing; tell what would be done")
+    parser.add_argument("--watch", action="store_true", help="go on until interrupted, as files change")
+    parser.add_argument("--max-image-bytes", type=int, metavar="N", help="largest image that is taken")
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="largest image that is taken, in pixels")
+    configure_report(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Sync, with progress on standard error. Raises: EigenlensError."""
+    gallery = Gallery(args.gallery)
+    folders = known_folders(gallery.store, name=args.name)
+    report = sync_all(gallery, folders, args)
+    print_report(report, args)
+    if args.watch:
+        _watch(gallery, folders, args)
+    return 1 if report.warnings else 0
+
+
+def sync_all(gallery: Gallery, folders: list[Folder], args: argparse.Namespace) -> Report:
+    """Bring the gallery in step with folders. Raises: GalleryBusyError, if another process writes for minutes."""
+    with gallery.writing(wait_s=_LOCK_TIMEOUT_S), ProgressBar() as progress:
+        encoder = require_images(open_encoder(gallery.encoder_path(gallery.current_encoder_id())))
+        return merge_reports(
+            [
+                sync_folder(gallery, encoder, folder, progress, limits=limits_of(args), dry_run=args.dry_run)
+                for folder in folders
+            ]
+        )
+
+
+def _watch(gallery: Gallery, folders: list[Folder], args: argparse.Namespace) -> None:
+    import watchfiles
+
+    print("watching; interrupt to end", file=sys.stderr)
+    while True:
+        present = [folder.path for folder in folders if folder.path.is_dir()]
+        if not present:
+            time.sleep(_SETTLE_MS / 1000)
+            continue
+        for changes in watchfiles.watch(
+            *present, debounce=_SETTLE_MS, raise_interrupt=True, ignore_permission_denied=True
+        ):
+            changed = [f for f in folders if any(Path(path).is_relative_to(f.path) for _, path in changes)]
+            report = sync_all(gallery, changed, args)
+            if report.added or report.replaced or report.moved or report.gone or report.warnings:
+                print_report(report, args)
+            if any(not folder.path.is_dir() for folder in folders):
+                break
