@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from eigenlens.model.runtime.open import open_encoder
@@ -28,6 +29,7 @@ not there, empty or not readable: its disk may not be mounted. To continue an in
 
 # Files that are being copied change for a while.
 _SETTLE_MS = 1000
+_LOOK_MS = 2000
 _LOCK_TIMEOUT_S = 600.0
 
 
@@ -67,20 +69,31 @@ def sync_all(gallery: Gallery, folders: list[Folder], args: argparse.Namespace) 
 
 
 def _watch(gallery: Gallery, folders: list[Folder], args: argparse.Namespace) -> None:
-    import watchfiles
-
     print("watching; interrupt to end", file=sys.stderr)
     while True:
-        present = [folder.path for folder in folders if folder.path.is_dir()]
+        present = [folder for folder in folders if folder.path.is_dir()]
         if not present:
-            time.sleep(_SETTLE_MS / 1000)
+            time.sleep(_LOOK_MS / 1000)
             continue
-        for changes in watchfiles.watch(
-            *present, debounce=_SETTLE_MS, raise_interrupt=True, ignore_permission_denied=True
-        ):
-            changed = [f for f in folders if any(Path(path).is_relative_to(f.path) for _, path in changes)]
+        for changed in _changed_folders(present):
             report = sync_all(gallery, changed, args)
             if report.added or report.replaced or report.moved or report.gone or report.warnings:
                 print_report(report, args)
             if any(not folder.path.is_dir() for folder in folders):
                 break
+
+
+def _changed_folders(folders: list[Folder]) -> Iterator[list[Folder]]:
+    """Yield the folders in which something changed: first all of them, as soon as they are watched."""
+    import watchfiles
+
+    paths, first = [folder.path for folder in folders], True
+    watching = watchfiles.watch(
+        *paths, debounce=_SETTLE_MS, rust_timeout=_LOOK_MS, yield_on_timeout=True, ignore_permission_denied=True
+    )
+    for changes in watching:
+        if first:
+            yield folders
+            first = False
+        elif changes:
+            yield [folder for folder in folders if any(Path(path).is_relative_to(folder.path) for _, path in changes)]

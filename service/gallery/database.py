@@ -52,20 +52,20 @@ CREATE TRIGGER image_removed AFTER DELETE ON images BEGIN INSERT INTO removed (k
 """
 # The folders that the gallery is kept in step with, and their files as they were when they were last read.
 _FOLDERS = """
-CREATE TABLE folders (
+CREATE TABLE IF NOT EXISTS folders (
     name TEXT PRIMARY KEY,  -- the ids of its images begin with it
     path BLOB NOT NULL UNIQUE,
     kind TEXT NOT NULL,  -- folder or archive
     follow_links INTEGER NOT NULL,
     boundary BLOB  -- folder out of which no link may lead
 );
-CREATE TABLE files (
+CREATE TABLE IF NOT EXISTS files (
     key INTEGER PRIMARY KEY REFERENCES images ON UPDATE CASCADE ON DELETE CASCADE,
     folder TEXT NOT NULL,
     size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL
 );
-CREATE INDEX files_of_folder ON files (folder);
+CREATE INDEX IF NOT EXISTS files_of_folder ON files (folder);
 """
 # By the version of a database's schema: the statements that make it the next version.
 _MIGRATIONS = {1: _REMOVED, 2: "ALTER TABLE jobs ADD COLUMN result TEXT;", 3: _FOLDERS}

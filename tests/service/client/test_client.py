@@ -141,7 +141,7 @@ def test_images_and_administration(client: Client, tmp_path: Path) -> None:
     imported = list(client.follow(client.import_folder("b")["id"]))[-1]
     assert imported["result"] is not None
     assert imported["result"]["added"] == 1
-    client.remove("x.png")
+    client.remove("b/x.png")
 
 
 def test_the_asynchronous_client_does_the_same(client: Client, service: httpx.Client, gallery: Gallery) -> None:

@@ -280,5 +280,5 @@ def test_a_database_of_the_schema_before_is_taken_along(gallery: Gallery) -> Non
         client.headers.update(admin_headers(gallery))
         assert done(client, client.post("/v1/admin/rebuild"))["state"] == "done"
     with sqlite3.connect(gallery.root / "gallery.sqlite") as database:
-        assert database.execute("PRAGMA user_version").fetchone()[0] == 3
+        assert database.execute("PRAGMA user_version").fetchone()[0] == 4
     database.close()

@@ -82,13 +82,13 @@ def test_a_folder_of_the_server_is_taken_in_and_its_job_is_told_as_events(client
         "failed": 2,
     }
     reasons = {entry["id"]: entry["reason"] for entry in job["result"]["reasons"]}
-    assert "no image" in reasons["boots/bad.png"]
-    assert "outside" in reasons["boots/link.png"]
+    assert "no image" in reasons["2026/boots/bad.png"]
+    assert "outside" in reasons["2026/boots/link.png"]
     assert job["generation"] == 2
     for seed in (700, 701):
-        assert nearest(client, seed) == f"boots/{seed}.png"
-    assert nearest(client, 702) != "boots/link.png"
-    assert client.get("/v1/images/boots/700.png").json()["metadata"] == {"label": "boots"}
+        assert nearest(client, seed) == f"2026/boots/{seed}.png"
+    assert nearest(client, 702) != "2026/boots/link.png"
+    assert client.get("/v1/images/2026/boots/700.png").json()["metadata"] == {"label": "boots"}
     again = client.post("/v1/admin/import", json={"folder": "./2026/../2026/"})
     assert events_of(client, again.headers["location"])[-1][1]["result"]["unchanged"] == 2
 
