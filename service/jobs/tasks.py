@@ -108,8 +108,6 @@ def sync(task: Task) -> None:
 def _sync(task: Task, folder: Folder, *, dry_run: bool = False) -> Report:
     encoder, limits = require_images(task.encoder()), Limits.of(task.options)
     return sync_folder(task.gallery, encoder, folder, task.progress, limits=limits, dry_run=dry_run)
-        task.gallery, require_images(task.encoder()), folder, task.progress, limits=limits, dry_run=dry_run
-    )
 
 
 def result_of(report: Report) -> dict[str, Any]:

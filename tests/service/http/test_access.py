@@ -50,6 +50,7 @@ MATRIX = {
     "DELETE /v1/admin/recent-queries": ADMIN,
     "POST /v1/admin/duplicates": ADMIN,
     "POST /v1/admin/import": ADMIN,
+    "POST /v1/admin/sync": ADMIN,
     "GET /v1/admin/jobs": ADMIN,
     "GET /v1/admin/jobs/{id}": ADMIN,
     "GET /v1/admin/jobs/{id}/events": ADMIN,
