@@ -238,7 +238,7 @@ class _Promises:
                 else:
                     reach = self._engine.reach(code[None], k=k, filter=filter)[0]
                     plan = self._chooser.choose_filtered(request, k=k, reach=reach).plan
-                neighbors = self._engine.search(code[None], plan=plan.excluding_one(), k=k + 1, filter=filter)[0]
+                neighbors = self._engine.search(code[None], plan=plan.excluding(1), k=k + 1, filter=filter)[0]
                 taken = time.perf_counter() - begun
             times.append(1000 * taken)
             keys = [key for key, _ in neighbors if key != self._engine.keys[query]][:k]

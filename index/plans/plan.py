@@ -30,9 +30,9 @@ class Plan:
     shortlist: int | None = None
     rerank_length: int | None = None
 
-    def excluding_one(self) -> Plan:
-        """Return the plan for a query that is indexed itself and no result: it takes a place of the shortlist."""
-        return self if self.shortlist is None else replace(self, shortlist=self.shortlist + 1)
+    def excluding(self, count: int) -> Plan:
+        """Return the plan for a query whose own images, so many, are no results: they take places of the shortlist."""
+        return self if self.shortlist is None else replace(self, shortlist=self.shortlist + count)
 
 
 @dataclass(frozen=True, order=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from eigenlens.service.api.answer import AnswerModel
 from eigenlens.service.api.images import Features, ImageReference, Neighbours
@@ -30,6 +30,8 @@ def _parse_json(value: Any, info: ValidationInfo) -> Any:
 
 
 MAX_SEARCHES = 100
+# Examples of each sort in one search.
+MAX_EXAMPLES = 20
 
 Include = Literal["metadata", "code", "timing"]
 
@@ -94,14 +96,41 @@ class SearchParameters(BaseModel):
     )
 
 
+class ExampleBody(BaseModel):
+    """An example of what results are to be like or unlike: exactly one of its members."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    image: str | None = Field(None, description="an image, base64")
+    id: str | None = Field(None, description="id of an image of the gallery; the results do not include it")
+    code: list[float] | None = Field(None, max_length=65536, description="a full code")
+
+    @model_validator(mode="after")
+    def _has_one_member(self) -> Self:
+        if sum(value is not None for value in (self.image, self.id, self.code)) != 1:
+            raise ValueError("an example has exactly one of image (base64), id and code")
+        return self
+
+
 class SearchBody(SearchParameters):
-    """A JSON search: exactly one of image, id, code and, in a gallery of nodes, features with neighbours or without."""
+    """A JSON search: exactly one of image, id, code, positive and, in a gallery of nodes, features and neighbours."""
 
     image: str | None = Field(None, description="an image as the query, base64")
     id: str | None = Field(
         None, description="id of an image of the gallery as the query; the results do not include it"
     )
     code: list[float] | None = Field(None, max_length=65536, description="a full code as the query")
+    positive: list[ExampleBody] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_EXAMPLES,
+        description="examples of what the results are to be like: the search is by the mean p of their unit codes",
+    )
+    negative: list[ExampleBody] | None = Field(
+        None,
+        max_length=MAX_EXAMPLES,
+        description="with `positive`: examples of what they are to be unlike, of mean n; the search is by p + (p - n)",
+    )
     features: Features | None = Field(
         None, description="features of a node: a list of all, or an object of those that are not zero, by column"
     )

@@ -20,6 +20,7 @@ from eigenlens.service.client.calls import (
     ADMIN,
     URL,
     Call,
+    Example,
     OnProgress,
     Query,
     Retries,
@@ -91,6 +92,12 @@ class AsyncClient:
     async def search(self, query: Query, **options: Unpack[SearchOptions]) -> SearchAnswer:
         """Return the images most like the query, best first."""
         return await self._ask(SearchAnswer, calls.search(query, options))
+
+    async def search_like(
+        self, positive: Sequence[Example], negative: Sequence[Example] = (), **options: Unpack[SearchOptions]
+    ) -> SearchAnswer:
+        """Return the images most like the positive examples and least like the negative ones."""
+        return await self._ask(SearchAnswer, calls.search_like(positive, negative, options))
 
     async def search_batch(self, queries: Sequence[Query], **options: Unpack[SearchOptions]) -> list[BatchItemAnswer]:
         """Run several searches in one request; if one fails, the others are still answered."""

@@ -32,7 +32,9 @@ class NodeQuery(TypedDict, total=False):
     neighbours: Sequence[str]
 
 
-Query = bytes | Path | str | Sequence[float] | NodeQuery
+# An image's bytes or file, an image's id, or a code.
+Example = bytes | Path | str | Sequence[float]
+Query = Example | NodeQuery
 
 
 class SearchOptions(TypedDict, total=False):
@@ -142,14 +144,16 @@ def search(query: Query, options: SearchOptions) -> Call:
 
 def search_batch(queries: Iterable[Query], options: SearchOptions) -> Call:
     """Make the call that runs several searches in one request."""
-    searches = []
-    for query in queries:
-        data = read(query) if isinstance(query, Path) else query
-        if isinstance(data, bytes):
-            searches.append({"image": base64.b64encode(data).decode()})
-        else:
-            searches.append(_query_member(data))
+    searches = [_member(query) for query in queries]
     return Call("POST", "/v1/search/batch", json={**options, "searches": searches})
+
+
+def search_like(positive: Iterable[Example], negative: Iterable[Example], options: SearchOptions) -> Call:
+    """Make the call that searches by examples."""
+    examples: dict[str, Any] = {"positive": [_member(example) for example in positive]}
+    if negative := [_member(example) for example in negative]:
+        examples["negative"] = negative
+    return Call("POST", "/v1/search", json={**options, **examples})
 
 
 def add(images: Mapping[str, bytes], metadata: Sequence[Mapping[str, Any]] | None = None) -> Call:
@@ -167,6 +171,12 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ServiceError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _member(query: Query) -> dict[str, Any]:
+    """Return a query as members of a JSON object; an image in base64."""
+    data = read(query) if isinstance(query, Path) else query
+    return {"image": base64.b64encode(data).decode()} if isinstance(data, bytes) else _query_member(data)
 
 
 def _query_member(query: str | Sequence[float] | NodeQuery) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from eigenlens.service.client.calls import (
     ADMIN,
     URL,
     Call,
+    Example,
     OnProgress,
     Query,
     Retries,
@@ -92,6 +93,12 @@ class Client:
     def search(self, query: Query, **options: Unpack[SearchOptions]) -> SearchAnswer:
         """Return the images most like the query, best first."""
         return self._ask(SearchAnswer, calls.search(query, options))
+
+    def search_like(
+        self, positive: Sequence[Example], negative: Sequence[Example] = (), **options: Unpack[SearchOptions]
+    ) -> SearchAnswer:
+        """Return the images most like the positive examples and least like the negative ones."""
+        return self._ask(SearchAnswer, calls.search_like(positive, negative, options))
 
     def search_batch(self, queries: Sequence[Query], **options: Unpack[SearchOptions]) -> list[BatchItemAnswer]:
         """Run several searches in one request; if one fails, the others are still answered."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eigenlens.service.client.calls import NodeQuery, SearchOptions
+from eigenlens.service.client.calls import Example, NodeQuery, SearchOptions
 from eigenlens.service.commands.connection import configure_connection, connect, plain, print_json
 from eigenlens.service.errors import ServiceError
 
@@ -17,6 +18,7 @@ EPILOG = """examples:
   eigenlens search shoe.jpg --recall 0.95 --filter '{"label": "boots"}'
   eigenlens search shoe.jpg --length 8 --rerank full --json
   eigenlens search --id boots/0001.png --group-duplicates 0.98 --offset 10
+  eigenlens search --like boots/0001.png --like shoe.jpg --unlike boots/0007.png
   eigenlens search --features page.json --neighbours 12,507"""
 
 
@@ -25,6 +27,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("image", metavar="IMAGE", type=Path, nargs="?", help="an image file")
     parser.add_argument("--id", metavar="ID", help="search with this image of the gallery; the results leave it out")
+    parser.add_argument(
+        "--like",
+        metavar="FILE|ID",
+        action="append",
+        default=[],
+        help="more like these: an image file or an image of the gallery; may be repeated",
+    )
+    parser.add_argument(
+        "--unlike", metavar="FILE|ID", action="append", default=[], help="less like those, with --like; may be repeated"
+    )
     parser.add_argument(
         "--features", metavar="FILE", type=Path, help="search a gallery of nodes with the features in a JSON file"
     )
@@ -63,10 +75,15 @@ def run(args: argparse.Namespace) -> int:
     """Search and print a table. Raises: ServiceError, with the service's message if it refuses the search."""
     node = _node(args)
     queries = [query for query in (args.image, args.id, node) if query is not None]
-    if len(queries) != 1:
-        raise ServiceError("give an image file, --id, or --features and --neighbours of a node")
+    if len(queries) + bool(args.like) != 1:
+        raise ServiceError("give an image file, --id, --like, or --features and --neighbours of a node")
+    if args.unlike and not args.like:
+        raise ServiceError("--unlike says what results are less like; give --like too")
     with connect(args) as client:
-        answer = client.search(queries[0], **_options(args))
+        if queries:
+            answer = client.search(queries[0], **_options(args))
+        else:
+            answer = client.search_like(_examples(args.like), _examples(args.unlike), **_options(args))
     if args.json:
         print_json(answer)
         return 0
@@ -99,6 +116,11 @@ def _node(args: argparse.Namespace) -> NodeQuery | None:
     if args.neighbours is not None:
         node["neighbours"] = [id.strip() for id in args.neighbours.split(",") if id.strip()]
     return node or None
+
+
+def _examples(words: Sequence[str]) -> list[Example]:
+    """Return the file of each word, or, where there is none, the id."""
+    return [Path(word) if Path(word).is_file() else word for word in words]
 
 
 def _options(args: argparse.Namespace) -> SearchOptions:

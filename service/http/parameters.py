@@ -34,10 +34,13 @@ def from_json(body: Mapping[str, Any], shared: Mapping[str, Any]) -> SearchBody:
     """
     search = SearchBody.model_validate({**shared, **with_standard_names(body)}, strict=True)
     node = search.features if search.features is not None else search.neighbours
-    if sum(value is not None for value in (search.image, search.id, search.code, node)) != 1:
+    if sum(value is not None for value in (search.image, search.id, search.code, search.positive, node)) != 1:
         raise RequestError(
-            "give exactly one of image (base64), id and code, or in a gallery of nodes features, neighbours or both"
+            "give exactly one of image (base64), id, code and positive, or in a gallery of nodes features, neighbours "
+            "or both"
         )
+    if search.negative is not None and search.positive is None:
+        raise RequestError("negative examples need positive ones: give positive too")
     return search
 
 

@@ -63,7 +63,8 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
     recall = RecallChecker(settings.recall_share, current=lambda: snapshots.current)
 
     def keep(snapshot: Snapshot, code: NDArray[np.float32], request: SearchRequest, result: SearchResult) -> None:
-        queries.add(code, key=request.exclude_key, encoder_id=snapshot.engine.encoder_id)
+        key = request.exclude_keys[0] if len(request.exclude_keys) == 1 else None
+        queries.add(code, key=key, encoder_id=snapshot.engine.encoder_id)
         recall.offer(snapshot, code, request, result)
 
     pipeline = Pipeline(

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from eigenlens.artifact import EigenlensError
 from eigenlens.index.plans.advice import RebuildAdvice
 from eigenlens.model.images.decode import decode
+from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import RequestError
 from eigenlens.service.gallery.nodes import NewNode, code_of_node, require_images, require_nodes
 from eigenlens.service.search.batching import Batcher, Observe
+from eigenlens.service.search.examples import Examples, combine
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.paging import Result, find_page, hits_of_page
 from eigenlens.service.search.request import SearchRequest
@@ -30,7 +32,7 @@ from eigenlens.service.search.snapshot import Hit, Likeness, SearchResult, Snaps
 
 @dataclass(eq=False)
 class Query:
-    """One search by exactly one of image, id, code and node.
+    """One search by exactly one of image, id, code, node and examples.
 
     Attributes:
         request: how to search; None to return only the code of the image.
@@ -39,6 +41,7 @@ class Query:
         id: id of an image in the gallery; the results leave this image out.
         code: a full code.
         node: features of a node, ids of its neighbours in the gallery, or both.
+        examples: what the results are to be like and unlike; they leave the examples' images out.
     """
 
     request: SearchRequest | None
@@ -47,6 +50,7 @@ class Query:
     id: str | None = None
     code: Sequence[float] | None = None
     node: NewNode | None = None
+    examples: Examples | None = None
     # Filled in by the batcher's threads.
     snapshot: Snapshot = field(init=False)
     pixels: NDArray[np.uint8] | None = field(init=False, default=None)
@@ -144,9 +148,13 @@ class Pipeline:
             key = self._manager.gallery.store.record(query.id).key
             query.vector = snapshot.code_of(key)
             if query.request is not None:
-                query.request = replace(query.request, exclude_key=key)
+                query.request = replace(query.request, exclude_keys=(key,))
         elif query.code is not None:
             query.vector = _checked_code(query.code, snapshot.engine.code_length)
+        elif query.examples is not None:
+            query.vector, keys = self._combine(query, query.examples)
+            if query.request is not None:
+                query.request = replace(query.request, exclude_keys=keys)
         elif query.node is not None:
             with self._stage("encode", [query]):
                 store = self._manager.gallery.store
@@ -155,15 +163,33 @@ class Pipeline:
             snapshot.choose_plan(query.request)  # an impossible request fails here, before its image is decoded
             query.request = snapshot.with_least_score(query.request)
         if query.image is not None:
-            encoder = require_images(snapshot.encoder)
             with self._stage("decode", [query]):
-                image = decode(
-                    query.image,
-                    max_pixels=self._max_pixels,
-                    at_least=encoder.image_size,
-                    preprocessing=encoder.preprocessing,
-                )
-                query.pixels = encoder.prepare(image)
+                query.pixels = self._decode(query.image, require_images(snapshot.encoder))
+
+    def _decode(self, image: bytes, encoder: Encoder) -> NDArray[np.uint8]:
+        """Return the pixels that the encoder takes. Raises: ImageError."""
+        decoded = decode(
+            image, max_pixels=self._max_pixels, at_least=encoder.image_size, preprocessing=encoder.preprocessing
+        )
+        return encoder.prepare(decoded)
+
+    def _combine(self, query: Query, examples: Examples) -> tuple[NDArray[np.float32], tuple[int, ...]]:
+        """Return the code of a search by examples, and the keys of those that are images of the gallery."""
+        snapshot, keys = query.snapshot, []
+        codes: list[NDArray[np.float32]] = []
+        for example in (*examples.positive, *examples.negative):
+            if example.id is not None:
+                keys.append(self._manager.gallery.store.record(example.id).key)
+                codes.append(snapshot.code_of(keys[-1]))
+            elif example.code is not None:
+                codes.append(_checked_code(example.code, snapshot.engine.code_length))
+            elif example.image is not None:
+                encoder = require_images(snapshot.encoder)
+                with self._stage("encode", [query]):
+                    codes.append(encoder.encode(self._decode(example.image, encoder)[None])[0])
+        count = len(examples.positive)
+        stacked = np.stack(codes)
+        return combine(stacked[:count], stacked[count:]), tuple(dict.fromkeys(keys))
 
     def finish(self, queries: Sequence[Query]) -> list[Answer | Exception]:
         """Encode all photographs in one call, then search each group of queries that share a plan in one call."""

@@ -21,7 +21,7 @@ class SearchRequest:
         offset: number of better results to skip.
         plan: parts of the plan, or targets that the plan has to meet.
         filter: which images may be returned; all if None.
-        exclude_key: key of one image to leave out, such as the query itself.
+        exclude_keys: keys of images to leave out, such as the query itself.
         min_score: results with a lower score are left out.
         min_similarity: results at a lower percentile of the gallery's own similarities are left out.
         duplicate_cosine: images whose full codes have at least this cosine are near-duplicates and form one result;
@@ -32,7 +32,7 @@ class SearchRequest:
     offset: int = 0
     plan: PlanRequest = field(default_factory=PlanRequest)
     filter: Filter | None = None
-    exclude_key: int | None = None
+    exclude_keys: tuple[int, ...] = ()
     min_score: float | None = None
     min_similarity: float | None = None
     duplicate_cosine: float | None = None
@@ -45,7 +45,7 @@ class SearchRequest:
     @property
     def batch_key(self) -> tuple[object, ...]:
         """A key that is equal for searches that can run in one call."""
-        return self.depth, self.plan, self.filter, self.exclude_key is None
+        return self.depth, self.plan, self.filter, len(self.exclude_keys)
 
     def check_page(self, *, max_k: int) -> None:
         """Check the size and the depth of the page. Raises: ResultCountError."""

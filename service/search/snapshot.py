@@ -164,8 +164,8 @@ class Snapshot:
     ) -> list[SearchResult]:
         """Search by one plan for `depth` results of each code. Searches again where images were removed meanwhile."""
         filter, plan, limit = requests[0].filter, chosen.plan, depth
-        if requests[0].exclude_key is not None:
-            plan, limit = plan.excluding_one(), limit + 1
+        if excluded_count := len(requests[0].exclude_keys):
+            plan, limit = plan.excluding(excluded_count), limit + excluded_count
         hits: dict[int, list[Hit]] = {}
         pending = list(range(len(codes)))
         for _ in range(_MAX_TRIES):
@@ -173,9 +173,9 @@ class Snapshot:
             records = self.records.present([key for neighbors in nearest for key, _ in neighbors])
             outdated = []
             for query, neighbors in zip(pending, nearest, strict=True):
-                excluded = requests[query].exclude_key
+                excluded = requests[query].exclude_keys
                 hits[query] = [
-                    Hit(records[key], score) for key, score in neighbors if key in records and key != excluded
+                    Hit(records[key], score) for key, score in neighbors if key in records and key not in excluded
                 ]
                 if any(key not in records for key, _ in neighbors):
                     outdated.append(query)
@@ -198,10 +198,10 @@ class Snapshot:
     def exact_keys(self, code: NDArray[np.float32], request: SearchRequest) -> list[int]:
         """Return the keys of the exact nearest images by full codes, to the depth of the page. Raises: SearchError."""
         plan, limit = self._exact_plan, request.depth
-        if request.exclude_key is not None:
-            plan, limit = plan.excluding_one(), limit + 1
+        if excluded_count := len(request.exclude_keys):
+            plan, limit = plan.excluding(excluded_count), limit + excluded_count
         nearest = self.engine.search(code[None], plan=plan, k=limit, filter=request.filter)[0]
-        return [key for key, _ in nearest if key != request.exclude_key][: request.depth]
+        return [key for key, _ in nearest if key not in request.exclude_keys][: request.depth]
 
     @cached_property
     def _exact_plan(self) -> Plan:

@@ -270,8 +270,8 @@ def test_a_shortlist_grows_with_k(flat: Generation) -> None:
 
 
 def test_a_query_that_is_indexed_itself_takes_no_place_of_the_shortlist() -> None:
-    assert Plan(8, shortlist=30, rerank_length=16).excluding_one() == Plan(8, shortlist=31, rerank_length=16)
-    assert Plan(8).excluding_one() == Plan(8)
+    assert Plan(8, shortlist=30, rerank_length=16).excluding(1) == Plan(8, shortlist=31, rerank_length=16)
+    assert Plan(8).excluding(1) == Plan(8)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from starlette.datastructures import QueryParams
 from eigenlens.index.plans.choice import PlanRequest
 from eigenlens.model.runtime.feature_encoder import FeatureEncoder
 from eigenlens.service.api.search import (
+    ExampleBody,
     LengthAnswer,
     LengthsAnswer,
     SearchAnswer,
@@ -34,6 +35,7 @@ from eigenlens.service.http.parameters import (
 from eigenlens.service.http.presenters import present_measured
 from eigenlens.service.http.state import CurrentState, State, state_of
 from eigenlens.service.search.batching import Receive
+from eigenlens.service.search.examples import Example, Examples
 from eigenlens.service.search.pipeline import Answer, Query
 from eigenlens.service.search.request import SearchRequest
 
@@ -167,6 +169,13 @@ def query_of(body: SearchBody) -> Query:
         id=body.id,
         code=body.code,
         node=node_of("", body.features, body.neighbours),
+        examples=None if body.positive is None else Examples(_examples(body.positive), _examples(body.negative or [])),
+    )
+
+
+def _examples(bodies: Sequence[ExampleBody]) -> tuple[Example, ...]:
+    return tuple(
+        Example(None if body.image is None else decode_base64(body.image), body.id, body.code) for body in bodies
     )
 
 
