@@ -151,8 +151,8 @@ def search_batch(queries: Iterable[Query], options: SearchOptions) -> Call:
 def search_like(positive: Iterable[Example], negative: Iterable[Example], options: SearchOptions) -> Call:
     """Make the call that searches by examples."""
     examples: dict[str, Any] = {"positive": [_member(example) for example in positive]}
-    if negative := [_member(example) for example in negative]:
-        examples["negative"] = negative
+    if unlike := [_member(example) for example in negative]:
+        examples["negative"] = unlike
     return Call("POST", "/v1/search", json={**options, **examples})
 
 

@@ -44,8 +44,8 @@ def combine(positive: Codes, negative: Codes) -> Codes:
         positive: (at least 1, code_length).
         negative: (any number, code_length).
     """
-    like = _unit(positive).mean(0)
-    return like if len(negative) == 0 else like + (like - _unit(negative).mean(0))
+    like: Codes = _unit(positive).mean(0)
+    return like if len(negative) == 0 else np.asarray(like + (like - _unit(negative).mean(0)))
 
 
 def _unit(codes: Codes) -> Codes:
