@@ -185,12 +185,16 @@ def admin_headers(gallery: Gallery) -> dict[str, str]:
     return {"Authorization": f"Bearer {(gallery.root / 'admin.key').read_text().strip()}"}
 
 
-def wait_for(condition: Callable[[], Any], *, timeout_s: float = 30) -> Any:
+SEARCH_EVERY_S = 0.02
+"""Pause of a thread that searches while something goes on: without one, searches take most of its time."""
+
+
+def wait_for(condition: Callable[[], Any], *, timeout_s: float = 30, every_s: float = 0.02) -> Any:
     """The first true value of `condition`, asked again and again."""
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.001)
+        time.sleep(every_s)
     return found
 
 

@@ -20,6 +20,7 @@ from eigenlens.service.gallery.backup import Archive, snapshot
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.restore import restore
 from tests.support.service import (
+    SEARCH_EVERY_S,
     admin_headers,
     build_gallery,
     image_id,
@@ -139,8 +140,8 @@ def test_restoring_while_it_is_served_undoes_what_came_since_and_no_search_fails
     stop, failures = threading.Event(), []
 
     def search() -> None:
-        with httpx.Client(base_url=client.base_url, timeout=30) as own:
-            while not stop.is_set():
+        with httpx.Client(base_url=client.base_url, timeout=30, verify=False) as own:
+            while not stop.wait(SEARCH_EVERY_S):
                 answer = own.post("/v1/search?k=1", files={"image": ("q.png", png(pixels_of(7)))})
                 if answer.status_code != 200 or answer.json()["results"][0]["id"] != image_id(7):
                     failures.append(answer.text)
@@ -177,7 +178,7 @@ def test_a_backup_is_consistent_while_images_come_and_go(
     def change() -> None:
         seed = 1000
         add(client, seed)
-        while not stop.is_set():
+        while not stop.wait(0.005):
             add(client, seed + 1)
             assert client.delete(f"/v1/images/new/{seed}.png").status_code == 204
             seed += 1

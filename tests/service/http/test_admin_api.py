@@ -16,6 +16,7 @@ from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.keys import load_or_create_key
 from tests.support.service import (
+    SEARCH_EVERY_S,
     admin_headers,
     client_fixture,
     gallery_fixture,
@@ -81,8 +82,8 @@ def test_a_rebuild_publishes_a_higher_generation_and_no_search_fails_meanwhile(
     stop, failures, generations = threading.Event(), [], []
 
     def search_in_a_loop() -> None:
-        with httpx.Client(base_url=client.base_url, timeout=30) as own:
-            while not stop.is_set():
+        with httpx.Client(base_url=client.base_url, timeout=30, verify=False) as own:
+            while not stop.wait(SEARCH_EVERY_S):
                 answer = own.post("/v1/search?k=1", files={"image": ("x.png", png(pixels_of(7)))})
                 if answer.status_code != 200 or answer.json()["results"][0]["id"] != image_id(7):
                     failures.append(answer.text)

@@ -13,6 +13,7 @@ import pytest
 
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.service import (
+    SEARCH_EVERY_S,
     admin_headers,
     gallery_fixture,
     image_id,
@@ -152,8 +153,8 @@ def test_no_search_fails_while_all_of_administration_goes_on(client: httpx.Clien
     stop, failures, answered = threading.Event(), [], [0]
 
     def search() -> None:
-        with httpx.Client(base_url=client.base_url, timeout=30) as own:
-            while not stop.is_set():
+        with httpx.Client(base_url=client.base_url, timeout=30, verify=False) as own:
+            while not stop.wait(SEARCH_EVERY_S):
                 answer = own.post("/v1/search?k=3", files={"image": ("q.png", png(pixels_of(7)))})
                 if answer.status_code != 200 or answer.json()["results"][0]["id"] != image_id(7):
                     failures.append(answer.text)

@@ -14,11 +14,11 @@ from eigenlens.benchmarks.common.service_process import start_service
 from eigenlens.service.jobs.store import Jobs
 from tests.support.service import admin_headers, build_gallery, image_id, pixels_of, png, wait_for
 
-COUNT = 3000
+COUNT = 1500
 
 
-def search(address: str) -> dict[str, Any]:
-    response = httpx.post(f"{address}/v1/search?k=1", files={"image": ("x.png", png(pixels_of(5)))}, timeout=30)
+def search(client: httpx.Client) -> dict[str, Any]:
+    response = client.post("/v1/search?k=1", files={"image": ("x.png", png(pixels_of(5)))})
     assert response.status_code == 200, response.text
     body: dict[str, Any] = response.json()
     return body
@@ -54,7 +54,7 @@ def test_a_service_killed_in_mid_rebuild_starts_again_on_the_old_generation(tmp_
             assert found.finished is None, found
             return found.stage == stage
 
-        wait_for(reached)
+        wait_for(reached, every_s=0.001)
         if stage == "assemble":  # over in a moment: stop it here, and not when it sees that the service is gone
             os.kill(workers[0], signal.SIGKILL)
         os.kill(process.pid, signal.SIGKILL)
@@ -66,23 +66,25 @@ def test_a_service_killed_in_mid_rebuild_starts_again_on_the_old_generation(tmp_
     assert (gallery.current(), gallery.numbers()) == (1, [1])
 
     process, address = start_service(gallery.root, tmp_path / "second.log")
+    client = httpx.Client(base_url=address, headers=admin_headers(gallery), timeout=30, verify=False)
     try:
-        assert httpx.get(f"{address}/v1/lengths").json()["generation"] == 1
-        listed = httpx.get(f"{address}/v1/admin/jobs", headers=admin_headers(gallery)).json()
+        assert client.get("/v1/lengths").json()["generation"] == 1
+        listed = client.get("/v1/admin/jobs").json()
         assert [entry["state"] for entry in listed] == ["failed"]
-        again = httpx.post(f"{address}/v1/admin/rebuild", headers=admin_headers(gallery)).json()["id"]
+        again = client.post("/v1/admin/rebuild").json()["id"]
 
         def ended() -> dict[str, Any] | None:
-            body = httpx.get(f"{address}/v1/admin/jobs/{again}", headers=admin_headers(gallery)).json()
+            body = client.get(f"/v1/admin/jobs/{again}").json()
             return body if body["finished"] else None
 
         assert wait_for(ended)["state"] == "done"
-        wait_for(lambda: search(address)["generation"] >= 2)
-        assert search(address)["results"][0]["id"] == image_id(5)
+        wait_for(lambda: search(client)["generation"] >= 2)
+        assert search(client)["results"][0]["id"] == image_id(5)
         assert not list(gallery.generations.glob(".building*"))
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) in (0, -signal.SIGTERM)
     finally:
+        client.close()
         process.kill()
         process.wait()
 

@@ -80,7 +80,7 @@ def test_nothing_that_arrives_during_a_rebuild_is_lost(client: httpx.Client, mon
 
     def arrive() -> None:
         seed = 1000
-        while not stop.is_set():
+        while not stop.wait(0.02):
             add(client, [seed])
             added.append(seed)
             if seed % 3 == 0:
