@@ -109,6 +109,18 @@ class BodyMissingError(RequestError):
     """A request announced a body, and less of it arrived, or nothing."""
 
 
+class ContentCodingError(RequestError):
+    """A body is compressed in a way that is not understood, or damaged."""
+
+
+class RangeError(RequestError):
+    """A request asks for bytes beyond the end of a file of `size` bytes."""
+
+    def __init__(self, *, size: int) -> None:
+        super().__init__(f"the file has {size} bytes; the header Range asks for bytes beyond its end")
+        self.size = size
+
+
 class UploadTimeoutError(RequestError):
     """A client took too long to send its request."""
 

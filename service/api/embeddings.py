@@ -11,7 +11,9 @@ from eigenlens.service.api.answer import AnswerModel
 MAX_INPUTS = 256
 MODEL = "eigenlens"
 
-ImageUri = Annotated[str, StringConstraints(pattern=r"^data:image/[A-Za-z0-9.+-]{1,40};base64,[A-Za-z0-9+/]+={0,2}$")]
+ImageUri = Annotated[
+    str, StringConstraints(pattern=r"^data:image/[A-Za-z0-9.+-]{1,40};base64,[A-Za-z0-9+/_\s-]+={0,2}\s*$")
+]
 
 
 class EmbeddingsBody(BaseModel):

@@ -14,7 +14,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from eigenlens.service.http import openapi, problems, static_page
 from eigenlens.service.http.middleware.access import AccessMiddleware
+from eigenlens.service.http.middleware.addresses import AddressMiddleware
 from eigenlens.service.http.middleware.body_limit import BodyLimit
+from eigenlens.service.http.middleware.compression import GzipAnswers
 from eigenlens.service.http.middleware.fast_path import FastPath
 from eigenlens.service.http.middleware.rate_limit import RateLimit
 from eigenlens.service.http.middleware.request_id import RequestIdMiddleware
@@ -115,6 +117,8 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
         app.add_middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
         )
+    app.add_middleware(GzipAnswers)
+    app.add_middleware(AddressMiddleware, root_path="")
     app.add_middleware(RequestIdMiddleware, log_requests=settings.log_requests)
     install_tracing(app)
     return app

@@ -18,6 +18,8 @@ from eigenlens.service.errors import ContentTypeError, InputError, RequestError
 from eigenlens.service.gallery.nodes import NewNode
 
 _MAX_FIELDS = 40
+# What writers of base64 differ in: line breaks, and the two last letters of the URL-safe alphabet.
+_PLAIN_BASE64 = str.maketrans({"-": "+", "_": "/", "\n": None, "\r": None, " ": None, "\t": None})
 _ID: TypeAdapter[str] = TypeAdapter(ImageId)
 _METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
 
@@ -108,8 +110,9 @@ async def read_one(request: Request, id: str) -> SourceImage:
 
 async def read_json(request: Request) -> dict[str, Any]:
     """Read a JSON object. Raises: RequestError."""
+    text = await request.body()
     try:
-        body = await request.json()
+        body = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
@@ -118,11 +121,15 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 
 def decode_base64(text: str, *, name: str = "image") -> bytes:
-    """Decode base64, with or without the head of a data URI. Raises: InputError."""
+    """Decode base64, plain or URL-safe, with or without line breaks, padding and the head of a data URI.
+
+    Raises: InputError.
+    """
+    letters = (text.partition(",")[2] if text.startswith("data:") else text).translate(_PLAIN_BASE64).rstrip("=")
     try:
-        return base64.b64decode(text.rpartition(",")[2] if text.startswith("data:") else text, validate=True)
-    except (binascii.Error, ValueError):
-        raise InputError(f"`{name}` is not base64", parameter=name) from None
+        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"`{name}` is not base64: {error}", parameter=name) from None
 
 
 def _refuse_others(form: FormData, known: tuple[str, ...]) -> None:

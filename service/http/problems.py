@@ -40,6 +40,8 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (errors.ContentTypeError, 415, "content-type"),
     (errors.BodyTooLargeError, 413, "too-many-bytes"),
     (errors.BodyMissingError, 400, "body-missing"),
+    (errors.ContentCodingError, 415, "content-coding"),
+    (errors.RangeError, 416, "range"),
     (errors.UploadTimeoutError, 408, "upload-timeout"),
     (errors.InputError, 422, "input"),
     (errors.RequestError, 422, "request"),
@@ -132,6 +134,10 @@ def response_to(error: Exception, request: Request) -> JSONResponse:
         response = answer(explain(error, request=request))
         if isinstance(error, errors.RateLimitError):
             response.headers["Retry-After"] = str(error.retry_after_s)
+        if isinstance(error, errors.ContentCodingError):
+            response.headers["Accept-Encoding"] = "gzip"
+        if isinstance(error, errors.RangeError):
+            response.headers["Content-Range"] = f"bytes */{error.size}"
         return response
     if isinstance(error, RequestValidationError):
         return answer(_invalid(request, error.errors()))

@@ -34,7 +34,8 @@ class Page:
         return method in self._methods_at(path)
 
     def _methods_at(self, path: str) -> set[str]:
-        return {m for route in self._routes if route.path_regex.match(path) for m in route.methods or ()}
+        methods = {m for route in self._routes if route.path_regex.match(path) for m in route.methods or ()}
+        return methods | {"HEAD"} if "GET" in methods else methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # A request with a wrong method ends here too; several routes may share the path, so collect all their methods.

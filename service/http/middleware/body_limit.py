@@ -7,6 +7,7 @@ import asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eigenlens.service.errors import BodyMissingError, BodyTooLargeError, UploadTimeoutError
+from eigenlens.service.http.middleware.compression import decoding
 from eigenlens.service.http.policy import policy_of
 
 # A client that sends more slowly than this, from beginning to end, sends to keep the connection and nothing else.
@@ -68,7 +69,7 @@ class BodyLimit:
                 )
             return message
 
-        await self.app(scope, bounded_receive, send)
+        await self.app(scope, decoding(scope, bounded_receive, max_bytes=max_bytes), send)
 
     async def _drain(self, receive: Receive, max_bytes: int) -> None:
         """Read on for a moment, since a client that is still sending would lose the answer to a closed connection."""

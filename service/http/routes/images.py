@@ -20,12 +20,16 @@ from eigenlens.service.gallery.thumbnails import Thumbnail
 from eigenlens.service.http.bodies import read_images, read_one
 from eigenlens.service.http.openapi import ADD_BODY, FILE, PUT_BODY, problem_responses
 from eigenlens.service.http.presenters import present_image, present_outcomes
+from eigenlens.service.http.ranges import respond_with
 from eigenlens.service.http.state import CurrentState, State
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 _BYTES: dict[int | str, dict[str, Any]] = {
     200: {"description": "the picture", "content": {"image/*": {"schema": FILE}}},
     304: {"description": "the client's copy of the picture is current"},
+}
+_PART: dict[int | str, dict[str, Any]] = {
+    206: {"description": "the part that was asked for", "content": {"image/*": {"schema": FILE}}},
 }
 _ADDED: dict[int | str, dict[str, Any]] = {201: {"model": ImageAnswer, "description": "the id is new"}}
 _GONE = ("image-content-gone",)
@@ -59,10 +63,12 @@ async def add_images(
 
 
 @router.get(
-    "/{id:path}/content", response_class=Response, responses=_BYTES | problem_responses("image-not-found", *_GONE)
+    "/{id:path}/content",
+    response_class=Response,
+    responses=_BYTES | _PART | problem_responses("image-not-found", "range", *_GONE),
 )
 async def image_content(id: str, request: Request, state: CurrentState) -> Response:
-    """Get the original bytes of an image; of a node, a card of its metadata."""
+    """Get the original bytes of an image, or those that `Range` asks for; of a node, a card of its metadata."""
     record = await state.read_threads.run(state.gallery.store.record, id)
     headers = _caching(record, request)
     if _is_known(headers, request):
@@ -70,7 +76,7 @@ async def image_content(id: str, request: Request, state: CurrentState) -> Respo
     if record.media_type == NODE_TYPE:
         return _node_picture(record)
     data = await state.read_threads.run(state.gallery.store.content, record.key)
-    return Response(data, media_type=record.media_type, headers=headers)
+    return respond_with(data, request, media_type=record.media_type, headers=headers)
 
 
 @router.get(

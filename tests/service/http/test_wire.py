@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
+import json
 import socket
 from typing import Any
 
@@ -10,6 +13,7 @@ import httpx
 import pytest
 
 from eigenlens.service.errors import BodyMissingError
+from eigenlens.service.http.bodies import decode_base64
 from eigenlens.service.http.middleware.body_limit import BodyLimit
 from tests.support.service import client_fixture, gallery_fixture, image_id, pixels_of, png
 
@@ -61,3 +65,81 @@ def test_an_announced_body_that_does_not_come_is_an_error(header: tuple[bytes, b
     scope = {"type": "http", "path": "/v1/admin/rebuild", "headers": [header]}
     with pytest.raises(BodyMissingError, match="announces a body"):
         asyncio.run(limited(scope, receive, None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/livez", "/readyz", "/metrics", "/v1/lengths", "/v1/admin/jobs", "/", "/openapi.json",
+             f"/v1/images/{image_id(2)}", f"/v1/images/{image_id(2)}/content", f"/v1/images/{image_id(2)}/thumbnail"]
+)  # fmt: skip
+def test_head_answers_as_get_does_without_a_body(client: httpx.Client, path: str) -> None:
+    got, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    changing = {"date", "x-request-id", "content-length" if path == "/metrics" else ""}
+    assert {k: v for k, v in head.headers.items() if k not in changing} == {
+        k: v for k, v in got.headers.items() if k not in changing
+    }
+    assert client.head("/v1/images/none").status_code == 404
+    assert 'method="HEAD",route="/v1/lengths"' in client.get("/metrics").text or path < "/v1/lengths"
+
+
+def test_slashes_at_the_end_of_a_path_change_nothing(client: httpx.Client) -> None:
+    assert client.get("/v1/lengths/").json() == client.get("/v1/lengths").json()
+    assert client.get(f"/v1/images/{image_id(2)}/").json()["id"] == image_id(2)
+    assert client.post("/v1/search/", files={"image": png(pixels_of(4))}).status_code == 200
+    assert client.get("/healthz//").status_code == 200
+
+
+def test_a_part_of_a_picture(client: httpx.Client) -> None:
+    path, data = f"/v1/images/{image_id(2)}/content", png(pixels_of(2))
+
+    def get(range: str, **more: str) -> httpx.Response:
+        return client.get(path, headers={"Range": range, **more})
+
+    part = get("bytes=2-5")
+    assert (part.status_code, part.content) == (206, data[2:6])
+    assert part.headers["content-range"] == f"bytes 2-5/{len(data)}"
+    assert get("bytes=10-").content == data[10:]
+    assert get("bytes=-7").content == data[-7:]
+    assert get("bytes=0-99999").content == data
+    beyond = get("bytes=99999-")
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{len(data)}")
+    assert beyond.json()["type"] == "/problems/range"
+    for whole in (get("bytes=0-1,3-4"), get("lines=1-2"), get("bytes=1-2", **{"If-Range": '"another"'})):
+        assert (whole.status_code, whole.content) == (200, data)
+    assert get("bytes=1-2", **{"If-Range": part.headers["etag"]}).status_code == 206
+
+
+def test_long_answers_are_compressed_for_those_who_take_it(client: httpx.Client) -> None:
+    path = "/openapi.json"
+    plain = client.get(path, headers={"Accept-Encoding": "identity"})
+    packed = client.get(path, headers={"Accept-Encoding": "br, gzip"})
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.json() == plain.json()
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"]) / 4
+    assert "accept-encoding" in plain.headers["vary"].lower()
+    refused = client.get(path, headers={"Accept-Encoding": "gzip;q=0"})
+    assert "content-encoding" not in refused.headers
+    style = client.get("/style.css", headers={"Accept-Encoding": "gzip"})
+    assert client.get("/style.css", headers={"If-None-Match": style.headers["etag"]}).status_code == 304
+
+
+def test_a_compressed_request_is_read_within_bounds(client: httpx.Client) -> None:
+    def post(body: bytes, coding: str = "gzip") -> httpx.Response:
+        headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
+        return client.post("/v1/search", content=body, headers=headers)
+
+    search = json.dumps({"id": image_id(2), "k": 3}).encode()
+    assert len(post(gzip.compress(search)).json()["results"]) == 3
+    assert post(gzip.compress(search[:9]) + gzip.compress(search[9:])).status_code == 200, "joined files"
+    bomb = post(gzip.compress(b" " * 300_000_000, 9))
+    assert (bomb.status_code, bomb.json()["type"]) == (413, "/problems/too-many-bytes")
+    for damaged in (post(gzip.compress(search)[:-9]), post(b"no gzip"), post(search, "br")):
+        assert (damaged.status_code, damaged.json()["type"]) == (415, "/problems/content-coding")
+        assert damaged.headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("data", [b"", b"a", b"\xfb\xff\xfe" * 60, b"ab"])
+def test_base64_as_its_writers_differ(data: bytes) -> None:
+    for text in (base64.b64encode(data), base64.encodebytes(data), base64.urlsafe_b64encode(data)):
+        assert decode_base64(text.decode()) == decode_base64(text.decode().rstrip("=\n")) == data
