@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eigenlens.index.faiss_engine.gpu import Device
@@ -29,6 +39,18 @@ class Settings(BaseSettings):
     gallery: Path = Field(description="directory of the gallery to serve")
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is open to other machines")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    root_path: str = Field(
+        "", description="path below which a reverse proxy publishes the service, such as /photos; default: none"
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="addresses or networks of reverse proxies, separated by commas, whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed; default: none",
+    )
+    tls_certificate: Path | None = Field(
+        None, description="file of the certificate and its chain, PEM, to answer HTTPS with; default: plain HTTP"
+    )
+    tls_key: Path | None = Field(None, description="file of the certificate's key, PEM, without a password")
     admin_key_file: Path | None = Field(
         None, description="file of the admin key, created on first start; default: GALLERY/admin.key"
     )
@@ -99,6 +121,33 @@ class Settings(BaseSettings):
         unknown = sorted(v for v in os.environ if v.startswith(_PREFIX) and v not in known)
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        return self
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_path(cls, path: str) -> str:
+        if not re.fullmatch(r"[\w.~/-]*", path, re.ASCII):
+            raise ValueError(f"{path!r} is no path; give one such as /photos")
+        parts = [part for part in path.split("/") if part]
+        return "".join(f"/{part}" for part in parts)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_networks(cls, networks: str) -> str:
+        for network in filter(None, (part.strip() for part in networks.split(","))):
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"{error}; give addresses or networks such as 127.0.0.1,10.0.0.0/8") from None
+        return networks
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key need each other: give both files, or none for plain HTTP")
+        for path in filter(None, (self.tls_certificate, self.tls_key)):
+            if not os.access(path, os.R_OK):
+                raise ValueError(f"{path} cannot be read; give a file in PEM")
         return self
 
     @property

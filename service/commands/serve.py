@@ -16,7 +16,7 @@ from uvicorn.supervisors import Multiprocess
 
 from eigenlens.service.errors import ServiceError
 from eigenlens.service.http.app import create_app
-from eigenlens.service.http.protocol import SERVER_OPTIONS
+from eigenlens.service.http.protocol import server_options
 from eigenlens.service.http.startup import open_and_freeze
 from eigenlens.service.settings import Settings, load_settings
 from eigenlens.service.telemetry.logs import configure_logs
@@ -29,14 +29,7 @@ overrides the variable.
 The page is at /, the API under /v1, its description at /openapi.json, probes at /healthz and /readyz.
 Administration needs the key in the admin key file: curl -H "Authorization: Bearer $(cat FILE)" ..."""
 
-# The address of a client is that of its connection, not one in a header: a client could evade the rate limit by that.
-_SERVER: dict[str, Any] = {
-    **SERVER_OPTIONS,
-    "log_config": None,
-    "access_log": False,
-    "timeout_graceful_shutdown": 20,
-    "proxy_headers": False,
-}
+_SERVER: dict[str, Any] = {"log_config": None, "access_log": False, "timeout_graceful_shutdown": 20}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     opened = open_and_freeze(settings) if settings.workers == 1 else None
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    scheme = "http" if settings.tls_certificate is None else "https"
+    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     print(f"Eigenlens serves {settings.gallery} at {address}", file=sys.stderr)
     print(f"  try:       curl -F image=@photo.jpg '{address}/v1/search?k=10&length=16'", file=sys.stderr)
     print(f"  admin key: {settings.key_file}", file=sys.stderr)
@@ -64,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         return _serve_with_workers(settings, listener)
     # Changed keys are read without a signal; SIGHUP, which asks a daemon to reload, must not end this process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    uvicorn.Server(uvicorn.Config(create_app(settings, opened=opened), **_SERVER)).run(sockets=[listener])
+    options = _SERVER | server_options(settings)
+    uvicorn.Server(uvicorn.Config(create_app(settings, opened=opened), **options)).run(sockets=[listener])
     return 0
 
 
@@ -76,7 +71,10 @@ def _serve_with_workers(settings: Settings, listener: socket.socket) -> int:
     with tempfile.TemporaryDirectory(prefix="eigenlens-metrics-") as shared:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         config = uvicorn.Config(
-            "eigenlens.service.http.app:from_environment", factory=True, workers=settings.workers, **_SERVER
+            "eigenlens.service.http.app:from_environment",
+            factory=True,
+            workers=settings.workers,
+            **_SERVER | server_options(settings),
         )
         Multiprocess(config, sockets=[listener]).run()
     return 0

@@ -17,7 +17,8 @@ _PLAN_CACHE_SIZE = 1000
 class AnswerWriter:
     """Writes a SearchAnswer as pydantic would, from parts. Several threads may write at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, root_path: str = "") -> None:
+        self._root_path = root_path
         # A plain dictionary: every result of every answer is looked up here, and an LRU cache takes ten times as long.
         self._images: dict[tuple[int, bool], bytes] = {}
         self._plans: dict[object, bytes] = {}
@@ -28,7 +29,7 @@ class AnswerWriter:
         parts = [
             self._write_hit(result, metadata=metadata)
             if isinstance(result, Hit)
-            else _write_result(result, metadata=metadata, grouped=True)
+            else self._write_result(result, metadata=metadata)
             for result in page.results
         ]
         more = b""
@@ -65,12 +66,16 @@ class AnswerWriter:
         key = hit.record.key, metadata
         image = self._images.get(key)
         if image is None:
-            answer = present_result(Result(hit), metadata=metadata, grouped=False)
+            answer = present_result(Result(hit), metadata=metadata, grouped=False, root_path=self._root_path)
             image = answer.model_dump_json(exclude={"score"}, exclude_none=True).encode()[:-1]
             if len(self._images) >= _IMAGE_CACHE_SIZE:
                 self._images.clear()
             self._images[key] = image
         return b'%s,"score":%s}' % (image, repr(hit.score).encode())
+
+    def _write_result(self, result: Result, *, metadata: bool) -> bytes:
+        answer = present_result(result, metadata=metadata, grouped=True, root_path=self._root_path)
+        return answer.model_dump_json(exclude_none=True).encode()
 
 
 def _write_likeness(likeness: Likeness) -> bytes:
@@ -84,8 +89,3 @@ def _write_likeness(likeness: Likeness) -> bytes:
         query,
         {None: b"null", True: b"true", False: b"false"}[likeness.unlike_everything],
     )
-
-
-def _write_result(result: Result, *, metadata: bool, grouped: bool) -> bytes:
-    answer = present_result(result, metadata=metadata, grouped=grouped)
-    return answer.model_dump_json(exclude_none=True).encode()

@@ -95,7 +95,7 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
     routers = [routes.router for routes in _ROUTES]
     for router in routers:
         app.include_router(router)
-    openapi.install(app, routers, search_needs_key=settings.search_needs_key)
+    openapi.install(app, routers, search_needs_key=settings.search_needs_key, root_path=settings.root_path)
     files = static_page.Page(PAGE, routers)
     app.mount("/", files, name="page")
     # base64 makes an image a third larger
@@ -118,7 +118,7 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
             CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
         )
     app.add_middleware(GzipAnswers)
-    app.add_middleware(AddressMiddleware, root_path="")
+    app.add_middleware(AddressMiddleware, root_path=settings.root_path)
     app.add_middleware(RequestIdMiddleware, log_requests=settings.log_requests)
     install_tracing(app)
     return app

@@ -78,12 +78,14 @@ def problem_responses(*names: str) -> dict[int | str, dict[str, Any]]:
     return {status: _problem(int(status), names_of_status) for status, names_of_status in statuses.items()}
 
 
-def install(app: FastAPI, routers: Sequence[APIRouter], *, search_needs_key: bool) -> None:
+def install(app: FastAPI, routers: Sequence[APIRouter], *, search_needs_key: bool, root_path: str) -> None:
     """Make `app.openapi()` return the complete document of these routers."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _document(app, routers, search_needs_key=search_needs_key)
+            if root_path:
+                app.openapi_schema["servers"] = [{"url": root_path}]
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]

@@ -34,9 +34,9 @@ from eigenlens.service.search.live_recall import ReachedRecall
 from eigenlens.service.search.paging import Result
 
 
-def present_image(record: ImageRecord) -> ImageAnswer:
-    """Return the description of an image of the gallery."""
-    return ImageAnswer(**_reference(record), metadata=record.metadata)
+def present_image(record: ImageRecord, *, root_path: str) -> ImageAnswer:
+    """Return the description of an image of the gallery, with addresses below `root_path`."""
+    return ImageAnswer(**_reference(record, root_path), metadata=record.metadata)
 
 
 def present_outcomes(outcomes: Sequence[Outcome]) -> AddAnswer:
@@ -66,11 +66,11 @@ def present_measured(measured: Measured) -> MeasuredAnswer:
     )
 
 
-def present_result(result: Result, *, metadata: bool, grouped: bool) -> ResultAnswer:
+def present_result(result: Result, *, metadata: bool, grouped: bool, root_path: str) -> ResultAnswer:
     """Return a result; with its metadata and its near-duplicates if the search includes them."""
     record = result.hit.record
     return ResultAnswer(
-        **_reference(record),
+        **_reference(record, root_path),
         score=result.hit.score,
         metadata=record.metadata if metadata else None,
         duplicates=[DuplicateAnswer(id=hit.record.id, score=hit.score) for hit in result.duplicates]
@@ -136,9 +136,9 @@ def present_job(job: StoredJob) -> Job:
     return Job(**asdict(job))
 
 
-def _reference(record: ImageRecord) -> dict[str, Any]:
+def _reference(record: ImageRecord, root_path: str) -> dict[str, Any]:
     """Return the members of an ImageReference. The addresses name the content, so they may be cached for ever."""
-    base, version = f"/v1/images/{quote(record.id)}", f"?v={record.sha256[:16]}"
+    base, version = f"{root_path}/v1/images/{quote(record.id)}", f"?v={record.sha256[:16]}"
     return {
         "id": record.id,
         "media_type": record.media_type,

@@ -7,6 +7,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from eigenlens.service.settings import Settings
+
 _OFFER = b"upgrade"
 
 
@@ -59,5 +61,14 @@ class PlainHttpProtocol(HttpToolsProtocol):
         return self._first_line + b"".join(lines) + b"\r\n"
 
 
-# What every server of the application needs of uvicorn. There are no WebSockets here.
-SERVER_OPTIONS: dict[str, Any] = {"http": PlainHttpProtocol, "ws": "none"}
+def server_options(settings: Settings) -> dict[str, Any]:
+    """Return what every server of the application needs of uvicorn."""
+    return {
+        "http": PlainHttpProtocol,
+        "ws": "none",
+        # Without trusted proxies, a client's address is that of its connection: by a header it could evade a limit.
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": settings.trusted_proxies,
+        "ssl_certfile": settings.tls_certificate,
+        "ssl_keyfile": settings.tls_key,
+    }

@@ -69,7 +69,7 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
 
     pipeline = Pipeline(
         snapshots,
-        write=AnswerWriter().write,
+        write=AnswerWriter(root_path=settings.root_path).write,
         max_pixels=settings.max_pixels,
         max_k=settings.max_k,
         observe=observe,

@@ -54,9 +54,12 @@ export async function call(path, { method = "GET", json, body, signal, type = "j
   }
 }
 
+/** The address of a path of the service, which a proxy may publish below a path of its own. */
+const addressOf = (path) => new URL(path.slice(1), new URL(".", document.baseURI));
+
 async function reach(path, options) {
   try {
-    const response = await fetch(path, options);
+    const response = await fetch(addressOf(path), options);
     if (lost) {
       lost = false;
       tell("back");
@@ -76,7 +79,7 @@ export function gone() {
   tell("lost");
   const knock = async () => {
     if (!lost) return;
-    const ready = await fetch("/readyz", { cache: "no-store" }).then((response) => response.ok, () => false);
+    const ready = await fetch(addressOf("/readyz"), { cache: "no-store" }).then((response) => response.ok, () => false);
     if (ready && lost) {
       lost = false;
       tell("back");

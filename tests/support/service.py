@@ -33,7 +33,7 @@ from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.http.app import create_app
-from eigenlens.service.http.protocol import SERVER_OPTIONS
+from eigenlens.service.http.protocol import server_options
 from eigenlens.service.settings import Settings, load_settings
 
 SIDE = 2
@@ -132,8 +132,14 @@ def _built(count: int, lengths: tuple[int, ...]) -> Path:
 def serving(settings: Settings, *, port: int = 0) -> Iterator[httpx.Client]:
     """A uvicorn server on a port, a free one if 0, in a thread, and a client of it."""
     config = uvicorn.Config(
-        create_app(settings), host="127.0.0.1", port=port, log_level="warning", lifespan="on", **SERVER_OPTIONS
+        create_app(settings),
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        lifespan="on",
+        **server_options(settings),
     )
+    scheme = "http" if settings.tls_certificate is None else "https"
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -142,7 +148,7 @@ def serving(settings: Settings, *, port: int = 0) -> Iterator[httpx.Client]:
             assert thread.is_alive(), "the server did not start"
             thread.join(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, verify=False) as client:
+        with httpx.Client(base_url=f"{scheme}://127.0.0.1:{port}", timeout=30, verify=False) as client:
             yield client
     finally:
         server.should_exit = True

@@ -160,7 +160,7 @@ def stats(state: CurrentState) -> StatsAnswer:
 def start_job(state: State, response: Response, kind: str, options: dict[str, object], *, payload: bytes = b"") -> Job:
     """Start a job; set the header Location to its address. Its options are recorded, its payload is not."""
     job = state.runner.start(kind, options, payload=payload)
-    response.headers["Location"] = f"/v1/admin/jobs/{job.id}"
+    response.headers["Location"] = f"{state.settings.root_path}/v1/admin/jobs/{job.id}"
     return present_job(job)
 
 

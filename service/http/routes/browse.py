@@ -29,11 +29,16 @@ def browse(
 ) -> ImagesAnswer:
     """List the images of the gallery in the order of their ids, or a random sample."""
     if sample is not None:
-        return ImagesAnswer(images=[present_image(record) for record in _sample(state, limit, sample)])
+        return ImagesAnswer(
+            images=[
+                present_image(record, root_path=state.settings.root_path) for record in _sample(state, limit, sample)
+            ]
+        )
     records = state.gallery.store.page(limit + 1, after=after, prefix=prefix)
     more = len(records) > limit
     return ImagesAnswer(
-        images=[present_image(record) for record in records[:limit]], next=records[limit - 1].id if more else None
+        images=[present_image(record, root_path=state.settings.root_path) for record in records[:limit]],
+        next=records[limit - 1].id if more else None,
     )
 
 

@@ -88,4 +88,7 @@ def _images(
         return []
     codes = unit_prefix(snapshot.codes_of(present), engine.code_length)
     placed = [(records[key], float(code[coordinate - 1])) for key, code in zip(present, codes, strict=True)]
-    return [PlacedAnswer(**present_image(record).model_dump(), value=value) for record, value in placed[:_SHOWN]]
+    return [
+        PlacedAnswer(**present_image(record, root_path=state.settings.root_path).model_dump(), value=value)
+        for record, value in placed[:_SHOWN]
+    ]

@@ -101,7 +101,7 @@ async def image_thumbnail(id: str, request: Request, state: CurrentState) -> Res
 @router.get("/{id:image}", responses=problem_responses("image-not-found"))
 def get_image(id: str, state: CurrentState) -> ImageAnswer:
     """Get what the gallery stores about an image."""
-    return present_image(state.gallery.store.record(id))
+    return present_image(state.gallery.store.record(id), root_path=state.settings.root_path)
 
 
 @router.put(
@@ -119,7 +119,8 @@ async def put_image(id: str, request: Request, response: Response, state: Curren
     if outcome.status == "failed":
         await state.read_threads.run(_refuse, state, image)
     response.status_code = 201 if outcome.status == "added" else 200
-    return present_image(await state.read_threads.run(state.gallery.store.record, id))
+    record = await state.read_threads.run(state.gallery.store.record, id)
+    return present_image(record, root_path=state.settings.root_path)
 
 
 @router.patch("/{id:image}", responses=problem_responses("image-not-found", "image-changed"))
@@ -136,7 +137,7 @@ def change_metadata(id: str, body: MetadataBody, state: CurrentState) -> ImageAn
     if not changed:
         raise ImageChangedError(f"image '{id}' was changed at the same time; look at it and try again")
     state.snapshots.sync()
-    return present_image(store.record(id))
+    return present_image(store.record(id), root_path=state.settings.root_path)
 
 
 @router.delete("/{id:image}", status_code=204, responses=problem_responses("image-not-found"))

@@ -6,18 +6,25 @@ import asyncio
 import base64
 import gzip
 import json
+import re
 import socket
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from eigenlens.service.errors import BodyMissingError
+from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.http.bodies import decode_base64
 from eigenlens.service.http.middleware.body_limit import BodyLimit
-from tests.support.service import client_fixture, gallery_fixture, image_id, pixels_of, png
+from tests.support.service import client_fixture, gallery_fixture, image_id, pixels_of, png, serving, settings_of
 
 gallery = gallery_fixture(count=10)
+below = client_fixture(
+    name="below", admin=True, root_path="photos/", trusted_proxies="127.0.0.1", rate_limit=0.001, rate_burst=20
+)
 client = client_fixture(admin=True, max_image_bytes=100_000)
 
 # Java's HttpClient sends these with every request.
@@ -143,3 +150,37 @@ def test_a_compressed_request_is_read_within_bounds(client: httpx.Client) -> Non
 def test_base64_as_its_writers_differ(data: bytes) -> None:
     for text in (base64.b64encode(data), base64.encodebytes(data), base64.urlsafe_b64encode(data)):
         assert decode_base64(text.decode()) == decode_base64(text.decode().rstrip("=\n")) == data
+
+
+def test_below_a_path_of_a_proxy_the_page_and_all_addresses_lead_back(below: httpx.Client) -> None:
+    def get(path: str) -> httpx.Response:
+        return below.get(path, headers={"X-Forwarded-For": path})
+
+    results = below.post("/photos/v1/search?k=2", files={"image": png(pixels_of(4))}).json()["results"]
+    listed = get("/v1/images?limit=1").json()["images"]  # of a proxy that strips the path
+    for image in (*results, *listed, get(f"/photos/v1/images/{image_id(3).replace(' ', '%20')}").json()):
+        assert image["content"].startswith("/photos/v1/images/")
+        assert get(image["content"]).status_code == get(image["thumbnail"]).status_code == 200
+    assert below.get("/photos").headers["location"] == "/photos/"
+    assert get("/photos/app.js").status_code == 200
+    assert get("/openapi.json").json()["servers"] == [{"url": "/photos"}]
+    page = Path(__file__).parents[3] / "service" / "page"
+    text = (page / "index.html").read_text() + "".join(f.read_text() for f in page.rglob("*.js"))
+    assert not re.findall(r"""(?:fetch\(|src=|href=|from )["'`]/.*""", text), "addresses are relative to the page"
+
+
+def test_only_trusted_proxies_tell_who_the_client_is(gallery: Gallery) -> None:
+    for trusted, statuses in (("10.0.0.0/8", [200, 429]), ("10.0.0.0/8, 127.0.0.1", [200, 200])):
+        with serving(settings_of(gallery, rate_limit=0.001, rate_burst=1, trusted_proxies=trusted)) as client:
+            answers = [client.get("/v1/lengths", headers={"X-Forwarded-For": f"192.0.2.{n}"}) for n in (1, 2)]
+            assert [answer.status_code for answer in answers] == statuses
+
+
+def test_https_with_a_certificate_of_ones_own(gallery: Gallery, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    make += ["-subj", "/CN=127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(make, check=True, capture_output=True)
+    with serving(settings_of(gallery, tls_certificate=certificate, tls_key=key)) as client:
+        assert client.base_url.scheme == "https"
+        assert client.get("/v1/lengths").status_code == 200
