@@ -29,7 +29,9 @@ from eigenlens.service.client.calls import (
     ignore_progress,
 )
 from eigenlens.service.client.errors import ApiError
+from eigenlens.service.client.transport import cannot_connect, transport_options, unreachable
 from eigenlens.service.client.uploads import UploadOptions
+from eigenlens.service.errors import ServiceError
 
 T = TypeVar("T")
 
@@ -50,9 +52,11 @@ class AsyncClient:
     ) -> None:
         self._url, self._retries = url, retries or Retries()
         try:
-            self._http = httpx.AsyncClient(base_url=url, headers=headers_of(key), timeout=timeout_s)
-        except httpx.InvalidURL as error:
-            raise errors.unreachable(url, error) from error
+            self._http = httpx.AsyncClient(**transport_options(url), headers=headers_of(key), timeout=timeout_s)
+        except (ImportError, OSError, ValueError) as error:
+            if isinstance(error, ServiceError):
+                raise
+            raise cannot_connect(url, error) from error
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,11 +84,11 @@ class AsyncClient:
             except httpx.TransportError as error:
                 outcome = error
             except httpx.InvalidURL as error:
-                raise errors.unreachable(self._url, error) from error
+                raise unreachable(self._url, error) from error
             pause_s = self._retries.pause(call, tries, outcome)
             if pause_s is None:
                 if isinstance(outcome, httpx.TransportError):
-                    raise errors.unreachable(self._url, outcome) from outcome
+                    raise unreachable(self._url, outcome) from outcome
                 return errors.checked(outcome)
             await asyncio.sleep(pause_s)
             tries += 1
@@ -250,7 +254,7 @@ class AsyncClient:
                 async for event in events.aiter_sse():
                     yield Job.model_validate_json(event.data)
         except httpx.TransportError as error:
-            raise errors.unreachable(self._url, error) from error
+            raise unreachable(self._url, error) from error
 
     async def generations(self) -> list[GenerationAnswer]:
         """List the generations on disk, newest first."""
@@ -281,7 +285,7 @@ class AsyncClient:
                         f.write(piece)
                         on_progress(f.tell(), total)
         except httpx.TransportError as error:
-            raise errors.unreachable(self._url, error) from error
+            raise unreachable(self._url, error) from error
         return total
 
     async def backups(self) -> list[BackupAnswer]:

@@ -79,8 +79,3 @@ def parsed_as(kind: type[T], response: httpx.Response) -> T:
         return answer
     except ValidationError as error:
         raise ServiceError(f"{response.url} is not an Eigenlens service that this client knows: {error}") from error
-
-
-def unreachable(url: object, error: Exception) -> UnreachableError:
-    """Return the error for a service that does not answer."""
-    return UnreachableError(f"no service answers at {url} ({error!r}); start one with `eigenlens serve`")

@@ -30,7 +30,9 @@ from eigenlens.service.client.calls import (
     ignore_progress,
 )
 from eigenlens.service.client.errors import ApiError
+from eigenlens.service.client.transport import cannot_connect, transport_options, unreachable
 from eigenlens.service.client.uploads import UploadOptions
+from eigenlens.service.errors import ServiceError
 
 T = TypeVar("T")
 
@@ -51,9 +53,11 @@ class Client:
     ) -> None:
         self._url, self._retries = url, retries or Retries()
         try:
-            self._http = httpx.Client(base_url=url, headers=headers_of(key), timeout=timeout_s)
-        except httpx.InvalidURL as error:
-            raise errors.unreachable(url, error) from error
+            self._http = httpx.Client(**transport_options(url), headers=headers_of(key), timeout=timeout_s)
+        except (ImportError, OSError, ValueError) as error:
+            if isinstance(error, ServiceError):
+                raise
+            raise cannot_connect(url, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -81,11 +85,11 @@ class Client:
             except httpx.TransportError as error:
                 outcome = error
             except httpx.InvalidURL as error:
-                raise errors.unreachable(self._url, error) from error
+                raise unreachable(self._url, error) from error
             pause_s = self._retries.pause(call, tries, outcome)
             if pause_s is None:
                 if isinstance(outcome, httpx.TransportError):
-                    raise errors.unreachable(self._url, outcome) from outcome
+                    raise unreachable(self._url, outcome) from outcome
                 return errors.checked(outcome)
             time.sleep(pause_s)
             tries += 1
@@ -251,7 +255,7 @@ class Client:
                 for event in events.iter_sse():
                     yield Job.model_validate_json(event.data)
         except httpx.TransportError as error:
-            raise errors.unreachable(self._url, error) from error
+            raise unreachable(self._url, error) from error
 
     def generations(self) -> list[GenerationAnswer]:
         """List the generations on disk, newest first."""
@@ -282,7 +286,7 @@ class Client:
                         f.write(piece)
                         on_progress(f.tell(), total)
         except httpx.TransportError as error:
-            raise errors.unreachable(self._url, error) from error
+            raise unreachable(self._url, error) from error
         return total
 
     def backups(self) -> list[BackupAnswer]:
