@@ -70,7 +70,9 @@ def _present(state: State, group: dict[int, float]) -> DuplicateGroupAnswer:
     shown = list(group)[:_MAX_SHOWN]
     records = state.gallery.store.records(shown)
     images = [
-        GroupedImageAnswer(**present_image(records[key]).model_dump(), cosine=round(group[key], 4))
+        GroupedImageAnswer(
+            **present_image(records[key], root_path=state.settings.root_path).model_dump(), cosine=round(group[key], 4)
+        )
         for key in shown
         if key in records
     ]
