@@ -28,6 +28,11 @@ class Server:
         """Return its port on 127.0.0.1."""
         return int(self.address.rpartition(":")[2])
 
+    def cpu_s(self) -> float:
+        """Return the processor time that it took so far, of all its threads."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory_mb(self) -> float:
         """Return its resident memory."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * _PAGE_BYTES / 1e6

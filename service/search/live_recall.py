@@ -30,7 +30,7 @@ _MAX_PENDING = 64
 _WINDOW, _MAX_PROMISES = 1000, 50
 # Pause before the next look whether the service is idle. After so long without an idle moment, it is enough that no
 # search waits for a thread.
-_POLL_S, _PATIENCE_S = 0.02, 1.0
+_POLL_S, _PATIENCE_S = 0.1, 1.0
 # A promise counts as broken where recall is certainly lower by more than this: so exactly it was measured.
 _TOLERANCE = 0.005
 
