@@ -21,6 +21,8 @@ class Tuning:
         min_codes_for_groups: below, codes lie in random order.
         row_groups: groups of near codes that lie together.
         max_rows_scored_directly: a selection of at most so many rows is scored row by row, exactly.
+        max_dropped_share: if at most this share of the rows was removed, a search without a filter drops them from its
+            results; a selection of all the others would make it several times slower.
         min_bound_recall: recall of the plan whose results tell an index that prunes how much has to be scored.
         max_gpu_results: results, and lists visited, of one search on a GPU.
         calibration_s: time of measuring for `calibration_codes` codes or fewer, and in proportion for more.
@@ -39,6 +41,7 @@ class Tuning:
     min_codes_for_groups: int = 20_000
     row_groups: int = 4096
     max_rows_scored_directly: int = 10_000
+    max_dropped_share: float = 0.01
     min_bound_recall: float = 0.9
     max_gpu_results: int = 2048
     calibration_s: float = 40.0

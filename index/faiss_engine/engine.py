@@ -23,6 +23,8 @@ from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import Plan
 
 _SELECTION_CACHE_SIZE = 16
+# Results beyond k of which removed rows are dropped.
+_SPARE = 8
 
 
 class FaissEngine:
@@ -81,12 +83,16 @@ class FaissEngine:
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """
         length = plan.rerank_length or plan.prefix_length
-        selection = self._selection(filter)
+        drops = filter is None and k > 0 and self._drops_removed
+        selection = None if drops else self._selection(filter)
         # Search the delta first, so that no image is missed while a rebuild moves it into the generation.
         recent = [self._delta.search(code, length=length, k=k, filter=filter) for code in codes]
         if selection is not None and not selection.count:
             return recent
-        scores, rows = self.generation.search(codes, plan=plan, k=k, selection=selection)
+        if drops:
+            scores, rows = self._search_and_drop(codes, plan=plan, k=k)
+        else:
+            scores, rows = self.generation.search(codes, plan=plan, k=k, selection=selection)
         keys = self.keys[rows].tolist()
         built = [
             [(key, score) for key, score, row in zip(*columns, strict=True) if row >= 0]
@@ -97,12 +103,40 @@ class FaissEngine:
             for new, old in zip(recent, built, strict=True)
         ]
 
+    @property
+    def _drops_removed(self) -> bool:
+        """Whether so few rows were removed that a search drops them from its results."""
+        return 0 < self._removed <= self.generation.tuning.max_dropped_share * len(self._present)
+
+    def _search_and_drop(
+        self, codes: NDArray[np.float32], *, plan: Plan, k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return scores and rows of the k nearest that were not removed, as Generation.search.
+
+        The results for a smaller k are the first of those for a larger one: both are of the same shortlist.
+        """
+        present, count = self._present, len(self._present)
+        limit = count if plan.shortlist is None else min(plan.shortlist, count)
+        width = min(k + _SPARE, limit)
+        while width >= k:
+            scores, rows = self.generation.search(codes, plan=plan, k=width)
+            is_kept = (rows >= 0) & present[rows]
+            if (is_kept.sum(1) >= min(k, count - self._removed)).all():
+                order = np.argsort(~is_kept, axis=1, kind="stable")[:, :k]
+                is_kept = np.take_along_axis(is_kept, order, 1)
+                rows = np.where(is_kept, np.take_along_axis(rows, order, 1), -1)
+                return np.take_along_axis(scores, order, 1), rows
+            if width == limit:
+                break
+            width = min(2 * width, limit)
+        return self.generation.search(codes, plan=plan, k=k, selection=self._selection(None))
+
     def reach(self, codes: NDArray[np.float32], *, k: int, filter: Filter | None = None) -> list[int | None]:
         """Estimate how many of the nearest images of each code hold k that may be returned.
 
         None for all, where so few may be that each of them is scored.
         """
-        selection = self._selection(filter)
+        selection = None if filter is None and self._drops_removed else self._selection(filter)
         if selection is None:
             return [k] * len(codes)
         if self.generation.scores_directly(selection, k):

@@ -39,7 +39,8 @@ Open = Callable[[Path, NDArray[np.float32], Sequence[Mapping[str, Any]]], Engine
 TOLERANCE = 2e-3  # codes are kept in half precision
 COUNT, FIRST_KEY = 300, 100
 # Filters that leave more than a few images go through the indexes.
-TUNING = replace(HARDLY_CALIBRATED, max_rows_scored_directly=20)
+# And where few are removed, they are dropped from results.
+TUNING = replace(HARDLY_CALIBRATED, max_rows_scored_directly=20, max_dropped_share=0.1)
 _folders = itertools.count()
 
 

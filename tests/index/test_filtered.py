@@ -142,3 +142,20 @@ def test_more_of_an_index_is_visited_where_results_are_missing(engine: FaissEngi
     plan = replace(PlanChooser(engine).choose(PlanRequest(4), k=300).plan, effort=1)
     assert len(engine.search(query, plan=plan, k=300, filter=far)[0]) == 300
     assert len(engine.search(query, plan=plan, k=COUNT)[0]) == COUNT
+
+
+def test_pages_fit_together_where_few_images_were_removed(engine: FaissEngine) -> None:
+    """A selection of all that are left made each search several times slower, once a single image was removed."""
+    changed = FaissEngine(engine.generation)
+    query = grouped(11, 1)[0]
+    plan = PlanChooser(changed).choose(PlanRequest(target_recall=0.95), k=24).plan
+    before = [key for key, _ in changed.search(query, plan=plan, k=24)[0]]
+    changed.remove(before[:12])
+    assert changed.reach(query, k=10) == [10]
+    whole = [key for key, _ in changed.search(query, plan=plan, k=24)[0]]
+    assert whole[:12] == before[12:]
+    assert len(whole) == 24
+    for k in (1, 5, 13, 20):
+        assert [key for key, _ in changed.search(query, plan=plan, k=k)[0]] == whole[:k]
+    changed.remove(engine.keys[: COUNT // 50].tolist())
+    assert changed.reach(query, k=10) != [10], "more than a hundredth was removed"
