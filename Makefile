@@ -29,12 +29,14 @@ demo: $(READY)  ## train, index and serve 70,000 product photographs, or IMAGES=
 # measure time run alone afterwards.
 WORKERS ?= 2
 SELECTED := not timing
+# Files with such tests: the others need not be imported for them.
+TIMED = $(shell grep -rl --include='test_*.py' 'mark[.]timing' tests)
 PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
 # Where the environment forbids to keep bytecode, each of the processes that tests start would compile the sources anew.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY) $(VENV)/.browser  ## set everything up and run the whole test suite, lint, types and contracts included
 	OMP_NUM_THREADS=1 $(PYTEST) --numprocesses $(WORKERS) --dist worksteal -m "$(SELECTED)"
-	$(PYTEST) -m timing
+	$(PYTEST) -m timing $(TIMED)
 
 check: SELECTED := not timing and not lint
 check: $(READY) lint test  ## what CI runs, the quick checks first

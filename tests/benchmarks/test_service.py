@@ -12,7 +12,6 @@ from eigenlens.benchmarks.runtime.tables import runtime_table
 from eigenlens.benchmarks.service.tables import closed_table, open_table
 from eigenlens.command import main
 from tests.support.service import build_gallery
-from tests.support.training import finished_run, write_images
 
 
 @pytest.mark.timing
@@ -86,6 +85,8 @@ def test_the_table_of_runtimes_shows_speed_and_what_precision_costs() -> None:
 
 
 def test_runtimes_are_timed_and_their_codes_compared(tmp_path: Path) -> None:
+    from tests.support.training import finished_run, write_images  # with torch, which the tests before do not need
+
     images = write_images(tmp_path / "images")
     run = finished_run(tmp_path / "run", images, steps=2)
     assert main(["export", str(run.path), "--out", str(tmp_path / "encoder")]) == 0

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
-import openai
 import pytest
 
 from tests.support.service import (
@@ -21,12 +20,17 @@ from tests.support.service import (
     png,
 )
 
+if TYPE_CHECKING:
+    import openai
+
 gallery = gallery_fixture(count=5)
 client = client_fixture(max_image_bytes=20_000)
 
 
 @pytest.fixture(scope="module")
 def library(client: httpx.Client) -> Iterator[openai.OpenAI]:
+    import openai  # it takes seconds
+
     with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none", max_retries=0) as opened:
         yield opened
 
@@ -60,6 +64,8 @@ def test_base64_is_the_same_numbers_as_little_endian_float32(client: httpx.Clien
 
 
 def test_openais_own_client_gets_embeddings_models_and_errors(library: openai.OpenAI) -> None:
+    import openai
+
     answer = library.embeddings.create(model="eigenlens", input=[uri(1), uri(2)], dimensions=4)
     for found, seed in zip(answer.data, (1, 2), strict=True):
         np.testing.assert_allclose(found.embedding, expected(seed, 4), atol=1e-5)
