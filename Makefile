@@ -22,8 +22,12 @@ help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 demo: $(READY)  ## train, index and serve 70,000 product photographs, or IMAGES=dir, at http://127.0.0.1:8080
+ifeq ($(IMAGES),fashion-mnist)
 	@PATH="$(abspath $(BIN)):$$PATH" docker/prepare.sh $(DEMO) $(DEMO)/gallery "$(IMAGES)"
 	$(BIN)/eigenlens serve --gallery $(DEMO)/gallery --host $(HOST) --port $(PORT)
+else
+	$(BIN)/eigenlens up "$(IMAGES)" --work $(DEMO) --host $(HOST) --port $(PORT) --no-browser
+endif
 
 # Two at a time, each on one thread: teams of threads that share the cores with others wait for each other. Tests that
 # measure time run alone afterwards.

@@ -14,6 +14,7 @@ from eigenlens.artifact import EigenlensError
 
 # Command: module with configure(parser) and run(args), and a summary. Only the module of the called one is imported.
 COMMANDS = {
+    "up": ("eigenlens.service.commands.up", "search a folder of photographs: fit, build, serve and open the page"),
     "train": ("eigenlens.model.commands.train", "train an encoder on images, without labels"),
     "fit": (
         "eigenlens.model.commands.fit",

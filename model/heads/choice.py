@@ -15,11 +15,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from eigenlens.model.errors import TrainingError
-from eigenlens.model.heads.fit import Head, HeadSettings, neighbour_graph
+from eigenlens.model.heads.fit import Head, HeadSettings, PairProblem, neighbour_graph
 from eigenlens.model.heads.hidden import Hidden
-from eigenlens.model.heads.positives import Positives, pair_moments
+from eigenlens.model.heads.positives import Positives
 from eigenlens.model.pairs.neighbours import IMAGES_PER_NEIGHBOUR
-from eigenlens.model.spectrum.rayleigh_ritz import rayleigh_ritz
 
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
 TIMES = (0.0, 0.5, 1.0, 2.0)
@@ -116,9 +115,9 @@ def choose_settings(
     with tqdm(total=len(counts) * len(ridges), desc="choose settings", unit="fit") as bar:
         for count in counts:
             graph = neighbour_graph(fitted, replace(base, neighbours=count))
-            moments = pair_moments(functions, positives=base.positives, graph=graph)
+            problem = PairProblem(functions, base.positives, graph)
             for ridge in ridges:
-                spectrum = rayleigh_ritz(moments, ridge=ridge, one_scale=True)
+                spectrum = problem.solve(ridge=ridge)
                 for time in times:
                     score = quality(Head(*spectrum.code_weights(time), spectrum.eigenvalues, hidden))
                     if best is None or score > best[1]:

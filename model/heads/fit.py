@@ -12,9 +12,11 @@ from torch import Tensor
 from eigenlens.model.heads.hidden import Hidden
 from eigenlens.model.heads.positives import Positives, pair_moments
 from eigenlens.model.pairs.neighbours import nearest_neighbours
-from eigenlens.model.spectrum.rayleigh_ritz import rayleigh_ritz
+from eigenlens.model.spectrum.rayleigh_ritz import Spectrum, rayleigh_ritz
 
 _NONE = Hidden()
+# The span is used where the photographs and their views are fewer than this share of the features.
+_SMALL_SPAN = 1.25
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,49 @@ def fit_head(
 
     Raises: TrainingError, if the features hold no such pairs.
     """
-    graph = neighbour_graph(features, settings)
-    moments = pair_moments(hidden.functions(features), positives=settings.positives, graph=graph)
-    spectrum = rayleigh_ritz(moments, ridge=settings.ridge, one_scale=True)
-    weight, offset = spectrum.code_weights(settings.diffusion_time)
-    return Head(weight[:code_length], offset[:code_length], spectrum.eigenvalues[:code_length], hidden)
+    problem = PairProblem(hidden.functions(features), settings.positives, neighbour_graph(features, settings))
+    spectrum = problem.solve(ridge=settings.ridge)
+    weight, offset = spectrum.code_weights(settings.diffusion_time, code_length=code_length)
+    eigenvalues = torch.zeros(code_length, dtype=torch.float64)
+    eigenvalues[: len(spectrum.eigenvalues)] = spectrum.eigenvalues[:code_length]
+    return Head(weight, offset, eigenvalues, hidden)
+
+
+class PairProblem:
+    """The eigenproblem of a head over the positive pairs of some photographs, to be solved for several ridges.
+
+    Few photographs span few directions, and outside of these every function is zero. There the problem is solved in
+    their span: with an orthonormal basis Q of it, functions f = Qᵀ g have the same eigenvalues, and the ridge, which is
+    a share of the mean variance, counts directions that are not there.
+
+        spectrum = PairProblem(functions, "views", None).solve(ridge=0.3)
+    """
+
+    def __init__(self, functions: NDArray[np.float32], positives: Positives, graph: NDArray[np.int64] | None) -> None:
+        """Sum the moments of the pairs.
+
+        Args:
+            functions: (n, 1 + views, length).
+            graph: rows of each image's neighbours, (n, count); needed unless positives are views.
+
+        Raises: TrainingError, if there are no such pairs.
+        """
+        n, drawn, length = functions.shape
+        self._basis: NDArray[np.float64] | None = None
+        self._ridge_share = 1.0
+        if _SMALL_SPAN * n * drawn < length:
+            self._basis = np.linalg.qr(functions.reshape(-1, length).T.astype(np.float64))[0]
+            self._ridge_share = n * drawn / length
+            functions = (functions @ self._basis).astype(np.float32)
+        self._moments = pair_moments(functions, positives=positives, graph=graph)
+
+    def solve(self, *, ridge: float) -> Spectrum:
+        """Return the eigenfunctions, as many as the photographs span. The ridge is as HeadSettings has it."""
+        spectrum = rayleigh_ritz(self._moments, ridge=ridge * self._ridge_share, one_scale=True)
+        if self._basis is None:
+            return spectrum
+        basis = torch.from_numpy(self._basis)
+        return Spectrum(spectrum.eigenvalues, basis @ spectrum.directions, basis @ spectrum.mean, spectrum.margins)
 
 
 def neighbour_graph(features: NDArray[np.float32], settings: HeadSettings) -> NDArray[np.int64] | None:

@@ -245,14 +245,22 @@ def test_a_head_is_fitted_to_own_photographs_where_a_backbone_is_installed(
 
 
 def test_make_demo_prepares_with_the_same_script() -> None:
-    command = ["make", "--no-print-directory", "--dry-run", "demo", "IMAGES=my photos", "PORT=9000"]
+    command = ["make", "--no-print-directory", "--dry-run", "demo", "PORT=9000"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     prepare, serve = (shlex.split(line) for line in done.stdout.splitlines()[-2:])
     _, script, training, gallery, images = prepare
-    assert (script, images) == ("docker/prepare.sh", "my photos")
+    assert (script, images) == ("docker/prepare.sh", "fashion-mnist")
     assert os.access(ROOT / script, os.X_OK)
     assert Path(gallery).parent == Path(training)
     assert serve[1:] == ["serve", "--gallery", gallery, "--host", "127.0.0.1", "--port", "9000"]
+
+
+def test_make_demo_of_a_folder_keeps_in_step_with_it() -> None:
+    command = ["make", "--no-print-directory", "--dry-run", "demo", "IMAGES=my photos", "PORT=9000"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    words = shlex.split(done.stdout.splitlines()[-1])
+    assert words[1:4] == ["up", "my photos", "--work"]
+    assert words[5:] == ["--host", "127.0.0.1", "--port", "9000", "--no-browser"]
 
 
 def test_the_default_command_of_the_training_image_lists_the_commands(place: Place) -> None:

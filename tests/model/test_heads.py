@@ -84,6 +84,22 @@ def test_a_head_solves_the_regularised_problem_over_the_views(ridge: float) -> N
     np.testing.assert_allclose(head.codes(features[:, 0]), (wide[:, 0] - mean) @ head.weight.numpy().T, atol=1e-3)
 
 
+@pytest.mark.parametrize("ridge", [0.1, 3.0])
+def test_the_span_of_few_photographs_gives_the_codes_that_all_features_give(
+    monkeypatch: pytest.MonkeyPatch, ridge: float
+) -> None:
+    features, settings = structured()[0][:2], replace(SETTINGS, ridge=ridge)
+    heads = []
+    for share in (1.25, 1e9):  # 8 vectors of 12 features: in their span, and as if there were many
+        monkeypatch.setattr("eigenlens.model.heads.fit._SMALL_SPAN", share)
+        heads.append(fit_head(features, settings, code_length=6))
+    within, whole = heads
+    torch.testing.assert_close(within.eigenvalues[:3], whole.eigenvalues[:3])
+    assert len(within.eigenvalues) == len(whole.eigenvalues)
+    vectors = structured(1)[0][:, 0]
+    np.testing.assert_allclose(np.abs(within.codes(vectors)[:, 0]), np.abs(whole.codes(vectors)[:, 0]), rtol=1e-3)
+
+
 def test_neighbours_are_those_of_a_full_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eigenlens.model.pairs.neighbours._CHUNK", 7)
     features = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
