@@ -67,6 +67,15 @@ def test_a_rebuild_is_advised_when_many_images_were_removed() -> None:
     assert advice.gain_ms == pytest.approx(1.5)
 
 
+def test_a_gallery_whose_plans_meet_no_target_gets_advice_too() -> None:
+    engine = ChangedEngine()
+    engine.calibration = replace(engine.calibration, measured=engine.calibration.measured[:1])
+    engine.remove(range(70))
+    advice = advise_rebuild(engine)
+    assert advice is not None
+    assert advice.gain_ms == 0
+
+
 def test_a_limit_on_latency_counts_what_was_added() -> None:
     engine = ChangedEngine()
     chooser = PlanChooser(engine)
