@@ -15,6 +15,7 @@ BENCHMARKS = {
     "encoder": ("encoder.command", "agreement of an encoder's neighbours with labels, by prefix length"),
     "novelty": ("encoder.novelty", "how many strangers, and held-out images, are told to be unlike everything"),
     "heads": ("heads.command", "heads on a frozen backbone beside its features and their PCA"),
+    "nodes": ("nodes.command", "codes of the nodes of labelled graphs by length, beside others"),
     "search": ("search.command", "recall against latency, memory and build time, beside others"),
     "promises": ("search.promises", "whether recall targets hold for every k and under filters"),
     "adds": ("service.adds", "search latency of a service while images arrive"),
@@ -44,6 +45,8 @@ eigenlens bench promises --gallery .demo/fashion-mnist/gallery --work runs/promi
     "heads": """\
 eigenlens bench heads --train clothing/train.tar.gz --test clothing/test.tar.gz --scenes holidays.tar.gz \\
     --work runs/heads --results benchmarks/results/heads.jsonl""",
+    "nodes": """\
+eigenlens bench nodes cora.npz citeseer.npz --results benchmarks/results/nodes.jsonl""",
     "adds": """\
 eigenlens bench adds --gallery .demo/fashion-mnist/gallery""",
     "service": """\

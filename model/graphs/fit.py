@@ -77,7 +77,7 @@ def fit_graph(graph: Graph, settings: GraphSettings, *, work: Path | None = None
     if settings.pair_hops % 2:
         raise ConfigError(f"pair_hops is {settings.pair_hops}; it is even, each end of a pair gets one half")
     features, smoother = features_of(graph, settings), Smoother(graph, dtype=np.dtype(settings.precision))
-    basis = _basis(features, smoother, settings)
+    basis = leading_directions(features, smoother, settings)
     moments = _moments(features, smoother, basis, settings, work)
     spectrum = rayleigh_ritz(moments, ridge=settings.ridge, one_scale=True)
     spectrum = _with_unit_variance(spectrum.first(min(settings.code_length, basis.shape[1])), moments)
@@ -85,7 +85,7 @@ def fit_graph(graph: Graph, settings: GraphSettings, *, work: Path | None = None
     return GraphCodes((weight @ torch.from_numpy(basis.T.astype(np.float64))).numpy(), offset.numpy(), spectrum)
 
 
-def _basis(features: NodeFeatures, smoother: Smoother, settings: GraphSettings) -> Floats:
+def leading_directions(features: NodeFeatures, smoother: Smoother, settings: GraphSettings) -> Floats:
     """Return V0, (p, basis_length): the leading right singular vectors of S^k X, by subspace iteration.
 
     Source: Halko, Martinsson and Tropp, Finding structure with randomness, SIAM Review 2011, algorithm 4.4.

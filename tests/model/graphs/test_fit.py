@@ -88,7 +88,7 @@ def test_moments_in_single_precision_agree_with_those_in_double(tmp_path: Path) 
 def test_a_basis_keeps_the_leading_directions_of_the_smoothed_features(tmp_path: Path) -> None:
     graph = imported(tmp_path / "graph", block_graph(features=60))
     settings = replace(SETTINGS, basis_length=8)
-    basis = fit._basis(features_of(graph, settings), Smoother(graph, dtype=np.float64), settings)
+    basis = fit.leading_directions(features_of(graph, settings), Smoother(graph, dtype=np.float64), settings)
     smoothed = smoothing_matrix(graph) @ unit_features(graph)
     leading = np.linalg.svd(smoothed)[2][:8].T
     overlaps = np.linalg.svd(leading.T @ basis, compute_uv=False)

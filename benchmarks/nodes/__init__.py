@@ -1,0 +1,1 @@
+"""Codes of the nodes of labelled graphs, beside others: `eigenlens bench nodes`, and its scale."""

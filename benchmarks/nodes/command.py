@@ -1,0 +1,144 @@
+"""`eigenlens bench nodes`: fit each method to labelled graphs, measure it by length, print a line for each."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
+from eigenlens.benchmarks.nodes import probe
+from eigenlens.benchmarks.nodes.methods import LENGTH, METHODS, Codes
+from eigenlens.benchmarks.nodes.new_nodes import new_node_accuracy
+from eigenlens.model.commands.fit_graph import open_graph
+from eigenlens.model.errors import ConfigError
+from eigenlens.model.graphs.artifact import Graph
+from eigenlens.model.graphs.node_features import UnitFeatures
+from eigenlens.model.graphs.smoothing import Smoother
+from eigenlens.model.graphs.sparse import SparseRows
+
+LENGTHS = (4, 8, 16, 32, 64, 128)
+PROBED = (4, 8, 32, 128)
+_RANDOM_LENGTH = 8
+_VOTED = (8, 32)
+_FEW_NODES = 5000
+_NEW_LENGTH = 32
+_SGC_HOPS = 2
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("graphs", metavar="SOURCE", nargs="+", help="graphs with features and labels")
+    parser.add_argument("--work", metavar="DIR", type=Path, help="where graphs are imported and kept")
+    parser.add_argument("--methods", metavar="NAME,...", help=f"of {', '.join(ALL)} (default: all)")
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="add the records to FILE; what is there is skipped"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure all methods on all graphs. Raises: EigenlensError."""
+    methods = args.methods.split(",") if args.methods else list(ALL)
+    if unknown := set(methods) - set(ALL):
+        raise ConfigError(f"there is no method {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
+    with tempfile.TemporaryDirectory() as folder:
+        work = args.work or Path(folder)
+        for source in args.graphs:
+            graph = open_graph(source, work)
+            if graph.labels is None or graph.feature_count == 0:
+                raise ConfigError(f"{source} has no labels or no features; this benchmark needs both")
+            known = {(r["data"], r["method"]) for r in read_records(args.results)} if args.results else set()
+            for method in methods:
+                if (graph.name, method) in known:
+                    print(f"{graph.name}: {method} is in {args.results} already", file=sys.stderr)
+                    continue
+                began = time.process_time()
+                with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                    values = ALL[method](graph, Path(scratch))
+                values.append((None, "CPU", time.process_time() - began, "s"))
+                _print(graph.name, method, values)
+                if args.results:
+                    append_records(args.results, [_record(graph, method, *value) for value in values])
+
+
+Value = tuple[int | None, str, float, str]
+"""Length, metric, value and unit."""
+
+
+def _measure_codes(method: str, graph: Graph, work: Path) -> list[Value]:
+    """Fit codes and measure them at each length."""
+    began = time.process_time()
+    codes = METHODS[method](graph, work)
+    values: list[Value] = [(None, "fit CPU", time.process_time() - began, "s")]
+    labels = graph.labels
+    assert labels is not None
+    values += [(length, "P@10", probe.precision_at_10(codes, labels, length=length), "") for length in LENGTHS]
+    values += [
+        (length, "probe", float(np.mean(probe.probe_accuracy(codes[:, :length], labels))), "") for length in PROBED
+    ]
+    if method in ("smooth", "features-only"):
+        values += _further(codes, graph)
+    return values
+
+
+def _further(codes: Codes, graph: Graph) -> list[Value]:
+    """Measure what is asked of Eigenlens' own codes alone."""
+    labels, smoother = graph.labels, Smoother(graph)
+    assert labels is not None
+    drawn = [
+        codes[:, np.random.default_rng(seed).permutation(codes.shape[1])[:_RANDOM_LENGTH]] for seed in probe.SEEDS[:3]
+    ]
+    at_random = [np.mean(probe.probe_accuracy(some, labels, seeds=probe.SEEDS[:3])) for some in drawn]
+    values: list[Value] = [(_RANDOM_LENGTH, "probe of coordinates at random", float(np.mean(at_random)), "")]
+    values += [
+        (length, "kNN", float(np.mean(probe.vote_accuracy(codes, labels, length=length))), "") for length in _VOTED
+    ]
+    smoothed = probe.correct_and_smooth(codes[:, :8], smoother, labels)
+    values.append((8, "Correct & Smooth", float(np.mean(smoothed)), ""))
+    return values
+
+
+def _measure_new(preset: str, graph: Graph, work: Path) -> list[Value]:
+    seeds = probe.SEEDS if graph.count < _FEW_NODES else probe.SEEDS[:3]
+    accuracies = [new_node_accuracy(graph, preset, work, seed=seed, length=_NEW_LENGTH) for seed in seeds]
+    return [(_NEW_LENGTH, name, float(np.mean([a[name] for a in accuracies])), "") for name in accuracies[0]]
+
+
+def _measure_sgc(graph: Graph, work: Path) -> list[Value]:
+    """Measure the probe of all smoothed features. Source: Wu et al., Simplifying graph convolutional networks, 2019."""
+    assert graph.labels is not None
+    rows = UnitFeatures(graph).rows(0, graph.count)
+    dense = rows.to_dense() if isinstance(rows, SparseRows) else np.array(rows, dtype=np.float32)
+    smoothed = Smoother(graph).smooth(dense, _SGC_HOPS)
+    accuracy = probe.probe_accuracy(smoothed, graph.labels, seeds=probe.SEEDS[:3])
+    return [(graph.feature_count, "probe", float(np.mean(accuracy)), "")]
+
+
+def _measure_propagation(graph: Graph, work: Path) -> list[Value]:
+    assert graph.labels is not None
+    return [(None, "probe", float(np.mean(probe.label_propagation(Smoother(graph), graph.labels))), "")]
+
+
+ALL: dict[str, Any] = {
+    **{name: (lambda graph, work, name=name: _measure_codes(name, graph, work)) for name in METHODS},
+    "sgc": _measure_sgc,
+    "label-propagation": _measure_propagation,
+    "new-smooth": lambda graph, work: _measure_new("smooth", graph, work),
+    "new-features-only": lambda graph, work: _measure_new("features-only", graph, work),
+}
+
+
+def _record(graph: Graph, method: str, length: int | None, metric: str, value: float, unit: str) -> dict[str, Any]:
+    params = {"nodes": graph.count, "edges": graph.edges, "dimensions": LENGTH}
+    subject = Subject(bench="nodes", data=graph.name, method=method, length=length, params=params)
+    return make_record(subject, metric, round(value, 5), unit)
+
+
+def _print(name: str, method: str, values: list[Value]) -> None:
+    shown = [f"{metric}{'' if length is None else f' {length}'}: {value:.3f}" for length, metric, value, _ in values]
+    print(f"{name:<18}{method:<20}" + "  ".join(shown), flush=True)
