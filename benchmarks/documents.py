@@ -13,6 +13,8 @@ from eigenlens.benchmarks.encoder.tables import novelty_table
 from eigenlens.benchmarks.gpu.tables import gpu_search_table, gpu_steps_table
 from eigenlens.benchmarks.heads.tables import HEADS as HEAD_TITLES
 from eigenlens.benchmarks.heads.tables import head_table
+from eigenlens.benchmarks.nodes import tables as nodes
+from eigenlens.benchmarks.nodes.plot import plot_nodes
 from eigenlens.benchmarks.quality.plot import plot_quality
 from eigenlens.benchmarks.quality.tables import COMPARED, method_table, quality_table, structure_table
 from eigenlens.benchmarks.runtime.tables import runtime_table
@@ -26,6 +28,7 @@ FASHION = RESULTS / "fashion.jsonl"
 QUALITY = RESULTS / "quality.jsonl"
 NOVELTY = RESULTS / "novelty.jsonl"
 HEADS = RESULTS / "heads.jsonl"
+NODES = RESULTS / "nodes.jsonl"
 SEARCH = RESULTS / "search.jsonl"
 SERVICE = RESULTS / "service.jsonl"
 RUNTIME = RESULTS / "runtime.jsonl"
@@ -85,6 +88,11 @@ TABLES = (
     Table(ROOT / "docs/guide/quality.md", "novelty", lambda: novelty_table(read_records(NOVELTY))),
     Table(ROOT / "docs/guide/quality.md", "clothing", _heads("clothing")),
     Table(ROOT / "docs/guide/quality.md", "holidays", _heads("holidays-half")),
+    Table(ROOT / "docs/guide/graphs.md", "probe", lambda: nodes.length_table(read_records(NODES), metric="probe")),
+    Table(ROOT / "docs/guide/graphs.md", "retrieval", lambda: nodes.length_table(read_records(NODES), metric="P@10")),
+    Table(ROOT / "docs/guide/graphs.md", "methods", lambda: nodes.method_table(read_records(NODES))),
+    Table(ROOT / "docs/guide/graphs.md", "further", lambda: nodes.further_table(read_records(NODES))),
+    Table(ROOT / "docs/guide/graphs.md", "new", lambda: nodes.new_table(read_records(NODES))),
     Table(ROOT / "README.md", "search", lambda: search_table(read_records(SEARCH), count=1_000_000)),
     Table(ROOT / "docs/guide/speed.md", "growth", lambda: growth_table(read_records(SEARCH))),
     Table(ROOT / "docs/guide/speed.md", "closed", lambda: closed_table(read_records(SERVICE))),
@@ -111,6 +119,7 @@ TABLES = (
 
 PLOTS: tuple[Callable[[], None], ...] = (
     lambda: plot_quality(read_records(QUALITY), metric="mAP@1000", path=ROOT / "docs/quality.png"),
+    lambda: plot_nodes(read_records(NODES), path=ROOT / "docs/nodes.png"),
     lambda: plot_search(read_records(SEARCH), count=1_000_000, names=SEARCHED, path=ROOT / "docs/search.png"),
 )
 

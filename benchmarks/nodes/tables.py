@@ -1,0 +1,100 @@
+"""Tables of codes of nodes, from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eigenlens.benchmarks.common.tables import NO_RECORD, Record
+
+GRAPHS = {
+    "cora": "Cora",
+    "citeseer": "CiteSeer",
+    "amazon_photo": "Amazon Photo",
+    "amazon_computers": "Amazon Computers",
+    "coauthor_cs": "Coauthor CS",
+    "facebook_pages": "Facebook pages",
+}
+METHODS = {
+    "smooth": "**Eigenlens**, `smooth`",
+    "features-only": "**Eigenlens**, `features-only`",
+    "structure-only": "**Eigenlens**, `structure-only`",
+    "pca-smoothed": "PCA of S²X",
+    "pca": "PCA of X",
+    "laplacian-eigenmaps": "Laplacian Eigenmaps",
+    "netmf": "NetMF (DeepWalk)",
+}
+_COMPARED = ("smooth", "pca-smoothed")
+_NEW = ("seen", "new with edges", "new, one at a time", "new without edges")
+_AT, _NEW_AT = 8, 32
+
+
+def length_table(records: Sequence[Record], *, metric: str) -> str:
+    """Draw a metric by length, of `smooth` and of its closest peer, in per cent."""
+    values = _newest(records)
+    lengths = sorted({length for _, _, length, name in values if name == metric and length is not None})
+    lines = []
+    for graph, title in GRAPHS.items():
+        for method in _COMPARED:
+            if any((graph, method, length, metric) in values for length in lengths):
+                cells = [_percent(values.get((graph, method, length, metric))) for length in lengths]
+                lines.append(f"| {title} | {METHODS[method]} | " + " | ".join(cells) + " |")
+    return _table(["graph", "codes", *map(str, lengths)], lines)
+
+
+def method_table(records: Sequence[Record]) -> str:
+    """Draw all methods at 8 coordinates: probe and P@10, in per cent."""
+    values = _newest(records)
+    graphs = [graph for graph in GRAPHS if any(key[0] == graph for key in values)]
+    lines = []
+    for method, title in METHODS.items():
+        if any((graph, method, _AT, "probe") in values for graph in graphs):
+            cells = [
+                " / ".join(_percent(values.get((graph, method, _AT, metric))) for metric in ("probe", "P@10"))
+                for graph in graphs
+            ]
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    for method, title in (("sgc", "SGC, all features"), ("label-propagation", "label propagation, no codes")):
+        scores = {
+            graph: value for (graph, name, _, metric), value in values.items() if (name, metric) == (method, "probe")
+        }
+        if scores:
+            lines.append(f"| {title} | " + " | ".join(_percent(scores.get(graph)) for graph in graphs) + " |")
+    return _table(["codes", *(GRAPHS[graph] for graph in graphs)], lines)
+
+
+def further_table(records: Sequence[Record]) -> str:
+    """Draw what else is measured of `smooth` at 8 coordinates, in per cent, and the time of its fit."""
+    values = _newest(records)
+    lines = []
+    for graph, title in GRAPHS.items():
+        if (graph, "smooth", _AT, "probe") in values:
+            metrics = ("probe", "probe of coordinates at random", "kNN", "Correct & Smooth")
+            cells = [_percent(values.get((graph, "smooth", _AT, metric))) for metric in metrics]
+            seconds = values.get((graph, "smooth", None, "fit CPU"))
+            cells.append("–" if seconds is None else f"{seconds:.1f}")
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return _table(["graph", "first 8", "8 at random", "kNN", "Correct & Smooth", "fit, CPU s"], lines)
+
+
+def new_table(records: Sequence[Record]) -> str:
+    """Draw the accuracy on seen and on new nodes at 32 coordinates, in per cent."""
+    values = _newest(records)
+    lines = []
+    for graph, title in GRAPHS.items():
+        for preset in ("smooth", "features-only"):
+            found = [values[key] for name in _NEW if (key := (graph, f"new-{preset}", _NEW_AT, name)) in values]
+            if found:
+                lines.append(f"| {title} | `{preset}` | " + " | ".join(map(_percent, found)) + " |")
+    return _table(["graph", "preset", "seen", "with edges", "one at a time", "without edges"], lines)
+
+
+def _newest(records: Sequence[Record]) -> dict[tuple[str, str, int | None, str], float]:
+    return {(r["data"], r["method"], r["length"], r["metric"]): r["value"] for r in records if r["bench"] == "nodes"}
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _table(head: list[str], lines: list[str]) -> str:
+    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]) if lines else NO_RECORD

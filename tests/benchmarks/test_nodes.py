@@ -1,0 +1,77 @@
+"""The benchmark of nodes: what it measures on graphs whose answer is known, and its records and tables."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from eigenlens.benchmarks.common.records import read_records
+from eigenlens.benchmarks.nodes import probe, scale, tables
+from eigenlens.command import main
+from eigenlens.model.graphs.smoothing import Smoother
+from tests.support.graphs import block_graph, imported, save_graph
+
+
+def test_a_probe_and_neighbours_find_classes_that_codes_tell_and_no_others() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    telling = np.eye(3)[labels] + 0.1 * rng.normal(size=(300, 3))
+    silent = rng.normal(size=(300, 3))
+    assert np.mean(probe.probe_accuracy(telling, labels, seeds=(1000,))) > 0.97
+    assert np.mean(probe.probe_accuracy(silent, labels, seeds=(1000,))) < 0.5
+    assert probe.precision_at_10(telling, labels, length=3) > 0.97
+    assert probe.precision_at_10(silent, labels, length=3) < 0.5
+    assert probe.precision_at_10(np.hstack([silent, telling]), labels, length=3) < 0.5
+
+
+def test_splits_are_the_tenths_of_a_permutation_of_the_labelled_nodes() -> None:
+    labels = np.array([0, -1, *[1] * 98])
+    split = next(probe.splits(labels, (1000,)))
+    expected = np.flatnonzero(labels >= 0)[np.random.default_rng(1000).permutation(99)]
+    assert np.concatenate([split.train, split.validation, split.test]).tolist() == expected.tolist()
+    assert (len(split.train), len(split.validation)) == (9, 9)
+
+
+def test_labels_spread_over_the_edges(tmp_path: Path) -> None:
+    graph = imported(tmp_path / "graph", block_graph(count=300))
+    assert graph.labels is not None
+    smoother = Smoother(graph)
+    assert np.mean(probe.label_propagation(smoother, graph.labels)) > 0.9
+    weak = np.eye(3)[graph.labels] + np.random.default_rng(0).normal(size=(300, 3))
+    alone = np.mean(probe.probe_accuracy(weak, graph.labels))
+    assert alone < 0.75
+    assert np.mean(probe.correct_and_smooth(weak, smoother, graph.labels)) > alone + 0.1
+
+
+def test_the_command_records_each_method_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "SEEDS", (1000, 1001, 1002))
+    monkeypatch.setattr(probe.probe_accuracy, "__kwdefaults__", {"seeds": (1000,)})
+    graph, results = save_graph(tmp_path / "cora.npz"), tmp_path / "nodes.jsonl"
+    arguments = ["bench", "nodes", str(graph), "--results", str(results), "--methods", "smooth,pca-smoothed,new-smooth"]
+    assert main(arguments) == 0
+    records = read_records(results)
+    assert main(arguments) == 0
+    assert read_records(results) == records
+    assert "| Cora | **Eigenlens**, `smooth` |" in tables.length_table(records, metric="P@10")
+    assert tables.new_table(records).count("| Cora | `smooth` |") == 1
+    assert main([*arguments[:-1], "unknown"]) == 1
+
+
+def test_a_made_graph_is_imported_and_fitted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "graph-scale", "--nodes", "500", "--edges", "3000", "--features", "12"]) == 0
+    assert "fit: 0 CPU s" in capsys.readouterr().out
+
+
+def test_own_memory_is_what_no_file_backs() -> None:
+    def hold() -> NDArray[np.float64]:
+        held = np.ones(10_000_000)
+        time.sleep(0.1)
+        return held
+
+    _, _, before = scale._measured(lambda: None)
+    _, _, most = scale._measured(hold)
+    assert before + 5e7 < most < before + 2e8
