@@ -31,7 +31,8 @@ _AT, _NEW_AT = 8, 32
 def length_table(records: Sequence[Record], *, metric: str) -> str:
     """Draw a metric by length, of `smooth` and of its closest peer, in per cent."""
     values = _newest(records)
-    lengths = sorted({length for _, _, length, name in values if name == metric and length is not None})
+    shown = [key for key in values if key[1] in _COMPARED and key[3] == metric]
+    lengths = sorted({length for _, _, length, _ in shown if length is not None})
     lines = []
     for graph, title in GRAPHS.items():
         for method in _COMPARED:
