@@ -17,7 +17,7 @@ from eigenlens.index.tuning import Tuning
 from tests.support.codes import write_codes
 
 COUNT, CODE_LENGTH, GROUPS, QUERIES = 12_000, 16, 10, 60
-TUNING = Tuning(max_rows_scored_directly=50, min_codes_for_ivf=1000, calibration_s=4.0)
+TUNING = Tuning(max_rows_scored_directly=50, min_codes_for_ivf=1000, calibration_s=4.0, timed_queries=30)
 
 
 def grouped(seed: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

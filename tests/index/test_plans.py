@@ -116,7 +116,7 @@ def test_what_a_quick_search_finds_says_what_the_exact_one_leaves_out(
     codes = random_codes(0, 3000)
     codes[10:40] = codes[3]  # ties at the last place
     codes[50] = 0
-    tuning = Tuning(max_rows_scored_directly=0, min_codes_for_ivf=1000)
+    tuning = Tuning(max_rows_scored_directly=0, min_codes_for_ivf=1000, timed_queries=20)
     generation = write_generation(tmp_path, codes, tuning=tuning, calibrated=True)
     assert generation._guess(10) is not None
     asked: list[NDArray[np.float32]] = []

@@ -53,7 +53,7 @@ def steps_logged(path: Path) -> list[int]:
 
 
 def test_a_run_killed_in_mid_epoch_resumes_to_the_same_weights(tmp_path: Path, images: Path) -> None:
-    arguments = [f"--set={item}" for item in tiny_overrides(steps=60, **CHECKPOINT_AFTER_EVERY_STEP)]
+    arguments = [f"--set={item}" for item in tiny_overrides(steps=40, **CHECKPOINT_AFTER_EVERY_STEP)]
     command = [sys.executable, "-m", "eigenlens", "train", "--images", str(images), "--out", str(tmp_path / "killed")]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL, env=one_thread)
@@ -70,7 +70,7 @@ def test_a_run_killed_in_mid_epoch_resumes_to_the_same_weights(tmp_path: Path, i
     assert not Run(tmp_path / "killed").finished, "the run was to be killed before its end"
 
     assert main(["train", "--out", str(tmp_path / "killed"), "--resume", "--device", "cpu"]) == 0
-    finished_run(tmp_path / "whole", images, steps=60)
+    finished_run(tmp_path / "whole", images, steps=40)
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
     assert steps_logged(tmp_path / "killed") == steps_logged(tmp_path / "whole")
     elapsed = [
