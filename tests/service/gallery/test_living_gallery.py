@@ -104,7 +104,7 @@ def test_metadata_is_patched_and_filtered_by(client: httpx.Client) -> None:
 def test_one_bad_image_fails_alone(client: httpx.Client) -> None:
     files = [("image", ("good.png", png(pixels_of(1)))), ("image", ("bad.png", b"no image"))]
     body = client.post("/v1/images", files=files).json()
-    assert body["images"] == [{"id": "good.png", "status": "added"}]
+    assert body["images"] == [{"id": "good.png", "status": "added", "note": None}]
     assert [item["id"] for item in body["failed"]] == ["bad.png"]
     assert "no image that can be read" in body["failed"][0]["reason"]
     assert client.get("/v1/images/bad.png").status_code == 404
