@@ -27,6 +27,7 @@ _VIEWS = {
     "search": "#search?length=16",
     "auto": "#search?length=auto",
     "compare": "#compare?a=32&b=128",
+    "map": "#map",
     "eigenfunctions": "#eigenfunctions?coordinate=3&length=16",
     "gallery": "#gallery",
 }
@@ -66,10 +67,10 @@ def take_pictures(
 
 
 def draw_readme(browser: Browser, address: str, path: Path) -> None:
-    """The search and, below it, an eigenfunction, as one small picture."""
+    """The map and, below it, the search, as one small picture."""
     page = browser.new_page(viewport={"width": 1280, "height": 900}, device_scale_factor=1.5)
     pictures = []
-    for view in ("search", "eigenfunctions"):
+    for view in ("map", "search"):
         _open(page, address, _VIEWS[view])
         pictures.append(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
     page.close()

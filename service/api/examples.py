@@ -155,6 +155,19 @@ ANSWERS: dict[tuple[str, str], Any] = {
         "histogram": {"low": -0.29, "high": 0.31, "shares": [0.2, 0.6, 0.2]},
         "query": {"value": 0.12, "share_below": 0.8},
     },
+    ("GET", "/v1/map"): {
+        "generation": 3,
+        "x": 1,
+        "y": 2,
+        "axes": 8,
+        "left": -0.4,
+        "right": 0.5,
+        "bottom": -0.3,
+        "top": 0.6,
+        "count": 70012,
+        "counts": [[120, 3410], [52300, 14182]],
+        "images": [{**_IMAGE, "x": 0.31, "y": 0.12}],
+    },
     ("GET", "/v1/images"): {"images": [_IMAGE], "next": "boots/0001.png"},
     ("POST", "/v1/images"): {
         "images": [

@@ -191,6 +191,12 @@ class Store(Database):
             connection.execute("COMMIT")
         return keys, int(removal)
 
+    def last_position(self) -> Position:
+        """Return the position after all additions and removals so far."""
+        rows = self.connection.execute("SELECT name, seq FROM sqlite_sequence WHERE name IN ('images', 'removed')")
+        last = dict(rows.fetchall())
+        return Position(int(last.get("images", 0)), int(last.get("removed", 0)))
+
     def metadata_of(self, keys: Iterable[int]) -> Iterator[dict[str, Any]]:
         """Yield the metadata of images, in the order of `keys`; empty for an image that was removed."""
         for key in keys:

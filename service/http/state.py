@@ -18,6 +18,7 @@ from eigenlens.service.http.thread_limits import ThreadLimiter
 from eigenlens.service.jobs.runner import Runner
 from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.keys import Keyring
+from eigenlens.service.search.gallery_map import GalleryMap
 from eigenlens.service.search.live_recall import RecallChecker
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.pipeline import SearchBatcher
@@ -39,6 +40,7 @@ class State:
         serving: file descriptor of the lock that keeps the gallery's directory from being replaced.
         queries: codes of recent searches, for recalibration.
         recall: repeats some searches exactly.
+        map: places of the images by their leading coordinates; filled by its first use.
         forgotten: when queries were last forgotten, as the gallery records it.
     """
 
@@ -59,6 +61,7 @@ class State:
     queries: RecentQueries
     recall: RecallChecker
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
+    map: GalleryMap = field(default_factory=GalleryMap)
     forgotten: int | None = None
 
     def forget_queries(self) -> None:

@@ -1,9 +1,9 @@
 // The address holds what is looked at, so that it can be shared, kept and gone back to. A photograph itself is not in
 // it, only its code; nothing of it is sent to the server, since it stands behind the #.
 
-const VIEWS = ["search", "compare", "eigenfunctions", "gallery"];
+const VIEWS = ["search", "compare", "map", "eigenfunctions", "gallery"];
 // What belongs to each view; the rest of the state is left out of its address.
-const PARTS = { search: ["length", "target", "rerank"], compare: ["a", "b"], eigenfunctions: ["length", "coordinate"], gallery: [] };
+const PARTS = { search: ["length", "target", "rerank"], compare: ["a", "b"], map: [], eigenfunctions: ["length", "coordinate"], gallery: [] };
 
 let known = location.hash; // as it was last read or written
 

@@ -9,9 +9,10 @@ import { change, listen, recall, state } from "./state.js";
 import { startCompare } from "./views/compare.js";
 import { startEigenfunctions } from "./views/eigenfunctions.js";
 import { startGallery } from "./views/gallery.js";
+import { startMap } from "./views/map.js";
 import { startSearch } from "./views/search.js";
 
-const TITLES = { search: "Search", compare: "Compare two lengths", eigenfunctions: "Eigenfunctions", gallery: "Gallery" };
+const TITLES = { search: "Search", compare: "Compare two lengths", map: "Map", eigenfunctions: "Eigenfunctions", gallery: "Gallery" };
 
 function trouble(message) {
   const error = find("error");
@@ -19,7 +20,7 @@ function trouble(message) {
   error.hidden = message === "";
 }
 
-const views = { search: startSearch(trouble), compare: startCompare(trouble), eigenfunctions: startEigenfunctions(trouble), gallery: startGallery(trouble) };
+const views = { search: startSearch(trouble), compare: startCompare(trouble), map: startMap(trouble), eigenfunctions: startEigenfunctions(trouble), gallery: startGallery(trouble) };
 
 listen((changed) => {
   if (changed.has("view")) {

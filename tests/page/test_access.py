@@ -16,7 +16,7 @@ from tests.support.pages import choose, in_a_browser, opened, press, searched
 from tests.support.service import client_fixture, gallery_fixture, pixels_of, png
 
 pytestmark = in_a_browser
-VIEWS = ("search", "compare", "eigenfunctions", "gallery")
+VIEWS = ("search", "compare", "map", "eigenfunctions", "gallery")
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
 _EVASIONS = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|\son\w+=\"|<style|style=\"")

@@ -1,0 +1,49 @@
+"""The map: which images a region holds, and which of them stand for it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from eigenlens.service.api.gallery_map import MAPPED, MapAnswer, MapParameters, MappedAnswer
+from eigenlens.service.errors import RequestError
+from eigenlens.service.http.presenters import present_image
+from eigenlens.service.http.state import CurrentState
+from eigenlens.service.search.gallery_map import Box
+
+router = APIRouter(prefix="/v1", tags=["eigenfunctions"])
+
+
+@router.get("/map")
+def gallery_map(state: CurrentState, parameters: Annotated[MapParameters, Query()]) -> MapAnswer:
+    """Get a region of the map: how many images each part holds, and one image for each cell of a grid.
+
+    An image lies where two coordinates of its unit code say. Images that were added since the build are on it too.
+    """
+    snapshot, store = state.snapshots.current, state.gallery.store
+    x, y, axes = parameters.x, parameters.y, min(MAPPED, snapshot.engine.code_length)
+    if max(x, y) > axes:
+        raise RequestError(f"the axes are two of the coordinates 1 to {axes}, not {x} and {y}")
+    state.map.update(snapshot.engine, (snapshot.number, store.last_position()), lambda: store.contents()[0])
+    box = state.map.whole(x, y) if parameters.edges is None else Box(*parameters.edges)
+    cells, parts = (parameters.columns, parameters.rows), (parameters.parts, parameters.parts)
+    region = state.map.region(x, y, box, cells=cells, parts=parts)
+    records = store.records(region.keys.tolist())
+    return MapAnswer(
+        generation=snapshot.number,
+        x=x,
+        y=y,
+        axes=axes,
+        left=box.left,
+        right=box.right,
+        bottom=box.bottom,
+        top=box.top,
+        count=region.count,
+        counts=region.counts.tolist(),
+        images=[
+            MappedAnswer(**present_image(records[key]).model_dump(), x=values[0], y=values[1])
+            for key, values in zip(region.keys.tolist(), region.values.tolist(), strict=True)
+            if key in records
+        ],
+    )

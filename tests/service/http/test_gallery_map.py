@@ -1,0 +1,92 @@
+"""The map over a real socket: regions, representatives and counts, beside a plain computation."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.search.gallery_map import Box, GalleryMap
+from tests.support.service import client_fixture, code_of, gallery_fixture, image_id, pixels_of, png
+
+COUNT = 40
+EVERYWHERE = {"left": -1, "right": 1, "bottom": -1, "top": 1}
+gallery = gallery_fixture(count=COUNT, scope="function")
+client = client_fixture(scope="function", admin=True)
+
+
+def place(seed: int) -> tuple[float, float]:
+    code = code_of(pixels_of(seed))
+    unit = code / np.linalg.norm(code)
+    return float(unit[0]), float(unit[1])
+
+
+def test_a_region_shows_its_images_at_their_places(client: httpx.Client, gallery: Gallery) -> None:
+    whole = client.get("/v1/map", params={"columns": 40, "rows": 40, "parts": 7}).json()
+    assert (whole["generation"], whole["x"], whole["y"], whole["axes"], whole["count"]) == (1, 1, 2, 8, COUNT)
+    assert sum(map(sum, whole["counts"])) == COUNT
+    places = {image_id(seed): place(seed) for seed in range(COUNT)}
+    for image in whole["images"]:
+        assert (image["x"], image["y"]) == pytest.approx(places[image["id"]], abs=2e-3)
+
+    box = {"left": 0.0, "right": 0.5, "bottom": -0.5, "top": 0.25}
+    region = client.get("/v1/map", params=box | {"columns": 2, "rows": 3, "parts": 2}).json()
+    inside = {id for id, (x, y) in places.items() if 0 <= x <= 0.5 and -0.5 <= y <= 0.25}
+    assert region["count"] == len(inside)
+    cells: dict[tuple[int, int], list[str]] = {}
+    for image in region["images"]:
+        cells.setdefault((int(image["x"] / 0.25), int((image["y"] + 0.5) / 0.25)), []).append(image["id"])
+    assert all(len(ids) == 1 for ids in cells.values())
+    expected = {(int(places[id][0] / 0.25), int((places[id][1] + 0.5) / 0.25)) for id in inside}
+    assert cells.keys() == expected
+    # Other axes, the other way round.
+    turned = client.get("/v1/map", params={"x": 2, "y": 1, "left": -0.5, "right": 0.25, "bottom": 0, "top": 0.5}).json()
+    assert turned["count"] == len(inside)
+
+
+def test_what_is_added_and_removed_is_on_the_map_at_once(client: httpx.Client, gallery: Gallery) -> None:
+    def ids() -> set[str]:
+        answer = client.get("/v1/map", params={"columns": 40, "rows": 40} | EVERYWHERE)
+        return {image["id"] for image in answer.json()["images"]}
+
+    before = ids()
+    removed = next(iter(before))
+    assert client.put(
+        "/v1/images/new.png", content=png(pixels_of(77)), headers={"content-type": "image/png"}
+    ).is_success
+    assert client.delete(f"/v1/images/{removed}").is_success
+    assert "new.png" in ids()
+    assert removed not in ids()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"x": 9},
+        {"x": 1, "y": 1},
+        {"left": 0},
+        {"left": 1, "right": 0, "bottom": 0, "top": 1},
+        {"columns": 0},
+        {"left": "nan"},
+    ],
+)
+def test_what_is_no_region_is_refused(client: httpx.Client, parameters: dict[str, Any]) -> None:
+    assert client.get("/v1/map", params=parameters).status_code == 422
+
+
+@pytest.mark.timing
+def test_a_region_of_a_million_images_takes_less_than_a_tenth_of_a_second() -> None:
+    drawn = GalleryMap()
+    drawn._keys = np.arange(1_000_000)
+    drawn._values = np.asfortranarray(np.random.default_rng(0).standard_normal((1_000_000, 8), dtype=np.float32))
+    took = []
+    for scale in (4.0, 1.0, 0.1, 0.01, 2.0):
+        begun = time.perf_counter()
+        region = drawn.region(1, 2, Box(-scale, scale, -scale, scale), cells=(24, 16), parts=(40, 40))
+        took.append(time.perf_counter() - begun)
+        assert region.count > 0
+    assert np.median(took) < 0.1
