@@ -67,10 +67,10 @@ def take_pictures(
 
 
 def draw_readme(browser: Browser, address: str, path: Path) -> None:
-    """The map and, below it, the search, as one small picture."""
+    """The map and, below it, an eigenfunction, as one small picture."""
     page = browser.new_page(viewport={"width": 1280, "height": 900}, device_scale_factor=1.5)
     pictures = []
-    for view in ("map", "search"):
+    for view in ("map", "eigenfunctions"):
         _open(page, address, _VIEWS[view])
         pictures.append(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
     page.close()

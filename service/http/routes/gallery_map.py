@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 
 from eigenlens.service.api.gallery_map import MAPPED, MapAnswer, MapParameters, MappedAnswer
 from eigenlens.service.errors import RequestError
+from eigenlens.service.gallery.store import ImageRecord
 from eigenlens.service.http.presenters import present_image
 from eigenlens.service.http.state import CurrentState
 from eigenlens.service.search.gallery_map import Box
@@ -42,8 +43,12 @@ def gallery_map(state: CurrentState, parameters: Annotated[MapParameters, Query(
         count=region.count,
         counts=region.counts.tolist(),
         images=[
-            MappedAnswer(**present_image(records[key]).model_dump(), x=values[0], y=values[1])
+            _present(records[key], values, root_path=state.settings.root_path)
             for key, values in zip(region.keys.tolist(), region.values.tolist(), strict=True)
             if key in records
         ],
     )
+
+
+def _present(record: ImageRecord, place: list[float], *, root_path: str) -> MappedAnswer:
+    return MappedAnswer(**present_image(record, root_path=root_path).model_dump(), x=place[0], y=place[1])
