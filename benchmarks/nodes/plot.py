@@ -38,6 +38,8 @@ def plot_nodes(records: Sequence[Record], *, path: Path) -> None:
     for panel, graph in zip(panels, graphs, strict=False):
         for method, label, line, marker in _LINES:
             points = sorted(values.get((graph, method), {}).items())
+            if not points:
+                continue
             width = 2.4 if method == "smooth" else 1.2
             panel.plot(*zip(*points, strict=True), line, marker=marker, markersize=4, linewidth=width, label=label)
         panel.set_xscale("log", base=2)
