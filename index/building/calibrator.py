@@ -9,16 +9,14 @@ fewer queries and efforts, and with shortlists of thousands.
 
 from __future__ import annotations
 
-import bisect
-import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.index.building.pareto import near_front, pareto_front
 from eigenlens.index.building.recall_counting import plain_recalls, ranks_of, shortlist_recalls
 from eigenlens.index.building.row_order import sample_size
 from eigenlens.index.building.timing import MIN_TIMED, Timer, line_through, percentiles, smoothed
@@ -54,10 +52,6 @@ _STEPS_TO_DOUBLE = 5
 _TOLERANCE, _TOLERANCE_WITHIN_INDEX = 1.1, 1.01
 # Queries per call, if the codes exceed the memory budget.
 _RESCORED_AT_ONCE = 10
-# Plans are alike if the logarithms of the shares of neighbours that they miss differ by less; so many alike are timed.
-_LEVEL, _MAX_OF_LEVEL = 0.08, 2
-# Plans of a lower recall are not offered.
-_MIN_RECALL = 0.5
 # The recall of hundreds of neighbours stops growing when the next of its efforts adds less than this.
 _MIN_DEEP_GAIN = 1e-3
 # The default effort of an index is the smallest that reaches this share of the recall at the highest measured effort.
@@ -214,7 +208,7 @@ class Calibrator:
         started = time.monotonic()
         # Choose the plans that can lie on the front over all indexes, and open those indexes.
         everything = [m for measured in self._measured.values() for m in measured if m.plan.shortlist is not None]
-        chosen = list({m.plan: m for k in COUNTS for m in _near_front(everything, k=k, sure=_TOLERANCE)}.values())
+        chosen = list({m.plan: m for k in COUNTS for m in near_front(everything, k=k, sure=_TOLERANCE)}.values())
         spec_of = {m.plan: spec for spec, measured in self._measured.items() for m in measured}
         indexes = {spec: open_index(spec) for spec in {spec_of[m.plan] for m in chosen}}
         # Time all of them several times, each time in a new random order, so that a passing disturbance of the machine
@@ -244,7 +238,7 @@ class Calibrator:
             for spec, size in sizes.items()
             for m in self._measured[spec]
         ]
-        front = {m.plan for k in COUNTS for m in _front(everything, k=k)}
+        front = {m.plan for k in COUNTS for m in pareto_front(everything, k=k)}
         kept: dict[Plan, Measured] = {}
         for m in everything:
             if m.plan in front or m.plan in self._defaults or is_plain(m.plan) or m.exact:
@@ -267,7 +261,7 @@ class Calibrator:
         guess = line_through([(plan, self._timer.latencies(index, plan, queries=_TRIAL)["p50"]) for plan in tried])
         guessed = [Measured(plan, recall, {"p50": guess(plan)}) for plan, recall in candidates.items()]
         # Keep the plans that the estimate cannot rule out, and time them well enough to choose those to time again.
-        chosen = {m.plan: m for k in COUNTS for m in _near_front(guessed, k=k, sure=_TOLERANCE_WITHIN_INDEX)}
+        chosen = {m.plan: m for k in COUNTS for m in near_front(guessed, k=k, sure=_TOLERANCE_WITHIN_INDEX)}
         queries = max(MIN_TIMED, self._timer.queries // (2 * _REPEATS))
         times = smoothed({plan: self._timer.latencies(index, plan, queries=queries) for plan in chosen})
         # A plan that is exact by construction has a recall of 1, without a confidence interval.
@@ -290,7 +284,7 @@ class Calibrator:
             plan = replace(plan, shortlist=MIN_SHORTLIST, rerank_length=spec.length)
         if full and (_is_exact(index, plan) or len(self._codes) <= MIN_SHORTLIST):
             return [self._exact_plan(index, plan)]
-        rows = self._found(index, plan)
+        rows = self._search_all(index, plan)
         recall = plain_recalls(self._ranks(self._exact, rows), SHALLOW_COUNTS)
         return [Measured(plan, recall, self._timer.latencies(index, plan))]
 
@@ -309,7 +303,7 @@ class Calibrator:
     def _default_effort(self, index: PrefixIndex) -> int | None:
         return self._efforts.get(effort_name(index.spec), {}).get(DEFAULT_COUNTS[0])
 
-    def _found(self, index: PrefixIndex, plan: Plan) -> Rows:
+    def _search_all(self, index: PrefixIndex, plan: Plan) -> Rows:
         """Search all queries by a plan; return the rows of their results, (q, at most 100)."""
         rows = []
         step = _RESCORED_AT_ONCE if self._codes.exceeds_memory_budget else max(1, len(self._queries))
@@ -357,33 +351,6 @@ def _depth(index: PrefixIndex, effort: int | None, deepest: int) -> int:
 
 def _depth_of(plan: Plan) -> int:
     return plan.shortlist or 0
-
-
-def _front(measured: Sequence[Measured], *, k: int) -> list[Measured]:
-    """Return the Pareto front: the plans that no other plan beats in both latency and recall@k."""
-    front: list[Measured] = []
-    for m in sorted(measured, key=lambda m: (m.latency_ms["p50"], -m.low(k))):
-        if m.low(k) < _MIN_RECALL:
-            continue
-        if not front or m.low(k) > front[-1].low(k):
-            front.append(m)
-    return front
-
-
-def _near_front(measured: Sequence[Measured], *, k: int, sure: float) -> list[Measured]:
-    """Return the plans that can lie on the front, if estimated latencies may be wrong by a factor of `sure`."""
-    front = _front(measured, k=k)
-    recalls, latencies = [m.low(k) for m in front], [m.latency_ms["p50"] for m in front]
-    near = [
-        m
-        for m in measured
-        if m.low(k) >= _MIN_RECALL and m.latency_ms["p50"] <= sure * latencies[bisect.bisect_left(recalls, m.low(k))]
-    ]
-    # Among plans that miss nearly as many neighbours, the few that seem quickest are enough.
-    of_level: dict[int, list[Measured]] = defaultdict(list)
-    for m in sorted(near, key=lambda m: m.latency_ms["p50"]):
-        of_level[round(math.log(max(1 - m.low(k), 1e-6)) / _LEVEL)].append(m)
-    return [m for level in of_level.values() for m in level[:_MAX_OF_LEVEL]]
 
 
 def _is_exact(index: PrefixIndex, plan: Plan) -> bool:

@@ -1,0 +1,42 @@
+"""The Pareto front of measured plans: those that no other plan beats in both recall and latency."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from eigenlens.index.plans.calibration import Measured
+
+# Plans are alike if the logarithms of the shares of neighbours that they miss differ by less; so many alike are timed.
+_LEVEL, _MAX_OF_LEVEL = 0.08, 2
+# Plans of a lower recall are not offered.
+_MIN_RECALL = 0.5
+
+
+def pareto_front(measured: Sequence[Measured], *, k: int) -> list[Measured]:
+    """Return the Pareto front: the plans that no other plan beats in both latency and recall@k."""
+    front: list[Measured] = []
+    for m in sorted(measured, key=lambda m: (m.latency_ms["p50"], -m.low(k))):
+        if m.low(k) < _MIN_RECALL:
+            continue
+        if not front or m.low(k) > front[-1].low(k):
+            front.append(m)
+    return front
+
+
+def near_front(measured: Sequence[Measured], *, k: int, sure: float) -> list[Measured]:
+    """Return the plans that can lie on the front, if estimated latencies may be wrong by a factor of `sure`."""
+    front = pareto_front(measured, k=k)
+    recalls, latencies = [m.low(k) for m in front], [m.latency_ms["p50"] for m in front]
+    near = [
+        m
+        for m in measured
+        if m.low(k) >= _MIN_RECALL and m.latency_ms["p50"] <= sure * latencies[bisect.bisect_left(recalls, m.low(k))]
+    ]
+    # Among plans that miss nearly as many neighbours, the few that seem quickest are enough.
+    of_level: dict[int, list[Measured]] = defaultdict(list)
+    for m in sorted(near, key=lambda m: m.latency_ms["p50"]):
+        of_level[round(math.log(max(1 - m.low(k), 1e-6)) / _LEVEL)].append(m)
+    return [m for level in of_level.values() for m in level[:_MAX_OF_LEVEL]]
