@@ -37,9 +37,9 @@ def clustered(seed: int, n: int) -> NDArray[np.float32]:
 @pytest.fixture(scope="module")
 def generation(tmp_path_factory: pytest.TempPathFactory) -> Generation:
     folder = tmp_path_factory.mktemp("calibration")
-    codes = write_codes(folder / "codes", clustered(1, 20_000))
+    codes = write_codes(folder / "codes", clustered(1, 15_000))
     kinds = {8: "ivf-sq8", 16: "hnsw"}
-    options = BuildOptions(lengths=(8, 16, CODE_LENGTH), kinds=kinds, tuning=Tuning(timed_queries=30))
+    options = BuildOptions(lengths=(8, 16, CODE_LENGTH), kinds=kinds, tuning=Tuning(timed_queries=20, calibration_s=8))
     build_generation(folder / "generation", codes, options)
     return Generation(folder / "generation", codes)
 
