@@ -93,7 +93,8 @@ def run(args: argparse.Namespace) -> None:
             ("recall_after", after[target], ""),
         ]
         print(f"target {target}: " + ", ".join(f"{name} {value:.4f}" for name, value, _ in metrics))
-        records += [make_record(subject, *metric) for metric in metrics]
+        # What live recall did not tell within the time has no record.
+        records += [make_record(subject, *metric) for metric in metrics if np.isfinite(metric[1])]
     subject = _subject(args, {"rounds": args.rounds})
     records.append(make_record(subject, "recalibration_s", round(recalibrated_s, 1), "s"))
     records += [make_record(subject, name, round(ratio, 4)) for name, ratio in ratios.items()]
