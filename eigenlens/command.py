@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import difflib
 import importlib
+import io
 import logging
 import os
+import re
+import signal
+import sqlite3
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from types import FrameType
+from typing import Never
 
 import eigenlens
 from eigenlens.artifact import EigenlensError
+from eigenlens.install import install_line
+from eigenlens.system_errors import describe
 
 # Command: module with configure(parser) and run(args), and a summary. Only the module of the called one is imported.
 COMMANDS = {
@@ -90,8 +101,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns: the exit status: 0 done, 1 an explained error, 2 wrong usage, 130 interrupted; of commands that call a
         service also 3 not found, 4 key missing, wrong or without the needed scope, 5 no service or an overloaded one,
-        6 done in part.
+        6 done in part; 141 where nobody reads the output any more, 143 ended by SIGTERM.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not have every letter
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with _ended_by_sigterm():
+            status = _run(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # as in `eigenlens stats | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered goes nowhere
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = words[0] if words else "--help"
     # Processes that a command starts (rebuilds, workers) do not import from the working directory either.
@@ -105,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         module = importlib.import_module(module_name)
-        parser = argparse.ArgumentParser(
+        parser = CommandParser(
             prog=f"eigenlens {name}",
             description=summary[0].upper() + summary[1:] + ".",
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -116,12 +141,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EigenlensError as error:
         print(f"eigenlens: error: {error}", file=sys.stderr)
         return int(getattr(error, "exit_status", 1))
+    except BrokenPipeError:
+        raise
+    except (OSError, sqlite3.Error) as error:
+        logging.debug("where it happened", exc_info=True)
+        print(f"eigenlens: error: {describe(error)}", file=sys.stderr)
+        return 1
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
         if missing not in EXTRAS:
             raise
         extra = "train" if missing in TRAINING_TOO and ".model." in module_name else EXTRAS[missing]
-        print(f"eigenlens: error: `{name}` needs {missing}: pip install 'eigenlens[{extra}]'", file=sys.stderr)
+        print(f"eigenlens: error: `{name}` needs {missing}: {install_line(extra)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("eigenlens: interrupted", file=sys.stderr)
@@ -142,5 +173,44 @@ def _usage(name: str) -> int:
     if name in ("-h", "--help", "help"):
         print(text)
         return 0
-    print(f"eigenlens: error: there is no command '{name}'\n\n{text}", file=sys.stderr)
+    print(f"eigenlens: error: there is no command '{name}'{_did_you_mean(name, COMMANDS)}\n\n{text}", file=sys.stderr)
     return 2
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that names the option or command that was probably meant."""
+
+    def error(self, message: str) -> Never:
+        """End with a message and the exit status 2."""
+        known = [*self._option_string_actions, *self._names_of_commands()]
+        if message.startswith("unrecognized arguments"):
+            words = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+        else:
+            words = re.findall(r"invalid choice: '([^']*)'", message)
+        super().error(message + "".join(_did_you_mean(word, known) for word in words))
+
+    def _names_of_commands(self) -> list[str]:
+        actions = (a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))
+        return [str(name) for choices in actions for name in choices]
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """End at SIGTERM: as process 1, such as in a container without an init, a process ignores it otherwise."""
+
+    def end(number: int, frame: FrameType | None) -> Never:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

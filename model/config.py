@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,6 +18,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from eigenlens.model.errors import ConfigError
 
@@ -211,8 +213,32 @@ def parse_config(table: dict[str, Any]) -> TrainingConfig:
     try:
         return TrainingConfig.model_validate(table)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'configuration'}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(map(_describe, error.errors()))
         raise ConfigError(f"the configuration is wrong: {problems}") from error
+
+
+def _describe(details: ErrorDetails) -> str:
+    """Describe a wrong key: its name, what is wrong, and what was probably meant."""
+    name = ".".join(map(str, details["loc"])) or "configuration"
+    if details["type"] != "extra_forbidden":
+        return f"{name}: {details['msg']}"
+    *parents, leaf = map(str, details["loc"])
+    table = _table_at(parents)
+    meant = difflib.get_close_matches(leaf, table, n=1)
+    suggestion = f"; did you mean {'.'.join([*parents, meant[0]])}?" if meant else f"; there are {', '.join(table)}"
+    return f"{name} is no key of the configuration{suggestion}"
+
+
+def _table_at(parents: list[str]) -> list[str]:
+    """Return the keys of a table of the configuration."""
+    table: Any = TrainingConfig.model_json_schema()
+    definitions = table["$defs"]
+    for parent in parents:
+        found = table.get("properties", {}).get(parent, {})
+        tagged = {t.get("properties", {}).get("name", {}).get("const"): name for name, t in definitions.items()}
+        reference = found.get("$ref", tagged.get(parent, ""))
+        table = definitions.get(reference.rpartition("/")[2], found)
+    return list(table.get("properties", {}))
 
 
 def _parse(value: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from ipaddress import ip_network
@@ -17,6 +18,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eigenlens.index.faiss_engine.gpu import Device
@@ -28,6 +30,8 @@ from eigenlens.service.telemetry.logs import LogFormat
 
 _PREFIX = "EIGENLENS_"
 # Variables of the commands that call a service, which the service itself ignores.
+# Errors that are there only because another setting is wrong.
+_FOLLOWING = {"default_factory_not_called"}
 _OF_CLIENTS = {"EIGENLENS_URL", "EIGENLENS_KEY"}
 
 
@@ -120,7 +124,9 @@ class Settings(BaseSettings):
         known = {f"{_PREFIX}{name}".upper() for name in type(self).model_fields} | _OF_CLIENTS
         unknown = sorted(v for v in os.environ if v.startswith(_PREFIX) and v not in known)
         if unknown:
-            raise ValueError(f"unknown settings {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+            meant = [name for v in unknown for name in difflib.get_close_matches(v, known, n=1)]
+            suggestion = f"did you mean {', '.join(meant)}? " if meant else ""
+            raise ValueError(f"unknown settings {', '.join(unknown)}; {suggestion}there are {', '.join(sorted(known))}")
         return self
 
     @field_validator("root_path")
@@ -179,5 +185,14 @@ def load_settings(**flags: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
-        raise SettingsError(f"wrong settings: {problems}") from error
+        problems = [_describe(details) for details in error.errors() if details["type"] not in _FOLLOWING]
+        raise SettingsError(f"wrong settings: {'; '.join(problems)}") from error
+
+
+def _describe(details: ErrorDetails) -> str:
+    """Describe a wrong setting: its name, what was given, and what would work."""
+    name = ".".join(map(str, details["loc"]))
+    message = details["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if details["type"] == "missing":
+        return f"{name} is missing: give --{name.replace('_', '-')} or {_PREFIX}{name.upper()}"
+    return f"{name}: {details['input']!r} {message}" if message.startswith("should") else f"{name or 'all'}: {message}"

@@ -86,7 +86,7 @@ def run_all(work: Path, images: Path, count: int) -> None:
         eigenlens(light, hostile, "backup", work / "backup.tar", *key)
         assert (work / "backup.tar").stat().st_size > 0
     refused = eigenlens(light, hostile, "build", "--gallery", gallery, status=1)
-    assert "pip install 'eigenlens[cpu]'" in refused, refused
+    assert "pip install 'eigenlens[cpu] @ file://" in refused, refused
     assert "Traceback" not in refused, refused
     # `python -m` puts the working directory on the path before any of our code runs: not these two, then.
     for name in ("sitecustomize.py", "eigenlens.py"):

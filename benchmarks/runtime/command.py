@@ -16,6 +16,7 @@ from eigenlens.benchmarks.common.labelled import encode_all, sample_labelled
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record
 from eigenlens.benchmarks.common.retrieval import Cutoffs, LabelledCodes, retrieval_quality
 from eigenlens.index.plans.plan import choose_lengths
+from eigenlens.install import install_line
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.runtime.sessions import Session, computes_in_bfloat16, installed, seconds_per_image
 
@@ -80,7 +81,7 @@ def sessions(path: Path, encoder: Encoder) -> Iterator[tuple[str, Session]]:
         for precision in ("float32", "bfloat16") if computes_in_bfloat16() else ("float32",):
             yield f"openvino-{precision}", Encoder(path, runtime="openvino", precision=precision).encode
     else:
-        print("openvino is not installed: pip install 'eigenlens[openvino]'", file=sys.stderr)
+        print(f"openvino is not installed: {install_line('openvino')}", file=sys.stderr)
     if installed("openvino") and not computes_in_bfloat16():
         print("this processor does not compute in bfloat16: not measured", file=sys.stderr)
     training = encoder.artifact.properties["training"]

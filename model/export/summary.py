@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from eigenlens import artifact
+from eigenlens.install import install_line
 from eigenlens.model.export.coder import code_network, estimate_spectrum, set_codes
 from eigenlens.model.pairs.sampler import PairSampler
 from eigenlens.model.pairs.source import rng_for
@@ -64,7 +65,7 @@ def summarise(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> N
     except ModuleNotFoundError as error:
         if not str(error.name).startswith("matplotlib"):
             raise
-        print(f"{run.path / SUMMARY} has the numbers; a picture needs pip install 'eigenlens[bench]'", file=sys.stderr)
+        print(f"{run.path / SUMMARY} has the numbers; a picture needs {install_line('bench')}", file=sys.stderr)
 
 
 def quality_by_length(images: torch.Tensor, views: torch.Tensor) -> list[dict[str, float]]:

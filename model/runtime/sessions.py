@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.install import install_line
 from eigenlens.model.errors import EncoderError
 
 Session = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -48,7 +49,7 @@ def open_session(
     if runtime not in RUNTIMES:
         raise EncoderError(f"there is no runtime '{runtime}'; available: auto, {', '.join(RUNTIMES)}")
     if not installed(runtime):
-        raise EncoderError(f"{runtime} is not installed: pip install 'eigenlens[{runtime}]'")
+        raise EncoderError(f"{runtime} is not installed: {install_line(runtime)}")
     if runtime == "openvino":
         return _openvino(path, threads=threads, streams=streams, precision=precision), runtime
     return _onnxruntime(path, threads=max(1, threads // streams)), runtime

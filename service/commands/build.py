@@ -34,6 +34,10 @@ from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.nodes import add_graph, require_images, require_nodes
 from eigenlens.service.gallery.progress import Progress
 
+_ENCODER_MISSING = (
+    ": give --encoder; `eigenlens fit --images FOLDER --out ENCODER` makes one of your images, and `eigenlens train` "
+    "with `eigenlens export` another"
+)
 EPILOG = """examples:
   eigenlens build --encoder encoders/fashion --images fashion-mnist --gallery galleries/fashion
   eigenlens build --gallery galleries/fashion --images ~/more        add another folder, or bring one in step
@@ -89,7 +93,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build the gallery, with progress on standard error. Raises: EigenlensError."""
     if args.encoder is None and not (args.gallery / "gallery.sqlite").exists():
-        raise GalleryError(f"there is no gallery at {args.gallery} yet: give the --encoder to make one with")
+        raise GalleryError(f"there is no gallery at {args.gallery} yet{_ENCODER_MISSING}")
     options = GenerationOptions(lengths=args.lengths, kinds=args.kinds, gpu=open_gpu(args.search_device))
     encoder = open_encoder(args.encoder) if args.encoder is not None else None
     limits = limits_of(args)
@@ -100,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
         choose_lengths(encoder.code_length, args.lengths)  # refuse wrong lengths before a gallery is made
     gallery = Gallery(args.gallery, create=True)
     with gallery.writing(), ProgressBar() as progress:
+        if encoder is None and gallery.current() is None:
+            raise GalleryError(f"the gallery {args.gallery} has no generation yet{_ENCODER_MISSING}")
         if encoder is None:
             encoder = open_encoder(gallery.encoder_path(gallery.current_encoder_id()))
             choose_lengths(encoder.code_length, args.lengths)

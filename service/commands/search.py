@@ -46,7 +46,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="ids of the node's neighbours in the gallery, with --features or alone",
     )
     parser.add_argument(
-        "--length", metavar="N|auto", help="prefix length (default: auto, the fastest plan that meets the targets)"
+        "--length",
+        type=_length,
+        metavar="N|auto",
+        help="prefix length (default: auto, the fastest plan that meets the targets)",
     )
     parser.add_argument("--k", type=int, default=10, metavar="N", help="number of results (default: %(default)s)")
     parser.add_argument("--offset", type=int, metavar="N", help="number of results to skip")
@@ -61,7 +64,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--group-duplicates", type=float, metavar="C", help="group images whose codes have at least this cosine"
     )
     parser.add_argument(
-        "--rerank", metavar="N|full", help="rescore a shortlist exactly with N coordinates, or with all of them"
+        "--rerank",
+        type=_rerank,
+        metavar="N|full",
+        help="rescore a shortlist exactly with N coordinates, or with all of them",
     )
     parser.add_argument(
         "--recall", metavar="R", type=float, help="share of the exact best results that the search must find, 0 to 1"
@@ -128,8 +134,8 @@ def _options(args: argparse.Namespace) -> SearchOptions:
     options: dict[str, Any] = {
         "k": args.k,
         "offset": args.offset,
-        "length": _number(args.length),
-        "rerank": _number(args.rerank),
+        "length": args.length,
+        "rerank": args.rerank,
         "target_recall": args.recall,
         "max_latency_ms": args.max_latency_ms,
         "min_score": args.min_score,
@@ -140,8 +146,23 @@ def _options(args: argparse.Namespace) -> SearchOptions:
     return {name: value for name, value in options.items() if value is not None}  # type: ignore[return-value]
 
 
-def _number(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else text
+def _length(text: str) -> int | str:
+    return _number(text, words=("auto",))
+
+
+def _rerank(text: str) -> int | str:
+    return _number(text, words=("full", "none"))
+
+
+def _number(text: str, *, words: tuple[str, ...]) -> int | str:
+    """Parse a number of coordinates, or one of some words."""
+    if text in words:
+        return text
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a number of coordinates such as 16, nor {' or '.join(words)}"
+        )
+    return int(text)
 
 
 def _object(text: str) -> dict[str, Any]:

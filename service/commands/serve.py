@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -59,7 +60,14 @@ def run(args: argparse.Namespace) -> int:
     # Changed keys are read without a signal; SIGHUP, which asks a daemon to reload, must not end this process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     options = _SERVER | server_options(settings)
-    uvicorn.Server(uvicorn.Config(create_app(settings, opened=opened), **options)).run(sockets=[listener])
+    server = uvicorn.Server(uvicorn.Config(create_app(settings, opened=opened), **options))
+
+    def end(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # Until the server handles SIGTERM itself, and when it raises the signal again after it has ended.
+    signal.signal(signal.SIGTERM, end)
+    server.run(sockets=[listener])
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -74,6 +75,9 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
 )
 _BY_TYPE = {error: (status, name) for error, status, name in TABLE}
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}}
+
+# What pydantic calls the alternatives of a parameter that may be of several types.
+_ALTERNATIVE = re.compile(r"constrained-|literal\[|function-")
 
 FORESEEN = (EigenlensError, ValidationError, HTTPException, ClientDisconnect)
 
@@ -163,11 +167,24 @@ def install(app: FastAPI) -> None:
 
 def _invalid(request: Request, details: Any) -> dict[str, Any]:
     """Return the problem of invalid parameters, from the list of details that pydantic gives."""
-    parameters = [{"name": _name(e["loc"]), "reason": str(e["msg"])} for e in details]
+    reasons: dict[str, list[str]] = {}
+    for each in details:
+        reasons.setdefault(_name(each["loc"]), []).append(str(each["msg"]))
+    parameters = [{"name": name, "reason": _joined(said)} for name, said in reasons.items()]
     detail = "; ".join(f"{p['name']}: {p['reason']}" for p in parameters)
     return problem(422, "parameters", detail, request=request, parameters=parameters)
 
 
+def _joined(reasons: list[str]) -> str:
+    """Return in one sentence why none of several alternatives fits."""
+    first, *others = dict.fromkeys(reasons)
+    return " or ".join([first, *(reason.removeprefix("Input should ") for reason in others)])
+
+
 def _name(location: tuple[Any, ...]) -> str:
-    named = [str(part) for part in location if part not in ("query", "body", "path", "header")]
+    named = [
+        str(part)
+        for part in location
+        if part not in ("query", "body", "path", "header") and not _ALTERNATIVE.match(str(part))
+    ]
     return ".".join(named) or "body"

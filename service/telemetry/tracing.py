@@ -6,6 +6,7 @@ import os
 
 from fastapi import FastAPI
 
+from eigenlens.install import install_line
 from eigenlens.service.errors import SettingsError
 
 # OpenTelemetry's own settings say where spans go; one of these switches tracing on.
@@ -24,7 +25,7 @@ def install_tracing(app: FastAPI) -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        raise SettingsError(f"{endpoint} is set, and tracing needs packages: pip install 'eigenlens[otel]'") from None
+        raise SettingsError(f"{endpoint} is set, and tracing needs packages: {install_line('otel')}") from None
     name = os.environ.get("OTEL_SERVICE_NAME", "eigenlens")
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

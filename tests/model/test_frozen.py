@@ -211,4 +211,4 @@ def test_without_timm_the_extra_is_named(tmp_path: Path, capsys: pytest.CaptureF
     images = write_images(tmp_path / "images", count=4)
     command = ["fit", "--images", str(images), "--out", str(tmp_path / "out"), "--backbone", "timm:resnet18"]
     assert main(command) == 1
-    assert "`fit` needs timm: pip install 'eigenlens[timm]'" in capsys.readouterr().err
+    assert "`fit` needs timm: pip install -e " in capsys.readouterr().err
