@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eigenlens.artifact import EigenlensError
+from eigenlens.system_errors import Kind, SystemProblem, describe, kind_of
 
 
 class ServiceError(EigenlensError):
@@ -23,6 +24,41 @@ class GalleryBusyError(GalleryError):
 
 class InsufficientSpaceError(GalleryError):
     """A build takes more disk or memory than there is."""
+
+
+class SystemProblemError(GalleryError):
+    """The system refused something; the message says what, and what to do."""
+
+
+class DiskFullError(SystemProblemError):
+    """The disk is full."""
+
+
+class ReadOnlyError(SystemProblemError):
+    """The gallery is on a read-only file system, or belongs to another user."""
+
+
+class DatabaseBusyError(SystemProblemError):
+    """Another process holds the database for too long."""
+
+
+class DatabaseDamagedError(SystemProblemError):
+    """The database is damaged."""
+
+
+_BY_KIND: dict[Kind, type[SystemProblemError]] = {
+    "disk-full": DiskFullError,
+    "read-only": ReadOnlyError,
+    "not-permitted": ReadOnlyError,
+    "busy": DatabaseBusyError,
+    "damaged": DatabaseDamagedError,
+    "system": SystemProblemError,
+}
+
+
+def explained(error: SystemProblem) -> SystemProblemError:
+    """Return an error of the system or of SQLite as one of this package, with a sentence."""
+    return _BY_KIND[kind_of(error)](describe(error))
 
 
 class ImageNotFoundError(ServiceError, LookupError):

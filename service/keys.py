@@ -29,6 +29,8 @@ def load_or_create_key(path: Path) -> str:
 
     Raises: KeyFileError, if the file can be read by others, holds no key, or cannot be made.
     """
+    if path.exists():  # a read-only mount says so before it says that there is a file
+        return _load(path)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -49,11 +51,21 @@ def _load(path: Path) -> str:
         key = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFileError(f"the admin key cannot be read from {path}: {error}") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise KeyFileError(f"{path} can be read by others (mode {stat.S_IMODE(mode):o}); run: chmod 600 {path}")
+    if _is_open_to_others(path, mode):
+        raise KeyFileError(f"{path} is open to others (mode {stat.S_IMODE(mode):o}); run: chmod 600 {path}")
     if len(key) < _MIN_LENGTH:
         raise KeyFileError(f"{path} holds no key of {_MIN_LENGTH} or more characters; remove it to have one made")
     return key
+
+
+def _is_open_to_others(path: Path, mode: int) -> bool:
+    """Return whether others may change a file, or read one that is no secret mounted by Docker or Kubernetes.
+
+    Such a secret has no writer (440, 444), is for a group (640), or lies on a read-only mount (644).
+    """
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return True
+    return bool(mode & stat.S_IROTH and mode & stat.S_IWUSR) and os.access(path, os.W_OK, effective_ids=True)
 
 
 @dataclass(frozen=True)
@@ -78,10 +90,11 @@ class Keyring:
     key = keyring.find(token)
     """
 
-    def __init__(self, *, admin_key_file: Path, keys_file: Path) -> None:
-        """Read the keys; an admin key is made if there is none. Raises: KeyFileError."""
+    def __init__(self, *, admin_key_file: Path, keys_file: Path, create: bool = True) -> None:
+        """Read the keys; an admin key is made if there is none, unless `create` is off. Raises: KeyFileError."""
         self._admin_key_file, self._keys_file = admin_key_file, keys_file
-        load_or_create_key(admin_key_file)
+        if create:
+            load_or_create_key(admin_key_file)
         self._file_versions: object = None
         self._keys: tuple[Key, ...] = ()
         self.refresh()
@@ -90,8 +103,11 @@ class Keyring:
         """Read the files if they changed. Raises: KeyFileError; the keys that were read before then stay."""
         file_versions = _version_of(self._admin_key_file), _version_of(self._keys_file)
         if file_versions != self._file_versions:
-            generated = Key("generated", "generated", ("admin",), digest_of(_load(self._admin_key_file)), "")
-            self._keys = (generated, *read_keys(self._keys_file))
+            generated = []
+            if file_versions[0] is not None:
+                digest = digest_of(_load(self._admin_key_file))
+                generated = [Key("generated", "generated", ("admin",), digest, "")]
+            self._keys = (*generated, *read_keys(self._keys_file))
             self._file_versions = file_versions
 
     def find(self, token: str) -> Key | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -71,6 +72,11 @@ CREATE INDEX IF NOT EXISTS files_of_folder ON files (folder);
 _MIGRATIONS = {1: _REMOVED, 2: "ALTER TABLE jobs ADD COLUMN result TEXT;", 3: _FOLDERS}
 
 
+def is_writable(path: Path) -> bool:
+    """Return whether this process may change a file and put others beside it."""
+    return all(os.access(p, os.W_OK, effective_ids=True) for p in (path, path.parent))
+
+
 class Database:
     """An opened database. Every thread gets its own connection; readers never wait for the writer (WAL)."""
 
@@ -78,6 +84,7 @@ class Database:
         if not create and not path.is_file():
             raise GalleryError(f"there is no gallery at {path.parent}; make one with `eigenlens build`")
         self._path = path
+        self.read_only = path.is_file() and not is_writable(path)
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
@@ -99,14 +106,26 @@ class Database:
         elif version != _SCHEMA_VERSION:
             raise GalleryError(f"{self._path} has schema {version}; this version reads schema {_SCHEMA_VERSION}")
 
+    def _address(self) -> str:
+        """Return the URI of the database. A read-only folder cannot have the files that SQLite shares with a writer."""
+        address = self._path.absolute().as_uri()
+        if not self.read_only:
+            return f"{address}?mode=rwc"
+        log = self._path.with_name(f"{self._path.name}-wal")
+        has_log = log.is_file() and log.stat().st_size > 0
+        return f"{address}?mode=ro{'' if has_log else '&immutable=1'}"
+
     @property
     def connection(self) -> sqlite3.Connection:
         """Return the calling thread's connection, opened on first use."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             # check_same_thread is off only so that close() may close every thread's connection.
-            connection = sqlite3.connect(self._path, isolation_level=None, timeout=30, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
+            connection = sqlite3.connect(
+                self._address(), uri=True, isolation_level=None, timeout=30, check_same_thread=False
+            )
+            if not self.read_only:
+                connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             self._local.connection = connection
@@ -128,10 +147,11 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # a full disk ends it by itself
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """Return all rows of a SELECT; a row's columns are read by name."""

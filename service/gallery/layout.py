@@ -95,7 +95,7 @@ class Gallery:
 
         Raises: GalleryBusyError, while the directory is being replaced.
         """
-        lock = os.open(self.root / "serving.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = self._open_lock("serving.lock")
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -105,6 +105,8 @@ class Gallery:
 
     def being_written(self) -> bool:
         """Return whether some process holds the writer's lock."""
+        if self.store.read_only:
+            return False
         with (self.root / "writer.lock").open("a") as lock:
             return not try_lock(lock)
 
@@ -179,9 +181,19 @@ class Gallery:
 
     @contextmanager
     def _locked(self, operation: int) -> Iterator[None]:
-        with (self.root / "switch.lock").open("a") as lock:
+        lock = self._open_lock("switch.lock")
+        try:
             fcntl.flock(lock, operation)
             yield
+        finally:
+            os.close(lock)
+
+    def _open_lock(self, name: str) -> int:
+        """Open a lock file; in a read-only gallery without one, the gallery's directory takes its place."""
+        path = self.root / name
+        if not self.store.read_only:
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        return os.open(path if path.exists() else self.root, os.O_RDONLY)
 
     def generation_path(self, number: int) -> Path:
         """Return the directory of a generation."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import sqlite3
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +21,8 @@ from eigenlens.index import errors as index_errors
 from eigenlens.model import errors as model_errors
 from eigenlens.service import errors
 from eigenlens.service.http import openai
+
+log = logging.getLogger(__name__)
 
 # Error type, status, name of the problem. The nearest base class of an error that is listed here applies.
 TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
@@ -64,6 +68,12 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (errors.BackupError, 422, "backup-damaged"),
     (errors.ImageChangedError, 409, "image-changed"),
     (errors.GalleryBusyError, 409, "gallery-busy"),
+    (errors.DiskFullError, 507, "disk-full"),
+    (errors.InsufficientSpaceError, 507, "insufficient-space"),
+    (errors.ReadOnlyError, 409, "read-only"),
+    (errors.DatabaseBusyError, 503, "database-busy"),
+    (errors.DatabaseDamagedError, 500, "database-damaged"),
+    (errors.SystemProblemError, 500, "system"),
     (errors.KeyMissingError, 401, "key-missing"),
     (errors.KeyScopeError, 403, "key-scope"),
     (errors.OverloadedError, 429, "overloaded"),
@@ -79,7 +89,7 @@ _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503:
 # What pydantic calls the alternatives of a parameter that may be of several types.
 _ALTERNATIVE = re.compile(r"constrained-|literal\[|function-")
 
-FORESEEN = (EigenlensError, ValidationError, HTTPException, ClientDisconnect)
+FORESEEN = (EigenlensError, ValidationError, HTTPException, ClientDisconnect, OSError, sqlite3.Error)
 
 
 class ProblemResponse(JSONResponse):
@@ -134,6 +144,9 @@ def answer(document: dict[str, Any]) -> JSONResponse:
 
 def response_to(error: Exception, request: Request) -> JSONResponse:
     """Return the response to a request that ended in an error."""
+    if isinstance(error, OSError | sqlite3.Error):
+        log.error("a request failed for a reason of the system", exc_info=error)
+        error = errors.explained(error)
     if isinstance(error, EigenlensError | ValidationError):
         response = answer(explain(error, request=request))
         if isinstance(error, errors.RateLimitError):

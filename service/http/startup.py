@@ -58,6 +58,8 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
         max_batch=settings.max_batch,
     )
     snapshots.load()
+    if gallery.store.read_only:
+        log.warning("%s cannot be written: it is served read-only", gallery.root)
     jobs = Jobs(gallery)
     queries = RecentQueries(settings.recent_queries)
     recall = RecallChecker(settings.recall_share, current=lambda: snapshots.current)
@@ -94,7 +96,11 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
         abandoned_ended=jobs.fail_abandoned(before=started),
         started=started,
         runner=Runner(gallery, jobs, on_done=snapshots.follow, search_device=settings.search_device),
-        keyring=Keyring(admin_key_file=settings.key_file, keys_file=settings.keys_path),
+        keyring=Keyring(
+            admin_key_file=settings.key_file,
+            keys_file=settings.keys_path,
+            create=not gallery.store.read_only or settings.admin_key_file is not None,
+        ),
         metrics=metrics,
         read_threads=ThreadLimiter(threads=settings.compute_threads, max_waiting=settings.max_waiting),
         batcher=batcher,

@@ -130,6 +130,8 @@ class Jobs:
         Returns: False, and nothing is ended, while somebody holds it. The worker of a service that was killed does for
         a moment longer.
         """
+        if self._gallery.store.read_only:
+            return True
         if self._gallery.being_written():
             return False
         for job in self.list():

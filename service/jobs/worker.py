@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sqlite3
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.jobs.tasks import TASKS, Task
+from eigenlens.system_errors import describe
 
 _RECORD_EVERY_S = 0.2
 _NICENESS = 10
@@ -79,6 +81,10 @@ def main() -> int:
             TASKS[job.kind](Task(gallery, jobs, job.id, job.options, progress, gpu, payload, commit_lock))
     except EigenlensError as error:
         jobs.finish(job.id, error=str(error))
+        return 1
+    except (OSError, sqlite3.Error) as error:
+        logging.exception("job %s failed", job.id)
+        jobs.finish(job.id, error=describe(error))
         return 1
     except Exception:
         logging.exception("job %s failed", job.id)

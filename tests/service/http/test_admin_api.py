@@ -236,6 +236,13 @@ def test_a_key_file_that_others_read_or_that_is_empty_is_refused(tmp_path: Path)
     path.chmod(0o644)
     with pytest.raises(KeyFileError, match="chmod 600"):
         load_or_create_key(path)
+    for mode in (0o400, 0o440, 0o444, 0o600, 0o640):  # as Docker and Kubernetes mount secrets
+        path.chmod(mode)
+        assert load_or_create_key(path) == path.read_text().strip()
+    for mode in (0o620, 0o602, 0o666):
+        path.chmod(mode)
+        with pytest.raises(KeyFileError, match="chmod 600"):
+            load_or_create_key(path)
     path.chmod(0o600)
     path.write_text("\n")
     with pytest.raises(KeyFileError, match="no key"):

@@ -1,0 +1,94 @@
+"""Galleries that cannot be written: read-only, another user's, on a full disk. Each is told, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from eigenlens.service.gallery.database import Database
+from eigenlens.service.gallery.layout import Gallery
+from tests.support.service import admin_headers, build_gallery, image_id, pixels_of, png, serving, settings_of, wait_for
+
+# Root writes anywhere; without this capability only where it has the right.
+UNPRIVILEGED = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+EIGENLENS = [*UNPRIVILEGED, sys.executable, "-m", "eigenlens"]
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Gallery]:
+    """A gallery that may be read and not written."""
+    gallery = build_gallery(tmp_path, count=6)
+    gallery.store.close()
+    parts = [gallery.root, *gallery.root.rglob("*")]
+    for path in parts:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    yield gallery
+    for path in parts:
+        path.chmod(0o755)
+
+
+def test_it_is_served_and_refuses_changes(locked: Gallery, tmp_path: Path) -> None:
+    key, log = tmp_path / "admin.key", tmp_path / "log"
+    command = [*EIGENLENS, "serve", "--gallery", str(locked.root), "--port", "0", "--admin-key-file", str(key)]
+    with log.open("wb") as errors, subprocess.Popen(command, stderr=errors) as process:
+        try:
+            address = wait_for(lambda: re.search(r"at (http://\S+)", log.read_text()))[1]
+            with httpx.Client(base_url=address, verify=False, timeout=30) as client:
+                found = client.post("/v1/search?k=3", files={"image": png(pixels_of(2))})
+                assert len(found.json()["results"]) == 3
+                assert client.get(f"/v1/images/{image_id(2)}/thumbnail").status_code == 200
+                client.headers["Authorization"] = f"Bearer {key.read_text().strip()}"
+                assert client.get("/v1/admin/stats").json()["images"] == 6
+                for refused in (
+                    client.post("/v1/images", files={"image": ("new.png", png(pixels_of(50)))}),
+                    client.delete(f"/v1/images/{image_id(2)}"),
+                    client.post("/v1/admin/rebuild"),
+                ):
+                    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/read-only")
+        finally:
+            process.terminate()
+        assert process.wait(timeout=20) == 0
+    assert "is served read-only" in log.read_text()
+
+
+def test_a_command_tells_whose_files_they_are(locked: Gallery) -> None:
+    command = [*EIGENLENS, "build", "--gallery", str(locked.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "may not read or write" in done.stderr
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = build_gallery(tmp_path, count=6)
+    gallery.store.close()
+    connect = sqlite3.connect
+
+    def connect_to_a_full_disk(*args: object, **more: object) -> sqlite3.Connection:
+        connection = connect(*args, **more)  # type: ignore[arg-type]
+        connection.execute("PRAGMA max_page_count = 1")  # SQLite takes no fewer than there are
+        return connection
+
+    def put(client: httpx.Client, seed: int) -> httpx.Response:
+        content = os.urandom(100_000) if seed else png(pixels_of(seed))
+        headers = {**admin_headers(gallery), "content-type": "image/png"}
+        return client.put(f"/v1/images/{seed}.png", content=png(pixels_of(seed)) + content, headers=headers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("eigenlens.service.gallery.database.sqlite3.connect", connect_to_a_full_disk)
+        with serving(settings_of(gallery)) as client:
+            full = put(client, 50)
+            assert (full.status_code, full.json()["type"]) == (507, "/problems/disk-full")
+            assert "free some space" in full.json()["detail"]
+            assert client.get("/v1/lengths").json()["count"] == 6
+    with serving(settings_of(gallery)) as client:
+        assert put(client, 50).status_code == 201
+    assert Database(gallery.root / "gallery.sqlite").query("PRAGMA integrity_check")[0][0] == "ok"
