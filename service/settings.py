@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import math
 import os
 import re
 from ipaddress import ip_network
@@ -86,7 +88,7 @@ class Settings(BaseSettings):
     compute_threads: PositiveInt = Field(
         default_factory=lambda values: max(1, processors() // values.get("workers", 1)) + 1,
         description="threads that run searches, in each worker; one usually waits for Python's interpreter; "
-        "default: processors divided by `workers`, plus one",
+        "default: processors, or the container's quota of them, divided by `workers`, plus one",
     )
     max_batch: PositiveInt | None = Field(
         None,
@@ -173,8 +175,27 @@ class Settings(BaseSettings):
 
 
 def processors() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Return the number of processors that this process may use: by its affinity and by the quota of its container."""
+    allowed = len(os.sched_getaffinity(0))
+    quota = cpu_quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
+    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+
+
+def cpu_quota(mount: Path, membership: Path) -> float | None:
+    """Return the processors that the control groups of this process grant (cgroup v2); None without a limit."""
+    try:
+        line = next(line for line in membership.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return None
+    group = mount / line.removeprefix("0::").strip("/")
+    quotas = []
+    for directory in (group, *group.parents):
+        if not directory.is_relative_to(mount):
+            break
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
+            quota, period = (directory / "cpu.max").read_text().split()
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
 
 
 def load_settings(**flags: Any) -> Settings:

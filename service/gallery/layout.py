@@ -8,6 +8,7 @@ GALLERY/
   CURRENT                 number of the generation that is served
   writer.lock             held by the one process that writes generations
   switch.lock             held, shared, to switch to, open or copy generations; held exclusively to remove old ones
+  job.lock                held by a running job's process and by the service that started it
   serving.lock            held, shared, by every service of the gallery
   backups/                archives that the service wrote
   duplicates.npz          what the last search for duplicates found
@@ -101,6 +102,19 @@ class Gallery:
         except BlockingIOError:
             os.close(lock)
             raise GalleryBusyError(f"the gallery {self.root} is being restored; wait for that to end") from None
+        return lock
+
+    def try_job_lock(self) -> int | None:
+        """Take the lock of the one job that may run; it lasts until the descriptor and its copies are closed.
+
+        Returns: a file descriptor; None, while a job runs.
+        """
+        lock = os.open(self.root / "job.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
         return lock
 
     def being_written(self) -> bool:

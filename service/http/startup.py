@@ -93,7 +93,7 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
         gallery=gallery,
         snapshots=snapshots,
         jobs=jobs,
-        abandoned_ended=jobs.fail_abandoned(before=started),
+        abandoned_ended=jobs.fail_abandoned(),
         started=started,
         runner=Runner(gallery, jobs, on_done=snapshots.follow, search_device=settings.search_device),
         keyring=Keyring(
@@ -139,8 +139,6 @@ async def keep_current(state: State) -> None:
             await to_thread.run_sync(state.follow_forgetting)
             await to_thread.run_sync(state.snapshots.follow)
             if not state.abandoned_ended:
-                state.abandoned_ended = await to_thread.run_sync(
-                    partial(state.jobs.fail_abandoned, before=state.started)
-                )
+                state.abandoned_ended = await to_thread.run_sync(state.jobs.fail_abandoned)
         except Exception:
             log.exception("looking for a new generation failed; the present one stays")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -28,6 +29,13 @@ class Runner:
         Args:
             payload: for the job's process alone: unlike the options it is not recorded in the gallery.
         """
+        lock = self._jobs.take()
+        try:
+            return self._start(kind, options, payload, lock)
+        finally:
+            os.close(lock)  # its copies, of the process and of its watcher, last as long as the job
+
+    def _start(self, kind: str, options: Mapping[str, Any], payload: bytes, lock: int) -> Job:
         job = self._jobs.create(kind, options)
         # -P: never import a file of the working directory in place of a module.
         worker = [sys.executable, "-P", "-m", "eigenlens.service.jobs.worker"]
@@ -36,11 +44,14 @@ class Runner:
         # The worker reads its standard input: first the payload. When this process ends, even by SIGKILL, the pipe
         # closes and so does it.
         try:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=(lock,)
+            )
         except OSError as error:
             self._jobs.finish(job.id, error=f"no process could be started: {error.strerror}")
             return self._jobs.get(job.id)
-        self._watcher = threading.Thread(target=self._watch, args=(job.id, self._process, payload), daemon=True)
+        watched = job.id, self._process, payload, os.dup(lock)
+        self._watcher = threading.Thread(target=self._watch, args=watched, daemon=True)
         self._watcher.start()
         return job
 
@@ -51,7 +62,13 @@ class Runner:
         if self._watcher is not None:
             self._watcher.join(timeout=10)
 
-    def _watch(self, job_id: str, process: subprocess.Popen[bytes], payload: bytes) -> None:
+    def _watch(self, job_id: str, process: subprocess.Popen[bytes], payload: bytes, lock: int) -> None:
+        try:
+            self._wait(job_id, process, payload)
+        finally:
+            os.close(lock)
+
+    def _wait(self, job_id: str, process: subprocess.Popen[bytes], payload: bytes) -> None:
         if payload and process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):  # it ended already: its status tells
                 process.stdin.write(payload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import uuid
 from collections.abc import Mapping
@@ -124,21 +125,42 @@ class Jobs:
                 (state, error, now(), job_id),
             )
 
-    def fail_abandoned(self, *, before: str) -> bool:
-        """End jobs that were created before a time and that nobody works on: nobody holds the writer's lock.
+    def take(self) -> int:
+        """Take the lock of a job that is about to be created, and end jobs that were left behind: nobody has it.
 
-        Returns: False, and nothing is ended, while somebody holds it. The worker of a service that was killed does for
-        a moment longer.
+        Returns: a file descriptor; the job lasts until it and its copies in other processes are closed.
+
+        Raises: JobRunningError.
+        """
+        lock = self._gallery.try_job_lock()
+        if lock is None:
+            active = next((job.id for job in self.list() if job.finished is None), "")
+            raise JobRunningError(f"job {active} is running already; wait for it to end".replace("  ", " "))
+        self._end_abandoned()
+        return lock
+
+    def fail_abandoned(self) -> bool:
+        """End jobs that a killed service left behind. Whose a job is, is told by its lock and never by the clock.
+
+        Returns: False, and nothing is ended, while a job runs. The worker of a service that was killed does for a
+            moment longer.
         """
         if self._gallery.store.read_only:
             return True
-        if self._gallery.being_written():
+        lock = self._gallery.try_job_lock()
+        if lock is None:
             return False
+        try:
+            self._end_abandoned()
+        finally:
+            os.close(lock)
+        return True
+
+    def _end_abandoned(self) -> None:
         for job in self.list():
-            if job.finished is None and job.created < before:
+            if job.finished is None:
                 lost = not job.has_result
                 self.finish(job.id, error="the service ended while this job ran; start it again" if lost else None)
-        return True
 
 
 def _job(row: sqlite3.Row) -> Job:

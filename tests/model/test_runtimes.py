@@ -98,7 +98,7 @@ def test_without_openvino_the_choice_is_onnx_runtime(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sessions, "installed", lambda runtime: runtime == "onnxruntime")
     path = write_encoder(tmp_path / "encoder")
     assert Encoder(path, runtime="auto").runtime == "onnxruntime"
-    with pytest.raises(EncoderError, match=r"openvino is not installed: pip install 'eigenlens\[openvino\]'"):
+    with pytest.raises(EncoderError, match=r"openvino is not installed: pip install -e .*\[openvino\]"):
         Encoder(path, precision="bfloat16")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +127,11 @@ def test_wrong_rebuild_options_are_refused(client: httpx.Client, gallery: Galler
 
 
 def test_a_second_rebuild_waits_for_the_first(client: httpx.Client, gallery: Gallery) -> None:
-    running = Jobs(gallery).create("rebuild", {})
+    jobs = Jobs(gallery)
+    lock = jobs.take()
+    running = jobs.create("rebuild", {})
     response = client.post("/v1/admin/rebuild", headers=admin_headers(gallery))
+    os.close(lock)
     assert response.status_code == 409
     assert running.id in response.json()["detail"]
 
@@ -175,14 +180,27 @@ def test_jobs_that_a_killed_service_left_are_ended_at_start(gallery: Gallery) ->
     assert "start it again" in body["error"]
 
 
+def test_a_clock_that_was_set_back_keeps_no_job_alive(gallery: Gallery) -> None:
+    jobs = Jobs(gallery)
+    left = jobs.create("rebuild", {})
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="milliseconds")
+    with jobs._store.transaction() as connection:
+        connection.execute("UPDATE jobs SET created = ? WHERE id = ?", (tomorrow, left.id))
+    with serving(settings_of(gallery)) as client:
+        headers = admin_headers(gallery)
+        assert client.get(f"/v1/admin/jobs/{left.id}", headers=headers).json()["state"] == "failed"
+        again = client.post("/v1/admin/rebuild", headers=headers).json()["id"]
+        assert finished(client, again, headers)["state"] == "done"
+
+
 def test_a_service_that_starts_while_a_dead_ones_worker_still_runs_ends_its_job_afterwards(gallery: Gallery) -> None:
-    left = Jobs(gallery).create("rebuild", {})
-    lock = gallery.writing()
-    lock.__enter__()
+    jobs = Jobs(gallery)
+    lock = jobs.take()
+    left = jobs.create("rebuild", {})
     with serving(settings_of(gallery)) as client:
         headers = admin_headers(gallery)
         assert client.post("/v1/admin/rebuild", headers=headers).status_code == 409
-        lock.__exit__(None, None, None)
+        os.close(lock)
         wait_for(lambda: client.get(f"/v1/admin/jobs/{left.id}", headers=headers).json()["state"] == "failed")
         again = client.post("/v1/admin/rebuild", headers=headers).json()["id"]
         assert finished(client, again, headers)["state"] == "done"

@@ -150,5 +150,5 @@ def test_requests_are_traced_where_an_endpoint_is_configured(gallery: Gallery, t
 def test_tracing_without_its_packages_says_what_to_install(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(SettingsError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT is set.*eigenlens\[otel\]"):
+    with pytest.raises(SettingsError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT is set.*pip install -e .*\[otel\]"):
         create_app(settings_of(gallery))

@@ -11,7 +11,7 @@ import pytest
 from eigenlens.command import main
 from eigenlens.service.commands import serve
 from eigenlens.service.errors import SettingsError
-from eigenlens.service.settings import Settings, load_settings
+from eigenlens.service.settings import Settings, cpu_quota, load_settings
 from tests.support.service import build_gallery
 
 
@@ -49,7 +49,7 @@ def test_the_help_names_each_default_and_none_that_a_person_cannot_read() -> Non
     text = " ".join(parser.format_help().split())
     assert "PydanticUndefined" not in text
     assert "(default: )" not in text
-    assert "default: processors divided by `workers`, plus one" in text
+    assert "default: processors, or the container's quota of them, divided by `workers`, plus one" in text
     assert "(default: 8080)" in text
     assert "(default: false)" in text
 
@@ -73,3 +73,18 @@ def test_answers_do_not_wait_for_nagles_algorithm() -> None:
     """The event loop switches it off for sockets that name their protocol; an answer took 40 ms longer otherwise."""
     with serve.listen("127.0.0.1", 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP
+
+
+def test_threads_follow_the_quota_of_a_container(tmp_path: Path) -> None:
+    group = tmp_path / "kubepods" / "pod1"
+    group.mkdir(parents=True)
+    membership = tmp_path / "membership"
+    membership.write_text("0::/kubepods/pod1\n")
+    assert cpu_quota(tmp_path, membership) is None
+    (group / "cpu.max").write_text("max 100000\n")
+    assert cpu_quota(tmp_path, membership) is None
+    (tmp_path / "kubepods" / "cpu.max").write_text("150000 100000\n")
+    assert cpu_quota(tmp_path, membership) == 1.5
+    (tmp_path / "cpu.max").write_text("400000 100000\n")
+    assert cpu_quota(tmp_path, membership) == 1.5
+    assert cpu_quota(tmp_path, tmp_path / "none") is None
