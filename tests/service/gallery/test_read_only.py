@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -72,8 +73,8 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: py
     gallery.store.close()
     connect = sqlite3.connect
 
-    def connect_to_a_full_disk(*args: object, **more: object) -> sqlite3.Connection:
-        connection = connect(*args, **more)  # type: ignore[arg-type]
+    def connect_to_a_full_disk(*args: Any, **more: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **more)
         connection.execute("PRAGMA max_page_count = 1")  # SQLite takes no fewer than there are
         return connection
 
