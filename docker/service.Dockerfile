@@ -20,7 +20,7 @@ RUN python requirements.py "${VARIANT}" > requirements.txt \
     && pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt \
         --requirement requirements.txt
 RUN pip install --no-cache-dir --constraint constraints.txt setuptools
-COPY README.md ./
+COPY LICENSE README.md ./
 COPY eigenlens eigenlens
 COPY benchmarks benchmarks
 COPY index index
@@ -34,6 +34,7 @@ FROM python:3.11.15-slim-bookworm
 LABEL org.opencontainers.image.title="eigenlens-service" \
       org.opencontainers.image.description="Adaptive-length image retrieval: the search service" \
       org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11.15-slim-bookworm"
 # The user owns the mount points, so that new named volumes become its own. The keys are for nobody else.
 RUN groupadd --gid 10001 eigenlens \

@@ -25,7 +25,7 @@ RUN python requirements.py "${VARIANT}" train > requirements.txt \
     && pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt \
         --requirement requirements.txt
 RUN pip install --no-cache-dir --constraint constraints.txt setuptools
-COPY README.md ./
+COPY LICENSE README.md ./
 COPY eigenlens eigenlens
 COPY benchmarks benchmarks
 COPY index index
@@ -39,6 +39,7 @@ FROM python:3.11.15-slim-bookworm
 LABEL org.opencontainers.image.title="eigenlens-train" \
       org.opencontainers.image.description="Adaptive-length image retrieval: training, export and gallery building" \
       org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11.15-slim-bookworm"
 RUN apt-get update \
     && apt-get install -y --no-install-recommends dataset-fashion-mnist=0.0~git20200523.55506a9-1 \

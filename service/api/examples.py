@@ -8,15 +8,15 @@ _PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ
 _URI = f"data:image/png;base64,{_PNG}"
 _SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _REFERENCE = {
-    "id": "boots/0001.png",
+    "id": "test-00000.png",
     "media_type": "image/png",
     "width": 28,
     "height": 28,
     "sha256": _SHA,
-    "content": f"/v1/images/boots/0001.png/content?v={_SHA[:16]}",
-    "thumbnail": f"/v1/images/boots/0001.png/thumbnail?v={_SHA[:16]}",
+    "content": f"/v1/images/test-00000.png/content?v={_SHA[:16]}",
+    "thumbnail": f"/v1/images/test-00000.png/thumbnail?v={_SHA[:16]}",
 }
-_IMAGE = {**_REFERENCE, "metadata": {"label": "boots", "price": 80}}
+_IMAGE = {**_REFERENCE, "metadata": {"label": "Ankle boot", "split": "test"}}
 _PLAN = {
     "length": 16,
     "kind": "hnsw-sq8",
@@ -88,10 +88,10 @@ _GENERATION = {
 }
 
 BODIES: dict[tuple[str, str], Any] = {
-    ("POST", "/v1/search"): {"id": "boots/0001.png", "k": 5, "length": 16, "filter": {"price": {"$lt": 100}}},
-    ("POST", "/v1/search/batch"): {"k": 3, "searches": [{"image": _PNG}, {"id": "boots/0001.png", "length": 16}]},
+    ("POST", "/v1/search"): {"id": "test-00000.png", "k": 5, "length": 16, "filter": {"label": "Ankle boot"}},
+    ("POST", "/v1/search/batch"): {"k": 3, "searches": [{"image": _PNG}, {"id": "test-00000.png", "length": 16}]},
     ("POST", "/v1/embeddings"): {"model": "eigenlens", "input": [_URI], "dimensions": 4, "encoding_format": "float"},
-    ("POST", "/v1/images"): {"images": [{"id": "boots/0001.png", "image": _PNG, "metadata": {"price": 80}}]},
+    ("POST", "/v1/images"): {"images": [{"id": "test-00000.png", "image": _PNG, "metadata": {"price": 80}}]},
     ("PATCH", "/v1/images/{id}"): {"metadata": {"price": 70, "label": None}},
     ("POST", "/v1/admin/rebuild"): {"lengths": [8, 16, 32], "kinds": {"32": "ivf-sq8"}},
     ("POST", "/v1/admin/duplicates"): {"cosine": 0.98},
@@ -168,10 +168,10 @@ ANSWERS: dict[tuple[str, str], Any] = {
         "counts": [[120, 3410], [52300, 14182]],
         "images": [{**_IMAGE, "x": 0.31, "y": 0.12}],
     },
-    ("GET", "/v1/images"): {"images": [_IMAGE], "next": "boots/0001.png"},
+    ("GET", "/v1/images"): {"images": [_IMAGE], "next": "test-00000.png"},
     ("POST", "/v1/images"): {
         "images": [
-            {"id": "boots/0001.png", "status": "added"},
+            {"id": "test-00000.png", "status": "added"},
         ],
         "failed": [{"id": "notes.txt", "reason": "the 12 bytes are no image that can be read"}],
         "added": 1,
@@ -195,7 +195,7 @@ ANSWERS: dict[tuple[str, str], Any] = {
                 "exact": False,
                 "images": [
                     {**_IMAGE, "cosine": 1.0},
-                    {**_IMAGE, "id": "boots/0001-small.png", "width": 14, "height": 14, "cosine": 0.9931},
+                    {**_IMAGE, "id": "test-00023.png", "width": 14, "height": 14, "cosine": 0.9931},
                 ],
             }
         ],

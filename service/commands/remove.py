@@ -9,8 +9,8 @@ from eigenlens.service.client.errors import ApiError
 from eigenlens.service.commands.connection import DONE_IN_PART, configure_connection, connect, plain, print_json
 
 EPILOG = """examples:
-  eigenlens rm boots/0001.png --key-file GALLERY/admin.key
-  eigenlens rm boots/0001.png boots/0002.png
+  eigenlens rm test-00000.png --key-file GALLERY/admin.key
+  eigenlens rm test-00000.png test-00001.png
   eigenlens rm --ignore-missing -- -oddly-named.png
 
 No search that starts after the command has ended returns these images."""

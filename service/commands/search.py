@@ -15,10 +15,10 @@ from eigenlens.service.errors import ServiceError
 EPILOG = """examples:
   eigenlens search shoe.jpg
   eigenlens search shoe.jpg --length 16 --k 5
-  eigenlens search shoe.jpg --recall 0.95 --filter '{"label": "boots"}'
+  eigenlens search shoe.jpg --recall 0.95 --filter '{"label": "Ankle boot"}'
   eigenlens search shoe.jpg --length 8 --rerank full --json
-  eigenlens search --id boots/0001.png --group-duplicates 0.98 --offset 10
-  eigenlens search --like boots/0001.png --like shoe.jpg --unlike boots/0007.png
+  eigenlens search --id test-00000.png --group-duplicates 0.98 --offset 10
+  eigenlens search --like test-00000.png --like shoe.jpg --unlike test-00023.png
   eigenlens search --features page.json --neighbours 12,507"""
 
 
@@ -73,7 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--recall", metavar="R", type=float, help="share of the exact best results that the search must find, 0 to 1"
     )
     parser.add_argument("--max-latency-ms", metavar="MS", type=float, help="limit on the time of the search itself")
-    parser.add_argument("--filter", metavar="JSON", help='condition on metadata, such as {"label": "boots"}')
+    parser.add_argument("--filter", metavar="JSON", help='condition on metadata, such as {"label": "Ankle boot"}')
     configure_connection(parser)
 
 

@@ -12,6 +12,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+import eigenlens
 from eigenlens.service.http import openapi, problems, static_page
 from eigenlens.service.http.middleware.access import AccessMiddleware
 from eigenlens.service.http.middleware.addresses import AddressMiddleware
@@ -90,7 +91,8 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
-        version="1",
+        version=eigenlens.__version__,
+        openapi_tags=openapi.TAGS,
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -29,6 +30,15 @@ _KEYS = {
 }
 _WITH_BODY = (400, 408, 413, 415, 422)
 _RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer"}}}
+
+TAGS: list[dict[str, Any]] = [
+    {"name": "search", "description": "Find images like one of yours, with codes as long as you like."},
+    {"name": "images", "description": "Read, add, change and remove the images of the gallery."},
+    {"name": "embeddings", "description": "Codes of images, in the shape of OpenAI's interface."},
+    {"name": "eigenfunctions", "description": "What each coordinate of a code tells apart."},
+    {"name": "admin", "description": "Rebuilds, imports, generations, jobs and backups. Needs a key of scope admin."},
+    {"name": "health", "description": "Whether the process lives, and whether it can answer searches."},
+]
 
 FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 # Content of a request whose body is an image.
@@ -92,7 +102,7 @@ def install(app: FastAPI, routers: Sequence[APIRouter], *, search_needs_key: boo
 
 
 def _document(app: FastAPI, routers: Sequence[APIRouter], *, search_needs_key: bool) -> dict[str, Any]:
-    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, tags=TAGS, routes=app.routes)
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -116,12 +126,15 @@ def _operations(routers: Sequence[APIRouter], document: dict[str, Any]) -> Itera
 
 def _complete(path: str, method: str, operation: dict[str, Any], *, keyed: bool) -> None:
     """Add to a call the problems that any call of its kind can have, its keys, and its examples."""
+    operation["summary"] = _first_sentence(operation.get("description", operation["summary"]))
     responses = operation["responses"]
     statuses = list(policy_of(path).statuses)
     if "requestBody" in operation:
         statuses += _WITH_BODY
     elif operation.get("parameters"):
         statuses.append(422)
+    if policy_of(path).scope in ("write", "admin") and method != "GET":
+        statuses.append(507)
     if keyed:
         statuses += (401, 403)
         operation["security"] = [{name: []} for name in _KEYS]
@@ -134,6 +147,11 @@ def _complete(path: str, method: str, operation: dict[str, Any], *, keyed: bool)
             for status, response in responses.items()
         }
     _exemplify(method, path, operation)
+
+
+def _first_sentence(text: str) -> str:
+    """Return the first sentence of a description as a summary, without its full stop."""
+    return " ".join(re.split(r"(?<=[^.])[.;:](?:\s|$)", text, maxsplit=1)[0].split())
 
 
 def _exemplify(method: str, path: str, operation: dict[str, Any]) -> None:

@@ -12,6 +12,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+# Where people look for the API of such a service.
+_REFERENCE = ("/docs", "/redoc")
+
 
 class _Files(StaticFiles):
     """Files that a browser revalidates at each use, since modules of two versions do not work together."""
@@ -41,4 +44,6 @@ class Page:
         # A request with a wrong method ends here too; several routes may share the path, so collect all their methods.
         if scope["type"] == "http" and (known := self._methods_at(scope["path"])):
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(known))})
+        if scope["type"] == "http" and scope["path"] in _REFERENCE:
+            scope["path"] = "/reference.html"
         await self._files(scope, receive, send)

@@ -39,7 +39,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ignored = shutil.ignore_patterns("__pycache__", "results")
     for name in ("eigenlens", *FOLDERS):
         shutil.copytree(ROOT / name, checkout / name, symlinks=True, ignore=ignored)
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("LICENSE", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, checkout)
     program = "import sys, setuptools.build_meta as backend; backend.build_sdist(sys.argv[1])"
     run([sys.executable, "-c", program, str(root)], cwd=checkout)

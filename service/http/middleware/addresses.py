@@ -6,7 +6,17 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # What is no path of the page's files and so never ends in a slash.
-_OF_THE_API = ("/v1/", "/embeddings/", "/healthz/", "/livez/", "/readyz/", "/metrics/", "/openapi.json/")
+_OF_THE_API = (
+    "/v1/",
+    "/embeddings/",
+    "/healthz/",
+    "/livez/",
+    "/readyz/",
+    "/metrics/",
+    "/openapi.json/",
+    "/docs/",
+    "/redoc/",
+)
 
 
 class AddressMiddleware:

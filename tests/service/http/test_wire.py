@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+import eigenlens
 from eigenlens.service.errors import BodyMissingError
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.http.bodies import decode_base64
@@ -184,3 +185,20 @@ def test_https_with_a_certificate_of_ones_own(gallery: Gallery, tmp_path: Path) 
     with serving(settings_of(gallery, tls_certificate=certificate, tls_key=key)) as client:
         assert client.base_url.scheme == "https"
         assert client.get("/v1/lengths").status_code == 200
+
+
+def test_the_document_is_shown_by_the_service_itself(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["info"]["version"] == eigenlens.__version__
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    known = {tag["name"] for tag in document["tags"]}
+    for operation in operations:
+        assert set(operation["tags"]) <= known
+        assert operation["summary"] != operation["operationId"].replace("_", " ").title(), "a sentence, not a name"
+        assert operation["summary"][-1] not in ".;:"
+    for path in ("/docs", "/redoc", "/docs/"):
+        page = client.get(path)
+        assert page.status_code == 200
+        assert "reference.js" in page.text
+        assert "//" not in page.text.replace("<!doctype", ""), "no other host is asked"
+    assert client.get("/reference.js").status_code == 200
