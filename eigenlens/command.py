@@ -53,6 +53,10 @@ COMMANDS = {
     "stats": ("eigenlens.service.commands.stats", "show figures of a running service's gallery"),
     "backup": ("eigenlens.service.commands.backup", "write one consistent archive of a running service's gallery"),
     "restore": ("eigenlens.service.commands.restore", "make a gallery from a backup, or undo changes of a served one"),
+    "doctor": (
+        "eigenlens.service.commands.doctor",
+        "look at the installation, machine and gallery; say what to do",
+    ),
     "bench": ("eigenlens.benchmarks.command", "measure quality and speed, and record the results"),
 }
 # Importable module: the extra that installs it.

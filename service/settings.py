@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import math
 import os
 import re
 from ipaddress import ip_network
@@ -26,6 +24,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from eigenlens.index.faiss_engine.gpu import Device
 from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS
 from eigenlens.model.images.sources import DEFAULT_MAX_IMAGE_BYTES
+from eigenlens.processors import processors
 from eigenlens.service.errors import SettingsError
 from eigenlens.service.gallery.limits import Limits
 from eigenlens.service.telemetry.logs import LogFormat
@@ -172,30 +171,6 @@ class Settings(BaseSettings):
     def keys_path(self) -> Path:
         """Path of the file of the keys that `eigenlens keys` makes."""
         return self.keys_file or self.gallery / "keys.json"
-
-
-def processors() -> int:
-    """Return the number of processors that this process may use: by its affinity and by the quota of its container."""
-    allowed = len(os.sched_getaffinity(0))
-    quota = cpu_quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
-    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
-
-
-def cpu_quota(mount: Path, membership: Path) -> float | None:
-    """Return the processors that the control groups of this process grant (cgroup v2); None without a limit."""
-    try:
-        line = next(line for line in membership.read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return None
-    group = mount / line.removeprefix("0::").strip("/")
-    quotas = []
-    for directory in (group, *group.parents):
-        if not directory.is_relative_to(mount):
-            break
-        with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
-            quota, period = (directory / "cpu.max").read_text().split()
-            quotas.append(int(quota) / int(period))
-    return min(quotas, default=None)
 
 
 def load_settings(**flags: Any) -> Settings:

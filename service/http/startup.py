@@ -13,6 +13,7 @@ from anyio import to_thread
 from numpy.typing import NDArray
 
 from eigenlens.index.faiss_engine.gpu import open_gpu
+from eigenlens.processors import processors
 from eigenlens.service.errors import KeyFileError
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.http.answers import AnswerWriter
@@ -28,7 +29,7 @@ from eigenlens.service.search.pipeline import Pipeline
 from eigenlens.service.search.recent_queries import RecentQueries
 from eigenlens.service.search.request import SearchRequest
 from eigenlens.service.search.snapshot import SearchResult, Snapshot
-from eigenlens.service.settings import Settings, processors
+from eigenlens.service.settings import Settings
 from eigenlens.service.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)

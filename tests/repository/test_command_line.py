@@ -21,6 +21,7 @@ from eigenlens.model.errors import ConfigError
 from eigenlens.service.errors import SettingsError
 from eigenlens.service.settings import load_settings
 from eigenlens.system_errors import describe
+from tests.support.service import build_gallery
 
 EIGENLENS = [sys.executable, "-m", "eigenlens"]
 SLOW = """import sys, time
@@ -140,3 +141,14 @@ def test_a_command_ends_at_sigterm_as_process_1(tmp_path: Path) -> None:
         began = time.monotonic()
         assert process.wait(timeout=10) == 128 + signal.SIGTERM
         assert time.monotonic() - began < 5
+
+
+def test_the_doctor_tells_what_is_there_and_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gallery = build_gallery(tmp_path, count=6)
+    assert main(["doctor", "--gallery", str(gallery.root)]) == 0
+    told = capsys.readouterr().out
+    for words in ("extra cpu: installed", "processors", "GiB free", "6 images", "generation 1 is whole", "no problem"):
+        assert words in told
+    (gallery.generation_path(1) / "manifest.json").write_text("{}")
+    assert main(["doctor", "--gallery", str(gallery.root)]) == 1
+    assert "\n! no generation of" in capsys.readouterr().out

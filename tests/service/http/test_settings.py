@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from eigenlens.command import main
+from eigenlens.processors import cpu_quota
 from eigenlens.service.commands import serve
 from eigenlens.service.errors import SettingsError
-from eigenlens.service.settings import Settings, cpu_quota, load_settings
+from eigenlens.service.settings import Settings, load_settings
 from tests.support.service import build_gallery
 
 
