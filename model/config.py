@@ -18,7 +18,6 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from eigenlens.model.errors import ConfigError
 
@@ -217,7 +216,7 @@ def parse_config(table: dict[str, Any]) -> TrainingConfig:
         raise ConfigError(f"the configuration is wrong: {problems}") from error
 
 
-def _describe(details: ErrorDetails) -> str:
+def _describe(details: Any) -> str:
     """Describe a wrong key: its name, what is wrong, and what was probably meant."""
     name = ".".join(map(str, details["loc"])) or "configuration"
     if details["type"] != "extra_forbidden":

@@ -18,7 +18,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eigenlens.index.faiss_engine.gpu import Device
@@ -185,7 +184,7 @@ def load_settings(**flags: Any) -> Settings:
         raise SettingsError(f"wrong settings: {'; '.join(problems)}") from error
 
 
-def _describe(details: ErrorDetails) -> str:
+def _describe(details: Any) -> str:
     """Describe a wrong setting: its name, what was given, and what would work."""
     name = ".".join(map(str, details["loc"]))
     message = details["msg"].removeprefix("Value error, ").replace("Input should", "should")

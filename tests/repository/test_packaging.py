@@ -90,7 +90,15 @@ def test_the_sdist_holds_no_other_top_folder(wheels: dict[str, Path]) -> None:
     with tarfile.open(sdist) as archive:
         names = {Path(name).parts[1] for name in archive.getnames() if "/" in name}
         assert not [member.name for member in archive if member.issym() or member.islnk()]
-    assert names == {"LICENSE", "PKG-INFO", "README.md", "eigenlens", "eigenlens.egg-info", "pyproject.toml", "setup.cfg"}
+    assert names == {
+        "LICENSE",
+        "PKG-INFO",
+        "README.md",
+        "eigenlens",
+        "eigenlens.egg-info",
+        "pyproject.toml",
+        "setup.cfg",
+    }
 
 
 def test_the_client_needs_httpx_httpx_sse_and_pydantic_alone() -> None:
