@@ -165,7 +165,7 @@ class RecallChecker:
             if not is_idle() and not (has_room() and time.monotonic() - waiting_since > _PATIENCE_S):
                 self._closed.wait(_POLL_S)
                 continue
-            begun = time.perf_counter()
+            begun = time.thread_time()
             try:
                 self._check(self._pending.pop())
             except IndexError:  # it was forgotten meanwhile
@@ -174,8 +174,9 @@ class RecallChecker:
                 log.warning("a search could not be repeated to measure recall: %s", error)
             except Exception:
                 log.exception("a search could not be repeated to measure recall")
-            # The exact search takes a core of its own at most: with this pause, it takes the allowed share of it.
-            self._closed.wait((time.perf_counter() - begun) * (1 / _MAX_LOAD - 1))
+            # An exact search runs in this thread alone: with this pause, it takes the allowed share of a core. What it
+            # waits for a busy machine does not count.
+            self._closed.wait((time.thread_time() - begun) * (1 / _MAX_LOAD - 1))
             waiting_since = time.monotonic()
 
     def _check(self, sample: _Sample) -> None:

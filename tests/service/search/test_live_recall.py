@@ -33,7 +33,9 @@ class Served:
 
     def exact_keys(self, code: Any, request: SearchRequest) -> list[int]:
         self.exact_searches += 1
-        time.sleep(EXACT_S)
+        begun = time.thread_time()
+        while time.thread_time() - begun < EXACT_S:
+            pass
         return list(range(request.depth))
 
 
