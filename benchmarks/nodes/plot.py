@@ -36,12 +36,14 @@ def plot_nodes(records: Sequence[Record], *, path: Path) -> None:
     figure = Figure(figsize=(4.2 * _COLUMNS, 3.6 * rows), layout="constrained")
     panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for panel, graph in zip(panels, graphs, strict=False):
-        for method, label, line, marker in _LINES:
+        for number, (method, label, line, marker) in enumerate(_LINES):
             points = sorted(values.get((graph, method), {}).items())
             if not points:
                 continue
             width = 2.4 if method == "smooth" else 1.2
-            panel.plot(*zip(*points, strict=True), line, marker=marker, markersize=4, linewidth=width, label=label)
+            lengths, shares = zip(*points, strict=True)
+            style = {"marker": marker, "markersize": 4, "linewidth": width, "color": f"C{number}"}
+            panel.plot(lengths, shares, line, label=label, **style)
         panel.set_xscale("log", base=2)
         panel.set_xticks([4, 8, 16, 32, 64, 128], labels=["4", "8", "16", "32", "64", "128"])
         panel.set(title=GRAPHS[graph], xlabel="code length (coordinates)", ylabel=_METRIC)
