@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from typing import Any, Literal
 
 from eigenlens.service.errors import JobEndedError, JobNotFoundError, JobRunningError
 from eigenlens.service.gallery.layout import Gallery
+
+# A job is recorded as ended a moment before its process has ended and given up the lock.
+_ENDING_S = 10.0
+_LOCK_POLL_S = 0.02
 
 State = Literal["queued", "running", "cancelling", "done", "failed", "cancelled"]
 
@@ -132,10 +137,14 @@ class Jobs:
 
         Raises: JobRunningError.
         """
-        lock = self._gallery.try_job_lock()
-        if lock is None:
-            active = next((job.id for job in self.list() if job.finished is None), "")
-            raise JobRunningError(f"job {active} is running already; wait for it to end".replace("  ", " "))
+        deadline = time.monotonic() + _ENDING_S
+        while (lock := self._gallery.try_job_lock()) is None:
+            active = next((job.id for job in self.list() if job.finished is None), None)
+            if active is not None:
+                raise JobRunningError(f"job {active} is running already; wait for it to end")
+            if time.monotonic() >= deadline:
+                raise JobRunningError("the process of the last job is still ending; try again in a moment")
+            time.sleep(_LOCK_POLL_S)
         self._end_abandoned()
         return lock
 

@@ -42,6 +42,7 @@ def test_it_is_served_and_refuses_changes(locked: Gallery, tmp_path: Path) -> No
     with log.open("wb") as errors, subprocess.Popen(command, stderr=errors) as process:
         try:
             address = wait_for(lambda: re.search(r"at (http://\S+)", log.read_text()))[1]
+            wait_for(lambda: "Application startup complete" in log.read_text())
             with httpx.Client(base_url=address, verify=False, timeout=30) as client:
                 found = client.post("/v1/search?k=3", files={"image": png(pixels_of(2))})
                 assert len(found.json()["results"]) == 3

@@ -180,6 +180,14 @@ def test_jobs_that_a_killed_service_left_are_ended_at_start(gallery: Gallery) ->
     assert "start it again" in body["error"]
 
 
+def test_a_job_starts_while_the_process_of_the_last_one_still_ends(gallery: Gallery) -> None:
+    jobs = Jobs(gallery)
+    lock = jobs.take()
+    jobs.finish(jobs.create("rebuild", {}).id)
+    threading.Timer(0.2, os.close, [lock]).start()
+    os.close(jobs.take())
+
+
 def test_a_clock_that_was_set_back_keeps_no_job_alive(gallery: Gallery) -> None:
     jobs = Jobs(gallery)
     left = jobs.create("rebuild", {})
