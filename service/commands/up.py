@@ -114,9 +114,8 @@ def take_steps(steps: Sequence[Step]) -> None:
         process = start(step.command)
         try:
             status = process.wait()
-        except KeyboardInterrupt:
+        finally:  # it has ended, unless this process was interrupted
             _end([process])
-            raise
         if status != 0:
             raise ServiceError(f"`eigenlens {step.command[0]}` ended with status {status}; run the command again")
     print(f"step {len(steps) + 1} of {len(steps) + 1}: serve", file=sys.stderr)
