@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.pages import Watch, drop, ids_of, in_a_browser, opened, searched
@@ -50,6 +50,24 @@ def sign_in(page: Page, gallery: Gallery) -> None:
     page.locator("#key").fill((gallery.root / "admin.key").read_text().strip())
     page.locator("#key").press("Enter")
     expect(page.locator("#key-panel")).to_contain_text("The key is in use.")
+
+
+def test_images_that_come_while_a_wrong_key_is_tried_cannot_be_deleted(watched: tuple[Page, Watch]) -> None:
+    page, watch = watched
+    watch.provoked = ("401",)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/v1/admin/generations", hold)
+    page.locator("#key").fill("not-the-key-at-all")
+    page.locator("#key").press("Enter")
+    page.locator("#browse-prefix").fill("e")  # listed anew, with the key that is being tried
+    expect(page.get_by_role("button", name="Delete")).not_to_have_count(0)
+    held[0].continue_()
+    expect(page.locator("#key-error")).not_to_be_empty()
+    expect(page.get_by_role("button", name="Delete")).to_have_count(0)
 
 
 def test_a_wrong_key_is_refused_and_nothing_can_be_changed(watched: tuple[Page, Watch]) -> None:

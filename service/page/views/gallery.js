@@ -111,6 +111,7 @@ export function startGallery(trouble) {
         useKey("");
         signedOut(reason.status === 401 ? "This key is not accepted." : reason.message);
         find("key").focus();
+        load(); // what was shown while the key was tried may have buttons that need one
       }
     }
   }
