@@ -19,6 +19,8 @@ from eigenlens.index.filters.selection import Selection
 
 # Of lists with a graph over them only so many are ordered; a search that has to reach further sees everything.
 _MAX_ORDERED_LISTS = 512
+# Standard deviations below the share of all rows at which a share of some is no accident.
+_CLEARLY = 3.0
 
 
 class ReachEstimator:
@@ -50,6 +52,7 @@ class ReachEstimator:
         _, lists = self._quantizer.search(unit_prefix(queries, self._length), self._ordered, params=self._parameters)
         rows = self._sizes[lists].cumsum(axis=1)
         selected = counts[lists].cumsum(axis=1)
+        selected_share = counts.sum() / max(1, self._sizes.sum())
         reaches = np.full(len(queries), self._count, dtype=np.int64)
         for query in np.flatnonzero(selected[:, -1] >= k):
             # In the list that holds the k-th, selected rows are taken to be spread evenly.
@@ -57,6 +60,12 @@ class ReachEstimator:
             rows_before, selected_before = (rows[query, last - 1], selected[query, last - 1]) if last else (0, 0)
             share = (k - selected_before) / (selected[query, last] - selected_before)
             reaches[query] = max(k, np.ceil(rows_before + share * (rows[query, last] - rows_before)))
+            # Where clearly fewer rows are selected than elsewhere, the filter is against the query: those of its lists
+            # that are selected are the farther ones. All rows of these lists and of the next may be nearer.
+            seen = int(rows[query, last])
+            deviation = np.sqrt(selected_share * (1 - selected_share) / seen)
+            if selected[query, last] / seen < selected_share - _CLEARLY * deviation:
+                reaches[query] = rows[query, min(last + 1, self._ordered - 1)]
         return reaches
 
 
