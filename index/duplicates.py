@@ -6,9 +6,8 @@ calibrated plan: a short prefix finds a shortlist, and full codes settle it. Tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,24 +22,20 @@ _TARGET_RECALL = 0.99
 _COUNTS = (8, 64, 1000)
 
 Keys = NDArray[np.int64]
-# Two keys and the cosine of their full codes.
-Link = tuple[int, int, float]
+Link = tuple[int, int]
 
 
 def find_links(
     engine: Engine, keys: Keys, *, cosine: float, on_progress: Callable[[int], None] = lambda count: None
-) -> list[Link]:
-    """Find pairs of images whose full codes have a cosine of at least `cosine`.
+) -> Iterator[Link]:
+    """Yield pairs of images whose full codes have a cosine of at least `cosine`, each once or twice, in any order.
 
     An image with more than 1,000 near-duplicates is linked with the 1,000 nearest.
 
     Args:
         keys: of images in the engine, (n,); those without a code are left out.
         on_progress: called with the number of images that were searched with, as they are done.
-
-    Returns: each pair once or twice, in any order.
     """
-    links: list[Link] = []
     chooser = PlanChooser(engine)
     remaining = keys
     for step, count in enumerate(_COUNTS):
@@ -51,14 +46,13 @@ def find_links(
             if codes:
                 results = engine.search(np.stack(list(codes.values())), plan=plan, k=min(count + 1, len(engine)))
                 for key, neighbors in zip(codes, results, strict=True):
-                    near = [(key, other, score) for other, score in neighbors if other != key and score >= cosine]
-                    links += near
+                    near = [other for other, score in neighbors if other != key and score >= cosine]
+                    yield from ((key, other) for other in near)
                     if len(near) >= count:
                         crowded.append(key)
             if step == 0:
                 on_progress(len(remaining[start : start + _BATCH]))
         remaining = np.array(crowded, dtype=np.int64)
-    return links
 
 
 def connect(pairs: Iterable[Sequence[int]]) -> list[list[int]]:
@@ -83,11 +77,6 @@ def connect(pairs: Iterable[Sequence[int]]) -> list[list[int]]:
     for key in sorted(parent):
         groups.setdefault(root(key), []).append(key)
     return list(groups.values())
-
-
-def chain(group: Sequence[int]) -> Iterable[Sequence[int]]:
-    """Return edges that connect a group."""
-    return pairwise(group)
 
 
 def _plan(chooser: PlanChooser, engine: Engine, count: int) -> Plan:

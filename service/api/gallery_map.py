@@ -11,7 +11,8 @@ from eigenlens.service.api.images import ImageAnswer
 
 # Leading coordinates that can be axes.
 MAPPED = 8
-_MIN_SIDE = 1e-5
+# Values of unit codes are within 1; a map that is zoomed out shows some more.
+_MIN_SIDE, _MAX_EDGE = 1e-5, 100.0
 _EDGE = "edge of the region; the whole map without any edge"
 
 
@@ -22,10 +23,10 @@ class MapParameters(BaseModel):
 
     x: int = Field(1, ge=1, le=MAPPED, description="coordinate of the horizontal axis, counted from 1")
     y: int = Field(2, ge=1, le=MAPPED, description="coordinate of the vertical axis")
-    left: float | None = Field(None, allow_inf_nan=False, description=_EDGE)
-    right: float | None = Field(None, allow_inf_nan=False, description=_EDGE)
-    bottom: float | None = Field(None, allow_inf_nan=False, description=_EDGE)
-    top: float | None = Field(None, allow_inf_nan=False, description=_EDGE)
+    left: float | None = Field(None, ge=-_MAX_EDGE, le=_MAX_EDGE, description=_EDGE)
+    right: float | None = Field(None, ge=-_MAX_EDGE, le=_MAX_EDGE, description=_EDGE)
+    bottom: float | None = Field(None, ge=-_MAX_EDGE, le=_MAX_EDGE, description=_EDGE)
+    top: float | None = Field(None, ge=-_MAX_EDGE, le=_MAX_EDGE, description=_EDGE)
     columns: int = Field(12, ge=1, le=40, description="columns of the grid of images")
     rows: int = Field(8, ge=1, le=40, description="rows of the grid of images")
     parts: int = Field(40, ge=1, le=100, description="columns and rows of the grid of counts")

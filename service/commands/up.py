@@ -34,6 +34,8 @@ _BUILD_S, _BUILD_PER_IMAGE_S = 10.0, 0.05
 # With fewer photographs there is none to choose the settings of a fit by.
 _FEW = 20
 _FOR_FEW = ("--ridge", "3", "--diffusion-time", "1")
+# One person searches with one photograph at a time. To try which runtime and which batch is faster takes seconds.
+_FOR_ONE = ("--runtime", "onnxruntime", "--max-batch", "1")
 _READY_TIMEOUT_S = 120.0
 _POLL_S = 0.1
 # What is interrupted may be killed: every step is carried on, whenever it ended.
@@ -127,7 +129,8 @@ def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _serve(folder: Path, gallery: Path, args: argparse.Namespace) -> int:
-    processes = [start(["serve", "--gallery", str(gallery), "--host", args.host, "--port", str(args.port)])]
+    place = ["--host", args.host, "--port", str(args.port)]
+    processes = [start(["serve", "--gallery", str(gallery), *place, *_FOR_ONE])]
     try:
         address = f"http://{'127.0.0.1' if args.host in ('0.0.0.0', '::') else args.host}:{args.port}"  # noqa: S104
         if not _wait_until_ready(address, processes[0]):

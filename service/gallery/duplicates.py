@@ -12,7 +12,10 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from functools import lru_cache
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +23,12 @@ from PIL import Image
 
 from eigenlens import artifact
 from eigenlens.artifact import EigenlensError
-from eigenlens.index.duplicates import chain, connect, find_links
+from eigenlens.index.duplicates import connect, find_links
 from eigenlens.index.engine import Engine
 from eigenlens.model.images.decode import decode
 from eigenlens.service.errors import DuplicatesUnknownError
 from eigenlens.service.gallery.changes import apply_to_engine
+from eigenlens.service.gallery.encoding import UNLIMITED_PIXELS
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.store import ImageRecord
@@ -68,21 +72,27 @@ class Duplicates:
         np.savez(buffer, keys=self.keys, starts=self.starts, cosines=self.cosines, about=np.array(json.dumps(about)))
         artifact.write_atomic(gallery.root / _FILE, buffer.getvalue())
 
-    @classmethod
-    def read(cls, gallery: Gallery) -> Self:
-        """Read what the last search found. Raises: DuplicatesUnknownError, if there was none."""
-        try:
-            data = io.BytesIO((gallery.root / _FILE).read_bytes())
-            with np.load(data, allow_pickle=False) as arrays:
-                return cls(arrays["keys"], arrays["starts"], arrays["cosines"], **json.loads(str(arrays["about"])))
-        except FileNotFoundError:
-            raise DuplicatesUnknownError(
-                "duplicates were not looked for yet: run `eigenlens duplicates`, or POST /v1/admin/duplicates"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise DuplicatesUnknownError(
-                f"{gallery.root / _FILE} cannot be read ({error}); look for duplicates again"
-            ) from error
+
+def read_duplicates(gallery: Gallery) -> Duplicates:
+    """Read what the last search found. Raises: DuplicatesUnknownError, if there was none."""
+    path = gallery.root / _FILE
+    try:
+        written = path.stat()
+        return _read(path, written.st_mtime_ns, written.st_size)
+    except FileNotFoundError:
+        raise DuplicatesUnknownError(
+            "duplicates were not looked for yet: run `eigenlens duplicates`, or POST /v1/admin/duplicates"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise DuplicatesUnknownError(f"{path} cannot be read ({error}); look for duplicates again") from error
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, modified_ns: int, size: int) -> Duplicates:
+    """Read a file as it was written then: all pages of an answer come from one reading."""
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+        about = json.loads(str(arrays["about"]))
+        return Duplicates(arrays["keys"], arrays["starts"], arrays["cosines"], **about)
 
 
 def find_duplicates(gallery: Gallery, *, cosine: float, progress: Progress) -> dict[str, Any]:
@@ -99,11 +109,13 @@ def find_duplicates(gallery: Gallery, *, cosine: float, progress: Progress) -> d
     changes = gallery.store.changes(gallery.position_of(number), encoder_id=engine.encoder_id)
     apply_to_engine(changes, engine)
     keys, _ = gallery.store.contents()
-    progress.start("search", len(keys))
-    links = find_links(engine, keys, cosine=cosine, on_progress=progress.advance)
-    same_bytes = gallery.store.copies()
-    edges = [edge for group in same_bytes for edge in chain(group)]
-    groups = connect([*((a, b) for a, b, _ in links), *edges])
+    # Copies have the same code: one of them searches, and stands for all.
+    copies = gallery.store.copies()
+    others = [key for group in copies for key in group[1:]]
+    searching = np.setdiff1d(keys, others)
+    progress.start("search", len(searching))
+    links = find_links(engine, searching, cosine=cosine, on_progress=progress.advance)
+    groups = connect(chain(links, (edge for group in copies for edge in pairwise(group))))
     # What was removed while they were sought is no duplicate any more.
     progress.start("compare", len(groups))
     ranked: list[dict[int, float]] = []
@@ -155,7 +167,7 @@ def _sharpness(gallery: Gallery, key: int) -> float:
     Source: Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, ICPR 2000.
     """
     try:
-        image = decode(gallery.store.content(key), at_least=_SHARPNESS_SIDE)
+        image = decode(gallery.store.content(key), max_pixels=UNLIMITED_PIXELS, at_least=_SHARPNESS_SIDE)
     except EigenlensError:
         return -1.0
     grey = np.asarray(image.convert("L").resize((_SHARPNESS_SIDE,) * 2, Image.Resampling.BILINEAR), dtype=np.float32)

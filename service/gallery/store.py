@@ -17,6 +17,8 @@ from eigenlens.image_ids import spellings
 from eigenlens.service.errors import ImageContentGoneError, ImageNotFoundError
 from eigenlens.service.gallery.database import Database
 
+# Of one statement, in any build of SQLite.
+_MAX_VARIABLES = 30_000
 _RECORD = "key, id, media_type, width, height, sha256, metadata"
 
 
@@ -191,12 +193,6 @@ class Store(Database):
             connection.execute("COMMIT")
         return keys, int(removal)
 
-    def last_position(self) -> Position:
-        """Return the position after all additions and removals so far."""
-        rows = self.connection.execute("SELECT name, seq FROM sqlite_sequence WHERE name IN ('images', 'removed')")
-        last = dict(rows.fetchall())
-        return Position(int(last.get("images", 0)), int(last.get("removed", 0)))
-
     def metadata_of(self, keys: Iterable[int]) -> Iterator[dict[str, Any]]:
         """Yield the metadata of images, in the order of `keys`; empty for an image that was removed."""
         for key in keys:
@@ -244,14 +240,16 @@ class Store(Database):
 
     def records(self, keys: Sequence[int]) -> dict[int, ImageRecord]:
         """Return the records of those images that still exist, by key."""
-        if not keys:
-            return {}
-        marks = ",".join("?" * len(keys))
-        rows = self.connection.execute(
-            f"SELECT {_RECORD} FROM images WHERE key IN ({marks})",  # noqa: S608 - only question marks
-            [int(key) for key in keys],
-        )
-        return {row[0]: _record(row) for row in rows}
+        records: dict[int, ImageRecord] = {}
+        for start in range(0, len(keys), _MAX_VARIABLES):
+            part = [int(key) for key in keys[start : start + _MAX_VARIABLES]]
+            marks = ",".join("?" * len(part))
+            rows = self.connection.execute(
+                f"SELECT {_RECORD} FROM images WHERE key IN ({marks})",  # noqa: S608 - only question marks
+                part,
+            )
+            records |= {row[0]: _record(row) for row in rows}
+        return records
 
     def page(self, limit: int, *, after: str | None = None, prefix: str = "") -> list[ImageRecord]:
         """Return up to `limit` records in the order of their ids, after `after`, of ids that begin with `prefix`."""

@@ -6,7 +6,6 @@ Of any region, one image stands for each cell of a grid over it, and counts say 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.engine import Engine
 from eigenlens.service.api.gallery_map import MAPPED
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.store import Changes, Position
 
 # Codes that are read at a time.
 _BATCH = 10_000
@@ -55,63 +56,61 @@ class Region:
 
 
 class GalleryMap:
-    """The leading coordinates of a gallery's unit codes, brought up to date image by image. Threads take turns.
+    """The leading coordinates of a gallery's unit codes. Several threads may use it at once.
 
     Memory: 8 bytes for the key and 4 for each coordinate of an image.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._state: object = None
+        self._updating = threading.Lock()
         self._engine: Engine | None = None
-        self._keys: Keys = np.empty(0, dtype=np.int64)
-        self._values: Values = np.empty((0, 0), dtype=np.float32)
+        self._position = Position(0, 0)
+        # Replaced as a whole, so that readers need no lock.
+        self._points: tuple[Keys, Values] = np.empty(0, dtype=np.int64), np.empty((0, 0), dtype=np.float32)
 
-    def update(self, engine: Engine, state: object, list_keys: Callable[[], Keys]) -> None:
-        """Bring the map up to date with the gallery.
+    def update(self, gallery: Gallery, *, number: int, engine: Engine) -> None:
+        """Bring the map up to date with the gallery: all images of a generation at first, then what changed.
+
+        While another thread does so, the map as it was is good enough, unless it is of another generation.
 
         Args:
-            state: a value that differs whenever the gallery's images do; nothing is done if it is the last call's.
-            list_keys: returns the keys of all images, ascending.
+            number: of the generation that the engine searches.
         """
-        with self._lock:
-            if self._engine is engine and self._state == state:
-                return
+        if not self._updating.acquire(blocking=self._engine is not engine):
+            return
+        try:
             if self._engine is not engine:
-                self._keys = np.empty(0, dtype=np.int64)
-                self._values = np.empty((0, min(MAPPED, engine.code_length)), dtype=np.float32)
-            keys = list_keys()
-            kept = np.isin(self._keys, keys)
-            new = np.setdiff1d(keys, self._keys)
-            # In a random order, so that the first image of any part is a fair sample of it.
-            new = np.random.default_rng(0).permutation(new)
-            found_keys, found_values = self._read(engine, new)
-            self._keys = np.concatenate([self._keys[kept], found_keys])
-            # Column by column in memory, since a region looks at two of them.
-            self._values = np.asfortranarray(np.concatenate([self._values[kept], found_values]))
-            self._engine, self._state = engine, state
+                self._points = _read_points(engine)
+                self._engine, self._position = engine, gallery.position_of(number)
+            changes = gallery.store.changes(self._position, encoder_id=engine.encoder_id)
+            self._apply(changes)
+            if all(code is not None for code in changes.codes):  # an image without a code yet is looked for again
+                self._position = changes.position
+        finally:
+            self._updating.release()
 
-    @staticmethod
-    def _read(engine: Engine, keys: Keys) -> tuple[Keys, Values]:
-        """Return the keys that have a code, and the leading coordinates of their unit codes."""
-        width = min(MAPPED, engine.code_length)
-        found: list[int] = []
-        parts = [np.empty((0, width), dtype=np.float32)]
-        for start in range(0, len(keys), _BATCH):
-            codes = engine.codes_of(np.sort(keys[start : start + _BATCH]).tolist())
-            if codes:
-                found += codes
-                parts.append(unit_prefix(np.stack(list(codes.values())), engine.code_length)[:, :width])
-        values = np.concatenate(parts)
-        order = np.random.default_rng(1).permutation(len(values))
-        return np.array(found, dtype=np.int64)[order], values[order]
+    def _apply(self, changes: Changes) -> None:
+        keys, values = self._points
+        coded = [(key, code) for key, code in zip(changes.keys, changes.codes, strict=True) if code is not None]
+        added = np.array([key for key, _ in coded], dtype=np.int64)
+        is_new = ~np.isin(added, keys[np.isin(keys, added)])  # of few in many: no sort of the many
+        gone = np.isin(keys, changes.removed) if changes.removed else np.zeros(len(keys), dtype=bool)
+        if not is_new.any() and not gone.any():
+            return
+        parts = [values[~gone]]
+        if is_new.any():
+            codes = np.stack([code for (_, code), new in zip(coded, is_new.tolist(), strict=True) if new])
+            parts.append(unit_prefix(codes, codes.shape[1])[:, : values.shape[1]])
+        # Column by column in memory, since a region looks at two of them.
+        self._points = np.concatenate([keys[~gone], added[is_new]]), np.asfortranarray(np.concatenate(parts))
 
     def whole(self, x: int, y: int) -> Box:
         """Return the region that holds nearly all images, by coordinates counted from 1."""
-        if not len(self._values):
+        _, values = self._points
+        if not len(values):
             return Box(-1.0, 1.0, -1.0, 1.0)
         (left, right), (bottom, top) = (
-            np.quantile(self._values[:, axis - 1], [_TAIL, 1 - _TAIL]).tolist() for axis in (x, y)
+            np.quantile(values[:, axis - 1], [_TAIL, 1 - _TAIL]).tolist() for axis in (x, y)
         )
         margin_x, margin_y = (0.05 * (high - low) or 0.01 for low, high in ((left, right), (bottom, top)))
         return Box(left - margin_x, right + margin_x, bottom - margin_y, top + margin_y)
@@ -123,8 +122,7 @@ class GalleryMap:
             cells: columns and rows of the grid of which each cell shows one image at most.
             parts: columns and rows of the grid of counts.
         """
-        with self._lock:
-            keys, values = self._keys, self._values
+        keys, values = self._points
         across, up = values[:, x - 1], values[:, y - 1]
         inside = np.flatnonzero((across >= box.left) & (across <= box.right) & (up >= box.bottom) & (up <= box.top))
         across = (across[inside] - np.float32(box.left)) * np.float32(1 / (box.right - box.left))
@@ -135,6 +133,26 @@ class GalleryMap:
         first[_cell(across, up, *cells)[::-1]] = inside[::-1]
         shown = first[first >= 0]
         return Region(box, len(inside), counts, keys[shown], values[shown][:, [x - 1, y - 1]])
+
+
+def _read_points(engine: Engine) -> tuple[Keys, Values]:
+    """Return the keys of a build, and the leading coordinates of their unit codes, column by column in memory.
+
+    They are in a random order, so that the first image of any part is a fair sample of it.
+    """
+    width = min(MAPPED, engine.code_length)
+    keys = np.sort(engine.keys)
+    values = np.empty((len(keys), width), dtype=np.float32)
+    coded = np.zeros(len(keys), dtype=bool)
+    for start in range(0, len(keys), _BATCH):
+        batch = keys[start : start + _BATCH].tolist()
+        codes = engine.codes_of(batch)
+        rows = [start + place for place, key in enumerate(batch) if key in codes]
+        if rows:
+            stored = np.stack([codes[key] for key in batch if key in codes])
+            values[rows], coded[rows] = unit_prefix(stored, engine.code_length)[:, :width], True
+    order = np.random.default_rng(0).permutation(np.flatnonzero(coded))
+    return keys[order], np.asfortranarray(values[order])
 
 
 def _cell(across: NDArray[np.floating], up: NDArray[np.floating], columns: int, rows: int) -> NDArray[np.int32]:

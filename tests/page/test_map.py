@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
+import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.support.pages import in_a_browser, opened, press
 from tests.support.service import build_gallery, serving, settings_of
@@ -82,10 +84,38 @@ def test_it_is_dragged_and_zoomed_by_the_pointer_and_a_click_searches(page: Page
     page.mouse.move(*middle)
     page.mouse.wheel(0, -480)
     expect(page.locator("#map-status")).not_to_contain_text(f"{IMAGES} images")
-    # The first image of the list is near the middle; a click there searches for images like one that is there.
-    asked = page.locator("#asked").text_content()
-    page.locator("#map-near button.card").first.click()
-    expect(page.locator("#asked")).not_to_have_text(asked or "")
+
+
+def test_a_click_on_an_image_searches_for_more_like_it(page: Page, address: str) -> None:
+    place = page.locator("#map-canvas").bounding_box()
+    assert place is not None
+    whole = httpx.get(f"{address}/v1/map").json()
+    image = whole["images"][0]
+    x = place["x"] + place["width"] * (image["x"] - whole["left"]) / (whole["right"] - whole["left"])
+    y = place["y"] + place["height"] * (whole["top"] - image["y"]) / (whole["top"] - whole["bottom"])
+    page.mouse.click(x, y, button="right")  # of another button nothing happens
+    asked = page.url
+    assert unquote(asked).find(image["id"]) < 0
+    page.mouse.click(x, y)
+    page.wait_for_url(lambda url: url != asked)
+
+
+def test_all_is_shown_whatever_is_still_loading(page: Page) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/v1/map?*left=*", hold)
+    page.locator("#map-canvas").focus()
+    press(page, "+", "+", "+")
+    expect(page.locator("#map-canvas")).to_be_focused()
+    while not held:
+        page.wait_for_timeout(20)
+    press(page, "0")
+    held[0].continue_()
+    expect(page.locator("#map-status")).to_contain_text(f"{IMAGES} images around here")
+    assert len(held) == 1
 
 
 def test_other_axes_can_be_chosen_but_not_one_twice(page: Page) -> None:

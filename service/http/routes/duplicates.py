@@ -13,7 +13,7 @@ from eigenlens.service.api.duplicates import (
     DuplicatesBody,
     GroupedImageAnswer,
 )
-from eigenlens.service.gallery.duplicates import Duplicates
+from eigenlens.service.gallery.duplicates import read_duplicates
 from eigenlens.service.http.openapi import problem_responses
 from eigenlens.service.http.presenters import present_image
 from eigenlens.service.http.routes.admin import start_job
@@ -24,6 +24,8 @@ router = APIRouter(prefix="/v1", tags=["images"])
 _MAX_LIMIT = 100
 # Images of one group that an answer shows.
 _MAX_SHOWN = 1000
+# Groups that one call looks at: of many, few may be copies, or left. A page can have fewer groups than its limit.
+_MAX_LOOKED_AT = 1000
 
 
 @router.get("/duplicates", responses=problem_responses("duplicates-unknown"))
@@ -37,12 +39,14 @@ def list_duplicates(
 ) -> DuplicatesAnswer:
     """List the groups of duplicates that the last job found, the largest first, page by page.
 
-    Images that were removed or replaced since are left out, and so are groups of which one image is left.
+    Images that were removed or replaced since are left out, and so are groups of which one image is left. A page can
+    have fewer groups than `limit`; the last one has no `next`.
     """
-    duplicates = Duplicates.read(state.gallery)
+    duplicates = read_duplicates(state.gallery)
     groups: list[DuplicateGroupAnswer] = []
     number = after
-    while number < len(duplicates) and len(groups) < limit:
+    end = min(len(duplicates), after + _MAX_LOOKED_AT)
+    while number < end and len(groups) < limit:
         group = _present(state, duplicates.group(number))
         if len(group.images) > 1 and exact in (None, group.exact):
             groups.append(group)

@@ -22,15 +22,15 @@ def gallery_map(state: CurrentState, parameters: Annotated[MapParameters, Query(
 
     An image lies where two coordinates of its unit code say. Images that were added since the build are on it too.
     """
-    snapshot, store = state.snapshots.current, state.gallery.store
+    snapshot = state.snapshots.current
     x, y, axes = parameters.x, parameters.y, min(MAPPED, snapshot.engine.code_length)
     if max(x, y) > axes:
         raise RequestError(f"the axes are two of the coordinates 1 to {axes}, not {x} and {y}")
-    state.map.update(snapshot.engine, (snapshot.number, store.last_position()), lambda: store.contents()[0])
+    state.map.update(state.gallery, number=snapshot.number, engine=snapshot.engine)
     box = state.map.whole(x, y) if parameters.edges is None else Box(*parameters.edges)
     cells, parts = (parameters.columns, parameters.rows), (parameters.parts, parameters.parts)
     region = state.map.region(x, y, box, cells=cells, parts=parts)
-    records = store.records(region.keys.tolist())
+    records = state.gallery.store.records(region.keys.tolist())
     return MapAnswer(
         generation=snapshot.number,
         x=x,

@@ -23,7 +23,6 @@ export function startMap(trouble) {
   const pictures = new Map(); // thumbnail: <img>
   let axes = { x: 1, y: 2 };
   let view = null; // {left, right, bottom, top} of what is seen, in values of codes
-  let whole = null;
   let drawn = null; // the last answer
   let drag = null;
   const touches = new Map();
@@ -47,17 +46,16 @@ export function startMap(trouble) {
     try {
       if (state.query && !state.query.code) await search({ length: state.length, rerank: state.rerank, target: state.target, k: NEAR });
       const answer = await call(`/v1/map?${parameters}`);
-      if (answer.x !== axes.x || answer.y !== axes.y) return;
+      if (outdated()) return; // it is of another region or other axes than those that are asked for now
       drawn = answer;
       const { left, right, bottom, top } = answer;
-      if (!view) whole = view = { left, right, bottom, top };
+      view ??= { left, right, bottom, top };
       offer(answer.axes);
       trouble("");
     } catch (reason) {
       trouble(reason.message);
       return;
     }
-    if (outdated()) return;
     tell();
     draw();
   });
@@ -133,20 +131,24 @@ export function startMap(trouble) {
     }
     pen.globalAlpha = 1;
     for (const image of drawn.images) {
-      const picture = pictureOf(image.thumbnail);
       const [x, y] = [across(image.x), up(image.y)];
-      if (x < -SIDE || y < -SIDE || x > width + SIDE || y > height + SIDE || !picture.complete || !picture.naturalWidth) continue;
-      const scale = SIDE / Math.max(picture.naturalWidth, picture.naturalHeight);
-      const [w, t] = [picture.naturalWidth * scale, picture.naturalHeight * scale];
-      pen.drawImage(picture, x - w / 2, y - t / 2, w, t);
+      if (x > -SIDE && y > -SIDE && x < width + SIDE && y < height + SIDE) paint(pictureOf(image.thumbnail), x, y);
     }
     const place = queryPlace();
     if (!place) return;
+    if (state.query.picture) paint(pictureOf(state.query.picture), across(place[0]), up(place[1]));
     pen.strokeStyle = style.color;
     pen.lineWidth = 3;
     pen.beginPath();
     pen.arc(across(place[0]), up(place[1]), SIDE / 2 + 6, 0, 2 * Math.PI);
     pen.stroke();
+  }
+
+  function paint(picture, x, y) {
+    if (!picture.complete || !picture.naturalWidth) return;
+    const scale = SIDE / Math.max(picture.naturalWidth, picture.naturalHeight);
+    const [width, height] = [picture.naturalWidth * scale, picture.naturalHeight * scale];
+    pen.drawImage(picture, x - width / 2, y - height / 2, width, height);
   }
 
   function queryPlace() {
@@ -189,6 +191,7 @@ export function startMap(trouble) {
     zoom(Math.exp(-Math.sign(event.deltaY) * Math.min(1, Math.abs(event.deltaY) / 240)), point(event));
   }, { passive: false });
   canvas.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
     canvas.setPointerCapture(event.pointerId);
     touches.set(event.pointerId, point(event));
     drag = { at: point(event), moved: 0 };

@@ -24,7 +24,11 @@ def key_of(gallery: Gallery) -> str:
 
 
 def test_copies_and_near_duplicates_are_grouped_with_the_best_first(
-    client: httpx.Client, gallery: Gallery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    client: httpx.Client,
+    gallery: Gallery,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answer = client.get("/v1/duplicates")
     assert (answer.status_code, answer.json()["type"]) == (404, "/problems/duplicates-unknown")
@@ -53,6 +57,13 @@ def test_copies_and_near_duplicates_are_grouped_with_the_best_first(
         second = client.get("/v1/duplicates", params={"limit": 2, "after": first["next"]}).json()
         assert [len(page["groups"]) for page in (first, second)] == [1, 2]
         assert (first["total"], first["cosine"], first["generation"], second["next"]) == (3, 0.97, 1, None)
+        # A call looks at so many groups and no more, whatever it is asked for; the next page goes on from there.
+        monkeypatch.setattr("eigenlens.service.http.routes.duplicates._MAX_LOOKED_AT", 1)
+        pages = [client.get("/v1/duplicates", params={"exact": True, "after": after}).json() for after in range(3)]
+        assert sorted(len(page["groups"]) for page in pages) == [0, 0, 1]
+        assert [page["next"] for page in pages] == [1, 2, None]
+        assert len(python.duplicates(exact=True)) == 1
+        monkeypatch.undo()
         python.remove("copy.png")
         assert len(python.duplicates()) == 2
 
