@@ -72,6 +72,14 @@ class SnapshotManager:
             raise NotReadyError("the service is loading its gallery")
         return self._snapshot
 
+    @property
+    def position(self) -> Position:
+        """The point of the gallery's history up to which the engine that is served has every change.
+
+        It grows with every change of what a search may return: equal positions of one generation mean equal contents.
+        """
+        return self._position
+
     def load(self) -> None:
         """Open the current generation, warm up its encoder and serve it. Raises: GalleryError; ArtifactError."""
         with self._switching, self.gallery.choosing():

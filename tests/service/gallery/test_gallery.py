@@ -192,6 +192,29 @@ def test_nothing_is_removed_while_a_generation_is_opened(tmp_path: Path) -> None
     assert gallery.numbers() == [2]
 
 
+def test_the_position_of_a_snapshot_tells_of_changes_that_its_counts_do_not(tmp_path: Path) -> None:
+    gallery = build_gallery(tmp_path, count=6)
+    manager, store = SnapshotManager(gallery), gallery.store
+    manager.load()
+    encoder = manager.current.encoder
+
+    def change(label: str) -> None:
+        record = store.record(image_id(0))
+        code = np.ones(encoder.code_length, dtype=np.float32)
+        assert store.replace_metadata(record.id, {"label": label}, key=record.key, code=code, encoder_id=encoder.id)
+        manager.sync()
+
+    change("first")
+    position, engine = manager.position, manager.current.engine
+    assert position == store.last_position()
+    counts = engine.added, engine.removed
+    change("second")  # of an image that was added since the build: one added more and one less
+    assert (engine.added, engine.removed) == counts
+    assert manager.position == store.last_position() != position
+    manager.sync()
+    assert manager.position == store.last_position()
+
+
 def test_only_one_process_writes(tmp_path: Path) -> None:
     gallery = build_gallery(tmp_path, count=3)
     assert not gallery.being_written()
