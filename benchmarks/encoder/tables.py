@@ -8,6 +8,7 @@ from eigenlens.benchmarks.common.tables import NO_RECORD, Record
 
 _STRANGERS = {"cifar10-animals": "animals of CIFAR-10", "tiny-imagenet-animals": "animals of Tiny-ImageNet-120"}
 _HELD_OUT = "held-out clothes"
+_BY_CODE = {"eigenlens": "told", "service": "told over HTTP, of 1,000"}
 
 
 def novelty_table(records: Sequence[Record]) -> str:
@@ -20,11 +21,12 @@ def novelty_table(records: Sequence[Record]) -> str:
     if not newest:
         return NO_RECORD
     columns = sorted(
-        {column for shares in newest.values() for column in shares}, key=lambda c: (c[0] != "eigenlens", c)
+        {column for shares in newest.values() for column in shares}, key=lambda c: (c[0] not in _BY_CODE, c)
     )
-    titles = ["told" if method == "eigenlens" else f"by the score, {length}" for method, length in columns]
+    titles = [_BY_CODE.get(method, f"by the score, {length}") for method, length in columns]
     lines = ["| queries | " + " | ".join(titles) + " |", "|---" * (len(columns) + 1) + "|"]
     for name in (*_STRANGERS.values(), _HELD_OUT):
-        cells = [f"{100 * newest[name][column]:.1f} %" for column in columns] if name in newest else []
+        shares = newest.get(name, {})
+        cells = [f"{100 * shares[column]:.1f} %" if column in shares else "–" for column in columns] if shares else []
         lines += ["| " + " | ".join([name, *cells]) + " |"] if cells else []
     return "\n".join(lines)
