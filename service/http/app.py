@@ -102,8 +102,7 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
     openapi.install(app, routers, search_needs_key=settings.search_needs_key, root_path=settings.root_path)
     files = static_page.Page(PAGE, routers)
     app.mount("/", files, name="page")
-    # base64 makes an image a third larger
-    limit = settings.max_image_bytes * 4 // 3 + _FORM_OVERHEAD_BYTES
+    limit = max_body_bytes(settings.max_image_bytes)
     app.add_middleware(FastPath, routes={"/v1/search": search.search})
     app.add_middleware(
         BodyLimit,
@@ -126,6 +125,11 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
     app.add_middleware(RequestIdMiddleware, log_requests=settings.log_requests)
     install_tracing(app)
     return app
+
+
+def max_body_bytes(max_image_bytes: int) -> int:
+    """Return how many bytes the body of a request with one image may have; base64 makes an image a third larger."""
+    return max_image_bytes * 4 // 3 + _FORM_OVERHEAD_BYTES
 
 
 def from_environment() -> FastAPI:

@@ -9,7 +9,8 @@ from starlette.responses import Response
 
 from eigenlens.service.errors import RangeError
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+# No file has a size of 19 digits; `int` refuses numbers of thousands.
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def respond_with(data: bytes, request: Request, *, media_type: str, headers: dict[str, str]) -> Response:

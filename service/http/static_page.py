@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 # Where people look for the API of such a service.
-_REFERENCE = ("/docs", "/redoc")
+REFERENCE = ("/docs", "/redoc")
 
 
 class _Files(StaticFiles):
@@ -44,6 +44,6 @@ class Page:
         # A request with a wrong method ends here too; several routes may share the path, so collect all their methods.
         if scope["type"] == "http" and (known := self._methods_at(scope["path"])):
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(known))})
-        if scope["type"] == "http" and scope["path"] in _REFERENCE:
+        if scope["type"] == "http" and scope["path"] in REFERENCE:
             scope["path"] = "/reference.html"
         await self._files(scope, receive, send)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from eigenlens.service.http.static_page import REFERENCE
+
 # What is no path of the page's files and so never ends in a slash.
 _OF_THE_API = (
     "/v1/",
@@ -14,16 +16,15 @@ _OF_THE_API = (
     "/readyz/",
     "/metrics/",
     "/openapi.json/",
-    "/docs/",
-    "/redoc/",
 )
 
 
 class AddressMiddleware:
     """Brings requests into the form that routes know.
 
-    - HEAD is answered as GET without a body.
-    - Slashes at the end of a path of the API are dropped; no id ends in one.
+    - HEAD is answered as GET without a body; Range, which RFC 9110 (14.2) defines for GET alone, is dropped.
+    - Slashes at the end of a path of the API are dropped; no id ends in one. Those at the end of a page's are answered
+      with a redirect, since the page's addresses are relative to its own.
     - The path below which a proxy publishes the service is dropped if the proxy left it in the request.
     """
 
@@ -40,12 +41,17 @@ class AddressMiddleware:
                 await RedirectResponse(f"{self.root_path}/", status_code=308)(scope, receive, send)
                 return
             scope["path"] = _without_prefix(scope["path"], self.root_path)
-        if scope["path"].endswith("/") and scope["path"].startswith(_OF_THE_API):
-            scope["path"] = scope["path"].rstrip("/")
+        without_slash = scope["path"].rstrip("/")
+        if scope["path"] != without_slash and without_slash in REFERENCE:
+            await RedirectResponse(f"{self.root_path}{without_slash}", status_code=308)(scope, receive, send)
+            return
+        if scope["path"].startswith(_OF_THE_API):
+            scope["path"] = without_slash
         if scope["method"] != "HEAD":
             await self.app(scope, receive, send)
             return
-        as_get = {**scope, "method": "GET"}  # a copy: the server leaves out the body by its own
+        headers = [pair for pair in scope["headers"] if pair[0] != b"range"]
+        as_get = {**scope, "method": "GET", "headers": headers}  # a copy: the server leaves out the body by its own
         try:
             await self.app(as_get, receive, _head_only(send))
         finally:

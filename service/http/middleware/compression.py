@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from functools import partial
 from gzip import compress
 
+from anyio import to_thread
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,6 +15,8 @@ from eigenlens.service.errors import BodyTooLargeError, ContentCodingError
 
 # A page of ten results is smaller: compressing it would take longer than the search.
 _LEAST_BYTES = 8 * 1024
+# To compress this takes some milliseconds, in which the event loop would answer nobody else.
+_LEAST_BYTES_FOR_A_THREAD = 256 * 1024
 _LEVEL = 4
 _PIECE_BYTES = 1024 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
@@ -42,7 +46,7 @@ class GzipAnswers:
             if message["type"] == "http.response.body" and start is not None:
                 body = message.get("body", b"")
                 if len(body) >= _LEAST_BYTES and not message.get("more_body", False):
-                    body = compress(body, _LEVEL, mtime=0)
+                    body = await _compress(body)
                     headers = MutableHeaders(scope=start)
                     headers["Content-Encoding"], headers["Content-Length"] = "gzip", str(len(body))
                     if not headers.get("etag", "W/").startswith("W/"):
@@ -53,6 +57,11 @@ class GzipAnswers:
             await send(message)
 
         await self.app(scope, receive, send_compressed)
+
+
+async def _compress(body: bytes) -> bytes:
+    work = partial(compress, body, _LEVEL, mtime=0)
+    return work() if len(body) < _LEAST_BYTES_FOR_A_THREAD else await to_thread.run_sync(work)
 
 
 def _takes_gzip(accepted: bytes) -> bool:
@@ -78,9 +87,12 @@ def decoding(scope: Scope, receive: Receive, *, max_bytes: int) -> Receive:
     scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in (b"content-encoding", b"content-length")]
     inflater = _Inflater(max_bytes)
     more_body = True
+    complete = False
 
     async def receive_decoded() -> Message:
-        nonlocal more_body
+        nonlocal more_body, complete
+        if complete:  # only the disconnect is left
+            return await receive()
         if codings not in (b"gzip", b"x-gzip"):
             raise ContentCodingError(f"a body is taken as it is or in gzip, not in {codings.decode('latin-1')!r}")
         while more_body and not inflater.waiting:
@@ -90,10 +102,10 @@ def decoding(scope: Scope, receive: Receive, *, max_bytes: int) -> Receive:
             inflater.waiting, more_body = message.get("body", b""), message.get("more_body", False)
         piece = inflater.next_piece()
         await asyncio.sleep(0)
-        unfinished = more_body or bool(inflater.waiting)
-        if not unfinished:
+        complete = not more_body and not inflater.waiting
+        if complete:
             inflater.check_end()
-        return {"type": "http.request", "body": piece, "more_body": unfinished}
+        return {"type": "http.request", "body": piece, "more_body": not complete}
 
     return receive_decoded
 

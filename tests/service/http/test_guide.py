@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eigenlens.command import COMMANDS
-from eigenlens.service.http.app import create_app
+from eigenlens.service.http.app import create_app, max_body_bytes
 from eigenlens.service.http.problems import TABLE
 from eigenlens.service.settings import Settings
 from eigenlens.service.telemetry.metrics import FIGURES, RECALL_FIGURES, RECALL_LABELS, Metrics
@@ -120,3 +120,11 @@ def test_the_pages_of_the_guide_lead_to_pages_that_there_are() -> None:
             assert (page.parent / target).exists(), (page.name, target)
     led_to = set(re.findall(r"\(docs/guide/(\w+\.md)\)", readme.read_text()))
     assert led_to == {page.name for page in GUIDE.glob("*.md")}
+
+
+def test_the_proxy_of_the_guide_takes_every_body_that_the_service_takes() -> None:
+    megabytes = re.search(r"client_max_body_size (\d+)m;", (GUIDE / "security.md").read_text())
+    fields = Settings.model_fields
+    largest = max(max_body_bytes(fields["max_image_bytes"].default), fields["max_batch_bytes"].default)
+    assert megabytes is not None
+    assert int(megabytes[1]) * 2**20 >= largest

@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import eigenlens
 from eigenlens.service.errors import BodyMissingError
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.http.bodies import decode_base64
+from eigenlens.service.http.middleware import compression
 from eigenlens.service.http.middleware.body_limit import BodyLimit
+from eigenlens.service.http.middleware.compression import decoding
 from tests.support.service import client_fixture, gallery_fixture, image_id, pixels_of, png, serving, settings_of
 
 gallery = gallery_fixture(count=10)
@@ -115,6 +118,12 @@ def test_a_part_of_a_picture(client: httpx.Client) -> None:
     for whole in (get("bytes=0-1,3-4"), get("lines=1-2"), get("bytes=1-2", **{"If-Range": '"another"'})):
         assert (whole.status_code, whole.content) == (200, data)
     assert get("bytes=1-2", **{"If-Range": part.headers["etag"]}).status_code == 206
+    endless = "9" * 5000
+    for whole in (get(f"bytes={endless}-"), get(f"bytes=0-{endless}"), get(f"bytes=-{endless}")):
+        assert (whole.status_code, whole.content) == (200, data)
+    for range in ("bytes=2-5", "bytes=99999-"):  # RFC 9110, 14.2: of GET alone
+        head = client.head(path, headers={"Range": range})
+        assert (head.status_code, head.headers["content-length"]) == (200, str(len(data)))
 
 
 def test_long_answers_are_compressed_for_those_who_take_it(client: httpx.Client) -> None:
@@ -147,6 +156,44 @@ def test_a_compressed_request_is_read_within_bounds(client: httpx.Client) -> Non
         assert damaged.headers["accept-encoding"] == "gzip"
 
 
+def test_after_a_compressed_body_the_client_is_seen_to_leave() -> None:
+    left: dict[str, Any] = {"type": "http.disconnect"}
+    messages = [{"type": "http.request", "body": gzip.compress(b"body"), "more_body": False}, left]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    async def read() -> list[Any]:
+        receive_decoded = decoding({"headers": [(b"content-encoding", b"gzip")]}, receive, max_bytes=100)
+        return [await receive_decoded(), await receive_decoded()]
+
+    assert asyncio.run(read()) == [{"type": "http.request", "body": b"body", "more_body": False}, left]
+
+
+@pytest.mark.parametrize(("size", "in_a_thread"), [(200 * 1024, False), (300 * 1024, True)])
+def test_long_answers_are_compressed_beside_the_event_loop(
+    size: int, in_a_thread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, sent = [], []
+
+    def compress(body: bytes, level: int, *, mtime: int) -> bytes:
+        threads.append(threading.current_thread())
+        return gzip.compress(body, level, mtime=mtime)
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": b"x" * size})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    monkeypatch.setattr(compression, "compress", compress)
+    scope = {"type": "http", "headers": [(b"accept-encoding", b"gzip")]}
+    asyncio.run(compression.GzipAnswers(answer)(scope, None, send))  # type: ignore[arg-type]
+    assert (threads[0] is not threading.current_thread()) == in_a_thread
+    assert gzip.decompress(sent[1]["body"]) == b"x" * size
+
+
 @pytest.mark.parametrize("data", [b"", b"a", b"\xfb\xff\xfe" * 60, b"ab"])
 def test_base64_as_its_writers_differ(data: bytes) -> None:
     for text in (base64.b64encode(data), base64.encodebytes(data), base64.urlsafe_b64encode(data)):
@@ -163,6 +210,7 @@ def test_below_a_path_of_a_proxy_the_page_and_all_addresses_lead_back(below: htt
         assert image["content"].startswith("/photos/v1/images/")
         assert get(image["content"]).status_code == get(image["thumbnail"]).status_code == 200
     assert below.get("/photos").headers["location"] == "/photos/"
+    assert below.get("/photos/docs/").headers["location"] == below.get("/docs/").headers["location"] == "/photos/docs"
     assert get("/photos/app.js").status_code == 200
     assert get("/openapi.json").json()["servers"] == [{"url": "/photos"}]
     page = Path(__file__).parents[3] / "service" / "page"
@@ -196,9 +244,11 @@ def test_the_document_is_shown_by_the_service_itself(client: httpx.Client) -> No
         assert set(operation["tags"]) <= known
         assert operation["summary"] != operation["operationId"].replace("_", " ").title(), "a sentence, not a name"
         assert operation["summary"][-1] not in ".;:"
-    for path in ("/docs", "/redoc", "/docs/"):
-        page = client.get(path)
+    for path in ("/docs", "/redoc", "/docs/", "/redoc/"):
+        page = client.get(path, follow_redirects=True)
         assert page.status_code == 200
         assert "reference.js" in page.text
         assert "//" not in page.text.replace("<!doctype", ""), "no other host is asked"
-    assert client.get("/reference.js").status_code == 200
+        script = client.get(page.url.join("reference.js"))
+        assert script.status_code == 200
+        assert "javascript" in script.headers["content-type"]
