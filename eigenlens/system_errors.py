@@ -33,7 +33,7 @@ _SENTENCES: dict[Kind, str] = {
     "disk-full": "the disk is full{at}; free some space and try again: what was stored before is kept",
     "read-only": "nothing can be written{at}: it is read-only, such as a mount with `ro`",
     "not-permitted": "the user {user} may not read or write{at}: give it the right, or choose another place",
-    "busy": "another process holds{at} for too long; try again when that is done",
+    "busy": "another process holds the file{at} for too long; try again when that is done",
     "damaged": "the database{at} is damaged; restore a backup with `eigenlens restore`",
     "system": "the system reports{at}: {said}",
 }

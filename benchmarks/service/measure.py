@@ -24,7 +24,7 @@ from eigenlens.benchmarks.common.service_process import Server, running_service,
 from eigenlens.benchmarks.service.plain_endpoint import GALLERY_VARIABLE, INDEX_VARIABLE, write_index
 from eigenlens.model.images.decode import decode
 from eigenlens.model.images.sources import Source
-from eigenlens.service.commands.serve import listen
+from eigenlens.service.commands.listening import listen
 from eigenlens.service.gallery.layout import Gallery
 
 # Longest side in pixels, or pixels in all; how many photographs.

@@ -14,6 +14,7 @@ from eigenlens.service.api.admin import Job
 from eigenlens.service.api.answer import AnswerModel
 from eigenlens.service.client.calls import URL
 from eigenlens.service.client.sync_client import Client
+from eigenlens.service.commands.options import plain
 from eigenlens.service.errors import ServiceError
 
 DONE_IN_PART = 6
@@ -82,9 +83,15 @@ def _is_number(column: int, rows: Sequence[Sequence[str]]) -> bool:
     return all(row[column].replace(".", "").replace(",", "").replace("-", "").isdigit() for row in rows)
 
 
-def plain(text: str) -> str:
-    """Return a text with control characters escaped, so that a terminal does not obey them."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+def follow_or_print_id(client: Client, job: Job, args: argparse.Namespace) -> int:
+    """Follow a job that was just started or, with --no-wait, print its id; return the exit status."""
+    if not args.no_wait:
+        return follow(client, job, as_json=args.json)
+    if args.json:
+        print_json(job)
+    else:
+        print(f"job {job.id}; follow it with: eigenlens jobs {job.id}")
+    return 0
 
 
 def follow(client: Client, job: Job, *, as_json: bool) -> int:

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import sqlite3
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ from eigenlens.artifact import EigenlensError
 from eigenlens.command import EXTRAS
 from eigenlens.install import install_line
 from eigenlens.processors import processors
+from eigenlens.system_errors import describe
 
 EPILOG = """examples:
   eigenlens doctor
@@ -115,6 +117,7 @@ def _gallery(root: Path) -> Iterator[Finding]:
         damage = [row[0] for row in gallery.store.query("PRAGMA quick_check")]
         if damage != ["ok"]:
             yield f"the database is damaged ({damage[0]}): restore a backup with `eigenlens restore`", True
+            return
         yield (
             f"gallery {root}: {gallery.store.count()} images{' (read-only)' if gallery.store.read_only else ''}",
             False,
@@ -125,3 +128,5 @@ def _gallery(root: Path) -> Iterator[Finding]:
             yield f"generation {gallery.current()} is damaged, {number} is served: run `eigenlens build` again", True
     except EigenlensError as error:
         yield str(error), True
+    except (OSError, sqlite3.Error) as error:
+        yield describe(error), True

@@ -8,7 +8,8 @@ import sys
 from eigenlens.service.api.admin import Job
 from eigenlens.service.api.duplicates import DEFAULT_COSINE, DuplicateGroupAnswer
 from eigenlens.service.client.sync_client import Client
-from eigenlens.service.commands.connection import configure_connection, connect, follow, plain, print_json
+from eigenlens.service.commands.connection import configure_connection, connect, follow, print_json
+from eigenlens.service.commands.options import plain
 from eigenlens.service.errors import ServiceError
 
 EPILOG = """examples:

@@ -9,10 +9,10 @@ from eigenlens.service.commands.connection import (
     connect,
     describe,
     follow,
-    plain,
     print_json,
     print_table,
 )
+from eigenlens.service.commands.options import plain
 
 EPILOG = """examples:
   eigenlens jobs --key-file GALLERY/admin.key

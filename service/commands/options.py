@@ -86,7 +86,12 @@ def print_report(report: Report, args: argparse.Namespace) -> None:
         return
     print(report.sentence())
     for line in report.details(limit=None if args.list else _LISTED):
-        print("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in f"  {line}"), file=sys.stderr)
+        print(plain(f"  {line}"), file=sys.stderr)
+
+
+def plain(text: str) -> str:
+    """Return a text with control characters escaped, so that a terminal does not obey them."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _positive(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from eigenlens.service.commands.connection import configure_connection, connect, follow, print_json
+from eigenlens.service.commands.connection import configure_connection, connect, follow_or_print_id
 from eigenlens.service.commands.options import parse_kinds, parse_lengths
 
 EPILOG = """examples:
@@ -41,10 +41,4 @@ def run(args: argparse.Namespace) -> int:
             job = client.import_folder(args.folder, rebuild=True)
         else:
             job = client.rebuild(lengths=args.lengths, kinds=args.kinds, encoder=args.encoder)
-        if not args.no_wait:
-            return follow(client, job, as_json=args.json)
-        if args.json:
-            print_json(job)
-        else:
-            print(f"job {job.id}; follow it with: eigenlens jobs {job.id}")
-        return 0
+        return follow_or_print_id(client, job, args)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from eigenlens.service.commands.connection import configure_connection, connect, follow, print_json
+from eigenlens.service.commands.connection import configure_connection, connect, follow_or_print_id
 
 EPILOG = """examples:
   eigenlens recalibrate --key-file GALLERY/admin.key
@@ -37,10 +37,4 @@ def run(args: argparse.Namespace) -> int:
                 print("the codes of recent searches are forgotten")
             return 0
         job = client.recalibrate()
-        if not args.no_wait:
-            return follow(client, job, as_json=args.json)
-        if args.json:
-            print_json(job)
-        else:
-            print(f"job {job.id}; follow it with: eigenlens jobs {job.id}")
-        return 0
+        return follow_or_print_id(client, job, args)

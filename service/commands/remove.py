@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from eigenlens.service.client.errors import ApiError
-from eigenlens.service.commands.connection import DONE_IN_PART, configure_connection, connect, plain, print_json
+from eigenlens.service.commands.connection import DONE_IN_PART, configure_connection, connect, print_json
+from eigenlens.service.commands.options import plain
 
 EPILOG = """examples:
   eigenlens rm test-00000.png --key-file GALLERY/admin.key

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from eigenlens.service.client.calls import Example, NodeQuery, SearchOptions
-from eigenlens.service.commands.connection import configure_connection, connect, plain, print_json
+from eigenlens.service.commands.connection import configure_connection, connect, print_json
+from eigenlens.service.commands.options import plain
 from eigenlens.service.errors import ServiceError
 
 EPILOG = """examples:

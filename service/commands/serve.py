@@ -15,7 +15,7 @@ import uvicorn
 from pydantic.fields import FieldInfo
 from uvicorn.supervisors import Multiprocess
 
-from eigenlens.service.errors import ServiceError
+from eigenlens.service.commands.listening import address_of, listen
 from eigenlens.service.http.app import create_app
 from eigenlens.service.http.protocol import server_options
 from eigenlens.service.http.startup import open_and_freeze
@@ -50,8 +50,7 @@ def run(args: argparse.Namespace) -> int:
     opened = open_and_freeze(settings) if settings.workers == 1 else None
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
-    scheme = "http" if settings.tls_certificate is None else "https"
-    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    address = address_of(host, port, scheme="http" if settings.tls_certificate is None else "https")
     print(f"Eigenlens serves {settings.gallery} at {address}", file=sys.stderr)
     print(f"  try:       curl -F image=@photo.jpg '{address}/v1/search?k=10&length=16'", file=sys.stderr)
     print(f"  admin key: {settings.key_file}", file=sys.stderr)
@@ -97,21 +96,3 @@ def _default_of(field: FieldInfo) -> str:
         str(default).lower() if isinstance(default, bool) else f"{default:g}" if isinstance(default, float) else default
     )
     return f" (default: {shown})"
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to the address. Raises: ServiceError, if that fails."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # The event loop turns Nagle's algorithm off only for a socket that names its protocol; with it, answers take
-        # 40 ms longer.
-        listener = socket.socket(family, kind, socket.IPPROTO_TCP)
-    except OSError as error:
-        raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}; give another --host") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        return listener
-    except OSError as error:
-        listener.close()
-        raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error

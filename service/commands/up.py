@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -16,8 +17,9 @@ from pathlib import Path
 
 import httpx
 
-from eigenlens.artifact import MANIFEST
+from eigenlens.artifact import MANIFEST, ArtifactError, read
 from eigenlens.image_files import count_kinds, describe_counts, list_images
+from eigenlens.service.commands.listening import address_of, listen
 from eigenlens.service.errors import FolderError, ServiceError
 
 EPILOG = """examples:
@@ -72,11 +74,19 @@ def run(args: argparse.Namespace) -> int:
     folder = args.folder.expanduser().resolve()
     if not folder.exists():
         raise FolderError(f"there is no {args.folder}")
+    listen(args.host, args.port).close()  # before minutes are spent
     work = args.work or default_work(folder)
     work.mkdir(parents=True, exist_ok=True)
     gallery = work / "gallery"
     if not (gallery / "CURRENT").exists():
         take_steps(steps_of(folder, work, args.encoder))
+    elif args.encoder is not None and not _is_encoder_of(gallery, args.encoder):
+        build = _build(args.encoder, folder, gallery)
+        print(
+            f"{gallery} is served with the encoder that it has, not with {args.encoder}; to change that, run: "
+            f"{shlex.join(['eigenlens', *build])}",
+            file=sys.stderr,
+        )
     return _serve(folder, gallery, args)
 
 
@@ -103,9 +113,27 @@ def steps_of(folder: Path, work: Path, encoder: Path | None) -> list[Step]:
             fixed = _FOR_FEW if 0 < count < _FEW else ()
             command = ["fit", "--images", str(folder), "--out", str(encoder), *fixed]
             steps.append(Step("fit an encoder to the photographs", command, _FIT_S + _FIT_PER_IMAGE_S * count))
-    build = ["build", "--encoder", str(encoder), "--images", str(folder), "--gallery", str(work / "gallery")]
+    build = _build(encoder, folder, work / "gallery")
     steps.append(Step("build the gallery", build, _BUILD_S + _BUILD_PER_IMAGE_S * count))
     return steps
+
+
+def _build(encoder: Path, folder: Path, gallery: Path) -> list[str]:
+    """Return the command that builds a gallery."""
+    return ["build", "--encoder", str(encoder), "--images", str(folder), "--gallery", str(gallery)]
+
+
+def _is_encoder_of(gallery: Path, encoder: Path) -> bool:
+    """Return whether a gallery is served with the encoder at a path."""
+    from eigenlens.service.gallery.layout import Gallery  # needs what takes a second to import
+
+    opened = Gallery(gallery)
+    try:
+        return opened.current_encoder_id() == read(encoder, kind="encoder", verify=False).id
+    except ArtifactError:  # moved since the build, or damaged
+        return False
+    finally:
+        opened.store.close()
 
 
 def take_steps(steps: Sequence[Step]) -> None:
@@ -130,9 +158,10 @@ def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 def _serve(folder: Path, gallery: Path, args: argparse.Namespace) -> int:
     place = ["--host", args.host, "--port", str(args.port)]
+    listen(args.host, args.port).close()  # what answers there is this service and no other
     processes = [start(["serve", "--gallery", str(gallery), *place, *_FOR_ONE])]
     try:
-        address = f"http://{'127.0.0.1' if args.host in ('0.0.0.0', '::') else args.host}:{args.port}"  # noqa: S104
+        address = address_of("127.0.0.1" if args.host in ("0.0.0.0", "::") else args.host, args.port)  # noqa: S104
         if not _wait_until_ready(address, processes[0]):
             raise ServiceError("the service did not start; its message is above")
         print(f"ready: {address}/  (interrupt to end)", file=sys.stderr)

@@ -210,6 +210,8 @@ def test_recall_of_real_searches_is_shown_beside_its_promise(gallery: Gallery, b
         opened(browser, str(client.base_url).rstrip("/"), view="/#gallery") as (page, watch),
     ):
         watch.provoked = ("409",)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
         sign_in(page, gallery)
         expect(page.locator("#recall-about")).to_contain_text("repeats 100 % of the searches exactly")
         page.get_by_role("button", name="Recalibrate with recent searches").click()
@@ -218,3 +220,4 @@ def test_recall_of_real_searches_is_shown_beside_its_promise(gallery: Gallery, b
         row = page.locator("#recall tbody tr").first
         expect(row).to_contain_text("2 flat")
         expect(row.locator("td").nth(6)).to_have_text("1")
+    assert asked.count("stats") <= asked.count("metrics") + 1, "the panels share what is read of the service"

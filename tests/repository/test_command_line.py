@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,14 @@ def test_errors_of_the_system_are_sentences(tmp_path: Path, capsys: pytest.Captu
         connection.execute("SELECT * FROM images")
     connection.close()
     assert "is damaged" in describe(damaged.value)
+    with (
+        closing(sqlite3.connect(tmp_path / "y")) as holder,
+        closing(sqlite3.connect(tmp_path / "y", timeout=0)) as other,
+    ):
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError) as busy:
+            other.execute("BEGIN IMMEDIATE")
+    assert describe(busy.value).startswith("another process holds the file for too long; ")
     assert main(["export", str(tmp_path / "x"), "--out", str(tmp_path / "x" / "y")]) == 1
     assert "Traceback" not in capsys.readouterr().err
 
@@ -152,3 +161,22 @@ def test_the_doctor_tells_what_is_there_and_what_is_wrong(tmp_path: Path, capsys
     (gallery.generation_path(1) / "manifest.json").write_text("{}")
     assert main(["doctor", "--gallery", str(gallery.root)]) == 1
     assert "\n! no generation of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("first", [2, 1], ids=["some pages", "nearly all"])
+def test_the_doctor_tells_of_a_damaged_database_after_all_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], first: int
+) -> None:
+    gallery = build_gallery(tmp_path, count=6)
+    gallery.store.query("PRAGMA wal_checkpoint(TRUNCATE)")
+    page_bytes = gallery.store.query("PRAGMA page_size")[0][0]
+    gallery.store.close()
+    database = gallery.root / "gallery.sqlite"
+    data = bytearray(database.read_bytes())
+    data[first * page_bytes :] = b"\xa5" * (len(data) - first * page_bytes)
+    database.write_bytes(data)
+    assert main(["doctor", "--gallery", str(gallery.root)]) == 1
+    report, problems = capsys.readouterr()
+    assert "extra cpu: installed" in report
+    assert "is damaged" in next(line for line in report.splitlines() if line.startswith("! "))
+    assert (report.splitlines()[-1], problems) == ("1 problems", "")

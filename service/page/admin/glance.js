@@ -8,8 +8,8 @@ import { state } from "../state.js";
 
 const EVERY_MS = 3000;
 
-/** Build the panel in `place`. */
-export function startGlance(place) {
+/** Build the panel in `place`; `read` is called with the service's stats whenever they were read. */
+export function startGlance(place, read) {
   const tiles = h("dl", { class: "numbers tiles", id: "glance" });
   place.append(h("section", { class: "panel", "aria-labelledby": "glance-title" }, h("h2", { id: "glance-title" }, "At a glance"), tiles));
   let timer;
@@ -25,7 +25,7 @@ export function startGlance(place) {
 
   async function show() {
     clearTimeout(timer);
-    if (state.view === "gallery" && !document.hidden) tiles.replaceChildren(...(await facts(rate)).map(tile));
+    if (state.view === "gallery" && !document.hidden) tiles.replaceChildren(...(await facts(rate, read)).map(tile));
     clearTimeout(timer);
     timer = setTimeout(show, EVERY_MS);
   }
@@ -42,9 +42,10 @@ function within(did, share) {
   return bound_s ? `< ${milliseconds(1000 * bound_s)}` : "–";
 }
 
-async function facts(rate) {
+async function facts(rate, read) {
   try {
     const stats = await call("/v1/admin/stats");
+    read(stats);
     await call("/readyz");
     const did = figuresOf(await call("/metrics", { type: "text" }));
     const onDisk = Object.values(stats.bytes).reduce((sum, part) => sum + part, 0);

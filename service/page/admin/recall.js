@@ -1,11 +1,9 @@
-// The recall that real searches reached, beside what they were promised, read again every few seconds.
+// The recall that real searches reached, beside what they were promised.
 
 import { call } from "../api.js";
 import { h } from "../dom.js";
 import { count, percent } from "../format.js";
-import { state } from "../state.js";
 
-const EVERY_MS = 3000;
 const TITLES = ["Plan", "Results", "Filter", "Promised", "Reached", "95 % interval", "Searches", ""];
 
 /** Build the panel in `place`; `follow` shows the progress of a job. */
@@ -24,32 +22,17 @@ export function startRecall(place, follow) {
   });
   place.append(h("section", { class: "panel", "aria-labelledby": "recall-title" }, h("h2", { id: "recall-title" }, "Recall of real searches"), about,
     h("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Recall by plan" }, table), h("p", {}, button), status));
-  let timer;
 
-  async function show() {
-    clearTimeout(timer);
-    if (state.view === "gallery" && !document.hidden) await read();
-    clearTimeout(timer);
-    timer = setTimeout(show, EVERY_MS);
-  }
-
-  async function read() {
-    let stats;
-    try {
-      stats = await call("/v1/admin/stats");
-    } catch {
-      return; // the panel above says that the service does not answer
-    }
-    const { share, plans } = stats.live_recall;
+  /** Show the recall of the service's stats, as often as they are read. */
+  function tell({ live_recall: { share, plans }, recent_queries }) {
     about.textContent = share
-      ? `While it is idle, the service repeats ${percent(share)} of the searches exactly. Codes of ${count(stats.recent_queries)} recent searches are kept for recalibration.`
+      ? `While it is idle, the service repeats ${percent(share)} of the searches exactly. Codes of ${count(recent_queries)} recent searches are kept for recalibration.`
       : "The service repeats no searches (setting recall_share).";
     table.hidden = plans.length === 0;
     table.replaceChildren(h("thead", {}, h("tr", {}, TITLES.map((title) => (title ? h("th", { scope: "col" }, title) : h("td", {}))))), h("tbody", {}, plans.map(row)));
   }
 
-  show();
-  return { show, stop: () => clearTimeout(timer) };
+  return { tell, stop() {} };
 }
 
 function row({ plan, k, filtered, target_recall, searches, recall, recall_low, recall_high, below_promise }) {

@@ -135,9 +135,10 @@ export function startGallery(trouble) {
   }
 
   function administration(place, changed) {
-    const first = [startGlance(place), startAdding(place, changed)];
+    const first = [startGlance(place, (stats) => recall.tell(stats)), startAdding(place, changed)];
     const rebuild = startRebuild(place, changed);
-    return [...first, rebuild, startRecall(place, rebuild.follow), startGenerations(place, changed)];
+    const recall = startRecall(place, rebuild.follow);
+    return [...first, rebuild, recall, startGenerations(place, changed)];
   }
 
   signedOut();

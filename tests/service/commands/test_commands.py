@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from eigenlens.command import main
-from eigenlens.service.commands.connection import plain, print_table
+from eigenlens.service.commands.connection import print_table
+from eigenlens.service.commands.options import plain
 from eigenlens.service.gallery.layout import Gallery
 from tests.support import oracles
 from tests.support.service import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,8 +14,10 @@ import httpx
 import pytest
 
 from eigenlens.command import main
+from eigenlens.service.commands import up as module
+from eigenlens.service.commands.listening import address_of
 from eigenlens.service.commands.up import default_work, steps_of
-from tests.support.service import pixels_of, png, wait_for, write_encoder, write_images
+from tests.support.service import build_gallery, pixels_of, png, wait_for, write_encoder, write_images
 
 
 def free_port() -> int:
@@ -22,9 +25,18 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def up(tmp_path: Path, port: int) -> subprocess.Popen[bytes]:
+def ipv6_or_4() -> str:
+    """The loopback address of IPv6, where the machine has it."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return "127.0.0.1"
+    return "::1"
+
+
+def up(tmp_path: Path, host: str, port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "eigenlens", "up", str(tmp_path / "images"), "--work", str(tmp_path / "work")]
-    more = ["--encoder", str(tmp_path / "encoder"), "--port", str(port), "--no-browser"]
+    more = ["--encoder", str(tmp_path / "encoder"), "--host", host, "--port", str(port), "--no-browser"]
     return subprocess.Popen([*command, *more], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
@@ -39,19 +51,20 @@ def test_a_folder_is_served_kept_in_step_interrupted_and_served_again(tmp_path: 
     folder = write_images(tmp_path / "images", 12)
     write_encoder(tmp_path / "encoder")
     port = free_port()
-    address = f"http://127.0.0.1:{port}"
 
-    def best(seed: int) -> str:
+    def best(address: str, seed: int) -> str:
         found = httpx.post(f"{address}/v1/search", files={"image": png(pixels_of(seed))}, params={"k": 1}).json()
         return str(found["results"][0]["id"])
 
     # The second time, the gallery is there. However it is ended, the processes that it started end with it.
-    for seed, end, expected in ((40, signal.SIGINT, 130), (41, signal.SIGTERM, 143)):
-        running = up(tmp_path, port)
+    endings = ((40, signal.SIGINT, 130, "127.0.0.1"), (41, signal.SIGTERM, 143, ipv6_or_4()))
+    for seed, end, expected, host in endings:
+        address = address_of(host, port)
+        running = up(tmp_path, host, port)
         try:
-            wait_for(lambda: answers(address), timeout_s=60)
+            wait_for(lambda address=address: answers(address), timeout_s=60)  # type: ignore[misc]
             (folder / f"{seed}.png").write_bytes(png(pixels_of(seed)))
-            wait_for(lambda seed=seed: best(seed) == f"{seed}.png", timeout_s=60)  # type: ignore[misc]
+            wait_for(lambda address=address, seed=seed: best(address, seed) == f"{seed}.png", timeout_s=60)  # type: ignore[misc]
         finally:
             begun = time.monotonic()
             running.send_signal(end)
@@ -89,3 +102,34 @@ def test_a_folder_without_images_is_refused_in_words(
         (tmp_path / "x" / "a.txt").write_bytes(content)
     assert main(["up", str(tmp_path / "x"), "--work", str(tmp_path / "work"), "--no-browser"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("eigenlens: error: ")
+
+
+def test_the_service_of_another_program_is_not_taken_for_the_one_that_was_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, work = write_images(tmp_path / "images", 2), tmp_path / "work"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert main(["up", str(folder), "--work", str(work), "--port", port, "--no-browser"]) == 1
+    assert capsys.readouterr().err.endswith("choose another --port\n")
+    assert not work.exists(), "no step was taken"
+
+
+def test_another_encoder_for_a_gallery_that_is_there_is_told_what_would_use_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_gallery(tmp_path, count=6, lengths=[2])
+    another = write_encoder(tmp_path / "an encoder", shift=100)
+    monkeypatch.setattr(module, "_serve", lambda *_: 0)
+
+    def told(encoder: Path) -> str:
+        command = ["up", str(tmp_path / "images"), "--work", str(tmp_path), "--port", str(free_port())]
+        assert main([*command, "--encoder", str(encoder)]) == 0
+        return capsys.readouterr().err
+
+    assert told(tmp_path / "encoder") == ""
+    advice = told(another)
+    assert f"not with {another}" in advice
+    assert main(shlex.split(advice.partition("run: eigenlens ")[2])) == 0
+    capsys.readouterr()
+    assert told(another) == ""

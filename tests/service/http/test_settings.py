@@ -10,7 +10,7 @@ import pytest
 
 from eigenlens.command import main
 from eigenlens.processors import cpu_quota
-from eigenlens.service.commands import serve
+from eigenlens.service.commands import listening, serve
 from eigenlens.service.errors import SettingsError
 from eigenlens.service.settings import Settings, load_settings
 from tests.support.service import build_gallery
@@ -72,7 +72,7 @@ def test_a_port_that_is_taken_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_answers_do_not_wait_for_nagles_algorithm() -> None:
     """The event loop switches it off for sockets that name their protocol; an answer took 40 ms longer otherwise."""
-    with serve.listen("127.0.0.1", 0) as listener:
+    with listening.listen("127.0.0.1", 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP
 
 

@@ -1,0 +1,30 @@
+"""The socket that a service listens on, and the address that it is called by."""
+
+from __future__ import annotations
+
+import socket
+
+from eigenlens.service.errors import ServiceError
+
+
+def address_of(host: str, port: int, *, scheme: str = "http") -> str:
+    """Return the address of a service, such as http://[::1]:8080."""
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to the address. Raises: ServiceError, if that fails."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # The event loop turns Nagle's algorithm off only for a socket that names its protocol; with it, answers take
+        # 40 ms longer.
+        listener = socket.socket(family, kind, socket.IPPROTO_TCP)
+    except OSError as error:
+        raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}; give another --host") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        return listener
+    except OSError as error:
+        listener.close()
+        raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
