@@ -54,12 +54,17 @@ def id_of_path(relative: str, *, prefix: str = "") -> str:
     """Return the id of a file by its path below its folder, which may hold undecodable bytes as surrogates."""
     escaped = _LIKE_AN_ESCAPE.sub(r"\\x5c", relative)
     escaped = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", escaped)
-    escaped = normalise(escaped.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+    escaped = normalise(escape_bytes(escaped))
     head, slash, last = escaped.rpartition("/")
     if last in _RESERVED:
         escaped = f"{head}{slash}\\x{ord(last[0]):02x}{last[1:]}"
     id = prefix + escaped
     return id if len(id) <= MAX_ID_LENGTH else marked(id, relative)
+
+
+def escape_bytes(path: str) -> str:
+    r"""Return a path as text that UTF-8 can hold: bytes of it that are no UTF-8, now surrogates, are written `\xNN`."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def marked(id: str, relative: str) -> str:

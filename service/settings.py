@@ -29,9 +29,9 @@ from eigenlens.service.gallery.limits import Limits
 from eigenlens.service.telemetry.logs import LogFormat
 
 _PREFIX = "EIGENLENS_"
-# Variables of the commands that call a service, which the service itself ignores.
 # Errors that are there only because another setting is wrong.
 _FOLLOWING = {"default_factory_not_called"}
+# Variables of the commands that call a service, which the service itself ignores.
 _OF_CLIENTS = {"EIGENLENS_URL", "EIGENLENS_KEY"}
 
 

@@ -28,7 +28,7 @@ from eigenlens.image_files import (
     kind_of,
     list_images,
 )
-from eigenlens.image_ids import ids_of_paths
+from eigenlens.image_ids import escape_bytes, ids_of_paths
 from eigenlens.model.errors import ImageError, SourceError
 from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, READABLE, load_square
 from eigenlens.model.images.fashion_mnist import FashionMnist
@@ -292,7 +292,7 @@ def too_large(size: int, max_bytes: int) -> str:
 def folder_label(relative: str) -> dict[str, str]:
     """Return the metadata of an image by its path below its folder: the top folder of it, if there is one, as label."""
     top, slash, _ = relative.partition("/")
-    return {"label": top.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")} if slash else {}
+    return {"label": escape_bytes(top)} if slash else {}
 
 
 def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

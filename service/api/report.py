@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import Field
 
 from eigenlens.image_files import Skipped, count_kinds, describe_counts
+from eigenlens.image_ids import escape_bytes
 from eigenlens.service.api.answer import AnswerModel
 
 _LISTS = ("failed", "notes", "skipped_files", "warnings", "changes")
@@ -58,7 +59,7 @@ class Report(AnswerModel):
 
     def skip(self, skipped: Iterable[Skipped]) -> None:
         """Add what was left out."""
-        self.skipped_files += [SkippedAnswer(path=_text(entry.path), kind=entry.kind) for entry in skipped]
+        self.skipped_files += [SkippedAnswer(path=escape_bytes(entry.path), kind=entry.kind) for entry in skipped]
         self.skipped = count_kinds([Skipped(entry.path, entry.kind) for entry in self.skipped_files])
 
     @property
@@ -110,7 +111,3 @@ def _first(lines: list[str], limit: int | None) -> list[str]:
     if limit is None or len(lines) <= limit:
         return lines
     return [*lines[:limit], f"... and {len(lines) - limit} more; --list names all"]
-
-
-def _text(path: str) -> str:
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

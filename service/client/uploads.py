@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eigenlens.image_files import Skipped, list_images, look_into
-from eigenlens.image_ids import ids_of_paths
+from eigenlens.image_ids import escape_bytes, ids_of_paths
 from eigenlens.service.api.images import AddAnswer, AddedAnswer, FailedAnswer, FolderAnswer, ImagesAnswer
 from eigenlens.service.api.report import SkippedAnswer
 from eigenlens.service.client.calls import Call, add
@@ -137,10 +137,7 @@ def merged(answers: Sequence[AddAnswer]) -> AddAnswer:
 def of_folder(answer: AddAnswer, skipped: Sequence[Skipped]) -> FolderAnswer:
     """Return the answer for a folder: that of its images, and what else was there."""
     folder = FolderAnswer(**{name: getattr(answer, name) for name in AddAnswer.model_fields})
-    folder.skipped = [
-        SkippedAnswer(path=entry.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), kind=entry.kind)
-        for entry in skipped
-    ]
+    folder.skipped = [SkippedAnswer(path=escape_bytes(entry.path), kind=entry.kind) for entry in skipped]
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -21,9 +22,12 @@ import httpx
 import numpy as np
 import pytest
 
+from eigenlens.image_files import Skipped
+from eigenlens.service.api.report import Report
 from eigenlens.service.api.search import SearchParameters
 from eigenlens.service.client import ApiError, AsyncClient, Client, Retries, UnreachableError
 from eigenlens.service.client.calls import SearchOptions
+from eigenlens.service.client.uploads import merged, of_folder
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.generate_client import FOLDER, generate
 from tests.support.service import (
@@ -271,6 +275,14 @@ def test_it_does_not_try_what_is_of_no_use(answer: tuple[int, dict[str, str]], t
     with answering(answer) as (url, asked), pytest.raises(ApiError):
         ask(url, max_retries=2, first_pause_s=0.01)
     assert len(asked) == tries
+
+
+def test_two_skipped_files_whose_names_are_no_utf8_are_told_apart_as_in_every_report() -> None:
+    skipped = [Skipped(os.fsdecode(name), "video") for name in (b"\xfc.mov", b"\xf6.mov")]
+    report = Report()
+    report.skip(skipped)
+    assert [entry.path for entry in report.skipped_files] == ["\\xfc.mov", "\\xf6.mov"]
+    assert of_folder(merged([]), skipped).skipped == report.skipped_files
 
 
 def test_what_is_not_there_is_tried_again_and_then_told() -> None:
