@@ -18,13 +18,13 @@ from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
 from eigenlens.index.codes.typicality import write_typicality
-from eigenlens.index.errors import CodesError
 from eigenlens.index.faiss_engine.generation import KIND
 from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.faiss_engine.gpu_index import on_gpu
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, read_prefix_index
 from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from eigenlens.index.filters.columns import write_attributes
+from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
@@ -61,13 +61,15 @@ def build_generation(
 ) -> artifact.Artifact:
     """Build, calibrate and publish the indexes of `codes` at `path`, whole or not at all.
 
-    Raises: ArtifactExistsError; CodesError, if there are no codes; IndexKindError.
+    Without codes the indexes are empty, flat ones: those of a gallery that is filled while it is served.
+
+    Raises: ArtifactExistsError; IndexKindError.
     """
-    gpu, tuning = options.gpu, options.tuning
-    if len(codes) == 0:
-        raise CodesError("there are no codes to index; add images first")
-    sample = codes.sample(TRAINING_VECTORS)
-    specs = choose_indexes(len(codes), lengths=options.lengths, kinds=options.kinds, gpu=gpu is not None, tuning=tuning)
+    specs = choose_indexes(
+        len(codes), lengths=options.lengths, kinds=options.kinds, gpu=options.gpu is not None, tuning=options.tuning
+    )
+    if len(codes) == 0:  # most kinds are trained on codes
+        specs = tuple(IndexSpec(spec.length, "flat") for spec in specs)
     properties: dict[str, Any] = {
         "count": len(codes),
         "code_length": codes.code_length,
@@ -78,23 +80,44 @@ def build_generation(
     }
     made_from = {"codes": codes.id, "encoder": codes.encoder_id}
     with artifact.publishing(path, kind=KIND, made_from=made_from, properties=properties) as directory:
-        calibrator = Calibrator(codes, indexes=len(specs), queries=options.queries, tuning=tuning)
-        sizes: dict[IndexSpec, int] = {}
-        for done, spec in enumerate(specs, start=1):
-            sizes[spec] = _build_index(
-                directory, Builder(codes, spec, sample=sample, gpu=gpu, tuning=tuning), calibrator, options
-            )
-            return_freed_memory()
-            if options.on_progress is not None:
-                options.on_progress(done, len(specs))
-        calibrator.measure_again(lambda spec: on_gpu(read_prefix_index(directory, spec, codes), gpu, tuning=tuning))
-        properties["calibration"] = calibrator.result(sizes, device=device_name(gpu)).to_json()
+        write_indexes = _write_indexes if len(codes) else _write_empty_indexes
+        calibration = write_indexes(directory, codes, specs, options)
+        properties["calibration"] = calibration.to_json()
         similarities = measure_similarities(codes, lengths=[spec.length for spec in specs])
         properties["similarities"] = None if similarities is None else similarities.to_json()
         write_typicality(directory, codes)
         write_attributes(directory, options.metadata)
-        write_eigenfunctions(directory, codes, sample=sample)
     return artifact.read(path, kind=KIND, verify=False)
+
+
+def _write_indexes(directory: Path, codes: Codes, specs: Sequence[IndexSpec], options: BuildOptions) -> Calibration:
+    """Fill, measure and write all indexes, and the eigenfunctions. Returns: what was measured."""
+    gpu, tuning = options.gpu, options.tuning
+    sample = codes.sample(TRAINING_VECTORS)
+    calibrator = Calibrator(codes, indexes=len(specs), queries=options.queries, tuning=tuning)
+    sizes: dict[IndexSpec, int] = {}
+    for done, spec in enumerate(specs, start=1):
+        # The builder is kept by no name: its index is freed before the next is built.
+        sizes[spec] = _build_index(
+            directory, Builder(codes, spec, sample=sample, gpu=gpu, tuning=tuning), calibrator, options
+        )
+        return_freed_memory()
+        if options.on_progress is not None:
+            options.on_progress(done, len(specs))
+    calibrator.measure_again(lambda spec: on_gpu(read_prefix_index(directory, spec, codes), gpu, tuning=tuning))
+    write_eigenfunctions(directory, codes, sample=sample)
+    return calibrator.result(sizes, device=device_name(gpu))
+
+
+def _write_empty_indexes(
+    directory: Path, codes: Codes, specs: Sequence[IndexSpec], options: BuildOptions
+) -> Calibration:
+    """Write indexes without codes. Returns: a calibration without measurements."""
+    for done, spec in enumerate(specs, start=1):
+        Builder(codes, spec, sample=codes.sample(TRAINING_VECTORS)).write(directory)
+        if options.on_progress is not None:
+            options.on_progress(done, len(specs))
+    return Calibration.of_nothing(specs, device=device_name(options.gpu))
 
 
 def _build_index(directory: Path, builder: Builder, calibrator: Calibrator, options: BuildOptions) -> int:

@@ -98,7 +98,8 @@ class Codes:
     def sample(self, count: int) -> NDArray[np.float16]:
         """Read the codes of at most `count` equally spaced rows, (m, code_length), in one pass over the file."""
         step = max(1, -(-len(self) // count))
-        return np.concatenate([codes[rows % step == 0] for rows, codes in self.runs(0, len(self))])
+        parts = [codes[rows % step == 0] for rows, codes in self.runs(0, len(self))]
+        return np.concatenate(parts) if parts else self.codes[:0]
 
     @property
     def exceeds_memory_budget(self) -> bool:

@@ -158,7 +158,7 @@ class Generation:
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """
         index = self.prefix_index(plan.prefix_length)
-        if selection is None:
+        if selection is None and len(self):
             found = index.run_prepared(queries, plan, k)
             if found is not None:
                 return found
@@ -172,6 +172,8 @@ class Generation:
         if not math.isfinite(np.vdot(queries, queries)) and not np.isfinite(queries).all():
             raise CodesError("queries hold values that are not finite; they have no nearest codes")
         k = min(k, len(self))
+        if k == 0:
+            return np.empty((len(queries), 0), dtype=np.float32), np.empty((len(queries), 0), dtype=np.int64)
         # One more than is asked for shows whether the last has a tie.
         scores, rows = self._search_whole(queries, plan, min(k + 1, _most_ranked(plan, k), len(self)), selection)
         tied = np.flatnonzero(_ends_in_tie(scores, rows, k)) if scores.shape[1] > k else ()

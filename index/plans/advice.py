@@ -40,7 +40,7 @@ def advise_rebuild(engine: Engine) -> RebuildAdvice | None:
     plan_ms, added_ms = _plan_ms(engine, _K), engine.added_ms
     # To find ten of those that are left, a search reaches farther.
     removed_ms = 0.0 if removed == 0 else max(0.0, _plan_ms(engine, round(_K / max(1 - share, 1e-9))) - plan_ms)
-    is_slow = added_ms + removed_ms >= _MIN_SLOWDOWN * plan_ms > 0
+    is_slow = added_ms + removed_ms >= _MIN_SLOWDOWN * plan_ms > 0 or (built == 0 and added_ms > 0)
     if not is_slow and share < _MIN_REMOVED_SHARE:
         return None
     reasons = []

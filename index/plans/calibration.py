@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
@@ -98,6 +98,17 @@ class Calibration:
     seconds: float = 0.0
     device: str = "cpu"
     source: Source = "gallery"
+
+    @classmethod
+    def of_nothing(cls, specs: Sequence[IndexSpec], *, device: str = "cpu") -> Self:
+        """Return the calibration of empty indexes: their plain plans take no time, and that by full codes is exact."""
+        full = max(spec.length for spec in specs)
+        no_time = {"p50": 0.0, "p95": 0.0, "p99": 0.0}
+        measured = [
+            Measured(Plan(spec.length, spec.kind), recall={}, latency_ms=no_time, exact=spec.length == full)
+            for spec in specs
+        ]
+        return cls(tuple(measured), efforts={}, queries=0, device=device)
 
     def default_effort(self, spec: IndexSpec, k: int) -> int:
         """Return the effort of an index for k results where none is asked for; in proportion beyond the largest k."""

@@ -41,6 +41,7 @@ _ENCODER_MISSING = (
 EPILOG = """examples:
   eigenlens build --encoder encoders/fashion --images fashion-mnist --gallery galleries/fashion
   eigenlens build --gallery galleries/fashion --images ~/more        add another folder, or bring one in step
+  eigenlens build --encoder encoders/fashion --gallery galleries/new an empty gallery, to fill while it is served
   eigenlens build --encoder encoders/cora --graph cora.npz --gallery galleries/cora
   eigenlens build --gallery galleries/fashion --lengths 8,16,64      build other lengths; nothing is encoded again
   eigenlens build --gallery galleries/fashion --encoder encoders/new encode everything with another encoder

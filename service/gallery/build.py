@@ -65,8 +65,8 @@ def publish_generation(
 
     Returns: the number of the new generation.
 
-    Raises: LengthRangeError, for a length beyond the code's; IndexKindError; GalleryError, if there is no image, or an
-        image cannot be encoded; InsufficientSpaceError.
+    Raises: LengthRangeError, for a length beyond the code's; IndexKindError; GalleryError, if no image can be encoded;
+        InsufficientSpaceError.
     """
     current = _current_generation(gallery, encoder)
     lengths = options.lengths
@@ -146,8 +146,6 @@ class _Build:
 
     def assemble(self, keys: NDArray[np.int64], *, name: str) -> Codes:
         """Write one codes artifact of all images, similar ones together; reuse the previous one if nothing changed."""
-        if len(keys) == 0:
-            raise GalleryError(f"the gallery {self.gallery.root} has no images; give some with --images")
         if self.previous is not None and np.array_equal(np.sort(self.previous.keys), keys):
             return self.previous
         self.progress.start("assemble", len(keys))

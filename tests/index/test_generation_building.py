@@ -75,11 +75,16 @@ def test_a_generation_is_never_overwritten(tmp_path: Path) -> None:
     assert Generation(generation.artifact.path, generation.codes).lengths == LENGTHS
 
 
-def test_no_codes_are_refused(tmp_path: Path) -> None:
+def test_of_no_codes_every_search_finds_nothing(tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 0))
-    with pytest.raises(CodesError, match="add images first"):
-        build_generation(tmp_path / "generation", codes, BuildOptions(lengths=LENGTHS))
-    assert not (tmp_path / "generation").exists()
+    build_generation(tmp_path / "generation", codes, BuildOptions(lengths=LENGTHS, kinds={LENGTHS[0]: "ivf-sq8"}))
+    generation = Generation(tmp_path / "generation", codes)
+    generation.warm_up()
+    queries = random_codes(1, 2)
+    for length in LENGTHS:
+        scores, rows = generation.search(queries, plan=Plan(length), k=3)
+        assert scores.shape == rows.shape == (2, 0)
+    assert generation.calibration.exact().plan == Plan(CODE_LENGTH)
 
 
 def test_other_codes_are_refused(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def _of(snapshot: Snapshot) -> Eigenfunctions:
     functions = snapshot.engine.eigenfunctions
     if functions is None:
         raise EigenfunctionNotFoundError(
-            f"generation {snapshot.number} was built before eigenfunctions were kept; rebuild the gallery to see them"
+            f"generation {snapshot.number} has no eigenfunctions: it was built without images, or by an earlier "
+            "version; rebuild the gallery to see them"
         )
     return functions
 

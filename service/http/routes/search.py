@@ -93,7 +93,7 @@ def lengths(state: CurrentState) -> LengthsAnswer:
                 length=index.length,
                 kind=index.kind,
                 bytes=index.bytes,
-                bytes_per_image=round(index.bytes / len(engine.keys), 1),
+                bytes_per_image=round(index.bytes / max(1, len(engine.keys)), 1),
                 full=index.length == engine.code_length,
                 max_effort=index.max_effort,
                 alone=None if (measured := plain[index.length]) is None else present_measured(measured),
