@@ -174,6 +174,15 @@ def list_images(root: Path, *, follow_links: bool = False) -> Listing:
     )
 
 
+def holds_image(root: Path, *, follow_links: bool = False) -> bool:
+    """Return whether there is an image file below a folder; the first, in the order of `list_images`, ends the look."""
+    visited = {os.path.realpath(root)} if follow_links else None
+    return any(
+        not problem and isinstance(look_into(Path(path), relative), FoundFile)
+        for path, relative, problem in _walk(str(root), "", visited)
+    )
+
+
 def _walk(folder: str, relative: str, visited: set[str] | None) -> Iterator[tuple[str, str, str]]:
     """Yield (path, path below the root, problem) of what is below a folder; the problem is empty for files."""
     try:

@@ -24,6 +24,7 @@ from eigenlens.image_files import (
     count_kinds,
     describe_counts,
     has_image_name,
+    holds_image,
     is_hidden,
     kind_of,
     list_images,
@@ -301,10 +302,10 @@ def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     return stream
 
 
-def require_any_image(folder: Path) -> None:
-    """Check that a folder holds an image, or is not there. Raises: SourceError."""
-    if folder.is_dir():
-        FolderSource(folder)
+def require_any_image(folder: Path, *, follow_links: bool = False) -> None:
+    """Check that a folder holds an image, or is not there. Raises: SourceError, which says what else it holds."""
+    if folder.is_dir() and not holds_image(folder, follow_links=follow_links):
+        FolderSource(folder, follow_links=follow_links)
 
 
 def _instead(skipped: Sequence[Skipped]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from eigenlens.index.errors import IndexKindError
 from eigenlens.service.api.report import Report
+from eigenlens.service.errors import SettingsError
 
 if TYPE_CHECKING:  # needs numpy, which a client does not have
     from eigenlens.service.gallery.limits import Limits
@@ -58,24 +59,40 @@ def configure_report(parser: argparse.ArgumentParser, *, json: bool = True) -> N
 def configure_intake(parser: argparse.ArgumentParser) -> None:
     """Declare the options of commands that take images in from the disk."""
     parser.add_argument("--follow-links", action="store_true", help="take in the folders that links lead to as well")
-    parser.add_argument(
-        "--max-image-bytes", type=_positive, metavar="N", help="largest image that is taken, as of `eigenlens serve`"
-    )
-    parser.add_argument(
-        "--max-pixels", type=_positive, metavar="N", help="largest image that is taken, in pixels, likewise"
-    )
+    configure_limits(parser)
     configure_report(parser)
 
 
+def configure_limits(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `limits_of`."""
+    parser.add_argument(
+        "--max-image-bytes",
+        type=_parse_positive,
+        metavar="N",
+        help="largest image that is taken, as of `eigenlens serve`",
+    )
+    parser.add_argument(
+        "--max-pixels", type=_parse_positive, metavar="N", help="largest image that is taken, in pixels, likewise"
+    )
+
+
 def limits_of(args: argparse.Namespace) -> Limits:
-    """Return the limits that flags or the service's variables set, by default the service's own."""
+    """Return the limits that flags or the service's variables set, by default the service's own.
+
+    Raises: SettingsError, which names the variable that is wrong.
+    """
     from eigenlens.service.gallery.limits import Limits
 
     chosen = {}
     for name in ("max_image_bytes", "max_pixels"):
-        value = getattr(args, name) or os.environ.get(f"EIGENLENS_{name.upper()}")
+        value, variable = getattr(args, name), f"EIGENLENS_{name.upper()}"
+        if value is None and variable in os.environ:
+            try:
+                value = _parse_positive(os.environ[variable])
+            except argparse.ArgumentTypeError as error:
+                raise SettingsError(f"{variable}: {error}") from None
         if value is not None:
-            chosen[name] = _positive(str(value))
+            chosen[name] = value
     return Limits(**chosen)
 
 
@@ -94,7 +111,7 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+def _parse_positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a positive whole number")
     return int(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from eigenlens.model.runtime.open import open_encoder
 from eigenlens.service.api.report import Report, merge_reports
 from eigenlens.service.commands.build import ProgressBar
-from eigenlens.service.commands.options import configure_report, limits_of, print_report
+from eigenlens.service.commands.options import configure_limits, configure_report, limits_of, print_report
 from eigenlens.service.gallery.folders import Folder, known_folders
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.nodes import require_images
@@ -40,8 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of one folder (default: all folders of the gallery)")
     parser.add_argument("--dry-run", action="store_true", help="change nothing; tell what would be done")
     parser.add_argument("--watch", action="store_true", help="go on until interrupted, as files change")
-    parser.add_argument("--max-image-bytes", type=int, metavar="N", help="largest image that is taken")
-    parser.add_argument("--max-pixels", type=int, metavar="N", help="largest image that is taken, in pixels")
+    configure_limits(parser)
     configure_report(parser)
 
 
@@ -57,34 +57,53 @@ def run(args: argparse.Namespace) -> int:
 
 
 def sync_all(gallery: Gallery, folders: list[Folder], args: argparse.Namespace) -> Report:
-    """Bring the gallery in step with folders. Raises: GalleryBusyError, if another process writes for minutes."""
+    """Bring the gallery in step with folders.
+
+    Raises: GalleryBusyError, if another process writes for minutes; SettingsError, if a limit of the environment is
+        wrong.
+    """
+    limits = limits_of(args)
     with gallery.writing(wait_s=_LOCK_TIMEOUT_S), ProgressBar() as progress:
         encoder = require_images(open_encoder(gallery.encoder_path(gallery.current_encoder_id())))
         return merge_reports(
-            [
-                sync_folder(gallery, encoder, folder, progress, limits=limits_of(args), dry_run=args.dry_run)
-                for folder in folders
-            ]
+            [sync_folder(gallery, encoder, folder, progress, limits=limits, dry_run=args.dry_run) for folder in folders]
         )
 
 
 def _watch(gallery: Gallery, folders: list[Folder], args: argparse.Namespace) -> None:
     print("watching; interrupt to end", file=sys.stderr)
     while True:
-        present = [folder for folder in folders if folder.path.is_dir()]
+        present = _present_folders(folders)
         if not present:
             time.sleep(_LOOK_MS / 1000)
             continue
-        for changed in _changed_folders(present):
-            report = sync_all(gallery, changed, args)
-            if report.added or report.replaced or report.moved or report.gone or report.warnings:
-                print_report(report, args)
-            if any(not folder.path.is_dir() for folder in folders):
+        for changed in _changed_folders(list(present)):
+            if changed:
+                report = sync_all(gallery, changed, args)
+                if report.added or report.replaced or report.moved or report.gone or report.warnings:
+                    print_report(report, args)
+            if _present_folders(folders) != present:
                 break
 
 
+def _present_folders(folders: list[Folder]) -> dict[Folder, tuple[int, int]]:
+    """Return the folders that are there, with device and inode: where a disk is mounted, the path is another folder."""
+    present = {}
+    for folder in folders:
+        try:
+            status = folder.path.stat()
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            present[folder] = (status.st_dev, status.st_ino)
+    return present
+
+
 def _changed_folders(folders: list[Folder]) -> Iterator[list[Folder]]:
-    """Yield the folders in which something changed: first all of them, as soon as they are watched."""
+    """Yield the folders in which something changed: first all of them, as soon as they are watched.
+
+    At least every _LOOK_MS something is yielded, though it be no folder.
+    """
     import watchfiles
 
     paths, first = [folder.path for folder in folders], True
@@ -95,5 +114,5 @@ def _changed_folders(folders: list[Folder]) -> Iterator[list[Folder]]:
         if first:
             yield folders
             first = False
-        elif changes:
+        else:
             yield [folder for folder in folders if any(Path(path).is_relative_to(folder.path) for _, path in changes)]

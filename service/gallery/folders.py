@@ -104,6 +104,7 @@ def register_folder(
     Args:
         name: of the folder; if another folder has it, that one has moved here. If None, a known folder keeps its name,
             the first folder of a gallery has an empty one, and each further one gets a name like that of its directory.
+        follow_links: follow links to folders from now on; a folder whose links were followed keeps that.
 
     Raises: FolderError, if it has another name already, or the name cannot begin an id.
     """
@@ -121,11 +122,11 @@ def register_folder(
         chosen = present if present is not None else name if name is not None else _free_name(store, path, rows)
         connection.execute(
             "INSERT INTO folders (name, path, kind, follow_links, boundary) VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT (name) DO UPDATE SET path = excluded.path, follow_links = excluded.follow_links, "
-            "boundary = excluded.boundary",
+            "ON CONFLICT (name) DO UPDATE SET path = excluded.path, kind = excluded.kind, "
+            "follow_links = folders.follow_links OR excluded.follow_links, boundary = excluded.boundary",
             (chosen, os.fsencode(path), kind, follow_links, None if boundary is None else os.fsencode(boundary)),
         )
-    return Folder(chosen, path, follow_links, boundary)
+        return _folder(store.query("SELECT * FROM folders WHERE name = ?", (chosen,))[0])
 
 
 def stored_files(store: Store, folder: Folder) -> dict[str, StoredFile]:
@@ -150,6 +151,19 @@ def stored_files(store: Store, folder: Folder) -> dict[str, StoredFile]:
     }
 
 
+def ids_of_others(store: Store, folder: Folder) -> dict[str, str | None]:
+    """Return the ids below a folder's name that are not its own, with the checksum of images without a file.
+
+    Those are images of another folder (None), and images that were uploaded or came from an archive (their checksum).
+    """
+    rows = store.connection.execute(
+        "SELECT id, CASE WHEN folder IS NULL THEN sha256 END FROM images LEFT JOIN files ON files.key = images.key "
+        "WHERE id >= ? AND id < ? || char(0x10FFFF) AND (folder != ? OR (folder IS NULL AND path IS NULL))",
+        (folder.prefix, folder.prefix, folder.name),
+    )
+    return dict(rows.fetchall())
+
+
 def record_files(store: Store, folder: Folder, states: Iterable[FileState]) -> None:
     """Record how the file system describes the files of images of a folder, so that they are not read again."""
     with store.transaction() as connection:
@@ -164,12 +178,13 @@ def record_files(store: Store, folder: Folder, states: Iterable[FileState]) -> N
             )
 
 
-def move_images(store: Store, moves: Sequence[Move], *, encoder_id: str) -> int:
+def move_images(store: Store, moves: Sequence[Move], *, encoder_id: str) -> list[str]:
     """Give images other ids and paths in one transaction, under new keys: a record never changes under its key.
 
-    Returns: the number of images moved; one that was replaced or removed meanwhile is not.
+    Returns: the new ids of the images moved; one that was replaced or removed meanwhile is not, nor one whose new id
+        another image has.
     """
-    moved = 0
+    moved = []
     with store.transaction() as connection:
         connection.execute("PRAGMA defer_foreign_keys = ON")
         for move in moves:
@@ -187,7 +202,7 @@ def move_images(store: Store, moves: Sequence[Move], *, encoder_id: str) -> int:
                 code = np.ascontiguousarray(move.code, dtype="<f4").tobytes()
                 connection.execute("INSERT INTO codes VALUES (?,?,?)", (new, encoder_id, code))
             connection.execute("INSERT INTO removed (key) VALUES (?)", (move.key,))
-            moved += 1
+            moved.append(move.id)
     return moved
 
 

@@ -36,7 +36,7 @@ class Images:
         if self.path is None:
             open_source(self.source)
         else:
-            require_any_image(self.path)
+            require_any_image(self.path, follow_links=self.follow_links)
 
 
 def take_in(gallery: Gallery, encoder: Encoder, images: Images, progress: Progress) -> Report:

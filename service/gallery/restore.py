@@ -141,6 +141,13 @@ def _apply(gallery: Gallery, database: Path, generation: Generation) -> dict[str
                 "JOIN backup.contents AS content ON content.key = new.key WHERE old.key >= ?",
                 (first,),
             )
+            connection.execute(  # else a sync takes them for images that belong to no folder
+                f"INSERT INTO main.files SELECT old.key, file.folder, file.size, file.mtime_ns FROM {pairs} "  # noqa: S608 - constant
+                "JOIN backup.files AS file ON file.key = new.key "
+                "JOIN backup.folders AS folder ON folder.name = file.folder "
+                "WHERE old.key >= ? AND (folder.name, folder.path) IN (SELECT name, path FROM main.folders)",
+                (first,),
+            )
             rows = connection.execute(
                 f"SELECT old.key, new.key, code FROM {pairs} LEFT JOIN backup.codes AS code "  # noqa: S608 - constant
                 "ON code.key = new.key AND encoder_id = ? WHERE old.key >= ?",

@@ -12,23 +12,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import file_digest
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.image_files import UNREADABLE_FILE, UNREADABLE_FOLDER, FoundFile
-from eigenlens.image_ids import id_of_path, spellings
+from eigenlens.image_ids import id_of_path, marked, spellings
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.model.images.sources import FolderSource, SourceImage, folder_label, restricted
 from eigenlens.model.runtime.encoder import Encoder
-from eigenlens.service.api.report import ChangeAnswer, Report
+from eigenlens.service.api.report import ChangeAnswer, NotedAnswer, Report
 from eigenlens.service.gallery.folders import (
     FileState,
     Folder,
     Move,
     StoredFile,
+    ids_of_others,
     move_images,
     record_files,
     stored_files,
@@ -76,7 +77,8 @@ def sync_folder(
 
     Images are added, replaced where their file's content changed (metadata stay), moved where a file of the same
     content has another name (code and metadata stay), and removed where their file is gone. Each batch is durable when
-    it is counted, so an interrupted call is continued by another.
+    it is counted, so an interrupted call is continued by another. An image of another folder, or one that was uploaded,
+    keeps its id: a file of the same id gets one with a mark, and a note.
 
     Args:
         dry_run: change nothing; the report tells what would be done.
@@ -97,8 +99,14 @@ def sync_folder(
     if stored and not source.files:
         report.warnings.append(f"{folder.path} holds no image now: is its disk mounted? Nothing is removed")
         return report
-    plan = _compare(source, stored, folder)
+    plain = list(source.ids)
+    held = _yield_ids(source, ids_of_others(gallery.store, folder))
+    plan = _compare(source, stored, folder, held)
     report.unchanged, report.warnings = plan.unchanged + len(plan.touched), plan.warnings
+    for row in sorted([*plan.added, *(row for row, _ in plan.moved)]):
+        if source.ids[row] != plain[row]:
+            note = f"the id {plain[row]!r} is that of another image, which is not of this folder"
+            report.notes.append(NotedAnswer(id=source.ids[row], note=note))
     if dry_run:
         _tell(report, plan, source)
         return report
@@ -107,8 +115,9 @@ def sync_folder(
     codes = _CurrentCodes(gallery, encoder)
     for moves in _chunks(plan.moved, _ROWS_PER_TRANSACTION):
         changes = [codes.move(source.ids[row], source.files[row], old) for row, old in moves]
-        report.moved += move_images(store, changes, encoder_id=encoder.id)
-        record_files(store, folder, [_state(source, row) for row, _ in moves])
+        moved = set(move_images(store, changes, encoder_id=encoder.id))
+        report.moved += len(moved)
+        record_files(store, folder, [_state(source, row) for row, _ in moves if source.ids[row] in moved])
     stored_of = dict(plan.changed)
     rows = sorted([*plan.added, *stored_of])
     progress.start("take in", len(rows))
@@ -129,10 +138,31 @@ def sync_folder(
     return report
 
 
-def _compare(source: FolderSource, stored: dict[str, StoredFile], folder: Folder) -> _Plan:
-    """Compare the files of a folder with what the gallery knows of them."""
-    plan, seen = _Plan(), set()
+def _yield_ids(source: FolderSource, others: dict[str, str | None]) -> set[int]:
+    """Mark the source's ids that images outside of the folder have, since storing an image replaces that of its id.
+
+    Returns: the rows of files that need no id: an image without a file has it already, with the same content.
+    """
+    held = set()
     for row, (id, file) in enumerate(zip(source.ids, source.files, strict=True)):
+        taken = [spelling for spelling in spellings(id) if spelling in others]
+        if not taken:
+            continue
+        if others[taken[0]] is not None and others[taken[0]] == _digest(file):
+            held.add(row)
+            continue
+        while any(spelling in others for spelling in spellings(id)):
+            id = marked(id, file.relative)
+        source.ids[row] = id
+    return held
+
+
+def _compare(source: FolderSource, stored: dict[str, StoredFile], folder: Folder, held: set[int]) -> _Plan:
+    """Compare the files of a folder, but for the rows `held`, with what the gallery knows of them."""
+    plan, seen = _Plan(unchanged=len(held)), set()
+    for row, (id, file) in enumerate(zip(source.ids, source.files, strict=True)):
+        if row in held:
+            continue
         old = next((stored[spelling] for spelling in spellings(id) if spelling in stored), None)
         if old is None:
             plan.added.append(row)
@@ -190,15 +220,16 @@ def _match_moved(source: FolderSource, plan: _Plan, missing: Sequence[StoredFile
 
 def _unseen(source: FolderSource, folder: Folder, missing: Sequence[StoredFile]) -> set[int]:
     """Return the keys of missing images whose file may be there: below what cannot be read, or an empty folder."""
-    unreadable = [
-        id_of_path(entry.path, prefix=folder.prefix)
-        for entry in source.skipped
-        if entry.kind in (UNREADABLE_FILE, UNREADABLE_FOLDER)
-    ]
+    unreadable: set[str] = set()
+    for entry in source.skipped:
+        if entry.kind in (UNREADABLE_FILE, UNREADABLE_FOLDER):
+            id = id_of_path(entry.path, prefix=folder.prefix)
+            unreadable |= {id, marked(id, entry.path)}
     empty: dict[Path, bool] = {}
     hidden = set()
     for file in missing:
-        if any(file.id == place or file.id.startswith(f"{place}/") for place in unreadable) or (
+        places = (file.id, *map(str, PurePosixPath(file.id).parents))
+        if not unreadable.isdisjoint(places) or (
             file.path and _lies_in_empty(Path(file.path).parent, folder.path, empty)
         ):
             hidden.add(file.key)

@@ -18,11 +18,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from eigenlens import image_files
 from eigenlens.image_files import IMAGE_EXTENSIONS
 from eigenlens.model.errors import SourceError
 from eigenlens.model.images import fashion_mnist
 from eigenlens.model.images.fashion_mnist import LABELS, PACKAGE, FashionMnist, find_or_fetch
-from eigenlens.model.images.sources import FolderSource, Source, TarSource, open_source
+from eigenlens.model.images.sources import FolderSource, Source, TarSource, open_source, require_any_image
 
 # What a folder of a person's may hold; the contents are never looked at here.
 IMAGES = {
@@ -342,3 +343,18 @@ def test_two_processes_that_fetch_the_sample_at_once_both_have_it(
     assert find_or_fetch() == cache / ELSEWHERE
     assert sorted(p.name for p in (cache / ELSEWHERE).iterdir()) == sorted(SAMPLE_FILES)
     assert [p.name for p in cache.iterdir()] == ["usr"]
+
+
+def test_whether_there_is_any_image_is_known_at_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_folder(tmp_path / "folder")
+    looked: list[str] = []
+    look_into = image_files.look_into
+    monkeypatch.setattr(image_files, "look_into", lambda *a: looked.append(a[1]) or look_into(*a))  # type: ignore[func-returns-value]
+    require_any_image(folder)
+    assert looked == ["cat/a b.jpg"]
+    linking = tmp_path / "linking"
+    linking.mkdir()
+    (linking / "more").symlink_to(folder)
+    require_any_image(linking, follow_links=True)
+    with pytest.raises(SourceError, match=r"holds no image file \(it holds 1 linked folder\)"):
+        require_any_image(linking)

@@ -16,9 +16,12 @@ import pytest
 from eigenlens import artifact
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import BackupError, GalleryBusyError, GalleryError
-from eigenlens.service.gallery.backup import Archive, snapshot
+from eigenlens.service.gallery.backup import Archive, snapshot, write_archive
+from eigenlens.service.gallery.folders import register_folder
 from eigenlens.service.gallery.layout import Gallery
-from eigenlens.service.gallery.restore import restore
+from eigenlens.service.gallery.progress import Progress
+from eigenlens.service.gallery.restore import restore, restore_into
+from eigenlens.service.gallery.sync import sync_folder
 from tests.support.service import (
     SEARCH_EVERY_S,
     admin_headers,
@@ -260,6 +263,27 @@ def test_a_backup_of_another_encoder_is_not_put_into_a_served_gallery(client: ht
     job = done(client, client.post("/v1/admin/restore", json={"backup": "b.tar"}))
     assert job["state"] == "failed"
     assert "made with encoder" in job["error"]
+
+
+def test_images_of_a_folder_that_are_restored_with_their_bytes_belong_to_it_again(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    encoder = Encoder(gallery.encoder_path(gallery.current_encoder_id()))
+    folder = register_folder(gallery.store, tmp_path / "first" / "images")
+
+    def sync() -> tuple[int, int, int]:
+        report = sync_folder(gallery, encoder, folder, Progress())
+        return report.added, report.replaced, report.unchanged
+
+    assert sync() == (0, 0, COUNT)
+    with snapshot(gallery, files=True) as copy:
+        write_archive(Archive(copy), tmp_path / "a.tar")
+    gallery.store.remove([image_id(1)])
+    with restore_into(gallery, tmp_path / "a.tar", Progress()) as apply:
+        assert apply()["added"] == 1
+    (folder.path / image_id(1)).write_bytes(png(pixels_of(600)))
+    assert sync() == (0, 1, COUNT - 1)
+    assert gallery.store.content(gallery.store.record(image_id(1)).key) == png(pixels_of(600))
 
 
 def test_a_damaged_generation_is_told_when_it_is_backed_up_and_not_when_it_is_needed(gallery: Gallery) -> None:

@@ -244,15 +244,33 @@ def process(gallery: Gallery, *more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def test_a_sync_that_is_killed_loses_nothing_and_is_carried_on(gallery: Gallery, folder: Path, tmp_path: Path) -> None:
+KILLED_AT_THE_THIRD_IMAGE = """import os, signal, sys
+from eigenlens.command import main
+from eigenlens.service.gallery import sync
+
+ingest, calls = sync.ingest, []
+
+def ingest_two(*args, **options):
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ingest(*args, **options)
+
+sync.ingest, sync.INGEST_BATCH_SIZE = ingest_two, 1
+main(["sync", "--gallery", sys.argv[1]])
+"""
+
+
+def test_a_sync_that_is_killed_loses_nothing_and_is_carried_on(gallery: Gallery, folder: Path) -> None:
     change(folder)
-    for wait_s in (0.9, 1.2):
-        running = process(gallery)
-        time.sleep(wait_s)
-        running.kill()
-        running.communicate()
-        assert main(["sync", "--gallery", str(gallery.root), "--dry-run"]) == 0
-    sync(gallery)
+    assert counts(sync(gallery, dry_run=True)) == (3, 2, 17, 3, 2)
+    killed = subprocess.run([sys.executable, "-c", KILLED_AT_THE_THIRD_IMAGE, str(gallery.root)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert gallery.store.content(gallery.store.record(image_id(4)).key) == png(pixels_of(1004)), "the first"
+    assert {"even/900.png", "even/901.png", "even/902.png"} & set(ids(gallery)) == {"even/900.png"}, "the second"
+    rest = sync(gallery, dry_run=True)
+    assert counts(rest) == (2, 1, 22, 0, 2), "the moves and two images are done"
+    assert counts(sync(gallery)) == counts(rest)
     expected = {p.relative_to(folder).as_posix() for p in folder.rglob("*.png")}
     assert set(ids(gallery)) == expected
     for id in expected:
