@@ -142,6 +142,9 @@ class Engine(Indexes, Protocol):
     def codes_of(self, keys: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         """Return the full code (code_length,) of each key; unknown keys are left out."""
 
+    def leading(self, width: int) -> NDArray[np.float32]:
+        """Return the first coordinates of the build's unit codes, (n, width), in the order of `keys`."""
+
     def add(self, keys: Sequence[int], codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> None:
         """Add the codes (m, code_length) and metadata of images; a key that the engine already holds is unchanged."""
 

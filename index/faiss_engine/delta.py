@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from eigenlens.index.codes.prefix import Floats, unit_prefix
 from eigenlens.index.filters.growing_columns import GrowingColumns
+from eigenlens.index.filters.masks import coordinate_of
 from eigenlens.index.filters.parse import Filter
 
 _FIRST_CAPACITY = 1024
@@ -137,8 +139,10 @@ class Delta:
         """Return whether each of the first `count` images satisfies the filter, (count,); kept for the next search."""
         with self._filtering:
             mask = self._masks.get(filter, np.empty(0, dtype=bool))
-            if len(mask) < count:
-                mask = np.concatenate([mask, self._attributes.mask(filter, len(mask), count)])
+            if (start := len(mask)) < count:
+                codes = self._view.codes[start:count]
+                more = self._attributes.mask(filter, start, count, partial(coordinate_of, codes))
+                mask = np.concatenate([mask, more])
                 self._masks[filter] = mask
         return mask[:count]
 

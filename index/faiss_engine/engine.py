@@ -156,6 +156,10 @@ class FaissEngine:
                 result[keys[int(position)]] = code
         return result
 
+    def leading(self, width: int) -> NDArray[np.float32]:
+        """Return the first coordinates of the build's unit codes, (n, width), in the order of `keys`."""
+        return self.generation.leading(width)
+
     def add(self, keys: Sequence[int], codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> None:
         """Add the codes (m, code_length) and metadata of images; a key that the engine already holds is unchanged."""
         rows = self.generation.codes.rows_of(np.asarray(keys, dtype=np.int64))
@@ -185,4 +189,6 @@ class FaissEngine:
         """Select rows. The number of removals is part of the cache's key, so an outdated selection is not reused."""
         with self._lock:
             present = self._present.copy()
-        return Selection(present if filter is None else present & self.generation.attributes.mask(filter))
+        if filter is None:
+            return Selection(present)
+        return Selection(present & self.generation.attributes.mask(filter, self.generation.coordinate))

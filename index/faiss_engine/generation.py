@@ -6,7 +6,7 @@ import math
 import sys
 import threading
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from eigenlens.index.codes.exact import best_of_runs, rerank
 from eigenlens.index.codes.similarities import NearestSimilarities
 from eigenlens.index.codes.typicality import Typicality
 from eigenlens.index.engine import IndexDescription
-from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountError
+from eigenlens.index.errors import CodesError, FilterError, PrefixLengthError, ResultCountError
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex, on_gpu
 from eigenlens.index.faiss_engine.kinds import require_kind
@@ -36,6 +36,8 @@ from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 KIND = "generation"
 # Images with the same score are put in order among so many results; beyond, an index's own order decides.
 _MAX_TIED = 10_000
+# Columns of codes that filters used last stay in memory: 4 bytes an image each.
+_KEPT_COORDINATES = 8
 # A search that finds too few is repeated with so many times the effort.
 _MORE_EFFORT = 4
 
@@ -88,6 +90,7 @@ class Generation:
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
         self._guesses: dict[int, Measured | None] = {}
         self._selected = SelectedCodes(codes)
+        self._cached_coordinate = lru_cache(_KEPT_COORDINATES)(self._read_coordinate)
         self.attributes = Attributes(path, count=len(codes))
         has_eigenfunctions = Eigenfunctions.are_in(self.artifact)
         self.eigenfunctions = Eigenfunctions(self.artifact) if has_eigenfunctions else None
@@ -106,6 +109,21 @@ class Generation:
     def warm_up(self) -> None:
         """Open the index of the default plan, so that the first search does not wait for it."""
         self.search(self.codes.codes[:1].astype(np.float32), plan=self.calibration.choose(k=1).for_k(1), k=1)
+
+    def leading(self, width: int) -> NDArray[np.float32]:
+        """Return the first coordinates of all unit codes, (n, width)."""
+        parts = [codes[:, :width].astype(np.float32) for _, codes in self.codes.runs(0, len(self))]
+        values = np.concatenate(parts) if parts else np.empty((0, width), dtype=np.float32)
+        return np.asarray(values / self.codes.norms[:, None], dtype=np.float32)
+
+    def coordinate(self, number: int) -> NDArray[np.float32]:
+        """Return one coordinate, counted from 1, of all unit codes, (n,). Raises: FilterError, if there are fewer."""
+        if number > self.code_length:
+            raise FilterError(f"$code: there is no coordinate {number}; codes have {self.code_length}")
+        return self._cached_coordinate(number)
+
+    def _read_coordinate(self, number: int) -> NDArray[np.float32]:
+        return self.leading(number)[:, -1].copy()
 
     def scores_directly(self, selection: Selection, k: int) -> bool:
         """Whether a search scores every row of a selection, whatever its plan."""

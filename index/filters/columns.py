@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.index.filters.parse import Compare, Every, Filter, Negation, Some, kind_of, scalars_of
+from eigenlens.index.filters.masks import Coordinate, Mask, combine, no_codes
+from eigenlens.index.filters.parse import Compare, Filter, kind_of, scalars_of
 
 _COLUMNS_FILE = "attributes.json"
 MAX_FIELDS = 200
-
-Mask = NDArray[np.bool_]
 
 
 def write_attributes(directory: Path, metadata: Iterable[Mapping[str, Any]]) -> None:
@@ -68,20 +67,15 @@ class Attributes:
             kinds.setdefault(field, []).append(kind)
         return kinds
 
-    def mask(self, condition: Filter) -> Mask:
-        """Return whether each row satisfies the filter, (n,)."""
-        match condition:
-            case Every(parts):
-                return np.asarray(np.logical_and.reduce([self.mask(part) for part in parts]))
-            case Some(parts):
-                return np.asarray(np.logical_or.reduce([self.mask(part) for part in parts]))
-            case Negation(part):
-                return ~self.mask(part)
-            case Compare():
-                mask = np.zeros(self._count, dtype=bool)
-                for rows in self._matching_rows(condition):
-                    mask[rows] = True
-                return mask
+    def mask(self, condition: Filter, coordinate: Coordinate = no_codes) -> Mask:
+        """Return whether each row satisfies the filter, (n,); `coordinate` tells values of the rows' unit codes."""
+        return combine(condition, self._mask, coordinate)
+
+    def _mask(self, condition: Compare) -> Mask:
+        mask = np.zeros(self._count, dtype=bool)
+        for rows in self._matching_rows(condition):
+            mask[rows] = True
+        return mask
 
     def _matching_rows(self, condition: Compare) -> Iterable[NDArray[np.int32]]:
         if condition.operator == "$exists":

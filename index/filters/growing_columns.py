@@ -9,23 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.index.filters.parse import (
-    Compare,
-    Every,
-    Filter,
-    Kind,
-    Negation,
-    Operator,
-    Scalar,
-    Some,
-    kind_of,
-    scalars_of,
-    within,
-)
+from eigenlens.index.filters.masks import Coordinate, Mask, combine, no_codes
+from eigenlens.index.filters.parse import Compare, Filter, Kind, Operator, Scalar, kind_of, scalars_of, within
 
 _FIRST_CAPACITY = 256
-
-Mask = NDArray[np.bool_]
 
 
 class GrowingColumns:
@@ -54,26 +41,22 @@ class GrowingColumns:
                         column.add(row, scalar)
             self._count += len(metadata)
 
-    def mask(self, condition: Filter, start: int, stop: int) -> Mask:
-        """Return whether each image from start to stop satisfies the filter, (stop - start,)."""
-        with self._lock:
-            return self._mask(condition, start, stop)
+    def mask(self, condition: Filter, start: int, stop: int, coordinate: Coordinate = no_codes) -> Mask:
+        """Return whether each image from start to stop satisfies the filter, (stop - start,).
 
-    def _mask(self, condition: Filter, start: int, stop: int) -> Mask:
-        match condition:
-            case Every(parts):
-                return np.asarray(np.logical_and.reduce([self._mask(part, start, stop) for part in parts]))
-            case Some(parts):
-                return np.asarray(np.logical_or.reduce([self._mask(part, start, stop) for part in parts]))
-            case Negation(part):
-                return ~self._mask(part, start, stop)
-            case Compare(field, operator, values):
-                mask = np.zeros(stop - start, dtype=bool)
-                for (name, kind), column in self._columns.items():
-                    bounds = [value for of_kind, value in values if of_kind == kind]
-                    if name == field and (bounds or operator == "$exists"):
-                        mask[column.select(operator, bounds, start, stop) - start] = True
-                return mask
+        Args:
+            coordinate: tells values of those images' unit codes.
+        """
+        with self._lock:
+            return combine(condition, lambda compare: self._mask(compare, start, stop), coordinate)
+
+    def _mask(self, condition: Compare, start: int, stop: int) -> Mask:
+        mask = np.zeros(stop - start, dtype=bool)
+        for (name, kind), column in self._columns.items():
+            bounds = [value for of_kind, value in condition.values if of_kind == kind]
+            if name == condition.field and (bounds or condition.operator == "$exists"):
+                mask[column.select(condition.operator, bounds, start, stop) - start] = True
+        return mask
 
 
 class _Column:

@@ -1,4 +1,4 @@
-"""Filters on metadata: parsed and checked once, then applied to the columns of a generation or to single images."""
+"""Filters on metadata and codes: parsed and checked once, then applied to a generation's rows or to single images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
 
 from eigenlens.index.errors import FilterError
 
@@ -19,6 +22,7 @@ MAX_VALUES = 1000
 # Longer text and larger numbers can be stored as metadata, but filters ignore them.
 MAX_TEXT_BYTES = 1024
 LARGEST_NUMBER = 2**53
+MAX_COORDINATE = 65536
 _RANGES = ("$gt", "$gte", "$lt", "$lte")
 _OPERATORS = ("$eq", "$ne", "$in", "$nin", *_RANGES, "$exists")
 
@@ -30,6 +34,24 @@ class Compare:
     field: str
     operator: Operator
     values: tuple[tuple[Kind, Scalar], ...]  # with their kinds, since 1 == True in Python but not in a filter
+
+
+@dataclass(frozen=True)
+class CodeRange:
+    """A range of one coordinate of unit codes; its ends belong to it.
+
+    Attributes:
+        coordinate: number of the coordinate, counted from 1.
+        low, high: values of codes scaled to unit norm.
+    """
+
+    coordinate: int
+    low: float
+    high: float
+
+    def mask(self, values: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Return which values of the coordinate are in the range, in the shape of `values`."""
+        return np.asarray((values >= self.low) & (values <= self.high))
 
 
 @dataclass(frozen=True)
@@ -53,7 +75,7 @@ class Negation:
     part: Filter
 
 
-Filter = Compare | Every | Some | Negation
+Filter = Compare | CodeRange | Every | Some | Negation
 
 
 def parse_filter(form: Any) -> Filter:
@@ -62,6 +84,7 @@ def parse_filter(form: Any) -> Filter:
         {"label": "boots"}                          equality
         {"price": {"$gte": 10, "$lt": 50}}          range of numbers, or of text by its order
         {"label": {"$in": ["boots", "sandals"]}}    also $nin, $ne, $exists
+        {"$code": {"1": {"$gte": -0.2, "$lte": 0.1}}}   range of a coordinate of unit codes, counted from 1
         {"$and": [...]}, {"$or": [...]}, {"$not": {...}}
 
     All fields of an object have to match. Text, numbers and booleans never equal each other.
@@ -71,15 +94,17 @@ def parse_filter(form: Any) -> Filter:
     return _Parser().parse(form, depth=1)
 
 
-def matches(condition: Filter, metadata: Mapping[str, Any]) -> bool:
-    """Return whether an image's metadata satisfies a filter."""
+def matches(condition: Filter, metadata: Mapping[str, Any], code: NDArray[np.floating] | None = None) -> bool:
+    """Return whether an image's metadata and its unit code, (code_length,), satisfy a filter."""
     match condition:
         case Every(parts):
-            return all(matches(part, metadata) for part in parts)
+            return all(matches(part, metadata, code) for part in parts)
         case Some(parts):
-            return any(matches(part, metadata) for part in parts)
+            return any(matches(part, metadata, code) for part in parts)
         case Negation(part):
-            return not matches(part, metadata)
+            return not matches(part, metadata, code)
+        case CodeRange():
+            return code is not None and bool(condition.mask(code[condition.coordinate - 1]))
         case Compare(field, operator, values):
             scalars = scalars_of(metadata.get(field))
             if operator == "$exists":
@@ -145,8 +170,10 @@ class _Parser:
                 parts.append(Every(inner) if name == "$and" else Some(inner))
             elif name == "$not":
                 parts.append(Negation(self.parse(value, depth=depth + 1)))
+            elif name == "$code":
+                parts.append(self._code(value))
             elif name.startswith("$"):
-                raise FilterError(f"there is no {name}; available: $and, $or, $not, or the name of a field")
+                raise FilterError(f"there is no {name}; available: $and, $or, $not, $code, or the name of a field")
             else:
                 parts.append(self._field(name, value))
         return parts[0] if len(parts) == 1 else Every(tuple(parts))
@@ -157,6 +184,24 @@ class _Parser:
         if not isinstance(form, Mapping) or not form:
             raise FilterError(f"{name}: give a value or an object of {', '.join(_OPERATORS)}, not {_shown(form)}")
         parts = [self._comparison(name, operator, value) for operator, value in form.items()]
+        return parts[0] if len(parts) == 1 else Every(tuple(parts))
+
+    def _code(self, form: Any) -> Filter:
+        if not isinstance(form, Mapping) or not form:
+            raise FilterError(f'$code takes ranges of coordinates: {{"1": {{"$gte": -0.2}}}}, not {_shown(form)}')
+        parts = []
+        for name, bounds in form.items():
+            self._clauses += 1
+            if not (
+                isinstance(name, str) and name.isascii() and name.isdigit() and 1 <= int(name[:9]) <= MAX_COORDINATE
+            ):
+                raise FilterError(f"$code: a coordinate is a number from 1, as text, not {_shown(name)}")
+            if not isinstance(bounds, Mapping) or not bounds or not bounds.keys() <= {"$gte", "$lte"}:
+                raise FilterError(f"$code: {name} takes an object of $gte, $lte or both, not {_shown(bounds)}")
+            if not all(_is_number(bound) for bound in bounds.values()):
+                raise FilterError(f"$code: the bounds of {name} are numbers, not {_shown(bounds)}")
+            low, high = bounds.get("$gte", -math.inf), bounds.get("$lte", math.inf)
+            parts.append(CodeRange(int(name), float(low), float(high)))
         return parts[0] if len(parts) == 1 else Every(tuple(parts))
 
     def _comparison(self, name: str, operator: str, value: Any) -> Filter:
@@ -188,6 +233,10 @@ def _value(value: Any, name: str) -> tuple[Kind, Scalar]:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST_NUMBER:
         raise FilterError(f"{name}: whole numbers may have a size of up to 2**53, not {_shown(value)}")
     return kind_of(value), value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
 
 
 def _shown(value: Any) -> str:

@@ -166,7 +166,9 @@ ANSWERS: dict[tuple[str, str], Any] = {
         "top": 0.6,
         "count": 70012,
         "counts": [[120, 3410], [52300, 14182]],
-        "images": [{**_IMAGE, "x": 0.31, "y": 0.12}],
+        "legend": [{"value": "Bag", "count": 7000}, {"value": "Coat", "count": 6900}],
+        "commonest": [[0, 1], [1, -1]],
+        "images": [{**_IMAGE, "x": 0.31, "y": 0.12, "rank": 17}],
     },
     ("GET", "/v1/images"): {"images": [_IMAGE], "next": "test-00000.png"},
     ("POST", "/v1/images"): {

@@ -16,8 +16,8 @@ _MIN_SIDE, _MAX_EDGE = 1e-5, 100.0
 _EDGE = "edge of the region; the whole map without any edge"
 
 
-class MapParameters(BaseModel):
-    """A region of the map, and how finely it is shown."""
+class RegionParameters(BaseModel):
+    """A region of the map."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -27,9 +27,6 @@ class MapParameters(BaseModel):
     right: float | None = Field(None, ge=-_MAX_EDGE, le=_MAX_EDGE, description=_EDGE)
     bottom: float | None = Field(None, ge=-_MAX_EDGE, le=_MAX_EDGE, description=_EDGE)
     top: float | None = Field(None, ge=-_MAX_EDGE, le=_MAX_EDGE, description=_EDGE)
-    columns: int = Field(12, ge=1, le=40, description="columns of the grid of images")
-    rows: int = Field(8, ge=1, le=40, description="rows of the grid of images")
-    parts: int = Field(40, ge=1, le=100, description="columns and rows of the grid of counts")
 
     @model_validator(mode="after")
     def _is_region(self) -> Self:
@@ -51,11 +48,32 @@ class MapParameters(BaseModel):
         return self.left, self.right, self.bottom, self.top
 
 
+class MapParameters(RegionParameters):
+    """A region of the map, and how finely it is shown."""
+
+    columns: int = Field(12, ge=1, le=40, description="columns of the grid of images")
+    rows: int = Field(8, ge=1, le=40, description="rows of the grid of images")
+    parts: int = Field(40, ge=1, le=100, description="columns and rows of the grid of counts")
+    colour: str | None = Field(
+        None, max_length=200, description="metadata field whose commonest values are told for each part"
+    )
+
+
 class MappedAnswer(ImageAnswer):
     """An image and its place on the map: two coordinates of its unit code."""
 
     x: float
     y: float
+    rank: int = Field(
+        description="place in a random order of the images: of those in a cell, the one with the smallest rank is shown"
+    )
+
+
+class LegendAnswer(AnswerModel):
+    """A common value of a metadata field."""
+
+    value: str
+    count: int = Field(description="images of the gallery that have it")
 
 
 class MapAnswer(AnswerModel):
@@ -71,4 +89,12 @@ class MapAnswer(AnswerModel):
     top: float
     count: int = Field(description="images in the region")
     counts: list[list[int]] = Field(description="images in each part of the region, row by row from the bottom")
+    legend: list[LegendAnswer] | None = Field(
+        None, description="with `colour`: the ten commonest values in the gallery, the commonest first"
+    )
+    commonest: list[list[int]] | None = Field(
+        None,
+        description="with `colour`: place in the legend, from 0, of the value that most images of each part have, -1 "
+        "for any other value or none; in the shape of `counts`",
+    )
     images: list[MappedAnswer] = Field(description="at most one for each cell of a grid over the region")

@@ -71,7 +71,8 @@ class SearchParameters(BaseModel):
     filter: Annotated[dict[str, Any], BeforeValidator(_parse_json)] | None = Field(
         None,
         description='condition on metadata: {"label": "boots", "price": {"$gte": 10}}; also $in, $nin, '
-        "$ne, $gt, $lt, $lte, $exists, $and, $or, $not",
+        "$ne, $gt, $lt, $lte, $exists, $and, $or, $not; and ranges of coordinates of unit codes, counted from 1: "
+        '{"$code": {"1": {"$gte": -0.2, "$lte": 0.1}}}',
     )
     offset: int = Field(0, ge=0, description="number of results to skip: offset=10 and k=10 return the second ten")
     min_score: float | None = Field(None, ge=-1, le=1, description="drop results with a lower score")

@@ -199,6 +199,16 @@ class Store(Database):
             row = self.connection.execute("SELECT metadata FROM images WHERE key = ?", (int(key),)).fetchone()
             yield {} if row is None else json.loads(row[0])
 
+    def values_of(self, field: str) -> tuple[NDArray[np.int64], list[str]]:
+        """Return the keys, ascending, of the images with a text, number or boolean in a field, and these as text."""
+        rows = self.connection.execute(
+            "SELECT images.key, CASE entry.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' "
+            "ELSE CAST(entry.atom AS TEXT) END FROM images, json_each(images.metadata) AS entry "
+            "WHERE entry.key = ? AND entry.atom IS NOT NULL ORDER BY images.key",
+            (field,),
+        ).fetchall()
+        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows)), [row[1] for row in rows]
+
     def forget(self, position: Position) -> None:
         """Delete codes and removals up to a position, which must be in every generation on disk."""
         with self.transaction() as connection:

@@ -41,6 +41,7 @@ POLICIES = (
     RoutePolicy("/v1/lengths", "search"),
     RoutePolicy("/v1/duplicates", "search"),
     RoutePolicy("/v1/map", "search"),
+    RoutePolicy("/v1/map/", "search"),
     RoutePolicy("/v1/eigenfunctions", "search"),
     RoutePolicy("/v1/eigenfunctions/", "search"),
     RoutePolicy("/v1/embeddings", "search", takes_many_images=True, error_style="openai"),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.engine import Engine
-from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountError
+from eigenlens.index.errors import CodesError, FilterError, PrefixLengthError, ResultCountError
 from eigenlens.index.faiss_engine.engine import FaissEngine
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.filters.parse import parse_filter
@@ -230,6 +230,35 @@ def test_equal_scores_are_in_the_order_of_keys_and_fewer_results_are_the_first_o
         assert set(whole[: len(copies)]) == set(copies)
         for k in (1, 30, 101, 150):
             assert [key for key, _ in engine.search(query, plan=chosen, k=k)[0]] == whole[:k]
+
+
+def test_a_filter_by_a_region_of_codes_leaves_the_images_in_it(open_engine: Open, tmp_path: Path) -> None:
+    gallery = Gallery(open_engine, tmp_path, 12)
+    gallery.add(range(1000, 1040), 13)
+    gallery.remove([FIRST_KEY, 1001])
+    unit = {key: code / np.linalg.norm(code) for key, code in gallery.codes.items()}
+    values = np.sort([code[1] for code in unit.values()])
+    gap = int(np.diff(values[60:120]).argmax()) + 60  # bounds in gaps, which the rounding of codes does not cross
+    low, high = float(values[gap : gap + 2].mean()), float(values[-20:-18].mean())
+    inside = {key for key, code in unit.items() if low <= code[1] <= high}
+    form = {"$and": [{"$code": {"2": {"$gte": low, "$lte": high}}}, {"$not": {"label": "b"}}]}
+    allowed = {key for key in inside if gallery.metadata[key]["label"] != "b"}
+    assert {key >= 1000 for key in allowed} == {True, False}
+    for plan in plans(gallery.engine):
+        chosen = PlanChooser(gallery.engine).choose(plan, k=COUNT).plan
+        nearest = gallery.engine.search(random_codes(3, 1), plan=chosen, k=COUNT, filter=parse_filter(form))[0]
+        assert {key for key, _ in nearest} == allowed
+    beyond = parse_filter({"$code": {str(CODE_LENGTH + 1): {"$gte": 0}}})
+    with pytest.raises((FilterError, IndexError)):
+        gallery.engine.search(random_codes(3, 1), plan=chosen, k=1, filter=beyond)
+    np.testing.assert_allclose(
+        gallery.engine.leading(3),
+        [
+            random_codes(12, COUNT)[key - FIRST_KEY][:3] / np.linalg.norm(random_codes(12, COUNT)[key - FIRST_KEY])
+            for key in gallery.engine.keys
+        ],
+        atol=TOLERANCE,
+    )
 
 
 def test_codes_are_given_back_by_key(open_engine: Open, tmp_path: Path) -> None:

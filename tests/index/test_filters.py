@@ -122,6 +122,11 @@ def test_a_filter_matches_what_it_says(tmp_path: Path, given_filter: dict[str, A
         ({"label": float("nan")}, "a value is text, a number"),
         ({"label": 2**60}, "2..53"),
         ({"$or": [{"a": i} for i in range(101)]}, "100 clauses"),
+        ({"$code": [0, 1]}, "ranges of coordinates"),
+        ({"$code": {"0": {"$gte": 0}}}, "a coordinate is a number from 1"),
+        ({"$code": {"x": {"$gte": 0}}}, "a coordinate is a number from 1"),
+        ({"$code": {"1": {"$gt": 0}}}, "an object of .gte, .lte or both"),
+        ({"$code": {"1": {"$gte": "a"}}}, "bounds of 1 are numbers"),
     ],
 )
 def test_a_filter_that_is_not_understood_is_refused(given_filter: Any, message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.engine import IndexDescription, Neighbors
 from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountError
 from eigenlens.index.filters.parse import Filter, kind_of, matches, scalars_of
@@ -37,6 +38,7 @@ class NumpyEngine:
         self.encoder_id, self.lengths, self.code_length = encoder_id, tuple(lengths), lengths[-1]
         self.keys = np.asarray(keys, dtype=np.int64)
         self._codes = {int(key): np.asarray(code, np.float32) for key, code in zip(keys, codes, strict=True)}
+        self._all = np.asarray(codes, np.float32).reshape(-1, self.code_length)
         self._metadata = dict(zip(self._codes, metadata, strict=True))
         self._built = frozenset(self._codes)
         times = dict.fromkeys(("p50", "p95", "p99"), 1.0)
@@ -81,7 +83,8 @@ class NumpyEngine:
         if codes.shape[1:] != (self.code_length,) or not np.isfinite(codes).all():
             raise CodesError(f"queries have {self.code_length} finite coordinates")
         stored, metadata = self._codes, self._metadata
-        keys = [key for key in stored if filter is None or matches(filter, metadata[key])]
+        unit = {key: code / (np.linalg.norm(code) or 1.0) for key, code in stored.items()}
+        keys = [key for key in stored if filter is None or matches(filter, metadata[key], unit[key])]
         nearest = [self._rank(code, keys, stored, length=plan.prefix_length) for code in codes]
         if plan.rerank_length is not None:
             shortlists = [[key for key, _ in neighbors[: max(plan.shortlist or 0, k)]] for neighbors in nearest]
@@ -105,6 +108,10 @@ class NumpyEngine:
     def codes_of(self, keys: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         """Return full codes by key; keys that are not here are left out."""
         return {key: code for key, code in self._codes.items() if key in keys}
+
+    def leading(self, width: int) -> NDArray[np.float32]:
+        """Return the first coordinates of the build's unit codes, (n, width), in the order of `keys`."""
+        return unit_prefix(self._all, self.code_length)[:, :width]
 
     def add(self, keys: Sequence[int], codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> None:
         """Add codes of images; keys that are here already are left as they are."""

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
-from eigenlens.service.api.gallery_map import MAPPED, MapAnswer, MapParameters, MappedAnswer
+from eigenlens.service.api.gallery_map import (
+    MAPPED,
+    LegendAnswer,
+    MapAnswer,
+    MapParameters,
+    MappedAnswer,
+    RegionParameters,
+)
 from eigenlens.service.errors import RequestError
 from eigenlens.service.gallery.store import ImageRecord
 from eigenlens.service.http.presenters import present_image
-from eigenlens.service.http.state import CurrentState
+from eigenlens.service.http.state import CurrentState, State
 from eigenlens.service.search.gallery_map import Box
 
 router = APIRouter(prefix="/v1", tags=["eigenfunctions"])
@@ -22,17 +31,14 @@ def gallery_map(state: CurrentState, parameters: Annotated[MapParameters, Query(
 
     An image lies where two coordinates of its unit code say. Images that were added since the build are on it too.
     """
-    snapshot = state.snapshots.current
-    x, y, axes = parameters.x, parameters.y, min(MAPPED, snapshot.engine.code_length)
-    if max(x, y) > axes:
-        raise RequestError(f"the axes are two of the coordinates 1 to {axes}, not {x} and {y}")
-    state.map.update(state.gallery, number=snapshot.number, engine=snapshot.engine)
-    box = state.map.whole(x, y) if parameters.edges is None else Box(*parameters.edges)
+    x, y, axes, box = _update(state, parameters)
     cells, parts = (parameters.columns, parameters.rows), (parameters.parts, parameters.parts)
-    region = state.map.region(x, y, box, cells=cells, parts=parts)
+    legend = None if parameters.colour is None else state.map.legend(state.gallery, parameters.colour)
+    region = state.map.region(x, y, box, cells=cells, parts=parts, legend=legend)
+    commonest = region.commonest
     records = state.gallery.store.records(region.keys.tolist())
     return MapAnswer(
-        generation=snapshot.number,
+        generation=state.snapshots.current.number,
         x=x,
         y=y,
         axes=axes,
@@ -42,13 +48,51 @@ def gallery_map(state: CurrentState, parameters: Annotated[MapParameters, Query(
         top=box.top,
         count=region.count,
         counts=region.counts.tolist(),
+        legend=None
+        if legend is None
+        else [
+            LegendAnswer(value=value, count=count) for value, count in zip(legend.values, legend.counts, strict=True)
+        ],
+        commonest=None if commonest is None else commonest.tolist(),
         images=[
-            _present(records[key], values, root_path=state.settings.root_path)
-            for key, values in zip(region.keys.tolist(), region.values.tolist(), strict=True)
+            _present(records[key], values, rank, root_path=state.settings.root_path)
+            for key, values, rank in zip(
+                region.keys.tolist(), region.values.tolist(), region.ranks.tolist(), strict=True
+            )
             if key in records
         ],
     )
 
 
-def _present(record: ImageRecord, place: list[float], *, root_path: str) -> MappedAnswer:
-    return MappedAnswer(**present_image(record, root_path=root_path).model_dump(), x=place[0], y=place[1])
+@router.get("/map/images", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
+def list_region(state: CurrentState, parameters: Annotated[RegionParameters, Query()]) -> Response:
+    """Get all images of a region as CSV: the id of each, and its values on both axes; in the order of the ids."""
+    x, y, _, box = _update(state, parameters)
+    keys, values = state.map.rows_in(x, y, box)
+    records = state.gallery.store.records(keys.tolist())
+    rows = sorted(
+        (records[key].id, *place) for key, place in zip(keys.tolist(), values.tolist(), strict=True) if key in records
+    )
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["id", f"number_{x}", f"number_{y}"])
+    table.writerows((id, f"{across:.6f}", f"{up:.6f}") for id, across, up in rows)
+    # Ids may hold half a surrogate pair.
+    data = text.getvalue().encode("utf-8", "replace")
+    headers = {"Content-Disposition": 'attachment; filename="map.csv"'}
+    return Response(data, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _update(state: State, parameters: RegionParameters) -> tuple[int, int, int, Box]:
+    """Bring the map up to date. Returns: both axes, how many there are, and the region. Raises: RequestError."""
+    snapshot = state.snapshots.current
+    x, y, axes = parameters.x, parameters.y, min(MAPPED, snapshot.engine.code_length)
+    if max(x, y) > axes:
+        raise RequestError(f"the axes are two of the coordinates 1 to {axes}, not {x} and {y}")
+    state.map.update(state.gallery, number=snapshot.number, engine=snapshot.engine)
+    return x, y, axes, state.map.whole(x, y) if parameters.edges is None else Box(*parameters.edges)
+
+
+def _present(record: ImageRecord, place: list[float], rank: int, *, root_path: str) -> MappedAnswer:
+    image = present_image(record, root_path=root_path).model_dump()
+    return MappedAnswer(**image, x=place[0], y=place[1], rank=rank)

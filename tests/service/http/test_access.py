@@ -38,6 +38,7 @@ MATRIX = {
     "GET /v1/eigenfunctions/{coordinate}": SEARCH,
     "GET /v1/duplicates": SEARCH,
     "GET /v1/map": SEARCH,
+    "GET /v1/map/images": SEARCH,
     "GET /v1/images": SEARCH,
     "GET /v1/images/{id:image}": SEARCH,
     "GET /v1/images/{id:path}/content": SEARCH,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import re
 import time
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -65,6 +69,68 @@ def test_what_is_added_and_removed_is_on_the_map_at_once(client: httpx.Client, g
     assert removed not in ids()
 
 
+def test_of_smaller_cells_the_image_of_the_larger_one_is_shown_again(client: httpx.Client, gallery: Gallery) -> None:
+    """So that pictures stay while someone comes closer."""
+    box = {"left": -1, "right": 1, "bottom": -1, "top": 1}
+    coarse = client.get("/v1/map", params=box | {"columns": 4, "rows": 4}).json()["images"]
+    fine = {
+        image["id"]: image["rank"]
+        for image in client.get("/v1/map", params=box | {"columns": 8, "rows": 8}).json()["images"]
+    }
+    assert {image["id"]: image["rank"] for image in coarse}.items() <= fine.items()
+    assert len(set(fine.values())) == len(fine)
+
+
+def test_a_region_is_the_filter_of_a_search_and_a_table(client: httpx.Client, gallery: Gallery) -> None:
+    box = {"left": 0.0, "right": 0.5, "bottom": -0.5, "top": 0.25}
+    places = {image_id(seed): place(seed) for seed in range(COUNT)}
+    inside = sorted(id for id, (x, y) in places.items() if 0 <= x <= 0.5 and -0.5 <= y <= 0.25)
+    table = client.get("/v1/map/images", params=box)
+    assert table.headers["content-type"].startswith("text/csv")
+    rows = list(csv.reader(table.text.splitlines()))
+    assert rows[0] == ["id", "number_1", "number_2"]
+    assert [row[0] for row in rows[1:]] == inside
+    assert [float(value) for value in rows[1][1:]] == pytest.approx(places[inside[0]], abs=2e-3)
+    ranges = {"1": {"$gte": 0, "$lte": 0.5}, "2": {"$gte": -0.5, "$lte": 0.25}}
+    body = {"id": image_id(0), "k": COUNT, "filter": {"$code": ranges}}
+    found = client.post("/v1/search", json=body).json()["results"]
+    assert {result["id"] for result in found} == set(inside) - {image_id(0)}
+    wrong = client.post("/v1/search", json=body | {"filter": {"$code": {"999": {"$gte": 0}}}})
+    assert wrong.status_code == 422
+    assert "there is no coordinate 999" in wrong.json()["detail"]
+
+
+def test_parts_are_coloured_by_the_commonest_value_of_a_field(client: httpx.Client, gallery: Gallery) -> None:
+    """As a plain count has it; an image that comes or goes is counted at once."""
+    field, cells = 'a "b".c', 4
+    for seed in range(100, 130):
+        values = json.dumps({field: ["x", "y", True, 3][seed % 4]} if seed % 5 else {})
+        form = {"image": (image_id(seed), png(pixels_of(seed)), "image/png")}
+        assert client.post("/v1/images", files=form, data={"metadata": values}).is_success
+    params: dict[str, Any] = EVERYWHERE | {"columns": 40, "rows": 40, "parts": cells, "colour": field}
+    answer = client.get("/v1/map", params=params).json()
+    images = client.get("/v1/images", params={"limit": 200}).json()["images"]
+    given = {image["id"]: image["metadata"].get(field) for image in images}
+    texts = {id: {True: "true", 3: "3"}.get(value, value) for id, value in given.items() if value is not None}
+    counted = Counter(texts.values())
+    assert {entry["value"]: entry["count"] for entry in answer["legend"]} == counted
+    assert [entry["count"] for entry in answer["legend"]] == sorted(counted.values(), reverse=True)
+    names = [entry["value"] for entry in answer["legend"]]
+    votes: dict[tuple[int, int], Counter[str | None]] = {}
+    for image in images:
+        x, y = place(int(re.sub(r"\D", "", image["id"])))
+        votes.setdefault((int((y + 1) * cells / 2), int((x + 1) * cells / 2)), Counter())[texts.get(image["id"])] += 1
+    for row in range(cells):
+        for column in range(cells):
+            entry = answer["commonest"][row][column]
+            part = votes.get((row, column), Counter())
+            assert part[None if entry < 0 else names[entry]] == max(part.values(), default=0)
+    removed = next(id for id in texts if texts[id] == "x")
+    assert client.delete(f"/v1/images/{removed}").is_success
+    legend = client.get("/v1/map", params=params).json()["legend"]
+    assert {entry["value"]: entry["count"] for entry in legend}["x"] == counted["x"] - 1
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -94,10 +160,10 @@ def drawn(count: int, changes: list[Changes]) -> Drawn:
     """A gallery of random codes, and what the store tells of its changes, call by call."""
     codes = np.random.default_rng(0).standard_normal((count, 8), dtype=np.float32)
 
-    def codes_of(keys: list[int]) -> dict[int, Any]:
-        return dict(zip(keys, codes[keys], strict=True))
-
-    engine = SimpleNamespace(keys=np.arange(count), code_length=8, encoder_id="x", codes_of=codes_of)
+    unit = codes / np.linalg.norm(codes, axis=1, keepdims=True)
+    engine = SimpleNamespace(
+        keys=np.arange(count), code_length=8, encoder_id="x", leading=lambda width: unit[:, :width]
+    )
     return Drawn(SimpleNamespace(changes=lambda since, encoder_id: changes.pop(0)), engine)
 
 
