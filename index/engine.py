@@ -55,6 +55,10 @@ class Indexes(Protocol):
         """Coordinates of a full code."""
 
     @property
+    def keys(self) -> NDArray[np.int64]:
+        """Keys (n,) of the images in the build, removed ones included; similar images are close in this order."""
+
+    @property
     def calibration(self) -> Calibration:
         """Measured recall and latency of plans."""
 
@@ -79,10 +83,6 @@ class Engine(Indexes, Protocol):
     @property
     def device(self) -> str:
         """Name of the device that searches, as calibrations record it: "cpu" or "gpu"."""
-
-    @property
-    def keys(self) -> NDArray[np.int64]:
-        """Keys (n,) of the images in the build, removed ones included; similar images are close in this order."""
 
     @property
     def fields(self) -> Mapping[str, Sequence[str]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from math import inf
 from typing import TYPE_CHECKING, Literal
 
 from eigenlens.index.errors import EffortError, PlanConflictError, RerankLengthError, ResultCountError, TargetError
@@ -89,12 +90,12 @@ class PlanChooser:
         """Choose the plan for k results among some of the images, where the k lie among the nearest `reach` of all.
 
         Its recall is known where it is exact. Targets are met by a plan that finds so many of the nearest `reach`, or,
-        where none was measured for as many, by an exact one.
+        where none was measured for as many, by an exact one, which searches the full length whatever the request's is.
 
         Args:
             reach: as Engine.reach estimates it; None where every image that may be returned is scored.
 
-        Raises: as choose.
+        Raises: as choose; TargetError also if only an exact plan reaches the recall, and takes longer than the limit.
         """
         return self._choose_filtered_cached(request, None if reach is None else _round_up(reach), k, self._added_ms)
 
@@ -121,7 +122,10 @@ class PlanChooser:
                 added_ms=added_ms,
             )
         except TargetError:
-            measured = calibration.exact()
+            exact = self._exact_within(request.max_latency_ms, added_ms)
+            if exact is None:
+                raise
+            measured = exact
         if measured.exact:
             return ChosenPlan(measured.for_k(k), replace(measured, latency_ms={}))
         plan = measured.for_k(k)
@@ -131,6 +135,24 @@ class PlanChooser:
             share = max(count, MIN_SHORTLIST, _SPARE_SHORTLIST * _scale(plan.shortlist, count, reach))
             plan = replace(plan, shortlist=min(plan.shortlist, share))
         return ChosenPlan(plan, None)
+
+    @cached_property
+    def exact(self) -> Measured:
+        """The quickest exact plan; where none was measured, one that rescores everything, of unknown latency."""
+        try:
+            return self._indexes.calibration.exact()
+        except TargetError:
+            index = self._indexes.describe(self._indexes.code_length)
+            everything = len(self._indexes.keys) + 1
+            plan = Plan(index.length, index.kind, index.max_effort, everything, index.length)
+            return Measured(plan, recall={}, latency_ms={}, exact=True)
+
+    def _exact_within(self, max_latency_ms: float | None, added_ms: float) -> Measured | None:
+        """Return the exact plan; None where it takes longer than a limit, or where that was not measured."""
+        if max_latency_ms is None:
+            return self.exact
+        p95_ms = self.exact.latency_ms.get("p95", inf)
+        return self.exact if p95_ms + added_ms <= max_latency_ms else None
 
     def _scored_directly(self, plan: Plan) -> ChosenPlan:
         exact = (plan.rerank_length or plan.prefix_length) == self._indexes.code_length
@@ -148,13 +170,19 @@ class PlanChooser:
             )
         if request.length is not None:
             self._indexes.describe(request.length)  # raises PrefixLengthError for a length that was not built
-        measured = calibration.choose(
-            k=k,
-            target_recall=request.target_recall,
-            max_latency_ms=request.max_latency_ms,
-            length=request.length,
-            added_ms=added_ms,
-        )
+        try:
+            measured = calibration.choose(
+                k=k,
+                target_recall=request.target_recall,
+                max_latency_ms=request.max_latency_ms,
+                length=request.length,
+                added_ms=added_ms,
+            )
+        except TargetError:
+            # Recall of so many results was not measured of any plan: where no exact one was measured, it has to be run.
+            if k <= COUNTS[-1] or request.length is not None or request.max_latency_ms is not None:
+                raise
+            measured = self.exact
         return ChosenPlan(measured.for_k(k), _later(measured, added_ms))
 
     def _complete(self, request: PlanRequest, k: int, *, reach: int | None = None) -> Plan:

@@ -14,7 +14,7 @@ from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.codes.similarities import ROUNDING_OF_COSINE
 from eigenlens.index.codes.typicality import UNLIKE_PERCENTILE
 from eigenlens.index.engine import Engine
-from eigenlens.index.errors import SimilarityError, TargetError
+from eigenlens.index.errors import SimilarityError
 from eigenlens.index.plans.advice import RebuildAdvice, advise_rebuild
 from eigenlens.index.plans.calibration import Measured, measured_count
 from eigenlens.index.plans.choice import ChosenPlan, PlanChooser, PlanRequest
@@ -197,21 +197,11 @@ class Snapshot:
 
     def exact_keys(self, code: NDArray[np.float32], request: SearchRequest) -> list[int]:
         """Return the keys of the exact nearest images by full codes, to the depth of the page. Raises: SearchError."""
-        plan, limit = self._exact_plan, request.depth
+        plan, limit = self._chooser.exact.plan, request.depth
         if excluded_count := len(request.exclude_keys):
             plan, limit = plan.excluding(excluded_count), limit + excluded_count
         nearest = self.engine.search(code[None], plan=plan, k=limit, filter=request.filter)[0]
         return [key for key, _ in nearest if key not in request.exclude_keys][: request.depth]
-
-    @cached_property
-    def _exact_plan(self) -> Plan:
-        """The quickest plan that is exact; where none was measured, one that rescores everything."""
-        try:
-            return self.engine.calibration.exact().plan
-        except TargetError:
-            index = self.engine.describe(self.engine.code_length)
-            everything = len(self.engine.keys) + 1
-            return Plan(index.length, index.kind, index.max_effort, everything, index.length)
 
     def with_least_score(self, request: SearchRequest) -> SearchRequest:
         """Return a search whose `min_score` cuts off what its `min_similarity` does. Raises: SimilarityError."""

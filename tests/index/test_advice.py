@@ -91,3 +91,17 @@ def test_a_limit_on_latency_counts_what_was_added() -> None:
         chooser.choose(request, k=10)
     with pytest.raises(TargetError, match="of which 4 ms are for images that were added"):
         chooser.choose(replace(request, target_recall=0.9), k=10)
+
+
+def test_an_exact_search_for_a_filter_keeps_to_the_limit_on_latency() -> None:
+    engine = ChangedEngine()
+    chooser = PlanChooser(engine)
+    for length in (None, 4):
+        within = PlanRequest(length, target_recall=0.95, max_latency_ms=3.0)
+        chosen = chooser.choose_filtered(within, k=10, reach=2000)
+        assert chosen.plan == Plan(CODE_LENGTH, "numpy")
+        with pytest.raises(TargetError):
+            chooser.choose_filtered(replace(within, max_latency_ms=1.0), k=10, reach=2000)
+    engine.added_ms = 1.0
+    with pytest.raises(TargetError):
+        chooser.choose_filtered(within, k=10, reach=2000)

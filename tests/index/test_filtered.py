@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.errors import TargetError
 from eigenlens.index.faiss_engine.engine import FaissEngine
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.filters.parse import Filter, parse_filter
@@ -134,6 +135,27 @@ def test_a_selection_of_few_is_scored_whatever_the_plan(engine: FaissEngine) -> 
     assert exact.measured.exact
     scores = [score for _, score in engine.search(query, plan=exact.plan, k=10, filter=few)[0]]
     np.testing.assert_allclose(scores, np.sort(cosines_of(engine, query[0], few))[::-1][:10], atol=2e-3)
+
+
+def test_a_target_is_met_where_no_exact_plan_was_measured(engine: FaissEngine) -> None:
+    changed = FaissEngine(engine.generation)
+    inexact = tuple(m for m in engine.calibration.measured if not m.exact)
+    changed.calibration = replace(engine.calibration, measured=inexact)
+    chooser, query, half = PlanChooser(changed), grouped(12, 1)[0], filters(0)["half"]
+    best = np.sort(cosines_of(engine, query[0], half))[::-1]
+    request = PlanRequest(target_recall=0.1)
+    deep = chooser.choose_filtered(request, k=600, reach=1200)
+    for chosen, k in ((deep, 600), (chooser.choose(request, k=1500), 1500)):
+        assert chosen.measured is not None
+        assert (chosen.measured.exact, dict(chosen.measured.latency_ms)) == (True, {})
+        scores = [score for _, score in changed.search(query, plan=chosen.plan, k=k, filter=half)[0]]
+        np.testing.assert_allclose(scores, best[:k], atol=2e-3)
+    limited = PlanRequest(target_recall=0.1, max_latency_ms=1e6)  # how long it takes is not known
+    with pytest.raises(TargetError):
+        chooser.choose_filtered(limited, k=600, reach=1200)
+    for fixed in (limited, PlanRequest(4, target_recall=0.1)):
+        with pytest.raises(TargetError):
+            chooser.choose(fixed, k=1500)
 
 
 def test_more_of_an_index_is_visited_where_results_are_missing(engine: FaissEngine) -> None:
