@@ -16,6 +16,7 @@ from eigenlens.index.faiss_engine.gpu import open_gpu
 from eigenlens.processors import processors
 from eigenlens.service.errors import KeyFileError
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.store import Position
 from eigenlens.service.http.answers import AnswerWriter
 from eigenlens.service.http.state import State
 from eigenlens.service.http.thread_limits import ThreadLimiter
@@ -63,12 +64,18 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
         log.warning("%s cannot be written: it is served read-only", gallery.root)
     jobs = Jobs(gallery)
     queries = RecentQueries(settings.recent_queries)
-    recall = RecallChecker(settings.recall_share, current=lambda: snapshots.current)
+    recall = RecallChecker(settings.recall_share, snapshots)
 
-    def keep(snapshot: Snapshot, code: NDArray[np.float32], request: SearchRequest, result: SearchResult) -> None:
+    def keep(
+        snapshot: Snapshot,
+        position: Position,
+        code: NDArray[np.float32],
+        request: SearchRequest,
+        result: SearchResult,
+    ) -> None:
         key = request.exclude_keys[0] if len(request.exclude_keys) == 1 else None
         queries.add(code, key=key, encoder_id=snapshot.engine.encoder_id)
-        recall.offer(snapshot, code, request, result)
+        recall.offer(snapshot, position, code, request, result)
 
     pipeline = Pipeline(
         snapshots,

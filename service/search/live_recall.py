@@ -17,6 +17,8 @@ from eigenlens.index.errors import SearchError
 from eigenlens.index.metrics import recall_interval
 from eigenlens.index.plans.calibration import DEFAULT_TARGET, measured_count
 from eigenlens.index.plans.plan import Plan
+from eigenlens.service.gallery.store import Position
+from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.request import SearchRequest
 from eigenlens.service.search.snapshot import SearchResult, Snapshot
 
@@ -78,26 +80,26 @@ class ReachedRecall:
 
 @dataclass(frozen=True)
 class _Sample:
-    """A search that was answered, and the state of the engine that answered it."""
+    """A search that was answered, and the position in the gallery's history that its engine had before it."""
 
     snapshot: Snapshot
+    position: Position
     code: NDArray[np.float32]
     request: SearchRequest
     result: SearchResult
-    state: tuple[int, int]
 
 
 class RecallChecker:
     """Repeats a random share of the searches exactly, in a thread of its own, and keeps what they had found.
 
-    checker = RecallChecker(0.05, current=lambda: snapshots.current)
+    checker = RecallChecker(0.05, snapshots)
     checker.start(is_idle=lambda: batcher.depth == 0, has_room=lambda: batcher.waiting == 0)
     """
 
-    def __init__(self, share: float, *, current: Callable[[], Snapshot], seed: int | None = None) -> None:
-        """Check a share of searches, 0 for none; `current` returns the snapshot that is served."""
+    def __init__(self, share: float, snapshots: SnapshotManager, *, seed: int | None = None) -> None:
+        """Check a share of the searches of what is served; 0 for none."""
         self.share = share
-        self._current = current
+        self._snapshots = snapshots
         self._random = random.Random(seed)
         self._pending: deque[_Sample] = deque(maxlen=_MAX_PENDING)
         self._offered, self._closed = threading.Event(), threading.Event()
@@ -107,16 +109,24 @@ class RecallChecker:
         self._thread: threading.Thread | None = None
 
     def offer(
-        self, snapshot: Snapshot, code: NDArray[np.float32], request: SearchRequest, result: SearchResult
+        self,
+        snapshot: Snapshot,
+        position: Position,
+        code: NDArray[np.float32],
+        request: SearchRequest,
+        result: SearchResult,
     ) -> None:
-        """Take a search that was just answered, with the probability of `share`. Costs microseconds."""
+        """Take a search that was just answered, with the probability of `share`. Costs microseconds.
+
+        Args:
+            position: of the snapshot manager, read before the search.
+        """
         if not self.share or self._random.random() >= self.share:
             return
         is_exact = result.measured is not None and result.measured.exact
         if request.offset or request.duplicate_cosine is not None or is_exact:
             return
-        engine = snapshot.engine
-        self._pending.append(_Sample(snapshot, code, request, result, (engine.added, engine.removed)))
+        self._pending.append(_Sample(snapshot, position, code, request, result))
         self._offered.set()
 
     def start(self, *, is_idle: Callable[[], bool], has_room: Callable[[], bool]) -> None:
@@ -141,7 +151,7 @@ class RecallChecker:
 
     def reached(self) -> list[ReachedRecall]:
         """Return the recall of each promise in the generation that is served, the last checked first."""
-        number = self._current().number
+        number = self._snapshots.current.number
         with self._lock:
             recalls = [] if number != self._generation else [(p, list(r)) for p, r in self._recalls.items()]
         return [
@@ -181,15 +191,20 @@ class RecallChecker:
 
     def _check(self, sample: _Sample) -> None:
         """Repeat a search exactly and count what it had found, unless the images have changed since."""
-        snapshot, request, engine = sample.snapshot, sample.request, sample.snapshot.engine
-        if snapshot is not self._current() or (engine.added, engine.removed) != sample.state:
+        snapshot, request = sample.snapshot, sample.request
+        if not self._is_unchanged(sample):
             return
         true_keys = snapshot.exact_keys(sample.code, request)
-        if not true_keys or (engine.added, engine.removed) != sample.state:
+        self._snapshots.sync()  # ends a change that the exact search may have seen in part, and tells its position
+        if not true_keys or not self._is_unchanged(sample):
             return
         keys = {hit.record.key for hit in sample.result.hits}
         recall = len(keys.intersection(true_keys)) / len(true_keys)
         self._record(snapshot.number, promise_of(request, sample.result), recall)
+
+    def _is_unchanged(self, sample: _Sample) -> bool:
+        """Return whether the engine that answered is served, with the images that it had."""
+        return sample.snapshot is self._snapshots.current and sample.position == self._snapshots.position
 
     def _record(self, generation: int, promise: Promise, recall: float) -> None:
         with self._lock:

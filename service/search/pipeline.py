@@ -22,6 +22,7 @@ from eigenlens.model.images.decode import decode
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import RequestError
 from eigenlens.service.gallery.nodes import NewNode, code_of_node, require_images, require_nodes
+from eigenlens.service.gallery.store import Position
 from eigenlens.service.search.batching import Batcher, Observe
 from eigenlens.service.search.examples import Examples, combine
 from eigenlens.service.search.manager import SnapshotManager
@@ -109,7 +110,7 @@ class Answer:
 
 
 SearchBatcher = Batcher[Query, Answer]
-ObserveResult = Callable[[Snapshot, NDArray[np.float32], SearchRequest, SearchResult], None]
+ObserveResult = Callable[[Snapshot, Position, NDArray[np.float32], SearchRequest, SearchResult], None]
 
 
 class Pipeline:
@@ -124,7 +125,7 @@ class Pipeline:
         max_k: int,
         observe: Observe,
         observe_search: Callable[[int, float], None],
-        observe_result: ObserveResult = lambda snapshot, code, request, result: None,
+        observe_result: ObserveResult = lambda snapshot, position, code, request, result: None,
     ) -> None:
         """Answer searches of the manager's snapshot.
 
@@ -135,7 +136,8 @@ class Pipeline:
             observe: called with a stage and its seconds: "decode" for each photograph, "encode" and "search" for each
                 call that does several together.
             observe_search: called for each search with its plan's prefix length and its total seconds.
-            observe_result: called for each search with what it searched and found.
+            observe_result: called for each search with what it searched, the manager's position before, and what it
+                found.
         """
         self._manager, self._write, self._max_pixels, self._max_k = manager, write, max_pixels, max_k
         self._observe, self._observe_search, self._observe_result = observe, observe_search, observe_result
@@ -198,10 +200,11 @@ class Pipeline:
         for query in queries:
             groups[_group_key(query)].append(query)
         answers: dict[Query, Answer | Exception] = {}
+        position, batch = self._manager.position, len(queries)
         for group in groups.values():
             try:
                 results = self._search(group)
-                answers.update((query, self._answer(query, results.get(query), batch=len(queries))) for query in group)
+                answers.update((q, self._answer(q, results.get(q), position=position, batch=batch)) for q in group)
             except EigenlensError as error:  # the queries of a group share the plan, so they share its error
                 answers.update((query, error) for query in group)
         return [answers[query] for query in queries]
@@ -230,7 +233,7 @@ class Pipeline:
             results = group[0].snapshot.search_batch(np.stack([query.vector for query in group]), requests)
         return dict(zip(group, results, strict=True))
 
-    def _answer(self, query: Query, result: SearchResult | None, *, batch: int) -> Answer:
+    def _answer(self, query: Query, result: SearchResult | None, *, position: Position, batch: int) -> Answer:
         request, snapshot, code = query.request, query.snapshot, query.vector
         if request is None:
             return Answer(b"", code, query.timing_ms, batch)
@@ -243,7 +246,7 @@ class Pipeline:
         total_s = time.perf_counter() - query.arrived
         query.timing_ms["total"] = _milliseconds(total_s)
         self._observe_search(result.plan.prefix_length, total_s)
-        self._observe_result(snapshot, code, request, result)
+        self._observe_result(snapshot, position, code, request, result)
         likeness = snapshot.likeness(code, result)
         page = Page(
             results=results,

@@ -13,7 +13,9 @@ import pytest
 from eigenlens.index.plans.calibration import Measured, Recall
 from eigenlens.index.plans.choice import PlanRequest
 from eigenlens.index.plans.plan import Plan
+from eigenlens.service.gallery.store import Position
 from eigenlens.service.search.live_recall import RecallChecker
+from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.recent_queries import RecentQueries
 from eigenlens.service.search.request import SearchRequest
 from eigenlens.service.search.snapshot import SearchResult, Snapshot
@@ -25,11 +27,18 @@ EXACT_S = 0.004
 
 
 class Served:
-    """A snapshot whose exact results are the keys 0 to 9, found in 4 ms."""
+    """A manager and the snapshot that it serves, whose exact results are the keys 0 to 9, found in 4 ms."""
 
     def __init__(self) -> None:
         self.number, self.exact_searches = 1, 0
-        self.engine = SimpleNamespace(added=0, removed=0)
+        self.position, self.arriving = Position(10, 0), 0
+
+    @property
+    def current(self) -> Served:
+        return self
+
+    def sync(self) -> None:
+        self.position = Position(self.position.key + self.arriving, 0)
 
     def exact_keys(self, code: Any, request: SearchRequest) -> list[int]:
         self.exact_searches += 1
@@ -45,11 +54,11 @@ def result_of(keys: range, *, exact: bool = False) -> SearchResult:
 
 
 def checking(served: Served, share: float = 1.0) -> RecallChecker:
-    return RecallChecker(share, current=lambda: cast("Snapshot", served), seed=0)
+    return RecallChecker(share, cast("SnapshotManager", served), seed=0)
 
 
 def offer(checker: RecallChecker, served: Served, keys: range, request: SearchRequest | None = None) -> None:
-    checker.offer(cast("Snapshot", served), CODE, request or SearchRequest(10), result_of(keys))
+    checker.offer(cast("Snapshot", served), served.position, CODE, request or SearchRequest(10), result_of(keys))
 
 
 def test_recall_is_told_by_promise_with_its_interval() -> None:
@@ -61,7 +70,7 @@ def test_recall_is_told_by_promise_with_its_interval() -> None:
         offer(checker, served, range(10), fixed)
     for request in (SearchRequest(10, offset=10), SearchRequest(10, duplicate_cosine=0.9)):
         offer(checker, served, range(0), request)
-    checker.offer(cast("Snapshot", served), CODE, SearchRequest(10), result_of(range(10), exact=True))
+    checker.offer(cast("Snapshot", served), served.position, CODE, SearchRequest(10), result_of(range(10), exact=True))
     checker.start(is_idle=lambda: True, has_room=lambda: True)
     try:
         wait_for(lambda: sum(reached.checks for reached in checker.reached()) >= 4)
@@ -112,10 +121,14 @@ def test_a_search_of_images_that_changed_since_is_not_counted() -> None:
     served = Served()
     checker = checking(served)
     offer(checker, served, range(5))
-    served.engine.added = 1
+    served.position = Position(11, 0)  # an image was replaced: as many images as before
     checker.start(is_idle=lambda: True, has_room=lambda: True)
     offer(checker, served, range(10))
     wait_for(checker.reached)
+    served.arriving = 1  # while the search is repeated
+    offer(checker, served, range(5))
+    wait_for(lambda: served.exact_searches == 2)
+    served.arriving = 0
     checker.close()
     assert [(reached.checks, reached.mean) for reached in checker.reached()] == [(1, 1.0)]
 
