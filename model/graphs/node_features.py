@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,17 +58,20 @@ class RandomFeatures:
         """Draw `columns` numbers for each node."""
         self._roots = np.sqrt(graph.degrees + 1.0).astype(np.float32)
         self._seed, self.count, self.columns = seed, graph.count, min(columns, graph.count)
+        self._drawn = lru_cache(maxsize=1)(self._draw)  # who reads a block in smaller parts has it drawn once
 
     def rows(self, start: int, stop: int) -> Floats | SparseRows:
         """Return the vectors of the nodes from `start` to `stop`."""
         first = start // _ROWS
-        parts = [
-            np.random.default_rng([self._seed, block]).standard_normal((_ROWS, self.columns), dtype=np.float32)
-            for block in range(first, -(-stop // _ROWS))
-        ]
-        drawn = np.concatenate(parts)[start - first * _ROWS : stop - first * _ROWS]
-        scaled: NDArray[np.float32] = drawn * self._roots[start:stop, None]
+        blocks = [self._drawn(block) for block in range(first, -(-stop // _ROWS))]
+        drawn = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        scaled: NDArray[np.float32] = (
+            drawn[start - first * _ROWS : stop - first * _ROWS] * self._roots[start:stop, None]
+        )
         return scaled
+
+    def _draw(self, block: int) -> NDArray[np.float32]:
+        return np.random.default_rng([self._seed, block]).standard_normal((_ROWS, self.columns), dtype=np.float32)
 
 
 def unit_rows(features: Floats) -> Floats:

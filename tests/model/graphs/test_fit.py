@@ -16,6 +16,7 @@ from eigenlens.model.graphs import fit, node_features, smoothing
 from eigenlens.model.graphs.artifact import Graph
 from eigenlens.model.graphs.codes import codes_of_nodes
 from eigenlens.model.graphs.fit import GraphCodes, features_of, fit_graph
+from eigenlens.model.graphs.node_features import RandomFeatures
 from eigenlens.model.graphs.settings import PRESETS, GraphSettings
 from eigenlens.model.graphs.smoothing import Smoother
 from eigenlens.model.runtime.encoder import Encoder
@@ -122,6 +123,25 @@ def test_a_graph_without_features_is_told_its_preset(tmp_path: Path) -> None:
     del arrays["x"]
     with pytest.raises(ConfigError, match="--preset structure-only"):
         fit_graph(imported(tmp_path / "graph", arrays), SETTINGS)
+
+
+def test_random_features_are_drawn_once_for_all_parts_of_a_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_features, "_ROWS", 16)
+    graph = imported(tmp_path / "graph", block_graph())
+    whole = RandomFeatures(graph, columns=3).rows(0, graph.count)
+    draw, draws = np.random.default_rng, []
+
+    def counted(seed: list[int]) -> np.random.Generator:
+        draws.append(seed)
+        return draw(seed)
+
+    monkeypatch.setattr(np.random, "default_rng", counted)
+    features = RandomFeatures(graph, columns=3)
+    parts = [np.array(features.rows(start, min(start + 2, graph.count))) for start in range(0, graph.count, 2)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert len(draws) == -(-graph.count // 16)
 
 
 @pytest.mark.parametrize("preset", ["smooth", "structure-only"])
