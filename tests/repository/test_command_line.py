@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ from eigenlens import command, install
 from eigenlens.command import main
 from eigenlens.model.config import load_config
 from eigenlens.model.errors import ConfigError
+from eigenlens.service.commands import doctor
 from eigenlens.service.errors import SettingsError
 from eigenlens.service.settings import load_settings
 from eigenlens.system_errors import describe
@@ -116,7 +118,7 @@ def test_advice_on_installing_works_for_a_checkout_and_for_a_wheel(
     assert install.install_line("cpu") == "pip install 'eigenlens[cpu] @ file:///w/eigenlens-0.1.0-py3-none-any.whl'"
 
 
-def test_errors_of_the_system_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_the_system_are_sentences(tmp_path: Path) -> None:
     assert "the disk is full at /g/a" in describe(OSError(errno.ENOSPC, "No space left", "/g/a"))
     assert "read-only" in describe(OSError(errno.EROFS, "Read-only file system", "/g"))
     (tmp_path / "x").write_bytes(b"no database" * 100)
@@ -133,8 +135,17 @@ def test_errors_of_the_system_are_sentences(tmp_path: Path, capsys: pytest.Captu
         with pytest.raises(sqlite3.OperationalError) as busy:
             other.execute("BEGIN IMMEDIATE")
     assert describe(busy.value).startswith("another process holds the file for too long; ")
-    assert main(["export", str(tmp_path / "x"), "--out", str(tmp_path / "x" / "y")]) == 1
-    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_command_that_an_error_of_the_system_ends_says_it_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(args: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "/g/a")
+
+    monkeypatch.setattr(doctor, "run", fill)
+    assert main(["doctor"]) == 1
+    assert re.fullmatch("eigenlens: error: the disk is full at /g/a.*\n", capsys.readouterr().err)
 
 
 def test_a_command_ends_at_sigterm_as_process_1(tmp_path: Path) -> None:
