@@ -42,7 +42,7 @@ def open_file(path: Path) -> GraphSource:
         chunks = partial(chunks_of_edges, pairs)
     else:
         chunks = partial(read_edges, edges, None)
-    count = len(features) if features is not None else len(labels) if labels is not None else 0
+    count = len(features) if features is not None else len(np.atleast_1d(labels)) if labels is not None else 0
     if count == 0:
         count = 1 + max((int(chunk.max()) for chunk in chunks() if len(chunk)), default=-1)
     numbers, names = (None, ()) if labels is None else integer_labels(labels, count=count, name=f"{path}: labels.npy")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from eigenlens.model.errors import SourceError
-from eigenlens.model.graphs.sources.npz import from_arrays
+from eigenlens.model.graphs.sources.npz import from_arrays, has_meaning
 from eigenlens.model.graphs.sources.source import GraphSource
 
 _SAFE = (
@@ -28,5 +30,18 @@ def open_file(path: Path) -> GraphSource:
         loaded = loaded[0]  # the (data, slices) of a data set of one graph
     if not isinstance(loaded, dict):
         raise SourceError(f"{path} holds a {type(loaded).__name__}, not a dictionary of tensors; {_SAFE}")
-    tensors = {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
-    return from_arrays({name: tensor.numpy() for name, tensor in tensors.items()}, name=path.stem)
+    arrays = {
+        name: _array(value, name=f"{path}: {name}")
+        for name, value in loaded.items()
+        if isinstance(value, torch.Tensor) and isinstance(name, str) and has_meaning(name)
+    }
+    return from_arrays(arrays, name=path.stem)
+
+
+def _array(tensor: torch.Tensor, *, name: str) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = tensor.numpy(force=True)
+    except (TypeError, RuntimeError) as error:
+        kind = f"{tensor.dtype} in {tensor.layout}".replace("torch.", "")
+        raise SourceError(f"{name} is {kind}, which NumPy has not; save it dense, as int64 or float32") from error
+    return array

@@ -14,6 +14,7 @@ from eigenlens.model.graphs.sparse import SparseRows
 
 EDGES_PER_CHUNK = 1 << 20
 ROWS_PER_CHUNK = 1 << 14
+_MAX_LABEL = (1 << 31) - 1
 PICKLED = (
     "is a pickle, which can run any program when it is read. Where you trust it, convert it: "
     "np.savez('graph.npz', edge_index=edge_index, x=x, labels=labels), with arrays of numbers"
@@ -82,7 +83,8 @@ def edges_of(array: NDArray[Any], *, name: str) -> EdgeChunk:
         raise SourceError(f"{name} has the shape {array.shape}; edges are pairs of rows of nodes, (edges, 2) or (2, m)")
     pairs = array if array.shape[1] == 2 else array.T
     if pairs.dtype.kind == "f":
-        whole = pairs.astype(np.int64)
+        with np.errstate(invalid="ignore"):  # NaN becomes a number, which it does not equal
+            whole = pairs.astype(np.int64)
         if not np.array_equal(whole, pairs):
             raise SourceError(f"{name} holds fractions; edges are pairs of rows of nodes, which are whole numbers")
         return whole
@@ -103,8 +105,8 @@ def integer_labels(labels: NDArray[Any], *, count: int, name: str) -> tuple[NDAr
     if labels.dtype.kind in "iub":
         return np.maximum(labels.astype(np.int64), -1), ()
     if labels.dtype.kind == "f":
-        if not np.array_equal(np.floor(labels), labels, equal_nan=True):
-            raise SourceError(f"{name} holds fractions; labels are whole numbers or texts")
+        if not np.array_equal(np.floor(labels), labels, equal_nan=True) or (labels > _MAX_LABEL).any():
+            raise SourceError(f"{name} holds fractions, or more than {_MAX_LABEL}; labels are whole numbers or texts")
         return np.where(labels >= 0, labels, -1).astype(np.int64), ()  # NaN is not at least 0
     texts = labels.astype(str)
     names, numbers = np.unique(texts, return_inverse=True)

@@ -19,6 +19,7 @@ from eigenlens.model.graphs.sources.source import (
     EdgeChunk,
     GraphSource,
     chunks_of_features,
+    edges_of,
     integer_labels,
 )
 
@@ -117,17 +118,18 @@ def read_edges(path: Path, ids: tuple[str, ...] | None) -> Iterator[EdgeChunk]:
     if ids is None or ids == tuple(map(str, range(len(ids)))):
         for pairs in _pairs(path):
             try:
-                yield pairs.astype(np.int64)
-            except ValueError as error:
+                ends = pairs if pairs.dtype.kind in "iuf" else pairs.astype(np.int64)
+            except (ValueError, TypeError, OverflowError) as error:
                 raise SourceError(
                     f"{path}: an end of an edge is a row of a node, and {error}; or give nodes ids"
                 ) from None
+            yield edges_of(ends, name=str(path))
         return
     rows = {id: row for row, id in enumerate(ids)}
     for pairs in _pairs(path):
         try:
-            ends = [(rows[a], rows[b]) for a, b in pairs.astype(str).tolist()]
-            yield np.array(ends, dtype=np.int64).reshape(-1, 2)
+            places = [(rows[a], rows[b]) for a, b in pairs.astype(str).tolist()]
+            yield np.array(places, dtype=np.int64).reshape(-1, 2)
         except KeyError as error:
             raise SourceError(f"{path}: an edge ends at {error}, and no node has this id") from None
 
@@ -137,9 +139,12 @@ def _pairs(path: Path) -> Iterator[NDArray[Any]]:
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
-        with pyarrow.parquet.ParquetFile(path) as table:
-            for batch in table.iter_batches(batch_size=EDGES_PER_CHUNK):
-                yield np.stack([batch.column(place).to_numpy(zero_copy_only=False) for place in (0, 1)], axis=1)
+        try:
+            with pyarrow.parquet.ParquetFile(path) as table:
+                for batch in table.iter_batches(batch_size=EDGES_PER_CHUNK):
+                    yield np.stack([batch.column(place).to_numpy(zero_copy_only=False) for place in (0, 1)], axis=1)
+        except (OSError, ValueError, TypeError, IndexError) as error:  # pyarrow's errors are ValueErrors
+            raise SourceError(f"{path} has no edges in its first two columns that can be read: {error}") from None
         return
     delimiter = _delimiter(path)
     with _open(path) as file:

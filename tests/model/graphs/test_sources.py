@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import zipfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +196,22 @@ def test_ids_labels_and_metadata_of_a_table(tmp_path: Path) -> None:
         ({"edges": [(0, 1)], "x": np.eye(3), "labels": [1, 2]}, r"one label for each of 3 nodes"),
         ({"edges": [(0, 1)], "x": np.eye(2), "ids": ["a", "a"]}, r"1 different ids"),
         ({"adj_indptr": [0, 2, 1], "adj_indices": [0]}, r"adj_indptr does not fit"),
+        ({"adj_indptr": [0, 1, 1], "adj_indices": [1.5]}, r"adj_indices is float64 .* a list of whole numbers"),
+        ({"adj_indptr": [0, 1, 1], "adj_indices": [[1]]}, r"adj_indices is int64 of the shape \(1, 1\)"),
+        ({"adj_indptr": 3, "adj_indices": [0]}, r"adj_indptr is int64 of the shape \(\)"),
+        ({"edges": [(0, 1)], "attr_indptr": [0, 1]}, r"has no attr_indices, which belongs to attr_indptr"),
+        (
+            {"edges": [(0, 1)], "attr_indptr": [0, 1], "attr_indices": [0], "attr_data": ["a"]},
+            r"attr_data has the shape",
+        ),
+        ({"edges": [(0, 1)], "attr_indptr": [0, 1], "attr_indices": [0], "attr_shape": 3}, r"attr_shape is int64"),
+        ({"edges": [(0, 1)], "feature_rows": [0, -1], "feature_cols": [0, 1]}, r"a row of a node and a column"),
+        ({"edges": [(0, 1)], "num_nodes": "abc"}, r"num_nodes is <U3"),
+        ({"edges": [(0, 1)], "num_nodes": [2, 3]}, r"num_nodes has the shape \(2,\); it is one number"),
+        ({"edges": [(0, 1)], "labels": 3}, r"labels has the shape \(\)"),
+        ({"edges": [(0, 1)], "labels": [np.inf, 1.0]}, r"labels holds fractions, or more than"),
+        ({"edges": [(0, np.nan)]}, r"holds fractions"),
+        ({"edges": [(0, 1)], "x": np.array([[1.0], [1e300]])}, r"a feature of node 1 is NaN or infinite"),
     ],
 )
 def test_a_fault_is_refused_with_a_sentence(arrays: dict[str, Any], sentence: str, tmp_path: Path) -> None:
@@ -226,6 +244,49 @@ def test_no_pickle_is_read_and_the_safe_way_is_told(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+HUGE = b"\x93NUMPY\x01\x00\x46\x00{'descr': '<i8', 'fortran_order': False, 'shape': (999999999999, 2), }  \n"
+
+
+def write_member(path: Path, name: str, data: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(name, data)
+
+
+def write_damaged(path: Path) -> None:
+    np.savez_compressed(path, edges=np.random.default_rng(0).integers(0, 9, (1000, 2)))
+    data = path.read_bytes()
+    path.write_bytes(data[:300] + bytes(80) + data[380:])
+
+
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        (lambda path: path.write_bytes(b"garbage" * 10), "no archive of arrays"),
+        (lambda path: path.write_bytes(b""), "no archive of arrays"),
+        (lambda path: write_member(path, "edges", b"garbage"), "edges is no array"),
+        (lambda path: write_member(path, "edges.npy", HUGE), "Unable to allocate"),
+        (write_damaged, "while decompressing"),
+    ],
+)
+def test_an_npz_that_cannot_be_read_is_refused(write: Any, sentence: str, tmp_path: Path) -> None:
+    write(tmp_path / "graph.npz")
+    with pytest.raises(SourceError, match=sentence):
+        open_graph_source(str(tmp_path / "graph.npz"))
+
+
+@pytest.mark.parametrize(
+    "features",
+    [torch.eye(3, dtype=torch.bfloat16), torch.eye(3).to_sparse(), torch.eye(3, device="meta")],
+)
+def test_a_tensor_that_is_no_array_is_refused_if_it_is_used(features: torch.Tensor, tmp_path: Path) -> None:
+    edges = torch.tensor(EDGES[:2]).T
+    for name in ("x", "train_mask"):
+        torch.save({"edge_index": edges, name: features}, tmp_path / f"{name}.pt")
+    with pytest.raises(SourceError, match=r"x is .* which NumPy has not; save it dense"):
+        open_graph_source(str(tmp_path / "x.pt"))
+    assert open_graph_source(str(tmp_path / "train_mask.pt")).count == 3
+
+
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
@@ -236,12 +297,26 @@ def test_no_pickle_is_read_and_the_safe_way_is_told(tmp_path: Path) -> None:
         ({"edges.csv": "0,1\n", "nodes.csv": "id,f0\nx,1\nx,2\n"}, "'x' is there twice"),
         ({"edges.csv": "0,1\n", "nodes.csv": "f0\n1\nlong\n"}, "features are numbers"),
         ({"edges.csv": "0,1\n", "nodes.csv": "f0,f1\n1\n"}, "has 2 columns"),
+        ({"edges.csv": "0,99999999999999999999999\n"}, "is a row of a node, and Python int too large"),
+        ({"edges.csv": "0,1\n", "nodes.parquet": "garbage"}, "is no readable Parquet file"),
+        ({"edges.parquet": "garbage"}, "no edges in its first two columns that can be read"),
+        ({"edges.parquet": {"a": [0, 1]}}, "no edges in its first two columns that can be read"),
+        ({"edges.parquet": {"a": [0, None], "b": [1, 2]}}, "holds fractions"),
+        ({"edges.parquet": {"a": [0.0, 1.5], "b": [1, 2]}}, "holds fractions"),
+        ({"edges.parquet": {"a": [datetime(2020, 1, 1)], "b": [1]}}, "no edges in its first two columns"),
+        ({"raw/edge.csv.gz": "0\n", "raw/num-node-list.csv.gz": "2\n"}, "has 1 columns; edges are pairs"),
+        ({"raw/edge.csv.gz": "0,1\n", "raw/num-node-list.csv.gz": ""}, "holds 0 numbers; it is the count of nodes"),
     ],
 )
-def test_a_folder_that_does_not_fit_is_refused(files: dict[str, str], sentence: str, tmp_path: Path) -> None:
-    (tmp_path / "graph").mkdir()
-    for name, text in files.items():
-        (tmp_path / "graph" / name).write_text(text)
+def test_a_folder_that_does_not_fit_is_refused(files: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    for name, content in files.items():
+        file = tmp_path / "graph" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, dict):
+            pyarrow.parquet.write_table(pyarrow.table(content), file)
+        else:
+            file.write_bytes(gzip.compress(content.encode()) if file.suffix == ".gz" else content.encode())
+    (tmp_path / "graph").mkdir(exist_ok=True)
     with pytest.raises(SourceError, match=sentence):
         import_from(tmp_path, tmp_path / "graph")
 
