@@ -20,16 +20,21 @@ class BrowserError(EigenlensError):
     """There is no browser to look at the page with."""
 
 
+def find_chromium() -> str | None:
+    """Find Debian's chromium: the headless shell, which has no windows to draw, takes a third of the other's time."""
+    return shutil.which("chromium-headless-shell") or shutil.which("chromium")
+
+
 @contextmanager
 def looking_at(gallery: Path) -> Iterator[tuple[Browser, str]]:
-    """Debian's chromium and the address of a service over the gallery. Raises: BrowserError; RuntimeError."""
-    chromium = shutil.which("chromium")
+    """Open Debian's chromium, and serve the gallery to it at this address. Raises: BrowserError; RuntimeError."""
+    chromium = find_chromium()
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         raise BrowserError("playwright is not installed: pip install '.[dev]'") from None
     if chromium is None:
-        raise BrowserError("chromium is not installed: apt-get install chromium")
+        raise BrowserError("chromium is not installed: apt-get install chromium-headless-shell")
     with (
         tempfile.TemporaryDirectory() as folder,
         running_service(gallery, Path(folder) / "service.log") as server,

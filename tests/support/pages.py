@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
-CHROMIUM = shutil.which("chromium")
+from eigenlens.benchmarks.page.browser import find_chromium
+
+CHROMIUM = find_chromium()
 in_a_browser = [
     pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
