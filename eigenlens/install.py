@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 
@@ -20,6 +19,8 @@ def install_line(*extras: str) -> str:
 
 def _origin() -> str | None:
     """Return the address that pip installed from; None if it is unknown."""
+    from importlib.metadata import PackageNotFoundError, distribution  # slow to import, and needed rarely
+
     try:
         recorded = distribution("eigenlens").read_text("direct_url.json")
         return str(json.loads(recorded)["url"]) if recorded else None

@@ -6,9 +6,13 @@ import socket
 
 from eigenlens.service.errors import ServiceError
 
+# Hosts that stand for all addresses of a machine, and one of these: nobody can open the former.
+LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
 
 def address_of(host: str, port: int, *, scheme: str = "http") -> str:
-    """Return the address of a service, such as http://[::1]:8080."""
+    """Return an address that a service can be opened at, such as http://[::1]:8080."""
+    host = LOOPBACK_OF.get(host, host)
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 

@@ -15,7 +15,7 @@ import uvicorn
 from pydantic.fields import FieldInfo
 from uvicorn.supervisors import Multiprocess
 
-from eigenlens.service.commands.listening import address_of, listen
+from eigenlens.service.commands.listening import LOOPBACK_OF, address_of, listen
 from eigenlens.service.http.app import create_app
 from eigenlens.service.http.protocol import server_options
 from eigenlens.service.http.startup import open_and_freeze
@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     address = address_of(host, port, scheme="http" if settings.tls_certificate is None else "https")
-    print(f"Eigenlens serves {settings.gallery} at {address}", file=sys.stderr)
+    others = " and all other addresses of this machine" if host in LOOPBACK_OF else ""
+    print(f"Eigenlens serves {settings.gallery} at {address}{others}", file=sys.stderr)
     print(f"  try:       curl -F image=@photo.jpg '{address}/v1/search?k=10&length=16'", file=sys.stderr)
     print(f"  admin key: {settings.key_file}", file=sys.stderr)
     if settings.workers > 1:

@@ -161,7 +161,7 @@ def _serve(folder: Path, gallery: Path, args: argparse.Namespace) -> int:
     listen(args.host, args.port).close()  # what answers there is this service and no other
     processes = [start(["serve", "--gallery", str(gallery), *place, *_FOR_ONE])]
     try:
-        address = address_of("127.0.0.1" if args.host in ("0.0.0.0", "::") else args.host, args.port)  # noqa: S104
+        address = address_of(args.host, args.port)
         if not _wait_until_ready(address, processes[0]):
             raise ServiceError("the service did not start; its message is above")
         print(f"ready: {address}/  (interrupt to end)", file=sys.stderr)

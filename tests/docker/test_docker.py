@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,11 @@ def test_hadolint_finds_nothing_and_no_rule_is_ignored(path: Path) -> None:
     assert "hadolint ignore" not in path.read_text()
 
 
-def test_every_base_is_one_image_pinned_by_its_exact_tag() -> None:
-    bases = {i.value.split()[0] for path in DOCKERFILES for i in instructions(path) if i.name == "FROM"}
-    (base,) = bases
-    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm(@sha256:[0-9a-f]{64})?", base)
+def test_every_base_is_one_image_pinned_by_tag_and_digest() -> None:
+    froms = {i.value.split()[0] for path in DOCKERFILES for i in instructions(path) if i.name == "FROM"}
+    assert froms == {"${BASE}", "packages"}
+    (base,) = {assignments(i)["BASE"] for path in DOCKERFILES for i in instructions(path) if "BASE=" in i.value}
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", base)
     for path in DOCKERFILES:
         (label,) = final(path, "LABEL")
         assert assignments(label)["org.opencontainers.image.base.name"] == f"docker.io/library/{base.partition('@')[0]}"
@@ -86,7 +88,9 @@ def test_pip_installs_only_what_the_constraints_pin(path: Path) -> None:
     assert all("--no-build-isolation" in command and "--no-deps" in command for command in builds), builds
 
 
-@pytest.mark.parametrize("extras", [("cpu",), ("gpu",), ("cpu", "train"), ("gpu", "train")], ids="+".join)
+@pytest.mark.parametrize(
+    "extras", [("cpu",), ("gpu",), ("cpu", "train", "pretrained"), ("gpu", "train", "pretrained")], ids="+".join
+)
 def test_whatever_an_image_requires_is_pinned(extras: tuple[str, ...]) -> None:
     done = requirements(*extras)
     assert done.returncode == 0, done.stderr
@@ -124,7 +128,7 @@ def test_nothing_else_is_in_the_context() -> None:
         ".env",
         "docs/x.md",
     ]
-    out += ["service/__pycache__/x.pyc", "model/images/__pycache__/x.pyc", "benchmarks/results/x.jsonl", "admin.key"]
+    out += ["service/__pycache__/x.pyc", "model/images/__pycache__/x.pyc", "benchmarks/x.py", "admin.key"]
     assert [path for path in out if in_context(path)] == []
     assert in_context("model/images/decode.py")
 
@@ -143,7 +147,7 @@ def test_an_image_runs_as_the_one_unprivileged_user_that_owns_its_volumes(path: 
     (user,) = final(path, "USER")
     assert user.value == "10001:10001"
     (volumes,) = final(path, "VOLUME")
-    made = " ".join(i.value for i in final(path, "RUN"))
+    made = " && ".join(i.value for i in final(path, "RUN"))
     owned = re.findall(r"install -d -o 10001 -g 10001 (?:-m 0700 )?([^&]*)", made)
     assert set(" ".join(owned).split()) == set(volumes.command)
     assert "-m 0700 /data/keys" in made or path == TRAIN
@@ -158,6 +162,38 @@ def test_the_service_image_says_how_it_is_used() -> None:
     for name in ("HEALTHCHECK", "ENTRYPOINT", "CMD"):
         assert all(isinstance(word, str) for word in final(SERVICE, name)[0].command)
     assert "apt-get" not in SERVICE.read_text()
+
+
+@every_dockerfile
+def test_packages_and_code_are_layers_of_their_own(path: Path) -> None:
+    """So that a change of the code sends the code alone; and another commit or date makes no layer again."""
+    last = [(i.name, i.value) for i in instructions(path) if i.stage == instructions(path)[-1].stage]
+    copies = [value for name, value in last if name == "COPY"]
+    assert copies[:2] == ["--from=packages /opt/venv /opt/venv", "--from=build /opt/code /opt/venv"]
+    assert [name for name, _ in last[-4:]] == ["ARG", "ARG", "ARG", "LABEL"]
+    before = [i.value for i in instructions(path) if i.stage == 0 and i.name == "COPY"]
+    assert before == ["pyproject.toml constraints.txt docker/requirements.py ./"]
+
+
+def test_the_cpu_image_takes_a_torch_without_cuda_and_can_fit_to_photographs() -> None:
+    runs = [i.value for i in instructions(TRAIN) if i.name == "RUN"]
+    assert any("whl/cpu" in run and '[ "${VARIANT}" = cpu ]' in run for run in runs)
+    assert any('requirements.py "${VARIANT}" train pretrained' in run for run in runs)
+
+
+def test_the_bill_of_materials_lists_python_and_debian_packages(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    entries = [("zlib1g", "1:1.2.13", "install ok installed"), ("gone", "1", "deinstall ok config-files")]
+    lines = [f"Package: {name}\nStatus: {state}\nArchitecture: amd64\nVersion: {v}" for name, v, state in entries]
+    status.write_text("\n\n".join(lines))
+    command = [sys.executable, ROOT / "docker/bill_of_materials.py", status]
+    bill = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    python = {component["name"]: component for component in bill["components"]}
+    assert python.pop("zlib1g")["purl"] == "pkg:deb/debian/zlib1g@1%3A1.2.13?arch=amd64"
+    assert all(component["purl"].startswith("pkg:pypi/") for component in python.values())
+    assert python["typing-extensions"]["purl"] == f"pkg:pypi/typing-extensions@{version('typing_extensions')}"
+    assert python["fastapi"]["licenses"] == [{"license": {"name": "MIT"}}]
 
 
 # docker-compose.yml
@@ -183,7 +219,8 @@ def test_a_container_has_no_more_rights_than_it_needs(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert [mount.partition(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
-    for widened in ("privileged", "cap_add", "user", "pid", "ipc", "devices", "environment", "env_file", "secrets"):
+    assert service.get("environment", {}).keys() <= {"FOLDER"}
+    for widened in ("privileged", "cap_add", "user", "pid", "ipc", "devices", "env_file", "secrets"):
         assert widened not in service
     binds = [volume for volume in service["volumes"] if isinstance(volume, dict)]
     assert [(bind["target"], bind["read_only"]) for bind in binds] == [("/images", True)]
@@ -241,7 +278,7 @@ def test_a_profile_is_one_preparation_and_one_service_after_it(profile: str, suf
         assert ("deploy" in service) == (profile == "gpu")
         dockerfile = ROOT / service["build"]["dockerfile"]
         arguments = [name for i in instructions(dockerfile) if i.name == "ARG" for name in assignments(i)]
-        assert set(service["build"]["args"]) == set(arguments)
+        assert set(service["build"]["args"]) | {"BASE", "SOURCE", "REVISION", "CREATED"} == set(arguments)
 
 
 def test_a_gpu_is_reserved_for_the_gpu_profile() -> None:
