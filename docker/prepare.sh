@@ -20,6 +20,7 @@ set -euo pipefail
 refuse_another_folder() {
     local record=$1 images=$2 inode
     inode=$(stat --format=%i "$images")
+    mkdir -p "$(dirname "$record")"
     if [[ ! -f $record ]]; then
         printf '%s\n' "$FOLDER" "$inode" >"$record"
     elif ! grep --quiet --fixed-strings --line-regexp --regexp="$FOLDER" --regexp="$inode" "$record"; then

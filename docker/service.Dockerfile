@@ -16,13 +16,20 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
 COPY pyproject.toml constraints.txt docker/requirements.py ./
-# Left out of what was installed: tests, ONNX Runtime's tools, and its library for other languages than Python.
+# Left out of what is installed: tests, headers, tools that compile, ONNX Runtime's library for other languages than
+# Python, and symbols for debuggers (not of libraries in *.libs: their makers moved parts of them, and strip breaks them).
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends binutils=2.40-2 \
+    && rm -rf /var/lib/apt/lists/*
 RUN python requirements.py "${VARIANT}" > requirements.txt \
     && pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt \
         --requirement requirements.txt \
     && find /opt/venv/lib -depth -type d -name tests -exec rm -r {} + \
-    && find /opt/venv/lib -depth -path '*/onnxruntime/*' \
-        \( -name quantization -o -name tools -o -name transformers -o -name 'libonnxruntime.so.*' \) -exec rm -r {} +
+    && find /opt/venv/lib -depth -path '*/onnxruntime/*' \( -name backend -o -name datasets -o -name quantization \
+        -o -name tools -o -name transformers -o -name 'libonnxruntime.so.*' \) -exec rm -r {} + \
+    && find /opt/venv/lib -depth -path '*/numpy/*' \( -name distutils -o -name f2py \) -exec rm -r {} + \
+    && find /opt/venv/lib -type f \( -name '*.pyi' -o -name '*.a' -o -name '*.h' \) -delete \
+    && find /opt/venv/lib -type f -name '*.so' -not -path '*.libs/*' -size +400k -exec strip --strip-unneeded {} +
 
 
 FROM packages AS build
@@ -37,14 +44,30 @@ RUN pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir wheels .
         --prefix /opt/code wheels/*.whl
 
 
-FROM ${BASE}
+FROM ${BASE} AS system
+# Nothing is installed, compiled or edited in the service. /links becomes what is at the root beside folders of the system.
+WORKDIR /usr/local/lib/python3.11
+RUN rm -rf ensurepip idlelib lib2to3 pydoc_data site-packages/* tkinter turtledemo \
+        /usr/local/include/python3.11 /usr/local/bin/pip* /usr/local/bin/wheel /usr/local/bin/idle* \
+    && install -d -m 1777 /links/tmp \
+    && cp --no-dereference /bin /lib /lib64 /sbin /links/
 # The user owns the mount points, so that new named volumes become its own. The keys are for nobody else.
 RUN groupadd --gid 10001 eigenlens \
     && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /tmp --shell /usr/sbin/nologin eigenlens \
     && install -d -o 10001 -g 10001 /data/gallery \
     && install -d -o 10001 -g 10001 -m 0700 /data/keys
+
+
+# The system without what was removed: over the base, it would only be hidden.
+FROM scratch
+COPY --from=system /links /
+COPY --from=system /etc /etc
+COPY --from=system /usr /usr
+COPY --from=system /var /var
+COPY --from=system /data /data
 # ONNX Runtime's wheels send usage data to their makers, and keep some in HOME, unless they are told not to.
-ENV PATH=/opt/venv/bin:$PATH \
+ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
+    LANG=C.UTF-8 \
     ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -237,7 +237,7 @@ images_are_sound() {
         check "$image runs as the unprivileged user" same "$(inspect "eigenlens-$image:cpu" '{{.Config.User}}')" 10001:10001
         check "$image has nothing left of its build" inside "eigenlens-$image:cpu" \
             '! ls -d /build /root/.cache /tmp/* /var/lib/apt/lists/*Packages* /var/cache/apt/archives/*.deb /var/cache/apt/*.bin 2>/dev/null | grep .'
-        check "$image has no compiler or downloader" inside "eigenlens-$image:cpu" '! command -v gcc curl wget'
+        check "$image has no compiler or downloader" inside "eigenlens-$image:cpu" "for p in gcc curl wget; do ! command -v \$p || exit 1; done; [ $image = train ] || ! python3 -m pip --version 2>/dev/null"
         check "the modules of $image are compiled" docker run --rm --network none --entrypoint python "eigenlens-$image:cpu" -c '
 import importlib.util, pathlib, sysconfig
 def stale(path):

@@ -22,11 +22,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument(
         "--url",
-        default=os.environ.get("EIGENLENS_URL", "http://127.0.0.1:8080"),
-        help="address of the service (default: EIGENLENS_URL or %(default)s)",
+        default=os.environ.get("EIGENLENS_URL") or _own_address(),
+        help="address of the service (default: EIGENLENS_URL, or this machine at EIGENLENS_PORT: %(default)s)",
     )
     parser.add_argument("--live", action="store_true", help="ask only whether the process answers")
     parser.add_argument("--timeout-s", type=float, default=4.0, help="seconds to wait (default: %(default)g)")
+
+
+def _own_address() -> str:
+    scheme = "https" if os.environ.get("EIGENLENS_TLS_CERTIFICATE") else "http"
+    return f"{scheme}://127.0.0.1:{os.environ.get('EIGENLENS_PORT', '8080')}"
 
 
 def run(args: argparse.Namespace) -> int:

@@ -67,7 +67,7 @@ def test_hadolint_finds_nothing_and_no_rule_is_ignored(path: Path) -> None:
 
 def test_every_base_is_one_image_pinned_by_tag_and_digest() -> None:
     froms = {i.value.split()[0] for path in DOCKERFILES for i in instructions(path) if i.name == "FROM"}
-    assert froms == {"${BASE}", "packages"}
+    assert froms == {"${BASE}", "packages", "scratch"}
     (base,) = {assignments(i)["BASE"] for path in DOCKERFILES for i in instructions(path) if "BASE=" in i.value}
     assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", base)
     for path in DOCKERFILES:
@@ -147,7 +147,7 @@ def test_an_image_runs_as_the_one_unprivileged_user_that_owns_its_volumes(path: 
     (user,) = final(path, "USER")
     assert user.value == "10001:10001"
     (volumes,) = final(path, "VOLUME")
-    made = " && ".join(i.value for i in final(path, "RUN"))
+    made = " && ".join(i.value for i in instructions(path) if i.name == "RUN")
     owned = re.findall(r"install -d -o 10001 -g 10001 (?:-m 0700 )?([^&]*)", made)
     assert set(" ".join(owned).split()) == set(volumes.command)
     assert "-m 0700 /data/keys" in made or path == TRAIN
@@ -161,14 +161,14 @@ def test_the_service_image_says_how_it_is_used() -> None:
     # Nothing to compile or download with is copied, and no shell is needed to start, stop or probe.
     for name in ("HEALTHCHECK", "ENTRYPOINT", "CMD"):
         assert all(isinstance(word, str) for word in final(SERVICE, name)[0].command)
-    assert "apt-get" not in SERVICE.read_text()
+    assert not [i.value for i in final(SERVICE, "RUN") if "apt-get" in i.value]
 
 
 @every_dockerfile
 def test_packages_and_code_are_layers_of_their_own(path: Path) -> None:
     """So that a change of the code sends the code alone; and another commit or date makes no layer again."""
     last = [(i.name, i.value) for i in instructions(path) if i.stage == instructions(path)[-1].stage]
-    copies = [value for name, value in last if name == "COPY"]
+    copies = [value for name, value in last if name == "COPY" and "--from=system" not in value]
     assert copies[:2] == ["--from=packages /opt/venv /opt/venv", "--from=build /opt/code /opt/venv"]
     assert [name for name, _ in last[-4:]] == ["ARG", "ARG", "ARG", "LABEL"]
     before = [i.value for i in instructions(path) if i.stage == 0 and i.name == "COPY"]
@@ -186,7 +186,7 @@ def test_the_bill_of_materials_lists_python_and_debian_packages(tmp_path: Path) 
     entries = [("zlib1g", "1:1.2.13", "install ok installed"), ("gone", "1", "deinstall ok config-files")]
     lines = [f"Package: {name}\nStatus: {state}\nArchitecture: amd64\nVersion: {v}" for name, v, state in entries]
     status.write_text("\n\n".join(lines))
-    command = [sys.executable, ROOT / "docker/bill_of_materials.py", status]
+    command = [sys.executable, str(ROOT / "docker/bill_of_materials.py"), str(status)]
     bill = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
     python = {component["name"]: component for component in bill["components"]}

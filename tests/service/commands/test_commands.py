@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,6 +177,29 @@ def test_exit_statuses_tell_what_to_do(
         with pytest.raises(SystemExit) as wrong:
             run(*arguments)
         assert wrong.value.code == 2
+
+
+def test_a_probe_says_whether_the_service_can_search(
+    run: Run, service: httpx.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # is not asked
+    assert run("ready", key=False) == (0, "", "")
+    assert run("ready", "--live", key=False) == (0, "", "")
+    monkeypatch.setenv("EIGENLENS_PORT", str(service.base_url.port))
+    assert main(["ready"]) == 0
+    monkeypatch.setenv("EIGENLENS_PORT", "9")
+    for url, says in ((None, "no service answers at http://127.0.0.1:9"), ("localhost", "give an address such as")):
+        assert main(["ready", *(["--url", url] if url else [])]) == 5
+        assert says in capsys.readouterr().err
+    assert main(["ready", "--url", f"{service.base_url}/none"]) == 5
+    assert "answers 404" in capsys.readouterr().err
+
+
+def test_the_probe_imports_little() -> None:
+    program = "import sys, eigenlens.service.commands.ready; print(' '.join(sys.modules))"
+    command = [sys.executable, "-c", program]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert not {"httpx", "pydantic", "numpy", "fastapi"} & set(loaded)
 
 
 def test_a_table_lines_up_and_obeys_nobody(capsys: pytest.CaptureFixture[str]) -> None:
