@@ -275,9 +275,9 @@ one_line_changes() {
     mkdir -p "$WORK/changed"
     tar -C "$PROJECT" -cf - --exclude=./.git --exclude=./.venv --exclude=./.mypy_cache . | tar -xf - -C "$WORK/changed"
     echo '# one more line' >>"$WORK/changed/service/errors.py"
+    echo 'services: {serve: {image: eigenlens-changed}}' >"$WORK/changed.yml"
     from=$(now)
-    check "a change of one line builds" docker build --quiet --network host --build-arg "BASE=$BASE_IMAGE" \
-        --file "$WORK/changed/docker/service.Dockerfile" --tag eigenlens-changed "$WORK/changed"
+    PROJECT=$WORK/changed check "a change of one line builds" compose -f "$WORK/changed.yml" build serve
     say "        built again after a change of one line: $(since "$from") s"
     before=$(inspect eigenlens-service:cpu '{{json .RootFS.Layers}}') after=$(inspect eigenlens-changed '{{json .RootFS.Layers}}')
     record "what a change of one line makes again" "$(docker history --format '{{.Size}}' eigenlens-changed | python3 -c '
