@@ -14,7 +14,7 @@ _REFERENCE = {
     "height": 28,
     "sha256": _SHA,
     "content": f"/v1/images/test-00000.png/content?v={_SHA[:16]}",
-    "thumbnail": f"/v1/images/test-00000.png/thumbnail?v={_SHA[:16]}",
+    "thumbnail": f"/v1/images/test-00000.png/thumbnail?v={_SHA[:16]}.2",
 }
 _IMAGE = {**_REFERENCE, "metadata": {"label": "Ankle boot", "split": "test"}}
 _PLAN = {

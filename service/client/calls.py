@@ -72,7 +72,7 @@ class Call:
     path: str
     params: Mapping[str, Any] = field(default_factory=dict)
     json: Any = None
-    files: Sequence[tuple[str, tuple[str, bytes]]] = ()
+    files: Sequence[tuple[str, tuple[str, bytes | IO[bytes]]]] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     repeatable: bool = True
 
@@ -156,7 +156,7 @@ def search_like(positive: Iterable[Example], negative: Iterable[Example], option
     return Call("POST", "/v1/search", json={**options, **examples})
 
 
-def add(images: Mapping[str, bytes], metadata: Sequence[Mapping[str, Any]] | None = None) -> Call:
+def add(images: Mapping[str, bytes | IO[bytes]], metadata: Sequence[Mapping[str, Any]] | None = None) -> Call:
     """Make the call that adds images by their ids, with metadata for each."""
     files = [("image", (id.rpartition("/")[2] or "image", data)) for id, data in images.items()]
     fields: dict[str, Any] = {"id": list(images)}

@@ -31,6 +31,7 @@ from eigenlens.service.client.calls import (
 )
 from eigenlens.service.client.errors import ApiError
 from eigenlens.service.client.transport import cannot_connect, transport_options, unreachable
+from eigenlens.service.client.upload_progress import OnUploadProgress, UploadCounter, ignore_upload_progress
 from eigenlens.service.client.uploads import UploadOptions
 from eigenlens.service.errors import ServiceError
 
@@ -129,9 +130,9 @@ class Client:
         options: UploadOptions | None = None,
         prefix: str = "",
         metadata: Mapping[str, Any] | None = None,
-        on_progress: OnProgress = ignore_progress,
+        on_progress: OnUploadProgress = ignore_upload_progress,
     ) -> FolderAnswer:
-        """Upload the images below a folder, or one file; `on_progress` gets the number done and the total.
+        """Upload the images below a folder, or one file; `on_progress` gets the images done and the bytes sent.
 
         What is an image is decided by the content of a file. An image that cannot be read or used fails alone; a
         request that is too large or too slow is sent again in halves.
@@ -141,13 +142,14 @@ class Client:
         """
         options = options or uploads.UploadOptions(prefix=prefix, metadata=metadata)
         found = uploads.uploads_of(folder, options)
-        total, added = len(found.images), uploads.merged([])
+        counter, added = UploadCounter(found.images, on_progress), uploads.merged([])
         if options.skip_present:
-            found, added = uploads.part_present(found, self._checksums(options))
-            on_progress(len(added.images), total)
+            missing, added = uploads.part_present(found, self._checksums(options))
+            left = {upload.id for upload in missing.images}
+            counter.finish([upload for upload in found.images if upload.id not in left])
+            found = missing
         for batch in uploads.batches_of(found.images):
-            added = uploads.merged([added, self._add(batch)])
-            on_progress(len(added.images) + len(added.failed), total)
+            added = uploads.merged([added, self._add(batch, counter)])
         return uploads.of_folder(added, found.skipped)
 
     def _checksums(self, options: UploadOptions) -> dict[str, str]:
@@ -159,19 +161,21 @@ class Client:
             checksums.update(uploads.checksums_of(page))
         return checksums
 
-    def _add(self, batch: list[uploads.Upload]) -> AddAnswer:
-        call, unreadable = uploads.read_batch(batch)
-        if call is None:
-            return unreadable
+    def _add(self, batch: list[uploads.Upload], counter: UploadCounter) -> AddAnswer:
+        call, answer = uploads.read_batch(batch, counter)
         try:
-            return uploads.merged([self._ask(AddAnswer, call), unreadable])
+            if call is not None:
+                answer = uploads.merged([self._ask(AddAnswer, call), answer])
         except ApiError as error:
             halves = uploads.halves_of(batch, error)
             if halves is None:
                 raise
-            if len(halves) == 1:
-                return uploads.refused(halves[0][0], error)
-            return uploads.merged([self._add(half) for half in halves])
+            if len(halves) > 1:
+                counter.give_up()
+                return uploads.merged([self._add(half, counter) for half in halves])
+            answer = uploads.refused(halves[0][0], error)
+        counter.finish(batch)
+        return answer
 
     def get(self, id: str) -> ImageAnswer:
         """Return what the gallery stores about an image."""

@@ -14,6 +14,7 @@ from eigenlens.service.api.images import AddAnswer, AddedAnswer, FailedAnswer, F
 from eigenlens.service.api.report import SkippedAnswer
 from eigenlens.service.client.calls import Call, add
 from eigenlens.service.client.errors import ApiError
+from eigenlens.service.client.upload_progress import UploadCounter
 
 _BATCH_FILES = 32
 # Small enough that a slow line shows progress, and that little is sent again after an interruption.
@@ -92,15 +93,15 @@ def batches_of(uploads: Sequence[Upload]) -> Iterator[list[Upload]]:
         yield batch
 
 
-def read_batch(batch: Sequence[Upload]) -> tuple[Call | None, AddAnswer]:
-    """Make the call that adds these; None if none can be read.
+def read_batch(batch: Sequence[Upload], counter: UploadCounter) -> tuple[Call | None, AddAnswer]:
+    """Make the call that adds these, whose sending is counted; None if none can be read.
 
     Returns: the call, and the answer for those whose file cannot be read: each fails alone.
     """
     images, metadata, failed = {}, [], []
     for upload in batch:
         try:
-            images[upload.id] = upload.path.read_bytes()
+            images[upload.id] = counter.open(upload.path.read_bytes())
         except OSError as error:
             failed.append(FailedAnswer(id=upload.id, reason=f"the file cannot be read: {error.strerror}"))
         else:

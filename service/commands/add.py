@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from eigenlens.service.api.images import FolderAnswer
+from eigenlens.service.client.upload_progress import UploadProgress
 from eigenlens.service.client.uploads import UploadOptions, merged, of_folder
 from eigenlens.service.commands.connection import DONE_IN_PART, configure_connection, connect, print_json
 from eigenlens.service.commands.options import configure_report, print_report
@@ -52,11 +53,12 @@ def run(args: argparse.Namespace) -> int:
     answers: list[FolderAnswer] = []
     with connect(args) as client:
         for path in args.paths:
-            with tqdm(desc=str(path), unit="image", disable=args.json) as bar:
+            with tqdm(desc=str(path), unit="B", unit_scale=True, disable=args.json) as bar:
 
-                def show(done: int, total: int, bar: tqdm[Any] = bar) -> None:
-                    bar.total = total
-                    bar.update(done - bar.n)
+                def show(progress: UploadProgress, bar: tqdm[Any] = bar) -> None:
+                    bar.total = progress.total_bytes
+                    bar.set_postfix_str(f"{progress.images}/{progress.total_images} images", refresh=False)
+                    bar.update(progress.bytes - bar.n)
 
                 answers.append(client.add_folder(path, options=options, on_progress=show))
     answer = of_folder(merged(answers), [])

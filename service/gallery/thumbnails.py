@@ -11,6 +11,8 @@ from cachetools import LRUCache
 from eigenlens.model.images.decode import decode
 
 SIDE = 192
+# Add one when the same content comes to look different: browsers keep what has an address of a version for a year.
+VERSION = 2
 _THUMBNAIL_CACHE_SIZE = 4096
 _QUALITY = 82
 
@@ -21,6 +23,11 @@ class Thumbnail:
 
     data: bytes
     media_type: str
+
+
+def version_of(checksum: str) -> str:
+    """Return the version of a thumbnail, by the checksum of its image's content: another one looks different."""
+    return f"{checksum[:16]}.{VERSION}"
 
 
 class Thumbnails:

@@ -29,6 +29,7 @@ from eigenlens.service.api.search import (
 )
 from eigenlens.service.gallery.ingest import Outcome
 from eigenlens.service.gallery.store import ImageRecord
+from eigenlens.service.gallery.thumbnails import version_of as thumbnail_version
 from eigenlens.service.jobs.store import Job as StoredJob
 from eigenlens.service.search.live_recall import ReachedRecall
 from eigenlens.service.search.paging import Result
@@ -137,16 +138,16 @@ def present_job(job: StoredJob) -> Job:
 
 
 def _reference(record: ImageRecord, root_path: str) -> dict[str, Any]:
-    """Return the members of an ImageReference. The addresses name the content, so they may be cached for ever."""
-    base, version = f"{root_path}/v1/images/{quote(record.id)}", f"?v={record.sha256[:16]}"
+    """Return the members of an ImageReference. The addresses name what is there, so they may be cached for ever."""
+    base = f"{root_path}/v1/images/{quote(record.id)}"
     return {
         "id": record.id,
         "media_type": record.media_type,
         "width": record.width,
         "height": record.height,
         "sha256": record.sha256,
-        "content": f"{base}/content{version}",
-        "thumbnail": f"{base}/thumbnail{version}",
+        "content": f"{base}/content?v={record.sha256[:16]}",
+        "thumbnail": f"{base}/thumbnail?v={thumbnail_version(record.sha256)}",
     }
 
 

@@ -1,5 +1,7 @@
 // Calls of the service: its problems as errors, patience where it is busy, news of its going away and coming back.
 
+import { sendAndTell } from "./sending.js";
+
 const TRIES = 5;
 const LONGEST_WAIT_S = 5;
 const KNOCK_EVERY_MS = 1000;
@@ -31,9 +33,12 @@ export function useKey(given) {
 
 export const headers = (more = {}) => (key ? { ...more, Authorization: `Bearer ${key}` } : more);
 
-/** The JSON of an answer. Waits and tries again where the service is busy. Throws a Problem, or AbortError. */
-export async function call(path, { method = "GET", json, body, signal, type = "json", patient = true } = {}) {
-  const options = { method, signal, body, headers: headers() };
+/**
+ * The JSON of an answer. Waits and tries again where the service is busy. Throws a Problem, or AbortError.
+ * `onSent` is called with the bytes of the body that were sent so far; such a call knows no `signal`.
+ */
+export async function call(path, { method = "GET", json, body, signal, type = "json", patient = true, onSent } = {}) {
+  const options = { method, signal, body, headers: headers(), onSent };
   if (json !== undefined) {
     options.body = JSON.stringify(json);
     options.headers["Content-Type"] = "application/json";
@@ -59,7 +64,7 @@ const addressOf = (path) => new URL(path.slice(1), new URL(".", document.baseURI
 
 async function reach(path, options) {
   try {
-    const response = await fetch(addressOf(path), options);
+    const response = await (options.onSent ? sendAndTell : fetch)(addressOf(path), options);
     if (lost) {
       lost = false;
       tell("back");

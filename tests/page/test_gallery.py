@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from eigenlens.service.gallery.layout import Gallery
-from tests.support.pages import Watch, drop, ids_of, in_a_browser, opened, searched
+from tests.support.pages import Watch, drop, drop_path, ids_of, in_a_browser, opened, searched
 from tests.support.service import build_gallery, image_id, pixels_of, png, serving, settings_of
 
 pytestmark = in_a_browser
@@ -114,6 +114,37 @@ def test_images_are_added_by_drop_with_what_became_of_each(page: Page) -> None:
     page.locator("#browse button.card").first.click()
     searched(page, "<b>boots</b>")
     expect(page.locator("#results li").first).to_be_visible()
+
+
+def test_a_folder_is_added_by_drop_with_its_paths_and_is_told_by_byte(page: Page, tmp_path: Path) -> None:
+    trip = tmp_path / "Trip"
+    (trip / "Rome").mkdir(parents=True)
+    photograph = png(pixels_of(1002))
+    for name, data in (
+        ("1.png", photograph),
+        ("Rome/2.png", photograph),
+        ("Rome/.3.png", b""),
+        ("Rome/a.txt", b"text"),
+    ):
+        (trip / name).write_bytes(data)
+    page.evaluate(
+        """() => {
+            window.told = [];
+            const status = document.getElementById("add-status");
+            new MutationObserver(() => window.told.push(status.textContent)).observe(status, { childList: true });
+        }"""
+    )
+    drop_path(page, "#add-drop", trip)
+    expect(page.locator("#add-status")).to_have_text("Finished: 2 added, skipped: 1 other file.")
+    names = page.locator("#add-outcomes li span:first-of-type").all_text_contents()
+    assert sorted(names) == ["Trip/1.png", "Trip/Rome/2.png", "Trip/Rome/a.txt"]
+    size = 2 * len(photograph) + len(b"text")
+    assert f"Sending 3 of 3 files: {size} bytes of {size} bytes …" in page.evaluate("window.told")
+    page.locator("#browse-prefix").fill("Trip/Rome/")
+    expect(page.locator("#browse li")).to_have_count(1)
+    expect(page.locator("#browse .label").first).to_have_text("Trip")
+    page.set_input_files("#add-directory", trip)
+    expect(page.locator("#add-status")).to_contain_text("2 unchanged")
 
 
 def test_an_image_is_deleted_at_the_second_click_only(page: Page) -> None:

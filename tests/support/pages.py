@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,6 +99,19 @@ def drop(page: Page, selector: str, files: Sequence[tuple[str, bytes, str]]) -> 
     )
     for event in ("dragenter", "dragover", "drop"):
         page.dispatch_event(selector, event, {"dataTransfer": transfer})
+
+
+def drop_path(page: Page, selector: str, path: Path) -> None:
+    """Drop a file or a folder of the disk onto an element, as a person would from the desktop."""
+    element = page.locator(selector)
+    element.scroll_into_view_if_needed()
+    box = element.bounding_box()
+    assert box is not None
+    place = {"x": box["x"] + 4, "y": box["y"] + 4, "data": {"items": [], "files": [str(path)], "dragOperationsMask": 1}}
+    session = page.context.new_cdp_session(page)
+    for event in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": event, **place})
+    session.detach()
 
 
 def free_port() -> int:

@@ -17,6 +17,7 @@ from eigenlens.service.gallery.node_pictures import draw_node
 from eigenlens.service.gallery.nodes import NODE_TYPE, NewNode, ingest_nodes, require_images, require_nodes
 from eigenlens.service.gallery.store import ImageRecord
 from eigenlens.service.gallery.thumbnails import Thumbnail
+from eigenlens.service.gallery.thumbnails import version_of as thumbnail_version
 from eigenlens.service.http.bodies import read_images, read_one
 from eigenlens.service.http.openapi import ADD_BODY, FILE, PUT_BODY, problem_responses
 from eigenlens.service.http.presenters import present_image, present_outcomes
@@ -70,7 +71,7 @@ async def add_images(
 async def image_content(id: str, request: Request, state: CurrentState) -> Response:
     """Get the original bytes of an image, or those that `Range` asks for; of a node, a card of its metadata."""
     record = await state.read_threads.run(state.gallery.store.record, id)
-    headers = _caching(record, request)
+    headers = _caching(record.sha256[:16], request)
     if _is_known(headers, request):
         return Response(status_code=304, headers=headers)
     if record.media_type == NODE_TYPE:
@@ -87,7 +88,7 @@ async def image_content(id: str, request: Request, state: CurrentState) -> Respo
 async def image_thumbnail(id: str, request: Request, state: CurrentState) -> Response:
     """Get a picture of an image, at most 192 pixels a side; of a node, a card of its metadata."""
     record = await state.read_threads.run(state.gallery.store.record, id)
-    headers = _caching(record, request)
+    headers = _caching(thumbnail_version(record.sha256), request)
     if _is_known(headers, request):
         return Response(status_code=304, headers=headers)
     if record.media_type == NODE_TYPE:
@@ -194,11 +195,11 @@ def _node_picture(record: ImageRecord) -> Response:
     return Response(picture.data, media_type=picture.media_type, headers=headers)
 
 
-def _caching(record: ImageRecord, request: Request) -> dict[str, str]:
-    """Return the caching headers: an address with its content's hash (?v=) never changes, any other has an ETag."""
-    named = request.query_params.get("v") == record.sha256[:16]
+def _caching(version: str, request: Request) -> dict[str, str]:
+    """Return the caching headers: an address with its version (?v=) always gives the same, any other has an ETag."""
+    named = request.query_params.get("v") == version
     lifetime = "private, max-age=31536000, immutable" if named else "private, no-cache"
-    return {"ETag": f'"{record.sha256[:32]}"', "Cache-Control": lifetime}
+    return {"ETag": f'"{version}"', "Cache-Control": lifetime}
 
 
 def _is_known(headers: dict[str, str], request: Request) -> bool:

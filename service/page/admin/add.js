@@ -1,15 +1,19 @@
-// Adding images by drop: one after the other, with progress, and what became of each.
+// Adding images and folders by drop: one after the other, with progress by byte, and what became of each.
 
 import { call } from "../api.js";
 import { h } from "../dom.js";
-import { plural } from "../format.js";
+import { bytes, plural } from "../format.js";
+import { chosenFiles, droppedFiles } from "./dropped.js";
+
+const choice = (text, input) => h("span", { class: "choose" }, h("label", { class: "button", htmlFor: input.id }, text), input);
 
 /** Build the panel in `place`; `changed` is called when images were added. */
 export function startAdding(place, changed) {
   const file = h("input", { id: "add-files", class: "unseen", type: "file", accept: "image/*,.heic,.heif,.hif,.avif,.jp2", multiple: true });
+  const files = h("input", { id: "add-directory", class: "unseen", type: "file", webkitdirectory: true });
   const folder = h("input", { id: "add-folder", autocomplete: "off", placeholder: "none" });
   const label = h("input", { id: "add-label", autocomplete: "off", placeholder: "none" });
-  const zone = h("div", { class: "drop low", id: "add-drop" }, h("p", { class: "quiet" }, "Drop images here, or"), h("label", { class: "button", htmlFor: "add-files" }, "choose some"), file);
+  const zone = h("div", { class: "drop low", id: "add-drop" }, h("p", { class: "quiet" }, "Drop images or folders here, or"), choice("choose some", file), choice("choose a folder", files));
   const bar = h("progress", { max: 1, value: 0, hidden: true, ariaLabel: "Images sent" });
   const status = h("p", { role: "status", id: "add-status" });
   const list = h("ul", { class: "outcomes", id: "add-outcomes", "aria-label": "What became of each image" });
@@ -18,13 +22,15 @@ export function startAdding(place, changed) {
 
   const waiting = [];
   let [sent, all, busy] = [0, 0, false];
+  let [sentBytes, allBytes] = [0, 0];
   const counted = {};
   const skipped = {}; // by kind: videos, raw files and the like, as the commands count them
 
   function take(files) {
     waiting.push(...files);
     all += files.length;
-    if (!busy) work();
+    for (const { file } of files) allBytes += file?.size ?? 0;
+    if (files.length && !busy) work();
   }
 
   async function work() {
@@ -34,30 +40,35 @@ export function startAdding(place, changed) {
       tell();
       const given = waiting.shift();
       const [outcome, reason, kind] = await send(given);
+      sentBytes += given.file?.size ?? 0;
       const counts = outcome === "skipped" ? skipped : counted;
       counts[kind ?? outcome] = (counts[kind ?? outcome] ?? 0) + 1;
       sent += 1;
-      list.prepend(h("li", { class: outcome }, h("b", {}, outcome), h("span", {}, given.name), reason ? h("span", { class: "bad" }, reason) : null));
+      list.prepend(h("li", { class: outcome }, h("b", {}, outcome), h("span", {}, given.path), reason ? h("span", { class: "bad" }, reason) : null));
     }
+    busy = false;
     tell();
-    [busy, bar.hidden, sent, all] = [false, true, 0, 0];
+    [bar.hidden, sent, all, sentBytes, allBytes] = [true, 0, 0, 0, 0];
     changed();
   }
 
-  function tell() {
-    [bar.max, bar.value] = [all, sent];
+  function tell(loaded = 0) {
+    [bar.max, bar.value] = [allBytes, sentBytes + loaded];
     const listed = (counts) => Object.entries(counts).map(([name, n]) => `${n} ${name}`).join(", ");
     const outcomes = [listed(counted), Object.keys(skipped).length ? `skipped: ${listed(skipped)}` : ""].filter(Boolean).join(", ");
-    status.textContent = waiting.length ? `Sending ${sent + 1} of ${plural(all, "image")} …` : `Finished: ${outcomes}.`;
+    status.textContent = busy ? `Sending ${sent + 1} of ${plural(all, "file")}: ${bytes(bar.value)} of ${bytes(allBytes)} …` : `Finished: ${outcomes}.`;
   }
 
-  async function send(given) {
+  async function send({ file, path }) {
+    if (!file) return ["failed", "The file cannot be read."];
     const form = new FormData();
-    form.set("image", given);
-    if (label.value) form.set("metadata", JSON.stringify({ label: label.value }));
-    form.set("id", [...folder.value.split("/").filter(Boolean), given.name].join("/"));
+    form.set("image", file);
+    const top = path.includes("/") ? path.slice(0, path.indexOf("/")) : "";
+    if (label.value || top) form.set("metadata", JSON.stringify({ label: label.value || top }));
+    form.set("id", [...folder.value.split("/").filter(Boolean), path].join("/"));
+    const onSent = (loaded) => tell(Math.min(loaded, file.size));
     try {
-      const { images: [image], failed: [failed] } = await call("/v1/images", { method: "POST", body: form });
+      const { images: [image], failed: [failed] } = await call("/v1/images", { method: "POST", body: form, onSent });
       if (failed) return [failed.kind ? "skipped" : "failed", failed.reason, failed.kind];
       return [image.status, image.note ?? ""];
     } catch (reason) {
@@ -65,16 +76,17 @@ export function startAdding(place, changed) {
     }
   }
 
-  file.addEventListener("change", () => {
-    take([...file.files]);
-    file.value = "";
-  });
+  for (const input of [file, files])
+    input.addEventListener("change", () => {
+      take(chosenFiles(input.files));
+      input.value = "";
+    });
   const over = () => zone.classList.add("over");
   const out = () => zone.classList.remove("over");
-  const drop = (event) => {
+  const drop = async (event) => {
     event.preventDefault();
     out();
-    take([...event.dataTransfer.files]);
+    take(await droppedFiles(event.dataTransfer));
   };
   zone.addEventListener("dragover", over);
   zone.addEventListener("dragleave", out);

@@ -27,7 +27,8 @@ from eigenlens.service.api.report import Report
 from eigenlens.service.api.search import SearchParameters
 from eigenlens.service.client import ApiError, AsyncClient, Client, Retries, UnreachableError
 from eigenlens.service.client.calls import SearchOptions
-from eigenlens.service.client.uploads import merged, of_folder
+from eigenlens.service.client.upload_progress import UploadProgress
+from eigenlens.service.client.uploads import UploadOptions, merged, of_folder
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.generate_client import FOLDER, generate
 from tests.support.service import (
@@ -79,20 +80,25 @@ def write_folder(folder: Path) -> Path:
 
 
 def test_a_folder_is_uploaded_with_progress_and_what_is_bad_fails_alone(client: Client, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    told: list[UploadProgress] = []
     folder = write_folder(tmp_path / "folder")
-    added = client.add_folder(folder, prefix="up/", on_progress=lambda done, total: told.append((done, total)))
+    added = client.add_folder(folder, prefix="up/", on_progress=told.append)
     ids = {image["id"] for image in added["images"]}
     assert (len(ids), added["added"]) == (40, 40)
     assert {image["id"] for image in added["failed"]} == {"up/bad.jpg", "up/large.png", "up/huge.png"}
     assert all(image["reason"] for image in added["failed"])
-    assert told[-1] == (43, 43)
-    assert len(told) > 1
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    size = sum(file.stat().st_size for file in folder.rglob("[!.]*") if file.suffix not in ("", ".txt"))
+    assert told[-1] == UploadProgress(43, 43, size, size)
+    images, sent = [progress.images for progress in told], [progress.bytes for progress in told]
+    assert images == sorted(images)
+    # huge.png, the last but for the small ones, is sent alone, and is told in pieces.
+    assert len([at for at in sent if 2**20 < at < 69 * 2**20]) > 100
+    assert max(sent) == size
     assert client.get("up/red/701.png")["metadata"] == {"label": "red"}
     assert client.search(folder / "red" / "701.png", k=1)["results"][0]["id"] == "up/red/701.png"
-    again = client.add_folder(folder, prefix="up/")
+    again = client.add_folder(folder, options=UploadOptions("up/", skip_present=True), on_progress=told.append)
     assert (again["added"], again["unchanged"], len(again["failed"])) == (0, 40, 3)
+    assert told[-1] == UploadProgress(43, 43, size, size)
     for id in ids:
         client.remove(id)
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +128,24 @@ def test_a_gallery_in_step_equals_one_built_anew_and_nothing_is_encoded_twice(
     assert encoder.encoded == 5
     (tmp_path / "anew").mkdir()
     assert build(tmp_path / "anew", folder) == 0
-    anew, synced = stored_codes(Gallery(tmp_path / "anew" / "gallery")), stored_codes(gallery)
+    new = Gallery(tmp_path / "anew" / "gallery")
+    anew, synced = stored_codes(new), stored_codes(gallery)
     assert anew.keys() == synced.keys()
     for id, vector in anew.items():
         np.testing.assert_allclose(synced[id], vector, atol=1e-3)
+    assert results_of(gallery, anew) == results_of(new, anew)
+
+
+def results_of(gallery: Gallery, codes: Mapping[str, np.ndarray[Any, Any]]) -> list[list[tuple[str, float]]]:
+    """Return the ids and scores that searches with these codes find, by two lengths and both ways to search."""
+    searches = [
+        {"code": code.astype(float).tolist(), "length": length, "rerank": rerank, "k": 10}
+        for code in codes.values()
+        for length, rerank in ((2, "none"), (2, "full"), (4, "none"))
+    ]
+    with serving(settings_of(gallery)) as client:
+        answers = client.post("/v1/search/batch", json={"searches": searches}).json()["answers"]
+    return [[(hit["id"], round(hit["score"], 3)) for hit in answer["answer"]["results"]] for answer in answers]
 
 
 def test_files_that_were_only_touched_are_not_encoded(gallery: Gallery, folder: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from eigenlens.model.images.sources import FolderSource
 from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.gallery import thumbnails
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
 from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.progress import Progress
@@ -74,6 +75,18 @@ def test_an_image_that_is_known_is_not_sent_again(client: httpx.Client, kind: st
     assert (again.status_code, again.content) == (304, b"")
     unnamed = client.get(f"/v1/images/{image_id(1)}/{kind}")
     assert "no-cache" in unnamed.headers["cache-control"]
+
+
+def test_a_thumbnail_that_looks_different_has_another_address(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = client.get(f"/v1/images/{image_id(1)}").json()
+    tag = client.get(before["thumbnail"]).headers["etag"]
+    monkeypatch.setattr(thumbnails, "VERSION", thumbnails.VERSION + 1)
+    after = client.get(f"/v1/images/{image_id(1)}").json()
+    assert (after["content"], after["thumbnail"] == before["thumbnail"]) == (before["content"], False)
+    old = client.get(before["thumbnail"], headers={"If-None-Match": tag})
+    assert (old.status_code, old.headers["cache-control"]) == (200, "private, no-cache")
 
 
 def test_images_are_sent_as_what_they_are_and_nothing_else(client: httpx.Client) -> None:
