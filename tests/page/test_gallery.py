@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
+from eigenlens.image_ids import id_of_path
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.pages import Watch, drop, drop_path, ids_of, in_a_browser, opened, searched
 from tests.support.service import build_gallery, image_id, pixels_of, png, serving, settings_of
@@ -120,12 +122,8 @@ def test_a_folder_is_added_by_drop_with_its_paths_and_is_told_by_byte(page: Page
     trip = tmp_path / "Trip"
     (trip / "Rome").mkdir(parents=True)
     photograph = png(pixels_of(1002))
-    for name, data in (
-        ("1.png", photograph),
-        ("Rome/2.png", photograph),
-        ("Rome/.3.png", b""),
-        ("Rome/a.txt", b"text"),
-    ):
+    files = {"1.png": photograph, "Rome/2.png": photograph, "Rome/.3.png": b"", "Rome/a.txt": b"text"}
+    for name, data in files.items():
         (trip / name).write_bytes(data)
     page.evaluate(
         """() => {
@@ -145,6 +143,17 @@ def test_a_folder_is_added_by_drop_with_its_paths_and_is_told_by_byte(page: Page
     expect(page.locator("#browse .label").first).to_have_text("Trip")
     page.set_input_files("#add-directory", trip)
     expect(page.locator("#add-status")).to_contain_text("2 unchanged")
+    odd = {b"a\nb.png", b"content", "u\u0308\\x41.png".encode()}
+    for odd_name in odd:
+        (trip / "Rome" / os.fsdecode(odd_name)).write_bytes(photograph)
+    drop_path(page, "#add-drop", trip / "Rome")
+    expect(page.locator("#add-status")).to_contain_text("6 added")
+    page.locator("#browse-prefix").fill("Rome/")
+    expect(page.locator("#browse li")).to_have_count(4)
+    assert set(ids_of(page, "browse")) == {
+        "Rome/2.png",
+        *(id_of_path(os.fsdecode(name), prefix="Rome/") for name in odd),
+    }
 
 
 def test_an_image_is_deleted_at_the_second_click_only(page: Page) -> None:

@@ -3,7 +3,7 @@
 import { call } from "../api.js";
 import { h } from "../dom.js";
 import { bytes, plural } from "../format.js";
-import { chosenFiles, droppedFiles } from "./dropped.js";
+import { chosenFiles, droppedFiles, idOf } from "./dropped.js";
 
 const choice = (text, input) => h("span", { class: "choose" }, h("label", { class: "button", htmlFor: input.id }, text), input);
 
@@ -65,7 +65,7 @@ export function startAdding(place, changed) {
     form.set("image", file);
     const top = path.includes("/") ? path.slice(0, path.indexOf("/")) : "";
     if (label.value || top) form.set("metadata", JSON.stringify({ label: label.value || top }));
-    form.set("id", [...folder.value.split("/").filter(Boolean), path].join("/"));
+    form.set("id", [...folder.value.split("/").filter(Boolean), idOf(path)].join("/"));
     const onSent = (loaded) => tell(Math.min(loaded, file.size));
     try {
       const { images: [image], failed: [failed] } = await call("/v1/images", { method: "POST", body: form, onSent });

@@ -37,3 +37,10 @@ async function childrenOf(folder) {
     all.push(...some);
   }
 }
+
+/** The id of a file by its path, as eigenlens/image_ids.py has it: what an id may not hold is written as `\xNN`. */
+export function idOf(path) {
+  const hex = (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
+  const escaped = path.replace(/\\(?=x[0-9a-f]{2})/g, "\\x5c").replace(/[\x00-\x1f\x7f]/g, hex).normalize("NFC");
+  return escaped.replace(/(^|\/)(c(?=ontent$)|t(?=humbnail$))/, (_, slash, first) => slash + hex(first));
+}
