@@ -16,7 +16,7 @@ else
 DEMO := .demo/$(shell basename -- "$(IMAGES)" | tr -c 'A-Za-z0-9._\n' '[-*]')-$(shell realpath -m -- "$(IMAGES)" | sha256sum | cut -c1-8)
 endif
 
-.PHONY: demo test check lint client clean help
+.PHONY: demo test check lint client docs clean help
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -53,6 +53,16 @@ lint: $(READY)  ## format, lint, types and import contracts only
 
 client: $(READY)  ## generate the blocking client from the one for asyncio
 	$(BIN)/python -m tests.support.generate_client
+
+docs: $(VENV)/docs/.ready  ## build the documents as a site that needs no other host: build/site/index.html
+	$(VENV)/docs/bin/mkdocs build --quiet --strict
+	@echo "open build/site/index.html, or with its search: python3 -m http.server --directory build/site"
+
+# In an environment of its own, since nothing else needs it.
+$(VENV)/docs/.ready: constraints.txt
+	@test -x $(VENV)/docs/bin/pip || $(PYTHON) -m venv $(VENV)/docs
+	$(VENV)/docs/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt mkdocs-material
+	@touch $@
 
 clean:  ## remove the environment, the demo and all caches
 	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .hypothesis build *.egg-info
