@@ -33,6 +33,7 @@ from eigenlens.service.gallery.intake import Images, take_in
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.nodes import add_graph, require_images, require_nodes
 from eigenlens.service.gallery.progress import Progress
+from eigenlens.service.gallery.shards import add_codes, open_codes
 
 _ENCODER_MISSING = (
     ": give --encoder; `eigenlens fit --images FOLDER --out ENCODER` makes one of your images, and `eigenlens train` "
@@ -42,6 +43,7 @@ EPILOG = """examples:
   eigenlens build --encoder encoders/fashion --images fashion-mnist --gallery galleries/fashion
   eigenlens build --gallery galleries/fashion --images ~/more        add another folder, or bring one in step
   eigenlens build --encoder encoders/fashion --gallery galleries/new an empty gallery, to fill while it is served
+  eigenlens build --encoder encoders/fashion --codes codes --gallery galleries/fashion   load what was encoded before
   eigenlens build --encoder encoders/cora --graph cora.npz --gallery galleries/cora
   eigenlens build --gallery galleries/fashion --lengths 8,16,64      build other lengths; nothing is encoded again
   eigenlens build --gallery galleries/fashion --encoder encoders/new encode everything with another encoder
@@ -61,6 +63,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--images", metavar="SOURCE", help="images to add: a folder, a tar, or fashion-mnist")
+    source.add_argument(
+        "--codes",
+        metavar="SHARDS",
+        type=Path,
+        nargs="+",
+        help="images to add that were encoded before: files of `eigenlens encode`, or folders of them",
+    )
     source.add_argument(
         "--graph", metavar="SOURCE", help="graph whose nodes to add, for an encoder that was fitted to one"
     )
@@ -101,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
     images = None if args.images is None else Images(args.images, args.name, args.follow_links, limits)
     if images is not None:
         images.check()
+    if args.codes is not None and encoder is not None:
+        open_codes(args.codes, require_images(encoder))  # likewise
     if encoder is not None:
         choose_lengths(encoder.code_length, args.lengths)  # refuse wrong lengths before a gallery is made
     gallery = Gallery(args.gallery, create=True)
@@ -113,6 +124,9 @@ def run(args: argparse.Namespace) -> int:
         else:
             gallery.adopt_encoder(encoder.artifact.path)
         report = Report() if images is None else take_in(gallery, require_images(encoder), images, progress)
+        if args.codes is not None:
+            shards = open_codes(args.codes, require_images(encoder))
+            report = add_codes(gallery, require_images(encoder), shards, progress)
         if args.graph is not None:
             report = _add_graph(gallery, require_nodes(encoder), args.graph, progress)
         number = publish_generation(gallery, encoder, progress, options)

@@ -1,0 +1,1 @@
+"""Images in many archives, the shards, and their codes: encoded anywhere, shard by shard, and loaded in one place."""
