@@ -15,7 +15,7 @@ from eigenlens import artifact
 from eigenlens.model.errors import EncoderError, ShapeError
 from eigenlens.model.images.decode import to_square
 from eigenlens.model.images.preprocessing import FIRST, LATEST
-from eigenlens.model.runtime.sessions import open_session, seconds_per_image
+from eigenlens.model.runtime.sessions import TRIAL_CALLS, open_session, seconds_per_image
 
 KIND = "encoder"
 ONNX_FILE = "encoder.onnx"
@@ -115,7 +115,11 @@ class Encoder:
         size = 1
         while size <= max_batch:
             times[size] = seconds_per_image(
-                self._session, batch=size, image_size=self.image_size, trial_s=_BATCH_TRIAL_S
+                self._session,
+                batch=size,
+                image_size=self.image_size,
+                trial_s=_BATCH_TRIAL_S,
+                most_calls=TRIAL_CALLS,
             )
             size *= 2
         return next(size for size, seconds in times.items() if seconds <= _NEARLY * min(times.values()))
