@@ -1,7 +1,8 @@
-"""What every test gets: encoders are opened without long trials, as those of the tests take microseconds."""
+"""What every test gets: encoders are opened without long trials, and files are written without waiting for a disk."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,4 +16,12 @@ def _short_trials() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sessions, "_TRIAL_S", 0.005)
         patch.setattr(encoder, "_BATCH_TRIAL_S", 0.002)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Leave files to the system, which keeps them when a process is killed; tests that look at fsync replace it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield

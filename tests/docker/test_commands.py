@@ -321,6 +321,12 @@ def probes() -> list[list[str]]:
     return [final(SERVICE, "HEALTHCHECK")[0].command]
 
 
+def accepts(port: int) -> bool:
+    """Whether something listens on the port."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="module")
 def serving(prepared: Place) -> Iterator[Serving]:
     with socket.socket() as probe:
@@ -338,7 +344,9 @@ def serving(prepared: Place) -> Iterator[Serving]:
     service = Serving(prepared, port, process, log)
     try:
         deadline = time.monotonic() + 90
-        while any(service.probe(command) for command in probes()):
+        # A health check starts a process: the first one once the port is open.
+        while not accepts(port) or any(service.probe(command) for command in probes()):
+            time.sleep(0.02)
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
         yield service
