@@ -68,11 +68,12 @@ clean:  ## remove the environment, the demo and all caches
 	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Debian splits venv from python3; where it is missing, root can install it.
+# Debian splits venv from python3; where it is missing, root can install it. pip would compile on one core.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); apt-get update && apt-get install -y python3-venv && $(PYTHON) -m venv $(VENV); }
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,pretrained,graphs,bench,dev,openvino,otel]'
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,pretrained,graphs,bench,dev,openvino,otel]'
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true  # some files are for other versions of Python
 	@touch $@
 
 # The browser tests drive Debian's chromium, in its headless shell where there is one: a visit of the page takes a third
