@@ -13,7 +13,10 @@ PORT ?= 8080
 ifeq ($(IMAGES),fashion-mnist)
 DEMO := .demo/fashion-mnist
 else
-DEMO := .demo/$(shell basename -- "$(IMAGES)" | tr -c 'A-Za-z0-9._\n' '[-*]')-$(shell realpath -m -- "$(IMAGES)" | sha256sum | cut -c1-8)
+# One place for each folder, however it is spelt.
+NAME_OF := import hashlib, os, re, sys; path = os.path.realpath(sys.argv[1]); \
+	print(re.sub(r"[^A-Za-z0-9._]", "-", os.path.basename(sys.argv[1].rstrip("/"))), hashlib.sha256((path + "\n").encode()).hexdigest()[:8], sep="-")
+DEMO := .demo/$(shell $(PYTHON) -c '$(NAME_OF)' "$(IMAGES)")
 endif
 
 .PHONY: demo test check lint client docs clean help

@@ -72,8 +72,8 @@ if (($# < 2)); then
     exit 2
 fi
 
-# A log shows whole lines only: there, a progress bar becomes a line every few seconds.
-if [[ -t 2 ]]; then
+# A log shows whole lines only: there, a progress bar becomes a line every few seconds. macOS has no stdbuf.
+if [[ -t 2 ]] || ! command -v stdbuf >/dev/null; then
     prepare "$@"
 else
     export TQDM_MININTERVAL=${TQDM_MININTERVAL:-5}

@@ -59,6 +59,7 @@ COMMANDS = {
         "eigenlens.service.commands.doctor",
         "look at the installation, machine and gallery; say what to do",
     ),
+    "completion": ("eigenlens.completion", "print a script that completes commands and options in your shell"),
     "bench": ("eigenlens.benchmarks.command", "measure quality and speed, and record the results"),
 }
 # Importable module: the extra that installs it.

@@ -103,7 +103,7 @@ def build_wheel(work: Path) -> Path:
     for name in ("eigenlens", *FOLDERS):
         ignored = shutil.ignore_patterns("__pycache__", "results")
         shutil.copytree(ROOT / name, checkout / name, symlinks=True, ignore=ignored)
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("LICENSE", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, checkout)
     program = "import sys, setuptools.build_meta as backend; backend.build_sdist(sys.argv[1])"
     (work / "dist").mkdir()

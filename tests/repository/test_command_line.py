@@ -191,3 +191,27 @@ def test_the_doctor_tells_of_a_damaged_database_after_all_else(
     assert "extra cpu: installed" in report
     assert "is damaged" in next(line for line in report.splitlines() if line.startswith("! "))
     assert (report.splitlines()[-1], problems) == ("1 problems", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("se", "serve search"),
+        ("search --le", "--length"),
+        ("keys --sc", ""),
+        ("restore --gal", "--gallery"),
+        ("none --", ""),
+    ],
+)
+def test_the_shell_completes_commands_and_options(
+    words: str, completed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion", "bash"]) == 0
+    program = (
+        capsys.readouterr().out
+        + f"""
+COMP_WORDS=(eigenlens {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _eigenlens; echo "${{COMPREPLY[@]}}"
+"""
+    )
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == (completed, "")

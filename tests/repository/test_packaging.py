@@ -23,7 +23,7 @@ FOLDERS = ("benchmarks", "index", "model", "service")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Commands that need no extra: they ask a service, touch the file of keys alone, or import nothing until they run.
 LIGHT = (
-    "up", "doctor", "ready",
+    "up", "doctor", "ready", "completion",
     "search", "add", "rm", "rebuild", "recalibrate", "duplicates", "jobs", "generations", "stats", "backup", "restore",
     "keys", "bench",
 )  # fmt: skip

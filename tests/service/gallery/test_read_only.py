@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sqlite3
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from eigenlens.service.gallery.database import Database
@@ -94,3 +97,38 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: py
     with serving(settings_of(gallery)) as client:
         assert put(client, 50).status_code == 201
     assert Database(gallery.root / "gallery.sqlite").query("PRAGMA integrity_check")[0][0] == "ok"
+
+
+FILL_A_DISK = """
+import shutil, subprocess, sys
+from eigenlens.command import main
+
+gallery, disk, images = sys.argv[1:]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", disk], check=True)
+shutil.copytree(gallery, f"{disk}/gallery")
+print("status", main(["build", "--gallery", f"{disk}/gallery", "--images", images]), flush=True)
+main(["doctor", "--gallery", f"{disk}/gallery"])
+"""
+
+
+def test_a_disk_that_fills_up_during_a_build_is_told_and_the_gallery_is_as_it_was(tmp_path: Path) -> None:
+    unshare = ["unshare", "--mount"]
+    if os.geteuid() != 0 or subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("only root makes a small disk")
+    gallery = build_gallery(tmp_path, count=6)
+    gallery.store.close()
+    noise = np.random.default_rng(0)
+    with tarfile.open(tmp_path / "more.tar", "w") as archive:  # images of an archive are copied into the gallery
+        for number in range(60):
+            content = png(noise.integers(0, 256, (150, 150, 3), dtype=np.uint8))
+            entry = tarfile.TarInfo(f"{number}.png")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    (tmp_path / "disk").mkdir()
+    places = [str(gallery.root), str(tmp_path / "disk"), str(tmp_path / "more.tar")]
+    command = [*unshare, sys.executable, "-c", FILL_A_DISK, *places]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "status 1" in done.stdout, done.stdout + done.stderr
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "generation 1 is whole" in done.stdout
