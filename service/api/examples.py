@@ -168,6 +168,7 @@ ANSWERS: dict[tuple[str, str], Any] = {
         "counts": [[120, 3410], [52300, 14182]],
         "legend": [{"value": "Bag", "count": 7000}, {"value": "Coat", "count": 6900}],
         "commonest": [[0, 1], [1, -1]],
+        "named": [{**_IMAGE, "x": 0.31, "y": 0.12, "rank": 17}],
         "images": [{**_IMAGE, "x": 0.31, "y": 0.12, "rank": 17}],
     },
     ("GET", "/v1/images"): {"images": [_IMAGE], "next": "test-00000.png"},

@@ -57,6 +57,9 @@ class MapParameters(RegionParameters):
     colour: str | None = Field(
         None, max_length=200, description="metadata field whose commonest values are told for each part"
     )
+    ids: list[str] = Field(
+        default_factory=list, max_length=100, description="images whose places are told too, wherever they are"
+    )
 
 
 class MappedAnswer(ImageAnswer):
@@ -97,4 +100,5 @@ class MapAnswer(AnswerModel):
         description="with `colour`: place in the legend, from 0, of the value that most images of each part have, -1 "
         "for any other value or none; in the shape of `counts`",
     )
+    named: list[MappedAnswer] | None = Field(None, description="with `ids`: those images that are on the map")
     images: list[MappedAnswer] = Field(description="at most one for each cell of a grid over the region")

@@ -6,6 +6,7 @@ Of any region, one image stands for each cell of a grid over it, and counts say 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,6 +131,12 @@ class GalleryMap:
     def legend(self, gallery: Gallery, field: str) -> Legend:
         """Return the commonest values of a metadata field, and which of them each image of the map has."""
         return self._colours.legend(gallery.store, field, keys=self._points[0])
+
+    def places_of(self, x: int, y: int, keys: Sequence[int]) -> list[tuple[int, list[float], int]]:
+        """Return the key, the values on both axes and the rank of those images that are on the map."""
+        known, values = self._points
+        rows = np.flatnonzero(np.isin(known, keys)) if keys else np.empty(0, dtype=np.int64)
+        return list(zip(known[rows].tolist(), values[rows][:, [x - 1, y - 1]].tolist(), rows.tolist(), strict=True))
 
     def rows_in(self, x: int, y: int, box: Box) -> tuple[Keys, Values]:
         """Return the keys of all images of a region, (n,), and their values on both axes, (n, 2)."""

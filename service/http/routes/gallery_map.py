@@ -17,7 +17,6 @@ from eigenlens.service.api.gallery_map import (
     RegionParameters,
 )
 from eigenlens.service.errors import RequestError
-from eigenlens.service.gallery.store import ImageRecord
 from eigenlens.service.http.presenters import present_image
 from eigenlens.service.http.state import CurrentState, State
 from eigenlens.service.search.gallery_map import Box
@@ -36,7 +35,8 @@ def gallery_map(state: CurrentState, parameters: Annotated[MapParameters, Query(
     legend = None if parameters.colour is None else state.map.legend(state.gallery, parameters.colour)
     region = state.map.region(x, y, box, cells=cells, parts=parts, legend=legend)
     commonest = region.commonest
-    records = state.gallery.store.records(region.keys.tolist())
+    shown = list(zip(region.keys.tolist(), region.values.tolist(), region.ranks.tolist(), strict=True))
+    named = state.map.places_of(x, y, state.gallery.store.keys_of(parameters.ids)) if parameters.ids else None
     return MapAnswer(
         generation=state.snapshots.current.number,
         x=x,
@@ -54,13 +54,8 @@ def gallery_map(state: CurrentState, parameters: Annotated[MapParameters, Query(
             LegendAnswer(value=value, count=count) for value, count in zip(legend.values, legend.counts, strict=True)
         ],
         commonest=None if commonest is None else commonest.tolist(),
-        images=[
-            _present(records[key], values, rank, root_path=state.settings.root_path)
-            for key, values, rank in zip(
-                region.keys.tolist(), region.values.tolist(), region.ranks.tolist(), strict=True
-            )
-            if key in records
-        ],
+        named=None if named is None else _present(state, named),
+        images=_present(state, shown),
     )
 
 
@@ -93,6 +88,12 @@ def _update(state: State, parameters: RegionParameters) -> tuple[int, int, int, 
     return x, y, axes, state.map.whole(x, y) if parameters.edges is None else Box(*parameters.edges)
 
 
-def _present(record: ImageRecord, place: list[float], rank: int, *, root_path: str) -> MappedAnswer:
-    image = present_image(record, root_path=root_path).model_dump()
-    return MappedAnswer(**image, x=place[0], y=place[1], rank=rank)
+def _present(state: State, places: list[tuple[int, list[float], int]]) -> list[MappedAnswer]:
+    """Return the images of these keys, values on both axes and ranks; without those that were removed meanwhile."""
+    records = state.gallery.store.records([key for key, _, _ in places])
+    images = {key: present_image(record, root_path=state.settings.root_path) for key, record in records.items()}
+    return [
+        MappedAnswer(**images[key].model_dump(), x=values[0], y=values[1], rank=rank)
+        for key, values, rank in places
+        if key in images
+    ]

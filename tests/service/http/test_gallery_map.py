@@ -39,7 +39,7 @@ def test_a_region_shows_its_images_at_their_places(client: httpx.Client, gallery
     for image in whole["images"]:
         assert (image["x"], image["y"]) == pytest.approx(places[image["id"]], abs=2e-3)
 
-    box = {"left": 0.0, "right": 0.5, "bottom": -0.5, "top": 0.25}
+    box: dict[str, Any] = {"left": 0.0, "right": 0.5, "bottom": -0.5, "top": 0.25}
     region = client.get("/v1/map", params=box | {"columns": 2, "rows": 3, "parts": 2}).json()
     inside = {id for id, (x, y) in places.items() if 0 <= x <= 0.5 and -0.5 <= y <= 0.25}
     assert region["count"] == len(inside)
@@ -49,6 +49,11 @@ def test_a_region_shows_its_images_at_their_places(client: httpx.Client, gallery
     assert all(len(ids) == 1 for ids in cells.values())
     expected = {(int(places[id][0] / 0.25), int((places[id][1] + 0.5) / 0.25)) for id in inside}
     assert cells.keys() == expected
+    ids = [image_id(3), image_id(7), "none.png"]  # named ones are told wherever they are
+    named = client.get("/v1/map", params=box | {"ids": ids}).json()["named"]
+    assert {image["id"]: (image["x"], image["y"]) for image in named} == {
+        id: pytest.approx(places[id], abs=2e-3) for id in ids[:2]
+    }
     # Other axes, the other way round.
     turned = client.get("/v1/map", params={"x": 2, "y": 1, "left": -0.5, "right": 0.25, "bottom": 0, "top": 0.5}).json()
     assert turned["count"] == len(inside)
