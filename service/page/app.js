@@ -33,8 +33,9 @@ listen((changed) => {
       else link.removeAttribute("aria-current");
     }
     for (const part of document.querySelectorAll("[data-for]")) part.hidden = part.dataset.for !== state.view;
-    find("ask").hidden = state.view === "gallery";
-    find("frame").classList.toggle("wide", state.view === "gallery");
+    const wide = state.view === "gallery" || state.view === "map";
+    find("ask").hidden = wide;
+    find("frame").classList.toggle("wide", wide);
   }
   if (changed.has("gallery") && state.gallery) {
     const { count, code_length, generation, pending } = state.gallery;

@@ -39,6 +39,19 @@ export function show(image, source) {
   seen.observe(image);
 }
 
+/** A picture that is shown nowhere yet, in full. Throws where there is none. */
+export async function fetchPicture(source) {
+  const image = new Image();
+  if (locked && source.startsWith("/")) {
+    const response = await fetch(source, { headers: headers() });
+    if (!response.ok) throw new Error("no picture");
+    image.src = URL.createObjectURL(await response.blob());
+  } else image.src = source;
+  await image.decode();
+  if (locked && source.startsWith("/")) URL.revokeObjectURL(image.src);
+  return image;
+}
+
 async function fetchInto(image) {
   const response = await fetch(image.dataset.source, { headers: headers() }).catch(() => null);
   if (response?.ok) image.src = image.dataset.made = URL.createObjectURL(await response.blob());

@@ -5,6 +5,7 @@ import { read, write } from "./address.js";
 /** query: null, or {id}, {file} or {code} with what is known of it: name, picture, code; gallery: GET /v1/lengths. */
 export const state = {
   view: "search", query: null, length: "auto", rerank: false, target: "0.99", filter: {}, a: null, b: null, coordinate: 1, gallery: null,
+  axes: "1,2", colour: "", box: null, // of the map
 };
 
 const REMEMBERED = 20;
@@ -52,8 +53,21 @@ export function recall() {
     filter: given.filter && typeof given.filter === "object" ? given.filter : {},
     a: built(given.a ?? state.a, lengths[Math.min(1, lengths.length - 1)] ?? "auto"),
     b: built(given.b ?? state.b, full),
+    ...mapOf(given, Math.min(8, full)),
     coordinate: Math.min(full, Math.max(1, Math.round(given.coordinate || state.coordinate))),
   });
 }
 
 const sameCode = (one, other) => Array.isArray(one) && one.length === other.length && one.every((value, place) => Math.fround(value) === other[place]);
+
+/** The map's axes, colour and box, as far as an address says them in a way that can be. */
+function mapOf({ axes, colour, box }, available) {
+  const numbers = (axes ?? "").split(",").map(Number);
+  const arePossible = numbers.length === 2 && numbers[0] !== numbers[1] && numbers.every((axis) => Number.isInteger(axis) && axis >= 1 && axis <= available);
+  const edges = (box ?? "").split(",").map(Number);
+  return {
+    axes: arePossible ? axes : state.axes,
+    colour: colour === undefined || colour in state.gallery.filters ? colour ?? state.colour : "",
+    box: edges.length === 4 && edges.every(Number.isFinite) && edges[0] < edges[1] && edges[2] < edges[3] ? box : null,
+  };
+}

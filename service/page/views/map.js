@@ -1,247 +1,275 @@
 // The map: all images of the gallery at the place that two numbers of their codes give them.
 
 import { call } from "../api.js";
-import { Cards } from "../cards.js";
-import { find, h, settled } from "../dom.js";
-import { plural } from "../format.js";
-import { thumbnail } from "../pictures.js";
+import { Cards, nameOf } from "../cards.js";
+import { find, h, settled, still } from "../dom.js";
+import { count, plural } from "../format.js";
+import { startBox } from "../map/box.js";
+import { listenTo } from "../map/gestures.js";
+import { COLOURS, Painter } from "../map/painter.js";
+import { Tiles } from "../map/tiles.js";
 import { searchFrom } from "../query.js";
 import { latest, search, unitCode } from "../searching.js";
-import { listen, state } from "../state.js";
+import { change, listen, remember, state } from "../state.js";
 
-const CELL = 58; // pixels for an image that stands for its part of the map
-const SIDE = 50;
-const NEAR = 12;
-const CLOSER = 1.5;
-const MARGIN = 0.25; // of the view, on each side, is loaded beyond it, so that moving shows no empty edge
-const KEPT = 2000; // pictures
+const NEAR = 24;
+const RESULTS = 24;
+const CHASE = 0.3; // share of the way to where the view goes, each frame
 
 /** Start; `trouble(message)` shows what went wrong, "" that it is over. */
 export function startMap(trouble) {
   const canvas = find("map-canvas");
-  const pen = canvas.getContext("2d");
-  const pictures = new Map(); // thumbnail: <img>
-  let axes = { x: 1, y: 2 };
+  const painter = new Painter(canvas, () => redraw());
+  const box = startBox(() => change({ box: null }));
+  const [selects, colour] = controls();
+  let tiles = null;
   let view = null; // {left, right, bottom, top} of what is seen, in values of codes
-  let drawn = null; // the last answer
-  let drag = null;
-  const touches = new Map();
+  let goal = null; // where the view goes
+  let drawn = []; // what the last frame shows as pictures
+  let lit = []; // results of the query, with their places
+  let names = null; // values of the legend
+  let focus = null;
+  let boxing = false;
+  let version = 0;
+  let drawing = false;
 
-  const choose = (name, label) => {
-    const select = h("select", { id: `map-${name}`, on: { change: () => { axes = { ...axes, [name]: Number(select.value) }; reset(); } } });
-    find("map-axes").append(h("label", { class: "choice", htmlFor: `map-${name}` }, `${label} `, select));
-    return select;
-  };
-  const selects = { x: choose("x", "Across: number"), y: choose("y", "Up: number") };
-  const step = (text, label, work) => h("button", { type: "button", class: "step", "aria-label": label, on: { click: work } }, text);
-  find("map-steps").append(step("−", "Go back from the map", () => zoom(1 / CLOSER)), step("+", "Come closer to the map", () => zoom(CLOSER)), h("button", { type: "button", id: "map-all", class: "plain", on: { click: () => reset() } }, "Show everything"));
+  const axes = () => Object.fromEntries(["x", "y"].map((name, place) => [name, Number(state.axes.split(",")[place])]));
+  const marked = () => (state.box ? Object.fromEntries(state.box.split(",").map((value, place) => [["left", "right", "bottom", "top"][place], Number(value)])) : null);
   const near = new Cards(find("map-near"), { chosen: (image) => searchFrom(image) });
+  find("map-near").addEventListener("focusin", (event) => { focusOn(event.target.closest("li")?.dataset.rank); });
+  find("map-near").addEventListener("focusout", () => { focusOn(null); });
 
-  const load = latest(async (outdated) => {
+  /** Begin with the whole map, by the axes and the colour that are chosen. */
+  async function reset() {
     if (state.view !== "map" || !state.gallery) return;
-    const [width, height] = fit();
-    const cells = (pixels) => Math.max(2, Math.min(40, Math.floor((pixels * (1 + 2 * MARGIN)) / CELL)));
-    const parameters = new URLSearchParams({ ...axes, columns: cells(width), rows: cells(height), parts: 64 });
-    for (const [name, value] of Object.entries(view ? grown(view, MARGIN) : {})) parameters.set(name, value);
+    const [width, height] = painter.fit();
+    const parameters = { ...axes(), ...(state.colour ? { colour: state.colour } : {}) };
     try {
-      if (state.query && !state.query.code) await search({ length: state.length, rerank: state.rerank, target: state.target, k: NEAR });
-      const answer = await call(`/v1/map?${parameters}`);
-      if (outdated()) return; // it is of another region or other axes than those that are asked for now
-      drawn = answer;
+      const answer = await call(`/v1/map?${new URLSearchParams({ ...axes(), columns: 1, rows: 1, parts: 1 })}`);
       const { left, right, bottom, top } = answer;
-      view ??= { left, right, bottom, top };
+      if (tiles) tiles.close();
+      tiles = new Tiles({ whole: { left, right, bottom, top }, parameters, width, height, arrived });
+      view = goal = { left, right, bottom, top };
       offer(answer.axes);
+      legend(null); // the first tile tells it
+      box.show(axes(), marked());
+      version += 1;
       trouble("");
     } catch (reason) {
       trouble(reason.message);
       return;
     }
-    tell();
-    draw();
-  });
-  const settle = settled(() => { load(); }, 120);
+    redraw();
+    tellSoon();
+    ask();
+  }
 
-  /** Fit the canvas to its place. Returns its width and height in CSS pixels. */
-  function fit() {
-    const width = Math.max(200, canvas.clientWidth);
-    const height = Math.max(200, canvas.clientHeight);
-    const scale = devicePixelRatio || 1;
-    if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
-      canvas.width = Math.round(width * scale);
-      canvas.height = Math.round(height * scale);
+  function arrived(reason, answer) {
+    if (reason) trouble(reason.message);
+    else if (answer.legend && names === null) legend(answer.legend);
+    version += 1;
+    redraw();
+    tellSoon();
+  }
+
+  function redraw() {
+    if (drawing || !tiles || state.view !== "map") return;
+    drawing = true;
+    requestAnimationFrame(frame);
+  }
+
+  function frame() {
+    drawing = false;
+    if (!tiles || state.view !== "map") return;
+    if (view !== goal) {
+      const mix = (edge) => view[edge] + CHASE * (goal[edge] - view[edge]);
+      const next = { left: mix("left"), right: mix("right"), bottom: mix("bottom"), top: mix("top") };
+      view = still() || Math.abs(next.left - goal.left) + Math.abs(next.top - goal.top) < 0.002 * (goal.right - goal.left) ? goal : next;
     }
-    pen.setTransform(scale, 0, 0, scale, 0, 0);
-    return [width, height];
+    painter.fit();
+    const places = tiles.placesIn(view);
+    tiles.want(tiles.placesIn(goal));
+    const shown = tiles.shown(places);
+    const seen = `${version} ${places.length ? JSON.stringify([places[0], places.at(-1), places.length]) : ""}`;
+    drawn = painter.draw({ view, tiles, shown, version: seen, names, field: state.colour, query: pinned(), lit, focus, box: marked(), axes: axes() });
+    if (view !== goal) redraw();
   }
 
-  function offer(count) {
-    for (const [name, select] of Object.entries(selects)) {
-      if (select.options.length !== count) select.replaceChildren(...Array.from({ length: count }, (_, i) => h("option", { value: String(i + 1) }, String(i + 1))));
-      for (const option of select.options) option.disabled = Number(option.value) === axes[name === "x" ? "y" : "x"];
-      select.value = String(axes[name]);
-    }
-  }
-
-  function reset() {
-    view = drawn = null;
-    load();
-  }
-
-  function show(next) {
-    view = next;
-    requestAnimationFrame(draw);
-    settle();
-  }
-
-  /** Move by a share of the view. */
-  function move(across, up) {
-    if (!view) return;
-    const [dx, dy] = [across * (view.right - view.left), up * (view.top - view.bottom)];
-    show({ left: view.left + dx, right: view.right + dx, bottom: view.bottom + dy, top: view.top + dy });
-  }
-
-  /** Come closer by a factor, to a point in shares of the view from its left and bottom. */
-  function zoom(factor, [at, up] = [0.5, 0.5]) {
-    if (!view) return;
-    const [width, height] = [(view.right - view.left) / factor, (view.top - view.bottom) / factor];
-    if (width > 4 || height > 4 || width < 1e-4 || height < 1e-4) return;
-    const [x, y] = [view.left + at * (view.right - view.left), view.bottom + up * (view.top - view.bottom)];
-    show({ left: x - at * width, right: x + (1 - at) * width, bottom: y - up * height, top: y + (1 - up) * height });
-  }
-
-  function draw() {
-    if (!view || !drawn || state.view !== "map") return;
-    const [width, height] = fit();
-    const across = (x) => ((x - view.left) / (view.right - view.left)) * width;
-    const up = (y) => height - ((y - view.bottom) / (view.top - view.bottom)) * height;
-    const style = getComputedStyle(canvas);
-    pen.clearRect(0, 0, width, height);
-    // How many images each part holds: the more, the stronger.
-    const most = Math.max(1, ...drawn.counts.flat());
-    const rows = drawn.counts.length;
-    const [partWidth, partHeight] = [(drawn.right - drawn.left) / drawn.counts[0].length, (drawn.top - drawn.bottom) / rows];
-    pen.fillStyle = style.getPropertyValue("--accent") || "#3366cc";
-    for (const [row, counts] of drawn.counts.entries()) for (const [column, number] of counts.entries()) {
-      if (!number) continue;
-      pen.globalAlpha = 0.06 + 0.4 * (Math.log1p(number) / Math.log1p(most));
-      // Whole pixels: parts that share an edge neither overlap nor leave a gap.
-      const x = Math.round(across(drawn.left + column * partWidth));
-      const y = Math.round(up(drawn.bottom + (row + 1) * partHeight));
-      pen.fillRect(x, y, Math.round(across(drawn.left + (column + 1) * partWidth)) - x, Math.round(up(drawn.bottom + row * partHeight)) - y);
-    }
-    pen.globalAlpha = 1;
-    for (const image of drawn.images) {
-      const [x, y] = [across(image.x), up(image.y)];
-      if (x > -SIDE && y > -SIDE && x < width + SIDE && y < height + SIDE) paint(pictureOf(image.thumbnail), x, y);
-    }
-    const place = queryPlace();
-    if (!place) return;
-    if (state.query.picture) paint(pictureOf(state.query.picture), across(place[0]), up(place[1]));
-    pen.strokeStyle = style.color;
-    pen.lineWidth = 3;
-    pen.beginPath();
-    pen.arc(across(place[0]), up(place[1]), SIDE / 2 + 6, 0, 2 * Math.PI);
-    pen.stroke();
-  }
-
-  function paint(picture, x, y) {
-    if (!picture.complete || !picture.naturalWidth) return;
-    const scale = SIDE / Math.max(picture.naturalWidth, picture.naturalHeight);
-    const [width, height] = [picture.naturalWidth * scale, picture.naturalHeight * scale];
-    pen.drawImage(picture, x - width / 2, y - height / 2, width, height);
-  }
-
-  function queryPlace() {
+  function pinned() {
     const code = unitCode();
-    return code && code.length >= Math.max(axes.x, axes.y) ? [code[axes.x - 1], code[axes.y - 1]] : null;
+    const { x, y } = axes();
+    return code && code.length >= Math.max(x, y) ? { x: code[x - 1], y: code[y - 1], picture: state.query.picture } : null;
   }
 
-  function pictureOf(source) {
-    let picture = pictures.get(source);
-    if (!picture) {
-      picture = thumbnail(source, "");
-      picture.loading = "eager";
-      picture.addEventListener("load", () => requestAnimationFrame(draw));
-      pictures.set(source, picture);
-      for (const old of pictures.keys()) {
-        if (pictures.size <= KEPT) break;
-        pictures.delete(old);
-      }
+  /** Search for the query, and light up its results. */
+  const ask = latest(async () => {
+    const { query } = state;
+    if (state.view !== "map" || !query || !tiles) return;
+    try {
+      const answer = await search({ length: state.length, rerank: state.rerank, target: state.target, filter: state.filter, k: RESULTS }, query);
+      const parameters = new URLSearchParams({ ...axes(), columns: 1, rows: 1, parts: 1 });
+      for (const { id } of answer.results) parameters.append("ids", id);
+      const places = answer.results.length ? (await call(`/v1/map?${parameters}`)).named : [];
+      if (query !== state.query) return;
+      const rank = new Map(answer.results.map(({ id }, place) => [id, place]));
+      lit = places.sort((one, other) => rank.get(one.id) - rank.get(other.id));
+      remember();
+      trouble("");
+    } catch (reason) {
+      if (query === state.query) trouble(reason.message);
     }
-    return picture;
-  }
+    redraw();
+    tellSoon();
+  });
 
   /** Say what is seen, and list the images near its middle: the way through the map without seeing it. */
-  function tell() {
-    const [x, y] = [(view.left + view.right) / 2, (view.bottom + view.top) / 2];
-    const distance = (image) => Math.hypot((image.x - x) / (view.right - view.left), (image.y - y) / (view.top - view.bottom));
-    near.show([...drawn.images].sort((one, other) => distance(one) - distance(other)).slice(0, NEAR), { moving: false });
-    const place = queryPlace();
-    const inside = place && place[0] >= view.left && place[0] <= view.right && place[1] >= view.bottom && place[1] <= view.top;
-    const query = !place ? "" : inside ? " The ring is where the query falls." : " The query falls outside of what is shown.";
-    find("map-status").textContent = `${plural(drawn.count, "image")} around here; ${plural(drawn.images.length, "picture")} stand for them.${query}`;
+  const tell = latest(async (outdated) => {
+    if (state.view !== "map" || !tiles || !goal) return;
+    const seen = goal;
+    const answer = await call(`/v1/map?${new URLSearchParams({ ...axes(), ...seen, columns: 1, rows: 1, parts: 1 })}`).catch(() => null);
+    if (!answer || outdated() || seen !== goal) return;
+    const place = pinned();
+    const inside = place && place.x >= seen.left && place.x <= seen.right && place.y >= seen.bottom && place.y <= seen.top;
+    const query = !place ? " Drop a photograph anywhere to see where it falls." : inside ? " The pin is where your picture falls; its best matches are framed." : " Your picture falls outside of what is shown.";
+    const said = `${plural(answer.count, "image")} around here; ${plural(drawn.length, "picture")} and the shading stand for them.${query}`;
+    if (find("map-status").textContent !== said) find("map-status").textContent = said;
+    if (find("map-near").contains(document.activeElement)) return; // someone walks through the list
+    const [x, y] = [painter.width / 2, painter.height / 2];
+    const nearest = [...drawn].sort((one, other) => Math.hypot(one.x - x, one.y - y) - Math.hypot(other.x - x, other.y - y));
+    near.show(nearest.slice(0, NEAR).map(({ image }) => image), { moving: false });
+  });
+  const tellSoon = settled(tell, 150);
+
+  /** Frame the picture of the list's item of this rank on the map; none for null. */
+  function focusOn(rank) {
+    const card = [...near.cards.values()][Number(rank) - 1];
+    focus = rank && card ? card.image.id : null;
+    redraw();
   }
 
-  const point = (event) => {
-    const place = canvas.getBoundingClientRect();
-    return [(event.clientX - place.left) / place.width, 1 - (event.clientY - place.top) / place.height];
-  };
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    zoom(Math.exp(-Math.sign(event.deltaY) * Math.min(1, Math.abs(event.deltaY) / 240)), point(event));
-  }, { passive: false });
-  canvas.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
-    canvas.setPointerCapture(event.pointerId);
-    touches.set(event.pointerId, point(event));
-    drag = { at: point(event), moved: 0 };
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    if (!touches.has(event.pointerId)) return;
-    const [before, now] = [touches.get(event.pointerId), point(event)];
-    const others = [...touches].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
-    touches.set(event.pointerId, now);
-    drag.moved += Math.hypot(now[0] - before[0], now[1] - before[1]) + others.length;
-    if (others.length) {
-      const apart = (place) => Math.max(0.02, Math.hypot(place[0] - others[0][0], place[1] - others[0][1]));
-      zoom(apart(now) / apart(before), [(now[0] + others[0][0]) / 2, (now[1] + others[0][1]) / 2]);
-    } else move(before[0] - now[0], before[1] - now[1]);
-  });
-  const release = (event) => {
-    const clicked = touches.delete(event.pointerId) && touches.size === 0 && drag.moved < 0.01 && event.type === "pointerup";
-    if (clicked) pick(point(event));
-  };
-  canvas.addEventListener("pointerup", release);
-  canvas.addEventListener("pointercancel", release);
-
-  /** Search from the picture at a point, if there is one. */
-  function pick([at, up]) {
-    if (!drawn || !view) return;
-    const { width, height } = canvas.getBoundingClientRect();
-    const distance = (image) => Math.max(Math.abs((image.x - view.left) / (view.right - view.left) - at) * width, Math.abs((image.y - view.bottom) / (view.top - view.bottom) - up) * height);
-    const found = drawn.images.filter((image) => distance(image) <= SIDE / 2).sort((one, other) => distance(one) - distance(other))[0];
-    if (found) searchFrom(found);
+  function show(next, atOnce) {
+    goal = next;
+    if (atOnce || still()) view = next;
+    redraw();
+    tellSoon();
   }
 
-  const KEYS = { ArrowLeft: () => move(-0.2, 0), ArrowRight: () => move(0.2, 0), ArrowUp: () => move(0, 0.2), ArrowDown: () => move(0, -0.2), "+": () => zoom(CLOSER), "=": () => zoom(CLOSER), "-": () => zoom(1 / CLOSER), 0: () => reset() };
-  canvas.addEventListener("keydown", (event) => {
-    const work = event.ctrlKey || event.metaKey || event.altKey ? null : KEYS[event.key];
-    if (!work) return;
-    event.preventDefault();
-    work();
-  });
+  const from = () => goal ?? view;
+  const does = {
+    /** Move by a share of the view. */
+    move(across, up, { at_once: atOnce = false } = {}) {
+      const start = from();
+      if (!start) return;
+      const [dx, dy] = [across * (start.right - start.left), up * (start.top - start.bottom)];
+      show({ left: start.left + dx, right: start.right + dx, bottom: start.bottom + dy, top: start.top + dy }, atOnce);
+    },
+    /** Come closer by a factor, to a point in shares of the view. */
+    zoom(factor, [at, up] = [0.5, 0.5], { at_once: atOnce = false } = {}) {
+      const start = from();
+      if (!start) return;
+      const [width, height] = [(start.right - start.left) / factor, (start.top - start.bottom) / factor];
+      if (width > 4 || height > 4 || width < 1e-4 || height < 1e-4) return;
+      const [x, y] = [start.left + at * (start.right - start.left), start.bottom + up * (start.top - start.bottom)];
+      show({ left: x - at * width, right: x + (1 - at) * width, bottom: y - up * height, top: y + (1 - up) * height }, atOnce);
+    },
+    reset() {
+      if (tiles) show(tiles.whole);
+    },
+    /** Search from the picture at a point, if there is one. */
+    pick(at) {
+      const image = pictureAt(at);
+      if (image) searchFrom(image);
+    },
+    hover(at) {
+      const image = at && pictureAt(at);
+      if ((image?.id ?? null) === focus) return;
+      focus = image?.id ?? null;
+      canvas.title = image ? `${nameOf(image)} – ${image.id}` : "";
+      canvas.style.cursor = boxing ? "crosshair" : image ? "pointer" : "";
+      redraw();
+    },
+    boxing: () => boxing,
+    box(from, to, done) {
+      const value = ([at, up]) => [view.left + at * (view.right - view.left), view.bottom + up * (view.top - view.bottom)];
+      const [[x, y], [otherX, otherY]] = [value(from), value(to)];
+      setBox({ left: Math.min(x, otherX), right: Math.max(x, otherX), bottom: Math.min(y, otherY), top: Math.max(y, otherY) }, done);
+    },
+  };
 
-  addEventListener("resize", settled(() => { draw(); load(); }, 150));
+  function setBox({ left, right, bottom, top }, done) {
+    if (right - left < 1e-4 || top - bottom < 1e-4) return;
+    state.box = [left, right, bottom, top].map((value) => value.toFixed(5)).join(",");
+    redraw();
+    if (!done) return;
+    arm(false);
+    change({ box: state.box }, { step: true });
+  }
+
+  function arm(on) {
+    boxing = on;
+    find("map-boxing").ariaPressed = String(on);
+    canvas.style.cursor = on ? "crosshair" : "";
+  }
+
+  function pictureAt([at, up]) {
+    const [x, y] = [at * painter.width, (1 - up) * painter.height];
+    return drawn.find((one) => Math.abs(one.x - x) <= one.side / 2 && Math.abs(one.y - y) <= one.side / 2)?.image;
+  }
+
+  function controls() {
+    const choose = (name, label) => {
+      const select = h("select", { id: `map-${name}`, on: { change: () => change({ axes: `${selects.x.value},${selects.y.value}`, box: null }, { step: true }) } });
+      find("map-axes").append(h("label", { class: "choice", htmlFor: `map-${name}` }, `${label} `, select));
+      return select;
+    };
+    const selects = { x: choose("x", "Across"), y: choose("y", "Up") };
+    const colour = h("select", { id: "map-colour", on: { change: () => change({ colour: colour.value }, { step: true }) } });
+    find("map-axes").append(h("label", { class: "choice", htmlFor: "map-colour" }, "Colour by ", colour));
+    return [selects, colour];
+  }
+
+  function offer(available) {
+    for (const [name, select] of Object.entries(selects)) {
+      if (select.options.length !== available) select.replaceChildren(...Array.from({ length: available }, (_, i) => h("option", { value: String(i + 1) }, `eigenfunction ${i + 1}`)));
+      for (const option of select.options) option.disabled = Number(option.value) === axes()[name === "x" ? "y" : "x"];
+      select.value = String(axes()[name]);
+    }
+    colour.replaceChildren(h("option", { value: "" }, "nothing"), ...Object.keys(state.gallery.filters).map((name) => h("option", { value: name }, name)));
+    colour.value = state.colour;
+  }
+
+  function legend(entries) {
+    names = entries?.map(({ value }) => value) ?? null;
+    find("map-legend").replaceChildren(...(entries ?? []).map(({ value, count: images }, place) => {
+      const swatch = h("i", { "aria-hidden": "true" });
+      swatch.style.background = COLOURS[place];
+      return h("li", {}, swatch, value, h("span", { class: "quiet" }, ` ${count(images)}`));
+    }));
+  }
+
+  const buttons = listenTo(canvas, does);
+  const step = (text, label, work) => h("button", { type: "button", class: "step", "aria-label": label, title: label, on: { click: work } }, text);
+  find("map-steps").append(
+    h("button", { type: "button", id: "map-boxing", class: "plain", ariaPressed: "false", title: "Or hold Shift while you drag", on: { click: () => arm(!boxing) } }, "Mark a box"),
+    h("button", { type: "button", class: "plain", on: { click: () => goal && setBox(goal, true) } }, "Mark what is shown"),
+    step("−", "Go back from the map", () => buttons.further()), step("+", "Come closer to the map", () => buttons.closer()),
+    h("button", { type: "button", id: "map-all", class: "plain", on: { click: () => does.reset() } }, "Show everything"));
+
+  addEventListener("resize", settled(() => { redraw(); tellSoon(); }, 150));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { version += 1; redraw(); });
   listen((changed) => {
     if (state.view !== "map") return;
-    if (["gallery", "view"].some((name) => changed.has(name))) load();
-    else if (changed.has("query")) load();
+    if (["gallery", "axes", "colour"].some((name) => changed.has(name))) reset();
+    else if (changed.has("view") && !tiles) reset();
+    else {
+      if (changed.has("box")) box.show(axes(), marked());
+      if (changed.has("query") || changed.has("view")) {
+        if (changed.has("query")) lit = [];
+        ask();
+      }
+      redraw();
+      tellSoon();
+    }
   });
-  return { again: load };
-}
-
-/** A region with a share of its width and height more on each side. */
-function grown({ left, right, bottom, top }, share) {
-  const [x, y] = [share * (right - left), share * (top - bottom)];
-  return { left: left - x, right: right + x, bottom: bottom - y, top: top + y };
+  return { again: reset };
 }
