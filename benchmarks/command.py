@@ -22,6 +22,7 @@ BENCHMARKS = {
     "adds": ("service.adds", "search latency of a service while images arrive"),
     "service": ("service.command", "throughput and latency under load, beside the limit"),
     "live-recall": ("service.live_recall", "whether a service tells that searches miss their targets, and mends it"),
+    "map": ("page.map", "how smoothly the page's map moves, and how soon its tiles answer"),
     "runtime": ("runtime.command", "inference runtimes: images a second, and what precision costs"),
     "gpu": ("gpu.command", "everything that a GPU changes: training, export, FAISS, the service"),
     "steps": ("training.steps", "time of a training step beside the bare network, and lightly's"),
@@ -57,6 +58,9 @@ eigenlens bench service --gallery galleries/cifar10 --photos holidays.tar.gz --w
     "live-recall": """\
 eigenlens bench live-recall --gallery .demo/fashion-mnist/gallery --images cifar10/test.tar.gz --name cifar10-views \\
     --work runs/live-recall --results benchmarks/results/live-recall.jsonl""",
+    "map": """\
+eigenlens bench map --gallery .demo/fashion-mnist/gallery --results benchmarks/results/map.jsonl
+eigenlens bench map --synthetic 1000000 --results benchmarks/results/map.jsonl""",
     "runtime": """\
 eigenlens bench runtime --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz""",
     "gpu": """\

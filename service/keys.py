@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -97,6 +98,9 @@ class Keyring:
             load_or_create_key(admin_key_file)
         self._file_versions: object = None
         self._keys: tuple[Key, ...] = ()
+        self._visits: tuple[Key, ...] = ()
+        self._link_digest: str | None = None
+        self._exchanging = threading.Lock()
         self.refresh()
 
     def refresh(self) -> None:
@@ -110,11 +114,27 @@ class Keyring:
             self._keys = (*generated, *read_keys(self._keys_file))
             self._file_versions = file_versions
 
+    def make_link_token(self) -> str:
+        """Return a token that `exchange` takes once; any earlier one is no longer taken."""
+        token = secrets.token_urlsafe(24)
+        self._link_digest = digest_of(token)
+        return token
+
+    def exchange(self, token: str) -> str | None:
+        """Return a new admin key, which this process alone knows, for the token of a link; None for any other."""
+        with self._exchanging:
+            if self._link_digest is None or not hmac.compare_digest(digest_of(token), self._link_digest):
+                return None
+            self._link_digest = None
+        key = f"el_{secrets.token_urlsafe(32)}"
+        self._visits = (*self._visits, Key("visit", "visit", ("admin",), digest_of(key), ""))
+        return key
+
     def find(self, token: str) -> Key | None:
         """Return the record of a key, or None; every key is compared, each in constant time."""
         digest = digest_of(token)
         match = None
-        for key in self._keys:
+        for key in (*self._keys, *self._visits):
             if hmac.compare_digest(digest, key.digest):
                 match = key
         return match

@@ -93,6 +93,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/embeddings"): {"model": "eigenlens", "input": [_URI], "dimensions": 4, "encoding_format": "float"},
     ("POST", "/v1/images"): {"images": [{"id": "test-00000.png", "image": _PNG, "metadata": {"price": 80}}]},
     ("PATCH", "/v1/images/{id}"): {"metadata": {"price": 70, "label": None}},
+    ("POST", "/v1/session"): {"token": "kV2nW0hZ1cYb7m9tQ4sXe8rA5uLd3fGj"},
     ("POST", "/v1/admin/rebuild"): {"lengths": [8, 16, 32], "kinds": {"32": "ivf-sq8"}},
     ("POST", "/v1/admin/duplicates"): {"cosine": 0.98},
     ("POST", "/v1/admin/import"): {"folder": "2026/january", "rebuild": True},
@@ -184,6 +185,7 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/images/{id}"): _IMAGE,
     ("PUT", "/v1/images/{id}"): _IMAGE,
     ("PATCH", "/v1/images/{id}"): _IMAGE,
+    ("POST", "/v1/session"): {"key": "el_3kT0..."},
     ("POST", "/v1/admin/rebuild"): _JOB,
     ("POST", "/v1/admin/recalibrate"): {
         **_JOB,

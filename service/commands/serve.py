@@ -55,6 +55,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"Eigenlens serves {settings.gallery} at {address}{others}", file=sys.stderr)
     print(f"  try:       curl -F image=@photo.jpg '{address}/v1/search?k=10&length=16'", file=sys.stderr)
     print(f"  admin key: {settings.key_file}", file=sys.stderr)
+    if opened is not None:
+        link = f"{address}{settings.root_path}/#admin={opened.keyring.make_link_token()}"
+        print(f"  manage:    {link}  (works once)", file=sys.stderr)
     if settings.workers > 1:
         return _serve_with_workers(settings, listener)
     # Changed keys are read without a signal; SIGHUP, which asks a daemon to reload, must not end this process.

@@ -34,6 +34,7 @@ from eigenlens.service.http.routes import (
     images,
     jobs,
     search,
+    visits,
 )
 from eigenlens.service.http.startup import keep_current, open_and_freeze, open_state
 from eigenlens.service.http.state import State
@@ -54,6 +55,7 @@ _ROUTES = (
     admin,
     jobs,
     backups,
+    visits,
     health,
 )
 PAGE = Path(__file__).parents[1] / "page"

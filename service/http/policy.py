@@ -52,6 +52,7 @@ POLICIES = (
     RoutePolicy("/v1/models/", "search", error_style="openai"),
     RoutePolicy("/v1/images", "write", takes_many_images=True),
     RoutePolicy("/v1/images/", "write"),
+    RoutePolicy("/v1/session", None),
     RoutePolicy("/v1/admin", "admin", read_scope="admin"),
     RoutePolicy("/v1/admin/", "admin", read_scope="admin"),
     # Any other path of the API needs the strictest scope.

@@ -46,4 +46,6 @@ class Page:
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(known))})
         if scope["type"] == "http" and scope["path"] in REFERENCE:
             scope["path"] = "/reference.html"
+        if scope["type"] == "http" and scope["path"] == "/favicon.ico":  # browsers ask for it on pages without a link
+            scope["path"] = "/icon.svg"
         await self._files(scope, receive, send)

@@ -4,6 +4,9 @@ import { call, events, hasKey, useKey } from "./api.js";
 import { find } from "./dom.js";
 import { plural } from "./format.js";
 import { lock } from "./pictures.js";
+import { startShortcuts } from "./shortcuts.js";
+import { startTerms } from "./terms.js";
+import { startTheme } from "./theme.js";
 import { loadSamples, searchFrom, startQuery } from "./query.js";
 import { change, listen, recall, state } from "./state.js";
 import { startCompare } from "./views/compare.js";
@@ -32,14 +35,15 @@ listen((changed) => {
       if (link.dataset.view === state.view) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
-    for (const part of document.querySelectorAll("[data-for]")) part.hidden = part.dataset.for !== state.view;
+    for (const part of document.querySelectorAll("[data-for]")) part.hidden = !part.dataset.for.split(" ").includes(state.view);
     const wide = state.view === "gallery" || state.view === "map";
     find("ask").hidden = wide;
     find("frame").classList.toggle("wide", wide);
   }
   if (changed.has("gallery") && state.gallery) {
-    const { count, code_length, generation, pending } = state.gallery;
-    find("facts").textContent = `${plural(count, "image")} · codes of ${plural(code_length, "number")} · generation ${generation}${pending ? ` and ${pending} since` : ""}`;
+    const { count: images, code_length, generation, pending } = state.gallery;
+    find("facts").textContent = plural(images, "image");
+    find("about-gallery").textContent = `${plural(images, "image")} with codes of ${plural(code_length, "number")}; build ${generation} of the gallery${pending ? ` and ${pending} added since` : ""}.`;
   }
 });
 
@@ -66,7 +70,7 @@ events.addEventListener("back", async () => {
 });
 events.addEventListener("busy", (event) => { find("status").textContent = `The service is busy. Trying again in ${event.detail} s …`; });
 events.addEventListener("locked", (event) => {
-  if (event.detail.path.startsWith("/v1/admin")) return;
+  if (/^\/v1\/(admin|session)/.test(event.detail.path)) return;
   lock();
   if (state.view === "gallery") return; // it asks for a key itself
   find("locked").hidden = false;
@@ -88,6 +92,23 @@ find("unlock").addEventListener("submit", async (event) => {
   trouble("");
 });
 
+/** Where the address is the administrator's link, use it: a key for its token. Returns whether it was one. */
+async function enterByLink() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("admin");
+  if (!token) return false;
+  history.replaceState(null, "", "#gallery");
+  recall();
+  try {
+    useKey((await call("/v1/session", { method: "POST", json: { token } })).key);
+    lock(); // pictures may need the key too
+  } catch (reason) {
+    find("key-error").textContent = reason.message;
+    return true;
+  }
+  await views.gallery.signIn();
+  return true;
+}
+
 /** Read what the gallery is; begin with a sample where nothing is searched for. Returns whether that worked. */
 async function load() {
   try {
@@ -104,6 +125,9 @@ async function load() {
   }
 }
 
+startTheme();
+startTerms(document);
+startShortcuts((view) => change({ view }, { step: true }));
 startQuery(() => state.view === "gallery");
-recall();
+if (!(await enterByLink())) recall();
 load();

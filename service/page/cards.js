@@ -6,13 +6,25 @@ import { thumbnail } from "./pictures.js";
 
 const ANIMATED = 48;
 
-/** What an image is called: its label, or its id. */
-export const nameOf = (image) => String(image.metadata?.label ?? image.metadata?.title ?? image.id);
+/** What an image is called: the name of its file. */
+export const nameOf = (image) => image.id.slice(image.id.lastIndexOf("/") + 1);
+
+/** What is known of what it shows; empty if nothing is. */
+export const labelOf = (image) => String(image.metadata?.label ?? image.metadata?.title ?? "");
+
+/** How scores are told: with so many digits that they differ, and bars from the worst to the best of them. */
+export function scaleOf(images) {
+  const scores = images.map((image) => image.score ?? 0);
+  const [low, high] = [Math.min(...scores), Math.max(...scores)];
+  let digits = 3;
+  while (digits < 6 && new Set(scores.map((score) => score.toFixed(digits))).size < scores.length / 2) digits += 1;
+  return { digits, share: (score) => (high > low ? 0.15 + (0.85 * (score - low)) / (high - low) : 1) };
+}
 
 /** A list of results in `list`; `chosen` is called with the image of a card that is clicked. */
 export class Cards {
   constructor(list, { chosen, extra = () => [], actions = () => [], describe = (image) => `Search for images like ${image.id}` }) {
-    Object.assign(this, { list, chosen, extra, actions, describe, cards: new Map() });
+    Object.assign(this, { list, chosen, extra, actions, describe, cards: new Map(), scale: scaleOf([]) });
   }
 
   get count() {
@@ -24,6 +36,7 @@ export class Cards {
     const animated = moving && !still() && this.cards.size > 0 && this.list.getBoundingClientRect().top < innerHeight;
     const before = animated ? this.places() : new Map();
     const next = new Map();
+    this.scale = scaleOf(images);
     for (const [rank, image] of images.entries()) {
       const card = this.cards.get(image.id) ?? this.make(image);
       this.update(card, image, rank);
@@ -59,12 +72,13 @@ export class Cards {
   }
 
   make(image) {
-    const label = nameOf(image);
+    const name = nameOf(image);
+    const label = labelOf(image);
     const score = h("span", { class: "score" });
     const extra = h("span", { class: "extra" });
     const about = Object.entries(image.metadata ?? {}).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`);
     const button = h("button", { type: "button", class: "card", title: [this.describe(image), ...about].join("\n") },
-      thumbnail(image.thumbnail, label), score, extra, h("span", { class: "label" }, label));
+      thumbnail(image.thumbnail, label ? `${label}, ${name}` : name), score, extra, h("span", { class: "label" }, label || name), label ? h("span", { class: "name" }, name) : null);
     const card = { item: h("li", {}, button, ...this.actions(image)), score, extra, image };
     button.addEventListener("click", () => this.chosen(card.image));
     return card;
@@ -73,8 +87,8 @@ export class Cards {
   update(card, image, rank) {
     card.image = image;
     if (image.score !== undefined) {
-      card.score.textContent = signed(image.score);
-      card.score.style.setProperty("--share", String(Math.max(0, Math.min(1, image.score))));
+      card.score.textContent = signed(image.score, this.scale.digits);
+      card.score.style.setProperty("--share", String(Math.max(0, Math.min(1, this.scale.share(image.score)))));
     }
     const extra = this.extra(image, rank);
     if (extra.length || card.extra.hasChildNodes()) card.extra.replaceChildren(...extra);

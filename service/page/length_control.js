@@ -23,7 +23,7 @@ export function lengthControl({ label, id = `length-${(made += 1)}`, moved }) {
     const length = choices[Number(slider.value)];
     const entry = entries.get(length);
     value.textContent = entry ? plural(length, "number") : "auto";
-    slider.setAttribute("aria-valuetext", entry ? plural(length, "number") : "auto: the cheapest plan that finds enough");
+    slider.setAttribute("aria-valuetext", entry ? plural(length, "number") : "auto: the quickest way that finds nearly all");
     for (const [place, tick] of [...ticks.children].entries()) tick.classList.toggle("now", place === Number(slider.value));
   }
 

@@ -1,6 +1,6 @@
 // A plan in words, with what it was measured to find.
 
-import { bytes, count, milliseconds, percent, plural } from "./format.js";
+import { bytes, count, milliseconds, plural } from "./format.js";
 import { same } from "./charts/plans.js";
 
 const WALKS = { hnsw: "walked a graph of them", "hnsw-sq8": "walked a graph of them" };
@@ -23,15 +23,37 @@ function walk(plan, all) {
   return `with ${all}`;
 }
 
-/** [name, value, explanation] of what a search costs and finds. */
+/** What was measured of a plan; undefined if it was not. */
+export function measuredOf(plan, gallery) {
+  const alone = gallery.lengths.flatMap((entry) => [entry.alone, entry.rescored]).filter(Boolean);
+  return [...gallery.plans, ...alone].find((candidate) => same(candidate, plan));
+}
+
+/** How many of the ten best stay: "9.9", "10"; null where it was not measured. */
+export function bestThatStay(plan, gallery) {
+  const share = plan.exact ? 1 : measuredOf(plan, gallery)?.recall["10"] ?? plan.expected_recall;
+  if (share === undefined) return null;
+  return share === 1 ? "10" : Math.min(9.9, 10 * share).toFixed(1);
+}
+
+/** What the search costs and keeps, as [word, value, what it means, or that and what may be left out]. */
 export function tradeOff(plan, gallery) {
-  const measured = gallery.plans.find((candidate) => same(candidate, plan));
-  const length = gallery.lengths.find((entry) => entry.length === plan.length);
-  const finds = plan.exact ? "all" : plan.expected_recall === undefined ? "–" : percent(plan.expected_recall);
-  const unknown = "not measured at build";
+  const measured = measuredOf(plan, gallery);
+  const each = measured?.bytes_per_image ?? gallery.lengths.find((entry) => entry.length === plan.length)?.bytes_per_image ?? 0;
+  const ms = plan.expected_latency_ms ?? measured?.latency_ms.p50;
+  const stay = bestThatStay(plan, gallery);
   return [
-    ["finds", finds, plan.expected_recall === undefined ? unknown : "of the full code’s best"],
-    ["takes", plan.expected_latency_ms === undefined ? "–" : milliseconds(plan.expected_latency_ms), plan.expected_latency_ms === undefined ? unknown : "for the search alone"],
-    ["needs", bytes(measured?.bytes_per_image ?? length?.bytes_per_image ?? 0), "of memory an image"],
+    ["best ten", stay === null ? "–" : `${stay} of 10`, stay === null ? "of the best: not measured" : "of the best ten stay"],
+    ["memory", bytes(each * 1e6), ["for a million pictures", `${bytes(each * 1e7)} for ten million`]],
+    ["time", ms === undefined ? "–" : milliseconds(ms), ms === undefined ? "not measured" : "for a search"],
   ];
+}
+
+/** How many of the results have the query's label, or the commonest one; null where none has any. */
+export function labelShare(results, label, labelOf) {
+  const counts = new Map();
+  for (const result of results) if (labelOf(result)) counts.set(labelOf(result), (counts.get(labelOf(result)) ?? 0) + 1);
+  if (!counts.size) return null;
+  const [name, number] = label ? [label, counts.get(label) ?? 0] : [...counts].sort((one, other) => other[1] - one[1])[0];
+  return ["same", `${number} of ${results.length}`, label ? `show the same: ${name}` : `show one thing: ${name}`];
 }

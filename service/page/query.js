@@ -1,7 +1,7 @@
 // What is searched for: dropped, pasted, chosen, taken from samples or from the results.
 
 import { call } from "./api.js";
-import { nameOf } from "./cards.js";
+import { labelOf, nameOf } from "./cards.js";
 import { find, h } from "./dom.js";
 import { show, thumbnail } from "./pictures.js";
 import { change, listen, state } from "./state.js";
@@ -11,7 +11,7 @@ let seed = 0;
 
 /** Search from an image of the gallery. */
 export function searchFrom(image, { step = true } = {}) {
-  change({ query: { id: image.id, name: nameOf(image), picture: image.thumbnail } }, { step });
+  change({ query: { id: image.id, name: nameOf(image), label: labelOf(image), picture: image.thumbnail } }, { step });
   scrollTo({ top: 0 });
 }
 
@@ -34,11 +34,13 @@ export async function loadSamples() {
 async function tell() {
   const query = state.query;
   const [picture, asked] = [find("query"), find("asked")];
-  find("hint").textContent = query ? "Drop or paste another, or" : "Drop or paste a photograph here, or";
+  find("hint").textContent = query ? "Drop or paste another photograph" : "Drop or paste a photograph here";
   picture.hidden = !query?.picture;
+  find("asked-label").textContent = query?.label ?? "";
   if (!query) return;
   if (query.id && !query.picture) await describe(query);
   if (query !== state.query) return;
+  find("asked-label").textContent = query.label ?? "";
   asked.textContent = query.name ?? "A photograph, known by its code from a link";
   picture.hidden = !query.picture;
   if (!query.picture) return;
@@ -50,7 +52,7 @@ async function tell() {
 async function describe(query) {
   try {
     const image = await call(`/v1/images/${query.id.split("/").map(encodeURIComponent).join("/")}`);
-    Object.assign(query, { name: nameOf(image), picture: image.thumbnail });
+    Object.assign(query, { name: nameOf(image), label: labelOf(image), picture: image.thumbnail });
   } catch {
     query.name = query.id; // the search itself says what is wrong
   }

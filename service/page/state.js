@@ -5,7 +5,7 @@ import { read, write } from "./address.js";
 /** query: null, or {id}, {file} or {code} with what is known of it: name, picture, code; gallery: GET /v1/lengths. */
 export const state = {
   view: "search", query: null, length: "auto", rerank: false, target: "0.99", filter: {}, a: null, b: null, coordinate: 1, gallery: null,
-  axes: "1,2", colour: "", box: null, // of the map
+  axes: "1,2", colour: null, box: null, // of the map
 };
 
 const REMEMBERED = 20;
@@ -67,7 +67,7 @@ function mapOf({ axes, colour, box }, available) {
   const edges = (box ?? "").split(",").map(Number);
   return {
     axes: arePossible ? axes : state.axes,
-    colour: colour === undefined || colour in state.gallery.filters ? colour ?? state.colour : "",
+    colour: colour === "none" || colour in state.gallery.filters ? colour : state.colour,
     box: edges.length === 4 && edges.every(Number.isFinite) && edges[0] < edges[1] && edges[2] < edges[3] ? box : null,
   };
 }

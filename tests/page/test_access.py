@@ -20,7 +20,7 @@ VIEWS = ("search", "compare", "map", "eigenfunctions", "gallery")
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
 _EVASIONS = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|\son\w+=\"|<style|style=\"")
-MOST_BYTES = 200_000
+MOST_BYTES = 250_000
 # Modules live in folders below the page.
 FILES = sorted(path for path in PAGE.rglob("*") if path.is_file())
 MOST_PAINT_MS = 1000
@@ -101,7 +101,7 @@ def test_everything_is_reached_and_done_by_keyboard(browser: Browser, address: s
         tab_to(page, "#length-b")
         press(page, "Home")
         expect(page.locator("#length-b-value")).to_have_text("auto")
-        tab_to(page, "summary")
+        tab_to(page, "main summary")
         press(page, "Enter")
         expect(page.locator("#plans-table")).to_be_visible()
 

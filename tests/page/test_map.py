@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.support.pages import in_a_browser, opened, press
+from tests.support.pages import ids_of, in_a_browser, opened, press
 from tests.support.service import build_gallery, serving, settings_of
 
 pytestmark = in_a_browser
@@ -47,10 +47,27 @@ def painted(page: Page) -> int:
     return count
 
 
-def test_the_whole_gallery_is_shown_with_the_query_in_a_ring(page: Page) -> None:
-    expect(page.locator("#map-status")).to_contain_text("The ring is where the query falls")
+def pixel_counts(page: Page) -> dict[str, int]:
+    """How many pixels of the map have each colour."""
+    counts: dict[str, int] = page.evaluate(
+        """() => { const map = document.getElementById("map-canvas"), counts = {};
+        const data = map.getContext("2d").getImageData(0, 0, map.width, map.height).data;
+        for (let i = 0; i < data.length; i += 4) { const rgb = data.slice(i, i + 3).join(" ");
+            counts[rgb] = (counts[rgb] ?? 0) + 1; } return counts; }"""
+    )
+    return counts
+
+
+def test_the_whole_gallery_is_shown_with_the_query_pinned_and_its_results_framed(page: Page) -> None:
+    expect(page.locator("#map-status")).to_contain_text("The pin is where your picture falls")
     assert painted(page) > 20 * 50 * 50 / 4
-    expect(page.locator("#map-near li")).to_have_count(12)
+    expect(page.locator("#map-near li").nth(3)).to_be_visible()
+    warm = "168 72 11"  # of the light colours; the pin and a dozen frames of 3 pixels
+    deadline = 50
+    while pixel_counts(page).get(warm, 0) < 72 * 72 - 64 * 64 + 4 * 3 * 40 and deadline:
+        page.wait_for_timeout(100)
+        deadline -= 1
+    assert deadline
 
 
 def test_it_is_moved_and_zoomed_by_keyboard_and_by_buttons(page: Page) -> None:
@@ -103,8 +120,13 @@ def test_a_click_on_an_image_searches_for_more_like_it(page: Page, address: str)
 def test_all_is_shown_whatever_is_still_loading(page: Page) -> None:
     held: list[Route] = []
 
+    released = False
+
     def hold(route: Route) -> None:
-        held.append(route)
+        if released:
+            route.continue_()
+        else:
+            held.append(route)
 
     page.route("**/v1/map?*left=*", hold)
     page.locator("#map-canvas").focus()
@@ -113,18 +135,90 @@ def test_all_is_shown_whatever_is_still_loading(page: Page) -> None:
     while not held:
         page.wait_for_timeout(20)
     press(page, "0")
-    held[0].continue_()
+    released = True
+    for route in held:
+        route.continue_()
     expect(page.locator("#map-status")).to_contain_text(f"{IMAGES} images around here")
-    assert len(held) == 1
 
 
 def test_other_axes_can_be_chosen_but_not_one_twice(page: Page) -> None:
-    expect(page.locator("#map-x option:disabled")).to_have_text("2")
+    expect(page.locator("#map-x option:disabled")).to_have_text("eigenfunction 2")
     before = painted(page)
     page.locator("#map-y").select_option("5")
-    expect(page.locator("#map-x option:disabled")).to_have_text("5")
+    expect(page.locator("#map-x option:disabled")).to_have_text("eigenfunction 5")
+    expect(page).to_have_url(re.compile("axes=1%2C5"))
     expect(page.locator("#map-status")).to_contain_text(f"{IMAGES} images")
     assert painted(page) != before
+
+
+def test_a_box_is_searched_linked_to_and_saved_as_a_table(page: Page, address: str) -> None:
+    place = page.locator("#map-canvas").bounding_box()
+    assert place is not None
+    page.keyboard.down("Shift")
+    page.mouse.move(place["x"] + 0.5 * place["width"], place["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(place["x"] + place["width"] - 2, place["y"] + place["height"] - 2, steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    panel = page.locator("#map-box")
+    expect(panel).to_contain_text("in the box")
+    expect(page).to_have_url(re.compile("box="))
+    box = dict(
+        zip(
+            ("left", "right", "bottom", "top"), unquote(page.url).split("box=")[1].split("&")[0].split(","), strict=True
+        )
+    )
+    rows = httpx.get(f"{address}/v1/map/images", params=box).text.splitlines()
+    assert 0 < len(rows) - 1 < IMAGES
+    expect(panel).to_contain_text(f"{len(rows) - 1} image")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save their names").click()
+    assert Path(saved.value.path()).read_text().splitlines() == rows
+    page.reload()  # the link brings the box back
+    expect(panel).to_contain_text(f"{len(rows) - 1} image")
+    page.get_by_role("button", name="Search only these").click()
+    expect(page.locator("#filters")).to_contain_text("in the box on the map")
+    inside = {row.split(",")[0] for row in rows[1:]}
+    expect(page.locator("#status")).to_contain_text("there are no more")
+    assert inside - set(ids_of(page)) <= {
+        (page.url.split("id=")[1].split("&")[0]).replace("%2F", "/").replace("+", " ")
+    }
+    assert set(ids_of(page)) <= inside
+
+
+def test_everything_on_the_map_is_done_by_keyboard_and_heard(page: Page) -> None:
+    page.get_by_role("button", name="Mark what is shown").press("Enter")
+    expect(page.locator("#map-box")).to_contain_text(f"{IMAGES} images in the box")
+    page.locator("#map-canvas").focus()
+    for _ in range(6):  # beyond the box's buttons
+        press(page, "Tab")
+        if page.evaluate("document.activeElement.closest('#map-near') !== null"):
+            break
+    first = page.locator("#map-near button.card").first
+    expect(first).to_be_focused()
+    accent = "63 79 181"
+    before = pixel_counts(page).get(accent, 0)
+    press(page, "Tab")
+    expect(page.locator("#map-near button.card").nth(1)).to_be_focused()
+    page.wait_for_timeout(200)
+    assert before > 100  # the picture is framed on the map while it has the focus
+    name = page.locator("#map-near button.card").nth(1).get_attribute("title") or ""
+    press(page, "Enter")
+    expect(page.locator("#asked")).to_have_text(re.compile(re.escape(name.splitlines()[0].rsplit("/", 1)[-1])))
+    expect(page.get_by_role("status").filter(has_text="around here")).to_be_visible()
+
+
+def test_parts_and_pictures_have_the_colour_of_a_field(page: Page) -> None:
+    colours = page.locator("#map-colour")
+    expect(colours).to_have_value("label")
+    expect(page.locator("#map-legend li")).not_to_have_count(0)
+    named = {entry["value"] for entry in httpx.get(page.url.split("#")[0] + "v1/map?colour=label").json()["legend"]}
+    assert {text.rsplit(" ", 1)[0] for text in page.locator("#map-legend li").all_text_contents()} == named
+    painted_colours = pixel_counts(page)
+    assert painted_colours.get("78 121 199", 0) > 50
+    colours.select_option("none")
+    expect(page.locator("#map-legend li")).to_have_count(0)
+    expect(page).to_have_url(re.compile("colour=none"))
 
 
 @pytest.mark.parametrize("size", [(390, 844), (1440, 900)])

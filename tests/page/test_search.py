@@ -49,7 +49,7 @@ def test_a_photograph_is_searched_at_the_length_of_the_slider(page: Page) -> Non
     expect(page.locator("#results .score").first).to_have_text("1.000")
     assert ids_of(page)[0] == image_id(5)
     expect(page.locator("#plan")).to_contain_text("of the code")
-    expect(page.locator("#numbers")).to_contain_text("finds")
+    expect(page.locator("#numbers")).to_contain_text("of the best ten stay")
     for stage in ("decode", "encode", "search", "total"):
         expect(page.locator("#timing")).to_contain_text(stage)
 
@@ -65,6 +65,7 @@ def test_moving_the_slider_searches_again_without_encoding(page: Page) -> None:
     expect(page.locator("#timing")).not_to_contain_text("encode")
     press(page, "ArrowRight")
     expect(page.locator("#plan")).to_contain_text("first 4 of 12 numbers")
+    page.locator("#details summary").click()
     page.locator("#rerank").check()
     expect(page.locator("#plan")).to_contain_text("rescored the best")
     expect(page.locator("#results .score").first).to_have_text("1.000")

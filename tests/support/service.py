@@ -34,6 +34,7 @@ from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.http.app import create_app
 from eigenlens.service.http.protocol import server_options
+from eigenlens.service.http.state import State
 from eigenlens.service.settings import Settings, load_settings
 
 SIDE = 2
@@ -129,10 +130,10 @@ def _built(count: int, lengths: tuple[int, ...]) -> Path:
 
 
 @contextlib.contextmanager
-def serving(settings: Settings, *, port: int = 0) -> Iterator[httpx.Client]:
+def serving(settings: Settings, *, port: int = 0, opened: State | None = None) -> Iterator[httpx.Client]:
     """A uvicorn server on a port, a free one if 0, in a thread, and a client of it."""
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, opened=opened),
         host="127.0.0.1",
         port=port,
         log_level="warning",

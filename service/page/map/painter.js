@@ -58,6 +58,11 @@ export class Painter {
     this.composed = null; // what the density shows
   }
 
+  /** The page's colours are others now. */
+  recolour() {
+    this.colours = this.composed = null;
+  }
+
   /** Fit the canvas to its place. Returns its width and height in CSS pixels. */
   fit() {
     const { canvas } = this;
@@ -65,7 +70,9 @@ export class Painter {
     this.scale = Math.min(2, devicePixelRatio || 1);
     const [width, height] = [Math.round(this.width * this.scale), Math.round(this.height * this.scale)];
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+    if (this.colours) return [this.width, this.height];
     const style = getComputedStyle(canvas);
+    this.font = `600 12px ${style.fontFamily}`;
     this.colours = Object.fromEntries(["accent", "warm", "surface", "ink", "quiet", "line"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
     return [this.width, this.height];
   }
@@ -82,10 +89,13 @@ export class Painter {
     pen.setTransform(this.scale, 0, 0, this.scale, 0, 0);
     pen.clearRect(0, 0, width, height);
     this.paintDensity(scene, across, up);
-    const placed = place(scene, across, up, width, height);
-    const colourOf = (image) => (scene.names ? COLOURS[scene.names.indexOf(String(image.metadata?.[scene.field]))] : null);
+    if (this.ordered?.version !== scene.version || this.ordered.lit !== scene.lit) this.ordered = order(scene);
+    const placed = place(this.ordered, scene, across, up, width, height);
+    const colourOf = (image) => this.ordered.colours.get(image);
+    let brush = null;
     for (const { image, x, y } of placed.dots) {
-      pen.fillStyle = colourOf(image) ?? this.colours.accent;
+      const colour = colourOf(image) ?? this.colours.accent;
+      if (colour !== brush) pen.fillStyle = brush = colour;
       pen.fillRect(x - 1.5, y - 1.5, 3, 3);
     }
     for (const { image, x, y, side, lit } of placed.pictures) {
@@ -189,7 +199,7 @@ export class Painter {
 
   nameAxes(axes) {
     const { pen, width, height } = this;
-    pen.font = `600 12px ${getComputedStyle(this.canvas).fontFamily}`;
+    pen.font = this.font;
     pen.fillStyle = this.colours.quiet;
     pen.textAlign = "right";
     pen.fillText(`eigenfunction ${axes.x} →`, width - 10, height - 10);
@@ -201,26 +211,37 @@ export class Painter {
   }
 }
 
-/** Pictures that do not cover each other, results and the smallest ranks first; dots for all others. */
-function place({ shown, lit, view, focus }, across, up, width, height) {
+/** The images of a scene, results and the smallest ranks first, and their colours: the same as long as it moves only. */
+function order({ shown, lit, names, field, version }) {
   const images = new Map(lit.slice(0, LIT).map((image) => [image.id, { image, lit: true }]));
   for (const { tile } of shown) for (const image of tile.images) if (!images.has(image.id)) images.set(image.id, { image, lit: false });
-  const first = (one) => (one.image.id === focus ? -2 : one.lit ? -1 : one.image.rank);
+  const first = (one) => (one.lit ? -1 : one.image.rank);
+  const entries = [...images.values()].sort((one, other) => first(one) - first(other));
+  const colourOf = new Map(names?.map((name, entry) => [name, COLOURS[entry]]));
+  return { version, lit, entries, colours: new Map(entries.map(({ image }) => [image, colourOf.get(String(image.metadata?.[field]))])) };
+}
+
+/** Pictures that do not cover each other, in their order; dots for all others. */
+function place({ entries }, { view, focus }, across, up, width, height) {
   const inside = ({ image }) => image.x >= view.left && image.x <= view.right && image.y >= view.bottom && image.y <= view.top;
-  const ordered = [...images.values()].filter((one) => inside(one)).sort((one, other) => first(one) - first(other));
+  const ahead = entries.filter((one) => one.image.id === focus);
+  const ordered = ahead.length ? [...ahead, ...entries.filter((one) => one.image.id !== focus)] : entries;
   const taken = new Map();
   const step = SIDE + 3;
   const pictures = [];
   const dots = [];
-  for (const { image, lit: isLit } of ordered) {
-    const [x, y] = [across(image.x), up(image.y)];
+  for (const one of ordered) {
+    if (!inside(one)) continue;
+    const { image, lit: isLit } = one;
+    const within = (at, size) => Math.min(size - SIDE / 2 - 3, Math.max(SIDE / 2 + 3, at)); // at an edge, a whole picture
+    const [x, y] = [within(across(image.x), width), within(up(image.y), height)];
     const [column, row] = [Math.floor(x / step), Math.floor(y / step)];
-    let free = x > SIDE / 3 && y > SIDE / 3 && x < width - SIDE / 3 && y < height - SIDE / 3;
+    let free = true;
     for (let i = column - 1; free && i <= column + 1; i += 1) for (let j = row - 1; free && j <= row + 1; j += 1) {
       free = !(taken.get(i * 4096 + j) ?? []).some((other) => Math.abs(other.x - x) < step && Math.abs(other.y - y) < step);
     }
     if (!free) {
-      dots.push({ image, x, y });
+      dots.push({ image, x: across(image.x), y: up(image.y) });
       continue;
     }
     const picture = { image, x, y, side: SIDE, lit: isLit };

@@ -63,7 +63,7 @@ export function startCompare(trouble) {
       for (const side of SIDES) ranks[side] = new Map(answers[side].results.map((image, rank) => [image.id, rank]));
       for (const side of SIDES) {
         cards[side].show(answers[side].results);
-        find(`about-${side}`).replaceChildren(h("b", {}, tradeOff(answers[side].plan, gallery).map(([name, value]) => `${name} ${value}`).join(", ")), ` ${inWords(answers[side].plan, gallery)}`);
+        find(`about-${side}`).replaceChildren(h("b", {}, tradeOff(answers[side].plan, gallery).map(([, value, about]) => `${value} ${[about].flat()[0]}`).join(", ")), ` ${inWords(answers[side].plan, gallery)}`);
       }
       agree();
       remember();

@@ -100,9 +100,10 @@ export function startGallery(trouble) {
     parts = [];
   }
 
-  async function signIn(key) {
+  /** Try a key, or the one that is in use already. */
+  async function signIn(key = null) {
     try {
-      useKey(key);
+      if (key !== null) useKey(key);
       await call("/v1/admin/generations");
       signedIn(true);
     } catch (reason) {
@@ -146,5 +147,5 @@ export function startGallery(trouble) {
     if (changed.has("view") && state.view === "gallery" && state.gallery) load();
     if (changed.has("gallery")) for (const part of parts) part.show?.();
   });
-  return { again: () => load() };
+  return { again: () => load(), signIn };
 }

@@ -32,6 +32,7 @@ export function startMap(trouble) {
   let boxing = false;
   let version = 0;
   let drawing = false;
+  let painted = false; // whether anything was, for measurements
 
   const axes = () => Object.fromEntries(["x", "y"].map((name, place) => [name, Number(state.axes.split(",")[place])]));
   const marked = () => (state.box ? Object.fromEntries(state.box.split(",").map((value, place) => [["left", "right", "bottom", "top"][place], Number(value)])) : null);
@@ -39,11 +40,14 @@ export function startMap(trouble) {
   find("map-near").addEventListener("focusin", (event) => { focusOn(event.target.closest("li")?.dataset.rank); });
   find("map-near").addEventListener("focusout", () => { focusOn(null); });
 
+  /** Colour by the label where nobody chose: it shows at a glance what lies where. */
+  const colourField = () => state.colour ?? ("label" in state.gallery.filters ? "label" : "none");
+
   /** Begin with the whole map, by the axes and the colour that are chosen. */
   async function reset() {
     if (state.view !== "map" || !state.gallery) return;
     const [width, height] = painter.fit();
-    const parameters = { ...axes(), ...(state.colour ? { colour: state.colour } : {}) };
+    const parameters = { ...axes(), ...(colourField() === "none" ? {} : { colour: colourField() }) };
     try {
       const answer = await call(`/v1/map?${new URLSearchParams({ ...axes(), columns: 1, rows: 1, parts: 1 })}`);
       const { left, right, bottom, top } = answer;
@@ -91,7 +95,9 @@ export function startMap(trouble) {
     tiles.want(tiles.placesIn(goal));
     const shown = tiles.shown(places);
     const seen = `${version} ${places.length ? JSON.stringify([places[0], places.at(-1), places.length]) : ""}`;
-    drawn = painter.draw({ view, tiles, shown, version: seen, names, field: state.colour, query: pinned(), lit, focus, box: marked(), axes: axes() });
+    drawn = painter.draw({ view, tiles, shown, version: seen, names, field: colourField(), query: pinned(), lit, focus, box: marked(), axes: axes() });
+    if (shown.length && !painted) performance.mark("map-painted");
+    painted ||= shown.length > 0;
     if (view !== goal) redraw();
   }
 
@@ -234,8 +240,8 @@ export function startMap(trouble) {
       for (const option of select.options) option.disabled = Number(option.value) === axes()[name === "x" ? "y" : "x"];
       select.value = String(axes()[name]);
     }
-    colour.replaceChildren(h("option", { value: "" }, "nothing"), ...Object.keys(state.gallery.filters).map((name) => h("option", { value: name }, name)));
-    colour.value = state.colour;
+    colour.replaceChildren(h("option", { value: "none" }, "nothing"), ...Object.keys(state.gallery.filters).map((name) => h("option", { value: name }, name)));
+    colour.value = colourField();
   }
 
   function legend(entries) {
@@ -256,7 +262,9 @@ export function startMap(trouble) {
     h("button", { type: "button", id: "map-all", class: "plain", on: { click: () => does.reset() } }, "Show everything"));
 
   addEventListener("resize", settled(() => { redraw(); tellSoon(); }, 150));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { version += 1; redraw(); });
+  const recolour = () => { painter.recolour(); redraw(); };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+  document.addEventListener("theme", recolour);
   listen((changed) => {
     if (state.view !== "map") return;
     if (["gallery", "axes", "colour"].some((name) => changed.has(name))) reset();

@@ -1,16 +1,17 @@
 // The search: results that follow the slider, the plan in words, time by stage, more at the end of the page.
 
-import { Cards } from "../cards.js";
+import { Cards, labelOf } from "../cards.js";
 import { drawStrip } from "../charts/bars.js";
 import { detailsButton } from "../details.js";
 import { find, h, svg } from "../dom.js";
 import { startFilters } from "../filters.js";
 import { milliseconds, percent, plural } from "../format.js";
 import { lengthControl } from "../length_control.js";
-import { inWords, tradeOff } from "../plan_words.js";
+import { inWords, labelShare, tradeOff } from "../plan_words.js";
 import { searchFrom } from "../query.js";
 import { latest, search, unitCode } from "../searching.js";
 import { change, listen, remember, state } from "../state.js";
+import { term } from "../terms.js";
 
 const FIRST = 24;
 const NEXT = 48;
@@ -43,14 +44,19 @@ export function startSearch(trouble) {
     try {
       const answer = await search(asked, query);
       if (query !== state.query) return; // another was chosen meanwhile: its search comes next
-      shown = { asked, query, end: answer.results.length < FIRST };
+      const { plan } = answer;
+      const [most, full] = [plan.rerank ?? plan.length, state.gallery.code_length];
+      shown = { asked, query, compared: most === full ? `${full} numbers` : `first ${plural(most, "number")}`, end: answer.results.length < FIRST };
       trouble("");
       show(answer);
       remember();
     } catch (reason) {
       if (query !== state.query) return;
       shown = null;
-      find("status").textContent = find("unlike").textContent = "";
+      cards.show([]); // none of another query's
+      for (const id of ["numbers", "timing", "timing-bar", "strip"]) find(id).replaceChildren();
+      find("plan").textContent = "";
+      for (const id of ["status", "unlike", "why"]) find(id).textContent = "";
       more.hidden = true;
       trouble(reason.message);
     } finally {
@@ -63,9 +69,11 @@ export function startSearch(trouble) {
     filters.seen(answer.results);
     const plan = answer.plan;
     tellCount();
-    find("unlike").textContent = answer.unlike_everything ? `Nothing here looks like this picture: its code lies farther out than those of ${percent(1 - answer.query_percentile / 100)} of the gallery’s images.` : "";
+    find("unlike").textContent = unlikeness(answer);
     find("plan").textContent = inWords(plan, state.gallery);
-    find("numbers").replaceChildren(...tradeOff(plan, state.gallery).map(([name, value, about]) => h("div", {}, h("dt", {}, name), h("dd", {}, h("b", {}, value), h("span", {}, about)))));
+    const [stay, ...costs] = tradeOff(plan, state.gallery);
+    const numbers = [stay, labelShare(answer.results, shown.query.label, labelOf), ...costs].filter(Boolean);
+    find("numbers").replaceChildren(...numbers.map(([word, value, about]) => h("div", {}, h("dt", {}, h("b", {}, value)), h("dd", {}, term(word, ...[about].flat())))));
     showTiming(answer.timing_ms);
     strip(plan);
   }
@@ -79,6 +87,7 @@ export function startSearch(trouble) {
   function tellCount() {
     const [n, end] = [cards.count, shown.end];
     find("status").textContent = n === 0 ? (Object.keys(state.filter).length ? "No image satisfies the filter." : "There is no other image.") : `The ${plural(n, "most similar image")}${end ? "; there are no more" : ""}`;
+    find("why").replaceChildren(...(n === 0 ? [] : [`First comes the picture whose ${shown.compared} agree best with yours.`, h("span", { class: "long" }, " The number on each is 1 where they agree in full.")]));
     more.hidden = end;
   }
 
@@ -118,9 +127,19 @@ export function startSearch(trouble) {
   return { again: run };
 }
 
+/** What an answer says about how unlike the query everything is, in words; empty where it is not. */
+function unlikeness({ unlike_everything: unlike, query_percentile: query, best_percentile: best }) {
+  if (unlike) return `Nothing here looks like this picture: its code lies farther out than those of ${percent(1 - query / 100)} of the gallery’s images.`;
+  if (best !== undefined && best !== null && best < 5) return `Nothing here is very like this picture: ${percent(1 - best / 100)} of the gallery’s images have a nearer neighbour than the best one found.`;
+  return "";
+}
+
+/** The time of each stage, and of what is between them, so that the parts add up to the whole. */
 function showTiming(stages = {}) {
   const { total, ...parts } = stages;
-  const whole = total ?? Object.values(parts).reduce((sum, ms) => sum + ms, 0);
+  const sum = Object.values(parts).reduce((before, ms) => before + ms, 0);
+  const whole = Math.max(total ?? sum, sum);
+  if (whole - sum > 0.0005) parts.between = whole - sum;
   const pairs = [...Object.entries(parts), ["total", whole]];
   find("timing").replaceChildren(...pairs.map(([stage, ms], place) => h("div", { class: `stage stage-${place % 5}` }, h("dt", {}, stage), h("dd", {}, milliseconds(ms)))));
   const bar = svg("svg", { viewBox: "0 0 100 4", preserveAspectRatio: "none", class: "timing-bar", "aria-hidden": "true" });

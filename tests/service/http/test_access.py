@@ -11,12 +11,15 @@ from typing import NamedTuple
 import httpx
 import pytest
 from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
 
 from eigenlens.command import main
 from eigenlens.service.errors import RateLimitError
 from eigenlens.service.http import app as application
+from eigenlens.service.http.app import create_app
 from eigenlens.service.http.middleware.rate_limit import RateLimit
 from eigenlens.service.http.policy import policy_of
+from eigenlens.service.http.startup import open_state
 from eigenlens.service.keys import add_key, read_keys, revoke_key
 from tests.support.service import build_gallery, serving, settings_of, wait_for
 
@@ -27,6 +30,7 @@ MATRIX = {
     "GET /livez": OPEN,
     "GET /readyz": OPEN,
     "GET /metrics": OPEN,
+    "POST /v1/session": OPEN,
     "POST /v1/search": SEARCH,
     "POST /v1/search/batch": SEARCH,
     "GET /v1/lengths": SEARCH,
@@ -105,6 +109,21 @@ def ask(client: httpx.Client, endpoint: str, key: str) -> int:
     body = {"content": b"not json", "headers": headers | {"content-type": "application/json"}}
     with client.stream(method, path, **(body if method not in ("GET", "DELETE") else {"headers": headers})) as found:
         return found.status_code
+
+
+def test_the_administrators_link_is_taken_once_and_its_key_is_nowhere_on_disk(tmp_path: Path) -> None:
+    settings = settings_of(build_gallery(tmp_path, count=2))
+    state = open_state(settings)
+    older, token = state.keyring.make_link_token(), state.keyring.make_link_token()
+    with TestClient(create_app(settings, opened=state)) as own:
+        assert own.post("/v1/session", json={"token": older}).status_code == 401
+        key = own.post("/v1/session", json={"token": token}).json()["key"]
+        assert own.post("/v1/session", json={"token": token}).status_code == 401
+        bearer = {"authorization": f"Bearer {key}"}
+        assert own.get("/v1/admin/stats", headers=bearer).status_code == 200
+        assert own.get("/favicon.ico").headers["content-type"].startswith("image/")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(secret.encode() in path.read_bytes() for path in files for secret in (key, token))
 
 
 def test_every_endpoint_has_a_row() -> None:
