@@ -66,10 +66,11 @@ def test_every_word_that_is_not_everyday_english_tells_what_it_means(browser: Br
         expect(page.locator("#numbers div").first).to_be_visible()
         for word in page.locator(".term:visible").all():
             word.focus()
-            tip = word.evaluate("e => getComputedStyle(e, '::after').visibility + ' ' + e.dataset.tip")
-            assert re.match(r"visible .{30,}\.$", tip)
+            tip = word.evaluate("e => getComputedStyle(e, '::after').display + ' ' + e.dataset.tip")
+            assert re.match(r"block .{30,}\.$", tip)
             place = word.evaluate("e => [e.getBoundingClientRect().left, innerWidth]")
             assert 0 <= place[0] <= place[1]
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_scores_differ_also_where_all_are_nearly_one_and_times_add_up(browser: Browser, address: str) -> None:
