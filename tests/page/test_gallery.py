@@ -114,7 +114,8 @@ def test_images_are_added_by_drop_with_what_became_of_each(page: Page) -> None:
     expect(page.locator("#browse li")).to_have_count(2)
     expect(page.locator("#browse .label").first).to_have_text("<b>boots</b>")
     page.locator("#browse button.card").first.click()
-    searched(page, "<b>boots</b>")
+    searched(page, "new boot.png")
+    expect(page.locator("#asked-label")).to_have_text("<b>boots</b>")
     expect(page.locator("#results li").first).to_be_visible()
 
 
