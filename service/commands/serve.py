@@ -30,6 +30,7 @@ overrides the variable.
 The page is at /, the API under /v1, its description at /openapi.json, probes at /healthz and /readyz.
 Administration needs the key in the admin key file: curl -H "Authorization: Bearer $(cat FILE)" ..."""
 
+_WORKER_S = 60
 _SERVER: dict[str, Any] = {"log_config": None, "access_log": False, "timeout_graceful_shutdown": 20}
 
 
@@ -85,6 +86,8 @@ def _serve_with_workers(settings: Settings, listener: socket.socket) -> int:
             "eigenlens.service.http.app:from_environment",
             factory=True,
             workers=settings.workers,
+            # A worker answers the supervisor once its modules are imported: on a busy machine not within 5 seconds.
+            timeout_worker_healthcheck=_WORKER_S,
             **_SERVER | server_options(settings),
         )
         Multiprocess(config, sockets=[listener]).run()
