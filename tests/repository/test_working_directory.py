@@ -6,17 +6,20 @@ called `eigenlens` before the installed package, as `python -m` does for every n
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eigenlens.service.client import Client
 from tests.support.service import image_id, write_encoder, write_images
 
 ROOT = Path(__file__).parents[2]
@@ -65,11 +68,8 @@ def address_of(process: subprocess.Popen[bytes], log: Path) -> str:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("start", ["script", "module"])
-def test_commands_and_their_processes_import_nothing_from_the_working_directory(
-    tmp_path: Path, start: str, workers: int
-) -> None:
+def test_commands_and_their_processes_import_nothing_from_the_working_directory(tmp_path: Path, start: str) -> None:
     if start == "script" and not SCRIPT.exists():
         pytest.skip("the distribution is not installed here: there is no script `eigenlens`")
     command = [str(SCRIPT)] if start == "script" else [sys.executable, "-m", "eigenlens"]
@@ -81,12 +81,9 @@ def test_commands_and_their_processes_import_nothing_from_the_working_directory(
     assert run(command, "--version", cwd=cwd).startswith("eigenlens ")
     encoder = write_encoder(tmp_path / "encoder")
     run(command, "build", "--gallery", gallery, "--encoder", encoder, "--images", images, cwd=cwd)
-    log = tmp_path / "serve.log"
-    serve = [*command, "serve", "--gallery", str(gallery), "--port", "0", "--workers", str(workers)]
-    with log.open("wb") as f:
-        process = subprocess.Popen(serve, cwd=cwd, env=environment(), stderr=f)
-    try:
-        url = ["--url", address_of(process, log), "--json"]
+    serve = [*command, "serve", "--gallery", str(gallery), "--port", "0"]
+    with serving(serve, cwd=cwd, log=tmp_path / "one-worker.log") as address:
+        url = ["--url", address, "--json"]
         key = ["--key-file", str(gallery / "admin.key")]
         results = json.loads(run(command, "search", query, *url, cwd=cwd))["results"]
         assert results[0]["id"] == image_id(1)
@@ -94,10 +91,29 @@ def test_commands_and_their_processes_import_nothing_from_the_working_directory(
         assert added["added"] == 1
         job = json.loads(run(command, "rebuild", *url, *key, cwd=cwd))
         assert (job["state"], job["generation"]) == ("done", 2)
+    # The service's processes are others; the commands that call it are not, so they are not started again.
+    with (
+        serving([*serve, "--workers", "2"], cwd=cwd, log=tmp_path / "two-workers.log") as address,
+        Client(address, key=(gallery / "admin.key").read_text().strip()) as client,
+    ):
+        image = query.read_bytes()
+        assert client.search(image)["results"][0]["id"] == image_id(1)
+        assert client.add({"newer/1.png": image})["images"][0]["status"] == "added"
+        *_, ended = client.follow(client.rebuild()["id"])
+        assert (ended["state"], ended["generation"]) == ("done", 3)
+    assert not (cwd / "imported").exists(), (cwd / "imported").read_text()
+
+
+@contextlib.contextmanager
+def serving(command: list[str], *, cwd: Path, log: Path) -> Iterator[str]:
+    """The address of a service that runs until the end of the block, without a traceback."""
+    with log.open("wb") as f:
+        process = subprocess.Popen(command, cwd=cwd, env=environment(), stderr=f)
+    try:
+        yield address_of(process, log)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
-    assert not (cwd / "imported").exists(), (cwd / "imported").read_text()
     assert "Traceback" not in log.read_text()
 
 
