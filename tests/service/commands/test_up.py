@@ -16,7 +16,7 @@ import pytest
 from eigenlens.command import main
 from eigenlens.service.commands import up as module
 from eigenlens.service.commands.listening import address_of
-from eigenlens.service.commands.up import default_work, steps_of
+from eigenlens.service.commands.up import default_work, fit_step, steps_of
 from tests.support.service import build_gallery, pixels_of, png, wait_for, write_encoder, write_images
 
 
@@ -84,6 +84,20 @@ def test_only_the_steps_that_are_left_are_taken(tmp_path: Path, capsys: pytest.C
     write_encoder(tmp_path / "work" / "encoder")
     assert [step.command[0] for step in steps_of(folder, tmp_path / "work", None)] == ["build"]
     assert [step.command[0] for step in steps_of(folder, tmp_path, tmp_path / "encoder")] == ["build"]
+
+
+@pytest.mark.parametrize(
+    ("count", "options"),
+    [
+        (0, ""),  # not counted
+        (12, "--ridge 1 --diffusion-time 1"),
+        (300, "--ridge 1 --diffusion-time 1 --views 2"),
+        (1000, ""),
+    ],
+)
+def test_few_photographs_are_fitted_quickly(tmp_path: Path, count: int, options: str) -> None:
+    command = fit_step(tmp_path, tmp_path / "encoder", count).command
+    assert command == ["fit", "--images", str(tmp_path), "--out", str(tmp_path / "encoder"), *options.split()]
 
 
 def test_each_folder_has_its_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
