@@ -96,6 +96,16 @@ class VicregConfig(_Table):
     covariance: NonNegativeFloat = 1.0
 
 
+class NodePairsConfig(_Table):
+    """How positive pairs of nodes are drawn from a graph; of no effect on images."""
+
+    hops: NonNegativeInt = Field(2, description="how often features are smoothed over the edges, before the network")
+    steps: PositiveInt = Field(2, description="steps of the walk from a node to its partner; a step may stay")
+    noise: NonNegativeFloat = Field(
+        3.0, description="variance of the noise on the inputs of both, in shares of the mean variance of a feature"
+    )
+
+
 ObjectiveConfig = (
     NeuralEigenmapConfig | NestedConfig | SpectralContrastiveConfig | BarlowTwinsConfig | SimclrConfig | VicregConfig
 )
@@ -125,7 +135,7 @@ class SpectrumConfig(_Table):
 
 
 class TrainingConfig(_Table):
-    """Everything that a run depends on, besides its images."""
+    """Everything that a run depends on, besides its images or its graph."""
 
     seed: NonNegativeInt = 0
     image_size: PositiveInt = Field(64, ge=8, le=1024, description="side of the network's input, in pixels")
@@ -158,6 +168,7 @@ class TrainingConfig(_Table):
     compile: bool = Field(False, description="compile the network with torch.compile")
     checkpoint_every_s: PositiveFloat = 60.0
     augmentation: AugmentationConfig = AugmentationConfig()
+    nodes: NodePairsConfig = NodePairsConfig()
     spectrum: SpectrumConfig = SpectrumConfig()
 
     @model_validator(mode="after")

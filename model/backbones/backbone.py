@@ -1,4 +1,4 @@
-"""What every backbone is: a network from pixels to features, with what the rest needs to know of it."""
+"""What every backbone is: a network from pixels, or numbers of nodes, to features, with what the rest needs to know."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import nn
 
 class Backbone(nn.Module):
     """Base class of networks from normalised pixels (n, 3, side, side) to features (n, feature_length).
+
+    That of nodes takes (n, INPUT_LENGTH) instead.
 
         backbone = build_backbone("resnet18")
         features = backbone(normalise_pixels(pixels))  # (n, backbone.feature_length)

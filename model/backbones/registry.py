@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from eigenlens.model.backbones.backbone import Backbone
 from eigenlens.model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0
+from eigenlens.model.backbones.mlp import MLP, Mlp
 from eigenlens.model.backbones.resnet import resnet18, resnet18_small_images, resnet34, resnet50
 from eigenlens.model.backbones.small_conv import small_conv, tiny_conv
 from eigenlens.model.backbones.timm_models import PREFIX, TimmBackbone, require_timm_model
@@ -19,6 +20,7 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "resnet34": resnet34,
     "resnet50": resnet50,
     EFFICIENTNET: EfficientNetLite0,
+    MLP: Mlp,
 }
 
 

@@ -6,7 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from eigenlens.artifact import Artifact
+from eigenlens.model.commands.fit_graph import open_graph
+from eigenlens.model.errors import ConfigError
 from eigenlens.model.export.export import export
+from eigenlens.model.graphs.publish_trained import publish_trained_encoder
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.runtime.sessions import PRECISIONS
@@ -45,6 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export the run, with progress on standard error. Raises: EigenlensError."""
     finished = Run(args.run_directory)
+    if finished.graph:
+        return _export_nodes(args, finished)
     source = open_source(finished.images)
     cache = cache_pixels(source, side=finished.config.cached_side, directory=finished.cache)
     device = choose_device(args.device)
@@ -57,10 +63,25 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
         preprocessing=cache.preprocessing,
     )
-    top = ", ".join(f"{x:.3f}" for x in published.properties["eigenvalues"][:8])
-    print(f"encoder {published.id}: {published.properties['code_length']} coordinates, eigenvalues {top}, ...")
+    _print(published)
     print(f"next: eigenlens build --encoder {args.out} --images SOURCE --gallery GALLERY", file=sys.stderr)
     return 0
+
+
+def _export_nodes(args: argparse.Namespace, finished: Run) -> int:
+    if args.precision != "float32":
+        raise ConfigError("an encoder of nodes runs in float32; leave --precision out")
+    graph = open_graph(finished.graph, finished.cache)
+    device = choose_device(args.device)
+    published = publish_trained_encoder(finished, graph, args.out, device=device, diffusion_time=args.diffusion_time)
+    _print(published)
+    print(f"next: eigenlens build --encoder {args.out} --graph {finished.graph} --gallery GALLERY", file=sys.stderr)
+    return 0
+
+
+def _print(published: Artifact) -> None:
+    top = ", ".join(f"{x:.3f}" for x in published.properties["eigenvalues"][:8])
+    print(f"encoder {published.id}: {published.properties['code_length']} coordinates, eigenvalues {top}, ...")
 
 
 def _time(text: str) -> float:

@@ -15,14 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from eigenlens import artifact
 from eigenlens.install import install_line
 from eigenlens.model.export.coder import code_network, estimate_spectrum, set_codes
-from eigenlens.model.pairs.sampler import PairSampler
-from eigenlens.model.pairs.source import rng_for
+from eigenlens.model.pairs.source import PairSource, rng_for
 from eigenlens.model.training.run import Run
 
 SUMMARY, PICTURE = "summary.json", "summary.png"
@@ -32,20 +30,22 @@ _SEARCHED = 1024
 _BATCH = 256
 
 
-def summarise(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> None:
-    """Write the numbers and the picture of a finished run beside its metrics, from a sample of its images.
+def summarise(run: Run, pairs: PairSource, *, device: torch.device) -> None:
+    """Write the numbers and the picture of a finished run beside its metrics, from a sample of its images or nodes.
 
     Codes are those that export would publish, estimated on the sample: after the Rayleigh-Ritz step.
+
+    Args:
+        pairs: of what the run was trained on; the first of a pair is a view of the item itself.
     """
     _, network = run.load_network()
     config = run.config
     spectrum_settings = config.spectrum.model_copy(update={"max_images": min(config.spectrum.max_images, _IMAGES)})
-    config = config.model_copy(update={"spectrum": spectrum_settings, "neighbours": 0})
+    config = config.model_copy(update={"spectrum": spectrum_settings})
     coder = code_network(network, config).to(device).eval()
-    pairs = PairSampler(pixels, config, device=device)
     spectrum = estimate_spectrum(coder, pairs, config)
     set_codes(coder, spectrum, diffusion_time=config.spectrum.diffusion_time)
-    rows = np.random.default_rng(config.seed).permutation(len(pixels))[:_SEARCHED]
+    rows = np.random.default_rng(config.seed).permutation(len(pairs))[:_SEARCHED]
     images, views = [], []
     with torch.inference_mode():
         for number, start in enumerate(range(0, len(rows), _BATCH)):
@@ -56,7 +56,7 @@ def summarise(run: Run, pixels: NDArray[np.uint8], *, device: torch.device) -> N
     summary = {
         "eigenvalues": spectrum.to_records(coder.code.out_features),
         "a_view_finds_its_image": quality_by_length(torch.cat(images), torch.cat(views)),
-        "images": min(len(pixels), _IMAGES),
+        "images": min(len(pairs), _IMAGES),
         "searched": len(rows),
     }
     artifact.write_atomic(run.path / SUMMARY, json.dumps(summary, indent=1).encode())

@@ -74,15 +74,27 @@ def fit_graph(graph: Graph, settings: GraphSettings, *, work: Path | None = None
 
     Raises: ConfigError, if the graph has no features and the settings need some, or pair_hops is odd.
     """
+    basis, moments = basis_and_moments(graph, settings, work=work)
+    spectrum = solve(moments, settings)
+    weight, offset = spectrum.code_weights(settings.diffusion_time)
+    return GraphCodes((weight @ torch.from_numpy(basis.T.astype(np.float64))).numpy(), offset.numpy(), spectrum)
+
+
+def basis_and_moments(
+    graph: Graph, settings: GraphSettings, *, work: Path | None = None
+) -> tuple[Floats, GraphMoments]:
+    """Return V0, (p, basis_length), and the moments of F and H, which no ridge is in yet. Raises: as `fit_graph`."""
     if settings.pair_hops % 2:
         raise ConfigError(f"pair_hops is {settings.pair_hops}; it is even, each end of a pair gets one half")
     features, smoother = features_of(graph, settings), Smoother(graph, dtype=np.dtype(settings.precision))
     basis = leading_directions(features, smoother, settings)
-    moments = _moments(features, smoother, basis, settings, work)
+    return basis, _moments(features, smoother, basis, settings, work)
+
+
+def solve(moments: GraphMoments, settings: GraphSettings) -> Spectrum:
+    """Return the functions of a code, ordered, of unit variance over the nodes."""
     spectrum = rayleigh_ritz(moments, ridge=settings.ridge, one_scale=True)
-    spectrum = _with_unit_variance(spectrum.first(min(settings.code_length, basis.shape[1])), moments)
-    weight, offset = spectrum.code_weights(settings.diffusion_time)
-    return GraphCodes((weight @ torch.from_numpy(basis.T.astype(np.float64))).numpy(), offset.numpy(), spectrum)
+    return _with_unit_variance(spectrum.first(min(settings.code_length, moments.length)), moments)
 
 
 def leading_directions(features: NodeFeatures, smoother: Smoother, settings: GraphSettings) -> Floats:

@@ -44,6 +44,11 @@ class PairSampler:
             partners = self._neighbours[rows, choice]
         return self._view(rows, rng), self._view(partners, rng)
 
+    def of_views(self) -> PairSampler:
+        """Return pairs of the same images that are two views of one each, whatever these pairs are."""
+        config = self._config.model_copy(update={"neighbours": 0})
+        return PairSampler(self._pixels, config, device=self._device)
+
     def inputs(self, rows: NDArray[np.int64]) -> Tensor:
         """Return whole images as the network takes them: (n, 3, size, size), normalised, on the device."""
         x = normalise_pixels(self._load(rows), size=self._config.image_size)

@@ -16,6 +16,8 @@ from eigenlens.model.runtime.sessions import open_session
 
 INPUT = "features"
 """The kind of input that the manifest of such an encoder names."""
+PROJECTION_FILE, NETWORK_FILE = "projection.onnx", "network.onnx"
+"""Of an encoder that was trained: features to what is smoothed over the edges, and that to codes."""
 
 
 class FeatureEncoder:
@@ -23,9 +25,11 @@ class FeatureEncoder:
 
         encoder = FeatureEncoder(Path("encoders/cora"))
         codes = encoder.encode(features)  # (n, encoder.code_length), of nodes without edges
+        codes = encoder.finish(smoothed)  # of nodes with edges: `smoothed` is what smoothing makes of project(features)
 
-    A code is linear in the smoothed features but for its offset, so the code of a node with edges is the offset plus
-    what smoothing makes of the projections, which are the codes of nodes without edges less the offset.
+    A fitted code is linear in the smoothed features but for its offset, so the code of a node with edges is the offset
+    plus what smoothing makes of the projections, which are the codes of nodes without edges less the offset. A trained
+    one is a network's output for the smoothed projections.
 
     Attributes:
         id: of the artifact.
@@ -34,7 +38,7 @@ class FeatureEncoder:
         hops: k, how often projections are smoothed over the edges.
         random_features: seed of the random vectors that stand for features, where codes are of the edges alone.
         eigenvalues: (code_length,), descending.
-        offset: (code_length,), the code of a node whose features are all zero.
+        projection_length: how many numbers of a node are smoothed over the edges.
         runtime, precision: what it runs on; both are fixed, since one product takes hardly any time.
     """
 
@@ -52,14 +56,14 @@ class FeatureEncoder:
         seed = properties.get("random_features")
         self.random_features = None if seed is None else int(seed)
         self.eigenvalues = np.asarray(self.artifact.properties["eigenvalues"], dtype=np.float64)
-        self._session: Any = open_session(
-            self.artifact.file(ONNX_FILE),
-            runtime="onnxruntime",
-            precision="float32",
-            threads=threads or len(os.sched_getaffinity(0)),
-            image_size=0,
-        )[0]
-        self.offset: NDArray[np.float32] = self.encode(np.zeros((1, self.features), dtype=np.float32))[0]
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._encode = self._open(ONNX_FILE)
+        trained = NETWORK_FILE in self.artifact.files
+        self._project: Any = self._open(PROJECTION_FILE) if trained else None
+        self._finish: Any = self._open(NETWORK_FILE) if trained else None
+        zero = np.zeros((1, self.features), dtype=np.float32)
+        self._offset: NDArray[np.float32] = self.encode(zero)[0]  # the code of a node whose features are all zero
+        self.projection_length = self.project(zero).shape[1]
 
     def warm_up(self, *, max_batch: int) -> None:
         """Do nothing: loading has computed the offset already, and batches of all sizes take as long by the node."""
@@ -72,10 +76,23 @@ class FeatureEncoder:
         """Encode nodes without edges: features (n, p) to codes (n, code_length). Raises: ShapeError."""
         if features.ndim != 2 or features.shape[1] != self.features:
             raise ShapeError(f"the encoder takes {self.features} features of each node, not {features.shape[1:]}")
-        codes: NDArray[np.float32] = self._session(np.ascontiguousarray(features, dtype=np.float32))
+        codes: NDArray[np.float32] = self._encode(np.ascontiguousarray(features, dtype=np.float32))
         return codes
 
     def project(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Return the projections of features (n, p): what is smoothed over the edges, (n, code_length)."""
-        projections: NDArray[np.float32] = self.encode(features) - self.offset
+        """Return the projections of features (n, p): what is smoothed over the edges, (n, projection_length)."""
+        if self._project is None:
+            return self.encode(features) - self._offset
+        projections: NDArray[np.float32] = self._project(np.ascontiguousarray(features, dtype=np.float32))
         return projections
+
+    def finish(self, smoothed: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Return the codes of smoothed projections: (n, projection_length) to (n, code_length)."""
+        values = np.ascontiguousarray(smoothed, dtype=np.float32)
+        codes: NDArray[np.float32] = values + self._offset if self._finish is None else self._finish(values)
+        return codes
+
+    def _open(self, name: str) -> Any:
+        return open_session(
+            self.artifact.file(name), runtime="onnxruntime", precision="float32", threads=self._threads, image_size=0
+        )[0]

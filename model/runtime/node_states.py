@@ -18,7 +18,7 @@ class NodeState:
 
     Attributes:
         degree: number of its neighbours.
-        levels: (hops, code_length), float32: its projection, and that smoothed once, up to hops - 1 times.
+        levels: (hops, projection_length), float32: its projection, and that smoothed once, up to hops - 1 times.
     """
 
     degree: int
@@ -51,10 +51,10 @@ def smooth_new_node(
     hops where no two of its neighbours are neighbours of each other; what it changes farther away is not.
 
     Args:
-        projection: h^0 of the new node, (code_length,).
+        projection: h^0 of the new node, (projection_length,).
         neighbours: states of its neighbours.
 
-    Returns: h^hops of the new node, (code_length,), to which the code's offset is added; and its own state.
+    Returns: h^hops of the new node, (projection_length,), from which its code follows; and its own state.
     """
     own = np.asarray(projection, dtype=np.float64)
     levels = [own]

@@ -1,39 +1,44 @@
 """A run on disk: its configuration, metrics and checkpoint while it trains, an artifact when it is finished.
 
 RUN/
-  run.json             images and configuration, written first
+  run.json             images or graph, and configuration, written first
   metrics.jsonl        one record a line
   events/              the metrics as TensorBoard events
   init.safetensors     weights that the backbone starts from, where `init` names any; removed when the run is finished
+  basis.safetensors    of a graph: which directions of its smoothed features the network sees
   checkpoint.pt        replaced atomically; removed when the run is finished
   network.safetensors  final weights
   summary.json, .png   what the finished run found (model/export/summary.py)
   manifest.json        written last: its presence says that the run is finished
-  cache/               decoded images; may be removed, and is made again when needed
+  cache/               decoded images, or the inputs of nodes; may be removed, and is made again when needed
 """
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from eigenlens import artifact
 from eigenlens.model.backbones.checkpoint import first_weights
+from eigenlens.model.backbones.mlp import MLP
 from eigenlens.model.backbones.registry import require_backbone
 from eigenlens.model.config import TrainingConfig, parse_config
-from eigenlens.model.errors import TrainingError
+from eigenlens.model.errors import ConfigError, TrainingError
 from eigenlens.model.network import EncoderNetwork
 
 KIND = "run"
 _DESCRIPTION, _METRICS, _WEIGHTS, _CHECKPOINT = "run.json", "metrics.jsonl", "network.safetensors", "checkpoint.pt"
-_FIRST_WEIGHTS = "init.safetensors"
+_FIRST_WEIGHTS, _BASIS = "init.safetensors", "basis.safetensors"
 
 
 class Run:
@@ -41,6 +46,10 @@ class Run:
 
     run = Run.start(path, images="fashion-mnist:train", config=load_config("fashion-demo", []))
     network = train(run, PairSampler(pixels, run.config, device=device), device=device)
+
+    Attributes:
+        images: their source; empty where the run is of a graph.
+        graph: its source; empty where the run is of images.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,28 +62,35 @@ class Run:
         except (OSError, ValueError) as error:
             raise TrainingError(f"{path / _DESCRIPTION} cannot be read: {error}") from error
         try:
-            images, config = description["images"], description["config"]
-        except (KeyError, TypeError):
+            config = description["config"]
+            self.images, self.graph = str(description.get("images", "")), str(description.get("graph", ""))
+        except (KeyError, TypeError, AttributeError):
             raise TrainingError(f"{path / _DESCRIPTION} does not describe a run: start it anew") from None
-        self.images = str(images)
+        if not (self.images or self.graph):
+            raise TrainingError(f"{path / _DESCRIPTION} names neither images nor a graph: start it anew")
         self.config = parse_config(config)
         self._made_from: dict[str, str] = description.get("made_from", {})
 
     @classmethod
-    def start(cls, path: Path, *, images: str, config: TrainingConfig) -> Run:
+    def start(cls, path: Path, *, images: str = "", graph: str = "", config: TrainingConfig) -> Run:
         """Make a new run directory, with a copy of what the backbone starts from: resuming needs nothing else.
 
-        Raises: TrainingError, if anything is there already; ConfigError, if there is no such backbone, or the weights
-            that it is to start from do not fit.
+        Args:
+            images, graph: what it is trained on, one of the two.
+
+        Raises: TrainingError, if anything is there already; ConfigError, if there is no such backbone, it does not take
+            what it is to be trained on, or the weights that it is to start from do not fit.
         """
         require_backbone(config.backbone)
+        _require_fit(config, nodes=bool(graph))
         if path.is_dir() and any(path.iterdir()):
             raise TrainingError(f"{path} is not empty: continue that run with --resume, or choose another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainingError(f"a run cannot be kept at {path}: {error.strerror}") from error
-        description: dict[str, Any] = {"images": images, "config": config.model_dump(mode="json")}
+        subject = {"graph": graph} if graph else {"images": images}
+        description: dict[str, Any] = {**subject, "config": config.model_dump(mode="json")}
         if config.init is not None:
             weights, digest = first_weights(config.init, config.backbone)
             save_file(weights, path / _FIRST_WEIGHTS)
@@ -84,7 +100,7 @@ class Run:
 
     @property
     def cache(self) -> Path:
-        """Directory of the pixel cache."""
+        """Directory of the pixel cache, or of the inputs of nodes."""
         return self.path / "cache"
 
     @property
@@ -125,6 +141,21 @@ class Run:
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"{self.path / _FIRST_WEIGHTS} cannot be read: start the run anew") from error
 
+    def keep_basis(self, compute: Callable[[], NDArray[np.floating[Any]]]) -> NDArray[np.float32]:
+        """Return the basis of a graph's features; the first time it is computed and kept. Raises: TrainingError."""
+        if not (self.path / _BASIS).exists():
+            basis = torch.from_numpy(np.ascontiguousarray(compute(), dtype=np.float32))
+            artifact.write_atomic(self.path / _BASIS, save({"basis": basis}))
+        return self.basis()
+
+    def basis(self) -> NDArray[np.float32]:
+        """Load the basis of a graph's features, (p, columns). Raises: TrainingError, if it cannot be read."""
+        try:
+            basis: NDArray[np.float32] = load_file(self.path / _BASIS)["basis"].numpy()
+        except (OSError, SafetensorError, KeyError) as error:
+            raise TrainingError(f"{self.path / _BASIS} cannot be read: start the run anew") from error
+        return basis
+
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint: a kill at any moment leaves the old one or the new one."""
         buffer = io.BytesIO()
@@ -162,8 +193,11 @@ class Run:
             self.path,
             kind=KIND,
             made_from=self._made_from,
-            properties={"images": self.images, "config": self.config.model_dump(mode="json")},
-            only=(_DESCRIPTION, _METRICS, _WEIGHTS),
+            properties={
+                **({"graph": self.graph} if self.graph else {"images": self.images}),
+                "config": self.config.model_dump(mode="json"),
+            },
+            only=(_DESCRIPTION, _METRICS, _WEIGHTS, *((_BASIS,) if self.graph else ())),
         )
         for name in (_CHECKPOINT, _FIRST_WEIGHTS):
             (self.path / name).unlink(missing_ok=True)
@@ -175,3 +209,15 @@ class Run:
         network = self.build_network()
         network.load_state_dict(load_file(run_artifact.file(_WEIGHTS)))
         return run_artifact, network
+
+
+def _require_fit(config: TrainingConfig, *, nodes: bool) -> None:
+    """Check that the backbone takes nodes, or images. Raises: ConfigError."""
+    if nodes != (config.backbone == MLP):
+        raise ConfigError(
+            f"backbone '{config.backbone}' takes images: train on a graph with --config nodes or --set backbone={MLP}"
+            if nodes
+            else f"backbone '{MLP}' takes nodes: give --graph, or choose a backbone of images"
+        )
+    if nodes and config.spectrum.basis == "features" and config.spectrum.leading:
+        raise ConfigError("spectrum.leading is of images: leave it 0 for a graph, as --config nodes does")

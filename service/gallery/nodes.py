@@ -70,7 +70,7 @@ def code_of_node(store: Store, encoder: FeatureEncoder, node: NewNode) -> tuple[
     """
     projection = encoder.project(_dense(node.features, encoder.features)[None])[0]
     if encoder.hops == 0:
-        return projection + encoder.offset, NodeState(len(node.neighbours), np.zeros((0, 0), dtype=np.float32))
+        return encoder.finish(projection[None])[0], NodeState(len(node.neighbours), np.zeros((0, 0), dtype=np.float32))
     states = []
     for id in dict.fromkeys(node.neighbours):
         try:
@@ -78,7 +78,7 @@ def code_of_node(store: Store, encoder: FeatureEncoder, node: NewNode) -> tuple[
         except ImageNotFoundError as error:
             raise InputError(str(error), parameter="neighbours") from None
     smoothed, state = smooth_new_node(projection, states, hops=encoder.hops)
-    return smoothed + encoder.offset, state
+    return encoder.finish(smoothed[None])[0], state
 
 
 def ingest_nodes(store: Store, encoder: FeatureEncoder, nodes: Sequence[NewNode]) -> list[Outcome]:
@@ -111,7 +111,7 @@ def add_graph(gallery: Gallery, encoder: FeatureEncoder, graph: Graph, progress:
         for start in range(0, graph.count, _ROWS):
             stop = min(start + _ROWS, graph.count)
             rows = np.stack([level[start:stop] for level in levels], axis=1)
-            codes = rows[:, -1] + encoder.offset
+            codes = encoder.finish(rows[:, -1])
             batch = []
             for place, (id, metadata) in zip(range(stop - start), nodes, strict=False):
                 try:
@@ -127,8 +127,8 @@ def add_graph(gallery: Gallery, encoder: FeatureEncoder, graph: Graph, progress:
 
 
 def _levels(encoder: FeatureEncoder, graph: Graph, work: Path, progress: Progress) -> list[NDArray[np.float32]]:
-    """Return the projections of all nodes and what each smoothing makes of them, (count, code_length) each, on disk."""
-    shape = (graph.count, encoder.code_length)
+    """Return the projections of all nodes and what each smoothing makes of them, (count, columns) each, on disk."""
+    shape = (graph.count, encoder.projection_length)
     levels: list[NDArray[np.float32]] = [
         np.memmap(work / str(level), dtype=np.float32, mode="w+", shape=shape) for level in range(encoder.hops + 1)
     ]
@@ -137,7 +137,7 @@ def _levels(encoder: FeatureEncoder, graph: Graph, work: Path, progress: Progres
         progress.advance(len(features))
     smoother = Smoother(graph)
     for before, after in pairwise(levels):
-        for start in range(0, encoder.code_length, smoother.columns_at_once):
+        for start in range(0, encoder.projection_length, smoother.columns_at_once):
             columns = slice(start, start + smoother.columns_at_once)
             after[:, columns] = smoother.smooth(before[:, columns].copy(), 1)
     return levels

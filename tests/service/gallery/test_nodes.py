@@ -81,7 +81,7 @@ def features_of(graph: Graph, row: int) -> list[float]:
 def test_the_gallery_has_the_codes_of_the_fit(built: Path, client: httpx.Client, graph: Graph) -> None:
     encoder = FeatureEncoder(built / "encoder")
     projections = encoder.project(np.array([features_of(graph, row) for row in range(graph.count)]))
-    smoothed = Smoother(graph).smooth(projections, 2) + encoder.offset
+    smoothed = encoder.finish(Smoother(graph).smooth(projections, 2))
     for row in (0, 50, 119):
         code = search(client, id=f"page/{row}")["code"]
         unit = smoothed[row] / np.linalg.norm(smoothed[row])

@@ -1,0 +1,97 @@
+"""An encoder of nodes as layers that ONNX files are made of and that numpy computes: products, offsets, ReLU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+_OPSET = 17
+_TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Layer:
+    """values W^T + b, and what is below zero cut off where `relu` says so.
+
+    Attributes:
+        weight, offset: (outputs, inputs) and (outputs,), float64.
+    """
+
+    weight: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    relu: bool = False
+
+
+def apply_layers(layers: Iterable[Layer], values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return what the layers make of values: (n, inputs of the first) to (n, outputs of the last)."""
+    result = np.asarray(values, dtype=np.float64)
+    for layer in layers:
+        result = result @ layer.weight.T + layer.offset
+        if layer.relu:
+            result = np.maximum(result, 0)
+    return result
+
+
+def layers_of(modules: Iterable[nn.Module]) -> list[Layer]:
+    """Return linear modules in evaluation mode, with the batch normalisations and ReLUs that follow them, as layers."""
+    layers: list[Layer] = []
+    for module in modules:
+        if isinstance(module, nn.Linear):
+            weight = module.weight.detach().cpu().double().numpy()
+            offset = np.zeros(len(weight)) if module.bias is None else module.bias.detach().cpu().double().numpy()
+            layers.append(Layer(weight, offset))
+        elif isinstance(module, nn.BatchNorm1d):
+            last = layers.pop()
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            factor = (module.weight / (module.running_var + module.eps).sqrt()).detach().cpu().double().numpy()
+            offset = (last.offset - module.running_mean.cpu().double().numpy()) * factor
+            offset += module.bias.detach().cpu().double().numpy()
+            layers.append(Layer(last.weight * factor[:, None], offset))
+        else:
+            assert isinstance(module, nn.ReLU)
+            layers.append(replace(layers.pop(), relu=True))
+    return layers
+
+
+def onnx_model(layers: Sequence[Layer], *, unit: bool) -> onnx.ModelProto:
+    """Build `features` (n, inputs) to `codes` (n, outputs) by the layers.
+
+    Args:
+        unit: features are first divided by their length; those that are all zero stay.
+    """
+    constants: dict[str, NDArray[np.float64]] = {}
+    nodes, last = [], "features"
+    if unit:
+        constants["tiny"] = np.array(_TINY)
+        nodes = [
+            helper.make_node("ReduceL2", ["features"], ["length"], axes=[1], keepdims=1),
+            helper.make_node("Max", ["length", "tiny"], ["positive"]),
+            helper.make_node("Div", ["features", "positive"], ["unit"]),
+        ]
+        last = "unit"
+    for number, layer in enumerate(layers):
+        weight, offset, product = f"weight{number}", f"offset{number}", f"product{number}"
+        output = "codes" if number == len(layers) - 1 else f"layer{number}"
+        constants |= {weight: layer.weight, offset: layer.offset}
+        nodes.append(helper.make_node("Gemm", [last, weight, offset], [product if layer.relu else output], transB=1))
+        if layer.relu:
+            nodes.append(helper.make_node("Relu", [product], [output]))
+        last = output
+    columns, code_length = layers[0].weight.shape[1], len(layers[-1].weight)
+    graph = helper.make_graph(
+        nodes,
+        "codes of nodes",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", columns])],
+        [helper.make_tensor_value_info("codes", TensorProto.FLOAT, ["n", code_length])],
+        [numpy_helper.from_array(values.astype(np.float32), name) for name, values in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
