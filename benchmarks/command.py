@@ -16,6 +16,7 @@ BENCHMARKS = {
     "novelty": ("encoder.novelty", "how many strangers, and held-out images, are told to be unlike everything"),
     "heads": ("heads.command", "heads on a frozen backbone beside its features and their PCA"),
     "nodes": ("nodes.command", "codes of the nodes of labelled graphs by length, beside others"),
+    "node-presets": ("nodes.presets", "which settings of a fit to graphs validation nodes choose"),
     "graph-scale": ("nodes.scale", "time and memory of importing a large graph and of fitting to it"),
     "search": ("search.command", "recall against latency, memory and build time, beside others"),
     "promises": ("search.promises", "whether recall targets hold for every k and under filters"),
@@ -49,6 +50,8 @@ eigenlens bench heads --train clothing/train.tar.gz --test clothing/test.tar.gz 
     --work runs/heads --results benchmarks/results/heads.jsonl""",
     "nodes": """\
 eigenlens bench nodes cora.npz citeseer.npz --results benchmarks/results/nodes.jsonl""",
+    "node-presets": """\
+eigenlens bench node-presets cora.npz citeseer.npz --results benchmarks/results/node-presets.jsonl""",
     "graph-scale": """\
 eigenlens bench graph-scale --results benchmarks/results/nodes.jsonl""",
     "adds": """\

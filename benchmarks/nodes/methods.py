@@ -7,14 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from eigenlens.model.config import load_config
 from eigenlens.model.graphs.artifact import Graph
 from eigenlens.model.graphs.codes import codes_of_nodes
 from eigenlens.model.graphs.fit import GraphCodes, features_of, fit_graph
 from eigenlens.model.graphs.node_features import NodeFeatures, UnitFeatures, project
+from eigenlens.model.graphs.publish_trained import trained_codes
 from eigenlens.model.graphs.settings import PRESETS, GraphSettings
 from eigenlens.model.graphs.smoothing import Smoother
+from eigenlens.model.training.loop import train
+from eigenlens.model.training.nodes import node_pairs
+from eigenlens.model.training.run import Run
 
 Codes = NDArray[np.float32]
 LENGTH = 128
@@ -97,6 +103,15 @@ def _leading(features: NodeFeatures, smoother: Smoother, hops: int) -> Codes:
 
     settings = replace(PRESETS["smooth"], hops=hops, basis_length=min(256, features.columns))
     return leading_directions(features, smoother, settings).astype(np.float32)
+
+
+def trained(graph: Graph, work: Path, *, seed: int = 0) -> Codes:
+    """Return the codes of a run with the training preset `nodes`, ordered by Rayleigh-Ritz."""
+    device = torch.device("cpu")
+    config = load_config("nodes", [f"seed={seed}"])
+    run = Run.start(work / f"run-{seed}", graph=str(graph.artifact.path), config=config)
+    train(run, node_pairs(run, graph, device=device), device=device)
+    return trained_codes(run, graph, device=device).of_all_nodes()
 
 
 METHODS: dict[str, Callable[[Graph, Path], Codes]] = {

@@ -18,10 +18,14 @@ METHODS = {
     "smooth": "**Eigenlens**, `smooth`",
     "features-only": "**Eigenlens**, `features-only`",
     "structure-only": "**Eigenlens**, `structure-only`",
+    "trained": "**Eigenlens**, trained",
     "pca-smoothed": "PCA of S²X",
     "pca": "PCA of X",
     "laplacian-eigenmaps": "Laplacian Eigenmaps",
     "netmf": "NetMF (DeepWalk)",
+    "dgi": "DGI",
+    "grace": "GRACE",
+    "cca-ssg": "CCA-SSG",
 }
 _COMPARED = ("smooth", "pca-smoothed")
 _NEW = ("seen", "new with edges", "new, one at a time", "new without edges")

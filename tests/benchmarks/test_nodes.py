@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 from pathlib import Path
 
@@ -10,9 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens.benchmarks.common.records import read_records
-from eigenlens.benchmarks.nodes import probe, scale, tables
+from eigenlens.benchmarks.nodes import network_peers, probe, scale, tables
 from eigenlens.command import main
+from eigenlens.model.errors import ConfigError
 from eigenlens.model.graphs.smoothing import Smoother
+from eigenlens.model.graphs.sources.npz import from_arrays
+from eigenlens.model.graphs.two_passes import import_graph
 from tests.support.graphs import block_graph, imported, save_graph
 
 
@@ -66,6 +71,15 @@ def test_a_made_graph_is_imported_and_fitted(capsys: pytest.CaptureFixture[str])
     assert "fit: 0 CPU s" in capsys.readouterr().out
 
 
+def test_twice_the_edges_take_at_most_twice_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """Processor time, in one run; with few nodes and features, hardly anything but the edges counts."""
+    sizes = ["--nodes", "5000", "--edges", "500000", "--features", "4"]
+    assert main(["bench", "graph-scale", *sizes, "--double"]) == 0
+    told = re.search(r"twice the edges: ([\d.]+) times", capsys.readouterr().out)
+    assert told is not None
+    assert 1.2 < float(told[1]) < 2.1
+
+
 def test_own_memory_is_what_no_file_backs() -> None:
     def hold() -> NDArray[np.float64]:
         held = np.ones(10_000_000)
@@ -75,3 +89,27 @@ def test_own_memory_is_what_no_file_backs() -> None:
     _, _, before = scale._measured(lambda: None)
     _, _, most = scale._measured(hold)
     assert before + 5e7 < most < before + 2e8
+
+
+@pytest.mark.parametrize("name", ["dgi", "grace", "cca-ssg"])
+def test_networks_of_peers_find_the_classes_that_no_one_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch_geometric", reason="the extra `graph-peers` is not installed")
+    for limit, value in (("_DGI_EPOCHS", 30), ("_GRACE_EPOCHS", 20), ("_DGI_WIDTH", 32), ("_CCA_WIDTH", 32)):
+        monkeypatch.setattr(network_peers, limit, value)
+    arrays = block_graph()
+    arrays["x"] = np.maximum(arrays["x"], 0)
+    graph = import_graph(from_arrays(arrays, name="cora"), tmp_path / "graph")
+    codes = network_peers.NETWORKS[name](graph, 0)
+    assert graph.labels is not None
+    assert probe.precision_at_10(codes, graph.labels, length=2) > 0.6
+
+
+def test_peers_without_their_extra_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_geometric", None)
+    graph = import_graph(from_arrays(block_graph(), name="cora"), tmp_path / "graph")
+    with pytest.raises(ConfigError, match="graph-peers"):
+        network_peers.dgi(graph, seed=0)
+    with pytest.raises(ConfigError, match="settings are published for cora"):
+        network_peers.grace(imported(tmp_path / "other", block_graph()), seed=0)

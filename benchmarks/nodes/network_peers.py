@@ -1,0 +1,215 @@
+"""Networks that peers train on one graph each, by torch-geometric's layers and the settings that they published.
+
+Their coordinates have no order, so that principal components make shorter codes of them. Needs the extra `graph-peers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eigenlens.benchmarks.nodes.methods import LENGTH, Codes
+from eigenlens.install import install_line
+from eigenlens.model.errors import ConfigError
+from eigenlens.model.graphs.artifact import Graph
+from eigenlens.model.graphs.sparse import SparseRows
+
+
+@dataclass(frozen=True)
+class _CcaSettings:
+    layers: int
+    epochs: int
+    decorrelation: float
+    dropped_features: float
+    dropped_edges: float
+
+
+@dataclass(frozen=True)
+class _GraceSettings:
+    width: int
+    activation: Callable[[], nn.Module]
+    rate: float
+    dropped_edges: tuple[float, float]
+    dropped_features: tuple[float, float]
+    temperature: float
+
+
+# As the authors' repositories have them: hengruizhang98/CCA-SSG (README) and CRIPAC-DIG/GRACE (config.yaml).
+_CCA = {
+    "cora": _CcaSettings(2, 50, 1e-3, 0.1, 0.4),
+    "citeseer": _CcaSettings(1, 20, 5e-4, 0.0, 0.4),
+    "amazon_computers": _CcaSettings(2, 50, 5e-4, 0.1, 0.3),
+    "amazon_photo": _CcaSettings(2, 50, 1e-3, 0.2, 0.3),
+}
+_GRACE = {
+    "cora": _GraceSettings(128, nn.ReLU, 5e-4, (0.2, 0.4), (0.3, 0.4), 0.4),
+    "citeseer": _GraceSettings(256, nn.PReLU, 1e-3, (0.2, 0.0), (0.3, 0.2), 0.9),
+}
+_CCA_WIDTH, _CCA_RATE = 512, 1e-3
+_GRACE_EPOCHS, _GRACE_DECAY = 200, 1e-5
+# Deep Graph Infomax has one setting for all; training ends when the loss has not fallen for `_PATIENCE` epochs.
+_TINY = 1e-12
+_DGI_WIDTH, _DGI_RATE, _DGI_EPOCHS, _PATIENCE = 512, 1e-3, 1000, 20
+
+
+class _SparseLinear(nn.Module):
+    """A linear layer of sparse rows, without offset."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(inputs, outputs))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sparse.mm(x, self.weight)
+
+
+class _Gcn(nn.Module):
+    """Graph convolutions, the first of sparse features, with an activation behind each but, for CCA-SSG, the last."""
+
+    def __init__(self, widths: list[int], activations: list[nn.Module]) -> None:
+        super().__init__()
+        gcn = _geometric().nn.GCNConv
+        self.layers = nn.ModuleList(gcn(width, out) for width, out in pairwise(widths))
+        self.layers[0].lin = _SparseLinear(widths[0], widths[1])
+        self.activations = nn.ModuleList(activations)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        for layer, activation in zip(self.layers, self.activations, strict=True):
+            x = activation(layer(x, edges))
+        return x
+
+
+def dgi(graph: Graph, *, seed: int) -> Codes:
+    """Train Deep Graph Infomax. Source: Veličković et al., ICLR 2019, with its published settings."""
+    torch.manual_seed(seed)
+    x, edges = _inputs(graph)
+    model = _geometric().nn.DeepGraphInfomax(
+        hidden_channels=_DGI_WIDTH,
+        encoder=_Gcn([x.shape[1], _DGI_WIDTH], [nn.PReLU(_DGI_WIDTH)]),
+        summary=lambda z, *_: torch.sigmoid(z.mean(0)),
+        corruption=lambda x, edges: (x.index_select(0, torch.randperm(len(x))), edges),
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=_DGI_RATE)
+    best, since = float("inf"), 0
+    for _ in range(_DGI_EPOCHS):
+        optimizer.zero_grad()
+        loss = model.loss(*model(x, edges))
+        loss.backward()
+        optimizer.step()
+        best, since = (loss.item(), 0) if loss.item() < best else (best, since + 1)
+        if since == _PATIENCE:
+            break
+    return _components(model.encoder, x, edges)
+
+
+def cca_ssg(graph: Graph, *, seed: int) -> Codes:
+    """Train CCA-SSG. Source: Zhang et al., NeurIPS 2021. Raises: ConfigError, if no settings were published."""
+    settings = _published(_CCA, graph)
+    torch.manual_seed(seed)
+    x, edges = _inputs(graph)
+    widths = [x.shape[1]] + [_CCA_WIDTH] * settings.layers
+    encoder = _Gcn(widths, [nn.ReLU() for _ in widths[2:]] + [nn.Identity()])
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=_CCA_RATE)
+    identity = torch.eye(_CCA_WIDTH)
+    for _ in range(settings.epochs):
+        optimizer.zero_grad()
+        outputs = [
+            encoder(_drop_features(x, settings.dropped_features), _drop_edges(edges, settings.dropped_edges))
+            for _ in range(2)
+        ]
+        a, b = ((z - z.mean(0)) / z.std(0) for z in outputs)
+        invariance = -(a * b).sum() / len(a)
+        decorrelation = sum((identity - z.T @ z / len(z)).square().sum() for z in (a, b))
+        (invariance + settings.decorrelation * decorrelation).backward()
+        optimizer.step()
+    return _components(encoder, x, edges)
+
+
+def grace(graph: Graph, *, seed: int) -> Codes:
+    """Train GRACE. Source: Zhu et al., arXiv:2006.04131. Raises: ConfigError, if no settings were published."""
+    settings = _published(_GRACE, graph)
+    torch.manual_seed(seed)
+    x, edges = _inputs(graph)
+    activation, width = settings.activation(), settings.width  # one for both layers, as published
+    encoder = _Gcn([x.shape[1], 2 * width, width], [activation, activation])
+    projector = nn.Sequential(nn.Linear(width, width), nn.ELU(), nn.Linear(width, width))
+    parameters = [*encoder.parameters(), *projector.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=settings.rate, weight_decay=_GRACE_DECAY)
+    for _ in range(_GRACE_EPOCHS):
+        optimizer.zero_grad()
+        a, b = (
+            F.normalize(projector(encoder(_drop_features(x, of_features), _drop_edges(edges, of_edges))))
+            for of_edges, of_features in zip(settings.dropped_edges, settings.dropped_features, strict=True)
+        )
+        loss = (_contrast(a, b, settings.temperature) + _contrast(b, a, settings.temperature)) / 2
+        loss.mean().backward()
+        optimizer.step()
+    return _components(encoder, x, edges)
+
+
+NETWORKS: dict[str, Callable[[Graph, int], Codes]] = {
+    "dgi": lambda graph, seed: dgi(graph, seed=seed),
+    "grace": lambda graph, seed: grace(graph, seed=seed),
+    "cca-ssg": lambda graph, seed: cca_ssg(graph, seed=seed),
+}
+
+
+def _contrast(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+    """Return each node's loss, (n,): its two views against all other nodes of both."""
+    within, between = (a @ a.T / temperature).exp(), (a @ b.T / temperature).exp()
+    return -(between.diagonal() / (within.sum(1) + between.sum(1) - within.diagonal())).log()
+
+
+def _published(settings: dict[str, Any], graph: Graph) -> Any:
+    if graph.name not in settings:
+        raise ConfigError(f"no settings are published for {graph.name}; there are those for {', '.join(settings)}")
+    return settings[graph.name]
+
+
+def _inputs(graph: Graph) -> tuple[Tensor, Tensor]:
+    """Return sparse features, each node's divided by their sum, and both directions of the edges, (2, edges)."""
+    rows = graph.features(0, graph.count)
+    if rows is None:
+        raise ConfigError(f"{graph.name} has no features")
+    x = torch.from_numpy(rows.to_dense() if isinstance(rows, SparseRows) else np.array(rows))
+    x = (x / x.sum(1, keepdim=True).clamp_min(_TINY)).to_sparse()
+    ends = np.stack([np.repeat(np.arange(graph.count), graph.degrees), graph.indices])
+    return x, torch.from_numpy(ends.astype(np.int64))
+
+
+def _drop_features(x: Tensor, share: float) -> Tensor:
+    """Return features of which some columns are zero for all nodes."""
+    kept = (torch.rand(x.shape[1]) >= share).float()
+    values = x.values() * kept[x.indices()[1]]
+    return torch.sparse_coo_tensor(x.indices(), values, x.shape, is_coalesced=True, check_invariants=False)
+
+
+def _drop_edges(edges: Tensor, share: float) -> Tensor:
+    return edges[:, torch.rand(edges.shape[1]) >= share]
+
+
+def _components(encoder: nn.Module, x: Tensor, edges: Tensor) -> Codes:
+    """Return the principal components of what the network makes of all nodes, the largest first."""
+    encoder.eval()
+    with torch.no_grad():
+        outputs = encoder(x, edges).double().numpy()
+    centred = outputs - outputs.mean(0)
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]
+    return np.ascontiguousarray((centred @ axes[:, :LENGTH]).astype(np.float32))
+
+
+def _geometric() -> Any:
+    try:
+        import torch_geometric
+        import torch_geometric.nn
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"torch-geometric is not installed: {install_line('graph-peers')}") from error
+    return torch_geometric
