@@ -111,5 +111,5 @@ def test_peers_without_their_extra_say_what_to_install(tmp_path: Path, monkeypat
     graph = import_graph(from_arrays(block_graph(), name="cora"), tmp_path / "graph")
     with pytest.raises(ConfigError, match="graph-peers"):
         network_peers.dgi(graph, seed=0)
-    with pytest.raises(ConfigError, match="settings are published for cora"):
+    with pytest.raises(ConfigError, match="no settings are published for graph"):
         network_peers.grace(imported(tmp_path / "other", block_graph()), seed=0)
