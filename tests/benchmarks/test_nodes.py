@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens.benchmarks.common.records import read_records
-from eigenlens.benchmarks.nodes import network_peers, probe, scale, tables
+from eigenlens.benchmarks.nodes import network_peers, presets, probe, scale, tables
 from eigenlens.command import main
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.graphs.smoothing import Smoother
@@ -64,6 +64,30 @@ def test_the_command_records_each_method_once(tmp_path: Path, monkeypatch: pytes
     assert "| Cora | **Eigenlens**, `smooth` |" in tables.length_table(records, metric="P@10")
     assert tables.new_table(records).count("| Cora | `smooth` |") == 1
     assert main([*arguments[:-1], "unknown"]) == 1
+
+
+def test_validation_nodes_choose_settings_and_test_nodes_are_unseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(presets, "_TRIED", {"smooth": ((2, 2),)})
+    graph, results = save_graph(tmp_path / "cora.npz"), tmp_path / "presets.jsonl"
+    assert main(["bench", "node-presets", str(graph), "--results", str(results)]) == 0
+    records = read_records(results)
+    assert len(records) == len(presets._RIDGES) * len(presets._TIMES)
+    assert "smooth, place 1 of 12: {'hops': 2," in capsys.readouterr().out
+    (_, best), *others = presets.rank(records, "smooth")
+    assert best == max(record["value"] for record in records) > 0.8
+    assert all(value <= best for _, value in others)
+    # The labels of test nodes make no difference.
+    arrays = np.load(graph)
+    labels = arrays["labels"].copy()
+    monkeypatch.setattr(presets, "_SEEDS", (1000,))
+    split = next(probe.splits(labels, (1000,)))
+    codes = np.random.default_rng(0).normal(size=(120, 32))
+    first = imported(tmp_path / "first", dict(arrays))
+    labels[split.test] = labels[split.test][::-1]
+    second = imported(tmp_path / "second", dict(arrays) | {"labels": labels})
+    assert presets._score(codes, first) == presets._score(codes, second)
 
 
 def test_a_made_graph_is_imported_and_fitted(capsys: pytest.CaptureFixture[str]) -> None:
