@@ -68,7 +68,8 @@ class _SparseLinear(nn.Module):
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sparse.mm(x, self.weight)
+        product: Tensor = torch.sparse.mm(x, self.weight)
+        return product
 
 
 class _Gcn(nn.Module):
