@@ -15,11 +15,11 @@ from eigenlens.model.graphs.artifact import Graph
 from eigenlens.model.graphs.codes import codes_of_nodes
 from eigenlens.model.graphs.fit import GraphCodes, features_of, fit_graph
 from eigenlens.model.graphs.node_features import NodeFeatures, UnitFeatures, project
-from eigenlens.model.graphs.publish_trained import trained_codes
 from eigenlens.model.graphs.settings import PRESETS, GraphSettings
 from eigenlens.model.graphs.smoothing import Smoother
+from eigenlens.model.graphs.trained.publish import trained_codes
+from eigenlens.model.graphs.trained.run import node_pairs
 from eigenlens.model.training.loop import train
-from eigenlens.model.training.nodes import node_pairs
 from eigenlens.model.training.run import Run
 
 Codes = NDArray[np.float32]

@@ -10,7 +10,7 @@ from eigenlens.artifact import Artifact
 from eigenlens.model.commands.fit_graph import open_graph
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.export.export import export
-from eigenlens.model.graphs.publish_trained import publish_trained_encoder
+from eigenlens.model.graphs.trained.publish import publish_trained_encoder
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.runtime.sessions import PRECISIONS

@@ -14,6 +14,7 @@ from eigenlens.model.config import load_config
 from eigenlens.model.errors import TrainingError
 from eigenlens.model.export.summary import SUMMARY, summarise
 from eigenlens.model.graphs.sources.open import open_graph_source
+from eigenlens.model.graphs.trained.run import node_pairs
 from eigenlens.model.images.pixel_cache import PixelCache, cache_pixels
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.pairs.sampler import PairSampler
@@ -21,7 +22,6 @@ from eigenlens.model.pairs.source import PairSource
 from eigenlens.model.training.devices import choose_device
 from eigenlens.model.training.distributed import barrier, exit_process, is_one_of_several, process_group, rank
 from eigenlens.model.training.loop import train
-from eigenlens.model.training.nodes import node_pairs
 from eigenlens.model.training.run import Run
 
 EPILOG = """examples:

@@ -17,14 +17,14 @@ from eigenlens.model.commands.fit_graph import open_graph
 from eigenlens.model.config import NodePairsConfig, load_config
 from eigenlens.model.errors import ConfigError, TrainingError
 from eigenlens.model.graphs.artifact import Graph
-from eigenlens.model.graphs.inputs import NodeInputs
 from eigenlens.model.graphs.node_features import UnitFeatures
-from eigenlens.model.graphs.publish_trained import trained_codes
 from eigenlens.model.graphs.smoothing import Smoother
-from eigenlens.model.pairs.nodes import NodePairs
+from eigenlens.model.graphs.trained.inputs import NodeInputs
+from eigenlens.model.graphs.trained.pairs import NodePairs
+from eigenlens.model.graphs.trained.publish import trained_codes
+from eigenlens.model.graphs.trained.run import node_inputs
 from eigenlens.model.pairs.source import rng_for
 from eigenlens.model.runtime.feature_encoder import FeatureEncoder
-from eigenlens.model.training.nodes import node_inputs
 from eigenlens.model.training.run import Run
 from tests.support.graphs import block_graph, imported, save_graph, smoothing_matrix, unit_features
 

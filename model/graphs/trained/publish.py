@@ -15,16 +15,16 @@ from eigenlens.model.backbones.mlp import Mlp
 from eigenlens.model.export.coder import code_network, estimate_spectrum, set_codes
 from eigenlens.model.export.onnx_file import require_agreement
 from eigenlens.model.graphs.artifact import Graph
-from eigenlens.model.graphs.inputs import NodeInputs
 from eigenlens.model.graphs.layers import Layer, apply_layers, layers_of, onnx_model
 from eigenlens.model.graphs.node_features import unit_rows
 from eigenlens.model.graphs.publish import describe_encoder, sample_features, write_spectrum
+from eigenlens.model.graphs.trained.inputs import NodeInputs
+from eigenlens.model.graphs.trained.pairs import NodePairs
+from eigenlens.model.graphs.trained.run import node_inputs
 from eigenlens.model.network import CodeNetwork
-from eigenlens.model.pairs.nodes import NodePairs
 from eigenlens.model.runtime.encoder import KIND, ONNX_FILE
 from eigenlens.model.runtime.feature_encoder import NETWORK_FILE, PROJECTION_FILE, FeatureEncoder
 from eigenlens.model.spectrum.rayleigh_ritz import Spectrum
-from eigenlens.model.training.nodes import node_inputs
 from eigenlens.model.training.run import Run
 
 _ROWS = 1 << 13

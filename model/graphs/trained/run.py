@@ -8,11 +8,11 @@ from eigenlens.model.backbones.mlp import INPUT_LENGTH
 from eigenlens.model.errors import TrainingError
 from eigenlens.model.graphs.artifact import Graph
 from eigenlens.model.graphs.fit import leading_directions
-from eigenlens.model.graphs.inputs import NodeInputs
 from eigenlens.model.graphs.node_features import UnitFeatures
 from eigenlens.model.graphs.settings import GraphSettings
 from eigenlens.model.graphs.smoothing import Smoother
-from eigenlens.model.pairs.nodes import NodePairs
+from eigenlens.model.graphs.trained.inputs import NodeInputs
+from eigenlens.model.graphs.trained.pairs import NodePairs
 from eigenlens.model.training.distributed import rank
 from eigenlens.model.training.run import Run
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from eigenlens.model.config import NodePairsConfig
 from eigenlens.model.graphs.artifact import Graph
-from eigenlens.model.graphs.inputs import NodeInputs
+from eigenlens.model.graphs.trained.inputs import NodeInputs
 
 
 class NodePairs:
