@@ -82,7 +82,7 @@ WORKDIR /data
 VOLUME ["/data/gallery", "/data/keys"]
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=3s --timeout=5s --start-period=60s --retries=3 CMD ["eigenlens", "ready"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["eigenlens", "ready"]
 ENTRYPOINT ["eigenlens"]
 # Everyone who can reach the container's network can reach 0.0.0.0: publish the port on 127.0.0.1 only.
 CMD ["serve", "--gallery", "/data/gallery", "--host", "0.0.0.0", "--port", "8080", "--admin-key-file", "/data/keys/admin.key"]

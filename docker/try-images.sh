@@ -44,8 +44,8 @@ record() { # record METRIC VALUE UNIT LIMIT: passes if the value is at most the 
     [[ -z ${RECORD:-} ]] || python3 -c '
 import datetime, json, os, sys
 metric, value, unit, limit, commit = sys.argv[1:]
-print(json.dumps({"bench": "containers", "data": "96 drawn pictures", "method": "images of docker/", "metric": metric,
-    "value": float(value), "unit": unit, "params": {"limit": float(limit)}, "command": "docker/try-images.sh",
+print(json.dumps({"bench": "containers", "data": "96 drawn pictures", "method": "docker", "length": None, "metric": metric,
+    "value": float(value), "unit": unit, "seed": 0, "params": {"limit": float(limit)}, "command": "docker/try-images.sh",
     "commit": commit, "machine": f"{os.cpu_count()} cores", "date": datetime.date.today().isoformat()}))' \
         "$@" "$REVISION" >>"$RECORD"
 }
