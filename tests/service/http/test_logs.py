@@ -72,6 +72,12 @@ def test_text_lines_stay_one_line_and_requests_are_not_logged_unless_asked(galle
     assert "/v1/lengths" not in log.read_text()
     with served(gallery, log, "--log-requests", "true") as address:
         httpx.get(f"{address}/v1/images/none%0A2026-01-01%20ERROR%20forged", headers={"X-Request-Id": "mine-2"})
+        key = (gallery.root / "admin.key").read_text().strip()
+        for sent in (key, f"{key}x"):  # a right one and a wrong one, wherever a client may put it
+            httpx.get(f"{address}/v1/admin/jobs", headers={"Authorization": f"Bearer {sent}"})
+            httpx.get(f"{address}/v1/admin/jobs", headers={"api-key": sent})
+            httpx.get(f"{address}/v1/lengths", params={"key": sent})
+    assert key not in log.read_text(), "secrets are never logged"
     lines = log.read_text().splitlines()
     [line] = [line for line in lines if "none" in line]
     assert "[mine-2]: GET /v1/images/none\\x0a2026-01-01 ERROR forged 404" in line
