@@ -84,7 +84,7 @@ $(READY): pyproject.toml constraints.txt
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends
 $(VENV)/.browser: | $(READY)
 	@command -v chromium-headless-shell >/dev/null \
-		|| { apt-get update -q && { $(APT_INSTALL) chromium-headless-shell || $(APT_INSTALL) chromium; }; } \
+		|| { timeout 100 apt-get update -q && { $(APT_INSTALL) chromium-headless-shell || $(APT_INSTALL) chromium; }; } \
 		|| command -v chromium >/dev/null \
 		|| echo "chromium is not installed: the browser tests will be skipped (apt-get install chromium-headless-shell)"
 	@touch $@
