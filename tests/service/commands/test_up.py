@@ -16,7 +16,7 @@ import pytest
 from eigenlens.command import main
 from eigenlens.service.commands import up as module
 from eigenlens.service.commands.listening import address_of
-from eigenlens.service.commands.up import default_work, fit_step, steps_of
+from eigenlens.service.commands.up import Step, default_work, fit_step, steps_of, take_steps
 from tests.support.service import build_gallery, pixels_of, png, wait_for, write_encoder, write_images
 
 
@@ -98,6 +98,32 @@ def test_only_the_steps_that_are_left_are_taken(tmp_path: Path, capsys: pytest.C
 def test_few_photographs_are_fitted_quickly(tmp_path: Path, count: int, options: str) -> None:
     command = fit_step(tmp_path, tmp_path / "encoder", count).command
     assert command == ["fit", "--images", str(tmp_path), "--out", str(tmp_path / "encoder"), *options.split()]
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_step_that_is_interrupted_is_ended_within_two_seconds(deaf: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(subprocess.Popen[bytes]):
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout is None and self.returncode is None and not killed:
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+        def kill(self) -> None:
+            killed.append(True)
+            super().kill()
+
+    killed: list[bool] = []
+    command = ["sh", "-c", f"trap '{'' if deaf else 'exit'}' TERM; echo; while :; do sleep 0.05; done"]
+    step = Interrupted(command, stdout=subprocess.PIPE)
+    assert step.stdout is not None
+    step.stdout.readline()  # its trap is set
+    monkeypatch.setattr(module, "start", lambda _: step)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), step.stdout:
+        take_steps([Step("wait", [], 60)])
+    assert time.monotonic() - begun < 2
+    assert step.returncode is not None
+    assert bool(killed) == deaf
 
 
 def test_each_folder_has_its_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
