@@ -16,7 +16,7 @@ from eigenlens.model.runtime.open import open_encoder
 from eigenlens.model.shards.codes import ENDING, CodesOfShard
 from eigenlens.model.shards.encode import encode_shard
 from eigenlens.model.shards.inputs import Shard, find_shards, shards_of_part
-from eigenlens.service.commands.options import configure_limits, limits_of
+from eigenlens.service.commands.options import configure_limits, limits_of, parse_positive
 from eigenlens.service.gallery.limits import Limits
 from eigenlens.service.gallery.nodes import require_images
 
@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=(0, 1),
         help="encode every N-th shard from the I-th, 0 to N - 1 (default: 0/1, all)",
     )
-    parser.add_argument("--threads", metavar="N", type=int, help="threads of the encoder (default: one a processor)")
+    parser.add_argument("--threads", metavar="N", type=parse_positive, help="of the encoder (default: one a processor)")
     configure_limits(parser)
 
 

@@ -67,12 +67,12 @@ def configure_limits(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `limits_of`."""
     parser.add_argument(
         "--max-image-bytes",
-        type=_parse_positive,
+        type=parse_positive,
         metavar="N",
         help="largest image that is taken, as of `eigenlens serve`",
     )
     parser.add_argument(
-        "--max-pixels", type=_parse_positive, metavar="N", help="largest image that is taken, in pixels, likewise"
+        "--max-pixels", type=parse_positive, metavar="N", help="largest image that is taken, in pixels, likewise"
     )
 
 
@@ -88,7 +88,7 @@ def limits_of(args: argparse.Namespace) -> Limits:
         value, variable = getattr(args, name), f"EIGENLENS_{name.upper()}"
         if value is None and variable in os.environ:
             try:
-                value = _parse_positive(os.environ[variable])
+                value = parse_positive(os.environ[variable])
             except argparse.ArgumentTypeError as error:
                 raise SettingsError(f"{variable}: {error}") from None
         if value is not None:
@@ -111,7 +111,8 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
-def _parse_positive(text: str) -> int:
+def parse_positive(text: str) -> int:
+    """Parse a whole number above 0."""
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a positive whole number")
     return int(text)
