@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
+import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from eigenlens.benchmarks.common.service_process import start_service
+from eigenlens.service.commands import serve
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.keys import add_key
 from tests.support.service import (
@@ -124,6 +128,21 @@ def test_two_workers_one_gallery(tmp_path: Path) -> None:
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
+
+
+def test_workers_may_take_their_time_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a worker has imported nothing after 5 seconds, uvicorn's default, and was ended for that."""
+    configs = []
+
+    def supervisor(config: uvicorn.Config, sockets: list[socket.socket]) -> SimpleNamespace:
+        configs.append(config)
+        return SimpleNamespace(run=lambda: None)
+
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(serve, "Multiprocess", supervisor)
+    with socket.socket() as listener:
+        serve._serve_with_workers(settings_of(build_gallery(tmp_path, count=4), workers=2), listener)
+    assert [config.timeout_worker_healthcheck for config in configs] == [60]
 
 
 def survive(gallery: Gallery, address: str, log: Path) -> None:
