@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,14 +104,22 @@ def drop(page: Page, selector: str, files: Sequence[tuple[str, bytes, str]]) -> 
 
 def drop_path(page: Page, selector: str, path: Path) -> None:
     """Drop a file or a folder of the disk onto an element, as a person would from the desktop."""
-    element = page.locator(selector)
-    element.scroll_into_view_if_needed()
-    box = element.bounding_box()
-    assert box is not None
-    place = {"x": box["x"] + 4, "y": box["y"] + 4, "data": {"items": [], "files": [str(path)], "dragOperationsMask": 1}}
-    session = page.context.new_cdp_session(page)
-    for event in ("dragEnter", "dragOver", "drop"):
-        session.send("Input.dispatchDragEvent", {"type": event, **place})
+    element, session = page.locator(selector), page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while True:  # what is above may still grow, so that the element moves away
+        element.scroll_into_view_if_needed()
+        box = element.bounding_box()
+        assert box is not None
+        place = {"x": box["x"] + 4, "y": box["y"] + 4, "data": data}
+        for event in ("dragEnter", "dragOver"):
+            session.send("Input.dispatchDragEvent", {"type": event, **place})
+        if "over" in (element.get_attribute("class") or "").split():
+            break
+        assert time.monotonic() < deadline, f"{selector} is not under what is dragged"
+        session.send("Input.dispatchDragEvent", {"type": "dragCancel", **place})
+        page.wait_for_timeout(50)
+    session.send("Input.dispatchDragEvent", {"type": "drop", **place})
     session.detach()
 
 
