@@ -28,7 +28,7 @@ from eigenlens.service.api.search import SearchParameters
 from eigenlens.service.client import ApiError, AsyncClient, Client, Retries, UnreachableError
 from eigenlens.service.client.calls import SearchOptions
 from eigenlens.service.client.upload_progress import UploadProgress
-from eigenlens.service.client.uploads import UploadOptions, merged, of_folder
+from eigenlens.service.client.uploads import Upload, UploadOptions, halves_of, merged, of_folder
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.generate_client import FOLDER, generate
 from tests.support.service import (
@@ -281,6 +281,13 @@ def test_it_does_not_try_what_is_of_no_use(answer: tuple[int, dict[str, str]], t
     with answering(answer) as (url, asked), pytest.raises(ApiError):
         ask(url, max_retries=2, first_pause_s=0.01)
     assert len(asked) == tries
+
+
+@pytest.mark.parametrize(("status", "halved"), [(408, True), (413, True), (429, False), (500, False)])
+def test_a_request_that_is_too_slow_or_too_large_is_sent_in_halves(status: int, halved: bool) -> None:
+    uploads = [Upload(Path(name), name, {}) for name in "abc"]
+    halves = halves_of(uploads, ApiError(status, {}))
+    assert halves == ([uploads[:2], uploads[2:]] if halved else None)
 
 
 def test_two_skipped_files_whose_names_are_no_utf8_are_told_apart_as_in_every_report() -> None:
