@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> None:
             graph = open_graph(source, work)
             if graph.labels is None or graph.feature_count == 0:
                 raise ConfigError(f"{source} has no labels or no features; this benchmark needs both")
+            if (labelled := int((graph.labels >= 0).sum())) < probe.MIN_LABELLED:
+                raise ConfigError(f"{source} has {labelled} labelled nodes; ten splits need {probe.MIN_LABELLED}")
             known = {(r["data"], r["method"]) for r in read_records(args.results)} if args.results else set()
             for method in methods:
                 if (graph.name, method) in known:

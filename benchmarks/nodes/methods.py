@@ -62,7 +62,8 @@ def laplacian_eigenmaps(graph: Graph) -> Codes:
         dtype=np.float32,
     )
     start = np.random.default_rng(0).standard_normal(graph.count).astype(np.float32)
-    values, vectors = scipy.sparse.linalg.eigsh(operator, k=LENGTH + 1, which="LA", v0=start, tol=1e-3)
+    count = min(LENGTH + 1, graph.count - 1)
+    values, vectors = scipy.sparse.linalg.eigsh(operator, k=count, which="LA", v0=start, tol=1e-3)
     order = np.argsort(-values)[1:]
     return np.asarray(vectors[:, order] * smoother.scale[:, None], dtype=np.float32)
 

@@ -15,6 +15,8 @@ Floats = NDArray[np.floating]
 Labels = NDArray[np.int64]
 SEEDS = tuple(range(1000, 1010))
 QUERIES = 1500
+MIN_LABELLED = 40
+"""Four in a tenth."""
 # Weight decay by which probes are tried; validation nodes choose.
 _DECAYS = (1e-3, 1e-4, 1e-5)
 _ITERATIONS = 80

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens.benchmarks.common.records import read_records
-from eigenlens.benchmarks.nodes import network_peers, presets, probe, scale, tables
+from eigenlens.benchmarks.nodes import methods, network_peers, presets, probe, scale, tables
 from eigenlens.command import main
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.graphs.smoothing import Smoother
@@ -138,3 +138,14 @@ def test_peers_without_their_extra_say_what_to_install(tmp_path: Path, monkeypat
         network_peers.dgi(graph, seed=0)
     with pytest.raises(ConfigError, match="no settings are published for graph"):
         network_peers.grace(imported(tmp_path / "other", block_graph()), seed=0)
+
+
+def test_small_graphs_are_measured_and_those_with_few_labels_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert methods.laplacian_eigenmaps(imported(tmp_path / "graph", block_graph())).shape == (120, 118)
+    arrays = block_graph()
+    labels = np.where(np.arange(120) < 30, arrays["labels"], -1)
+    np.savez(tmp_path / "few.npz", edge_index=arrays["edge_index"], x=arrays["x"], labels=labels)
+    assert main(["bench", "nodes", str(tmp_path / "few.npz"), "--methods", "smooth"]) == 1
+    assert "has 30 labelled nodes" in capsys.readouterr().err
