@@ -138,7 +138,7 @@ def _tiles(whole: dict[str, float], count: int) -> list[dict[str, Any]]:
 
 def measure_synthetic(count: int, folder: Path, *, tiles: int = _TILES) -> list[float]:
     """Return the milliseconds that tiles of so many synthetic images take, from parameters to JSON, without HTTP."""
-    store = Store(folder / "gallery.sqlite")
+    store = Store(folder / "gallery.sqlite", create=True)
     with store.transaction() as connection:
         connection.executemany(
             "INSERT INTO images (id, media_type, width, height, sha256, metadata) VALUES (?,?,?,?,?,?)",
@@ -176,12 +176,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure, print, keep the records."""
     values: list[tuple[Subject, str, float, str]] = []
+    # Of a machine that does other things too, times by the clock tell little.
+    load = {"load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}
     if args.gallery is not None:
         with looking_at(args.gallery) as (browser, address):
             paints, moves = measure_map(browser, address)
             tiles = measure_tiles(address)
             count = httpx.get(f"{address}/v1/lengths").json()["count"]
-        subject = Subject(bench="map", data=args.data, method="eigenlens", params={"images": count})
+        subject = Subject(bench="map", data=args.data, method="eigenlens", params={"images": count} | load)
         values.append((subject, "first_paint_ms", float(np.median(paints)), "ms"))
         for kind, moved in moves.items():
             values.append((subject, f"{kind}_frames_per_s", 1000 / float(np.median(moved.intervals_ms)), "1/s"))
@@ -190,7 +192,7 @@ def run(args: argparse.Namespace) -> None:
     if args.synthetic is not None:
         with tempfile.TemporaryDirectory() as folder:
             tiles = measure_synthetic(args.synthetic, Path(folder))
-        subject = Subject(bench="map", data="synthetic", method="eigenlens", params={"images": args.synthetic})
+        subject = Subject(bench="map", data="synthetic", method="eigenlens", params={"images": args.synthetic} | load)
         values += _of_tiles(subject, tiles)
     for subject, metric, value, unit in values:
         print(f"{subject.data} {metric}: {value:.1f} {unit}")

@@ -1,4 +1,4 @@
-"""Pictures of the page: every view on a phone and on a desktop, light and dark; and the one in the README.
+"""Pictures of the page: every view on a phone, a desktop and a wide screen, light and dark; and the README's.
 
 python -m eigenlens.benchmarks.page.pictures --gallery .demo/fashion-mnist/gallery --out pictures
 python -m eigenlens.benchmarks.page.pictures --gallery .demo/fashion-mnist/gallery --readme docs/page.webp
@@ -21,7 +21,11 @@ from eigenlens.benchmarks.page.browser import looking_at
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-_DEVICES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 900}}
+_DEVICES = {
+    "phone": {"width": 390, "height": 844},
+    "desktop": {"width": 1440, "height": 900},
+    "wide": {"width": 2560, "height": 1300},
+}
 _SCHEMES = ("light", "dark")
 _VIEWS = {
     "search": "#search?length=16",
@@ -68,10 +72,13 @@ def take_pictures(
 
 def draw_readme(browser: Browser, address: str, path: Path) -> None:
     """The map and, below it, an eigenfunction, as one small picture."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, device_scale_factor=1.5)
+    page = browser.new_page(viewport={"width": 1280, "height": 860}, device_scale_factor=1.5, reduced_motion="reduce")
     pictures = []
     for view in ("map", "eigenfunctions"):
         _open(page, address, _VIEWS[view])
+        if view == "map":
+            page.locator("#map-status", has_text="matches are framed").wait_for()
+            page.wait_for_load_state("networkidle")
         pictures.append(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
     page.close()
     whole = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)))

@@ -14,6 +14,7 @@ import { change, listen, remember, state } from "../state.js";
 
 const NEAR = 24;
 const RESULTS = 24;
+const ZOOMED_MS = 90; // after the last step closer or back, tiles are loaded: not those of every level on the way
 const CHASE = 0.3; // share of the way to where the view goes, each frame
 
 /** Start; `trouble(message)` shows what went wrong, "" that it is over. */
@@ -32,6 +33,7 @@ export function startMap(trouble) {
   let boxing = false;
   let version = 0;
   let drawing = false;
+  let zoomed = 0; // when the last step closer or back was
   let painted = false; // whether anything was, for measurements
 
   const axes = () => Object.fromEntries(["x", "y"].map((name, place) => [name, Number(state.axes.split(",")[place])]));
@@ -92,7 +94,8 @@ export function startMap(trouble) {
     }
     painter.fit();
     const places = tiles.placesIn(view);
-    tiles.want(tiles.placesIn(goal));
+    if (performance.now() - zoomed >= ZOOMED_MS) tiles.want(tiles.placesIn(goal));
+    else redrawSoon();
     const shown = tiles.shown(places);
     const seen = `${version} ${places.length ? JSON.stringify([places[0], places.at(-1), places.length]) : ""}`;
     drawn = painter.draw({ view, tiles, shown, version: seen, names, field: colourField(), query: pinned(), lit, focus, box: marked(), axes: axes() });
@@ -153,7 +156,11 @@ export function startMap(trouble) {
     redraw();
   }
 
+  const redrawSoon = settled(() => redraw(), ZOOMED_MS + 10);
+
   function show(next, atOnce) {
+    const width = goal.right - goal.left;
+    if (Math.abs(next.right - next.left - width) > 1e-6 * width) zoomed = performance.now();
     goal = next;
     if (atOnce || still()) view = next;
     redraw();
