@@ -46,7 +46,7 @@ export function startMap(trouble) {
   const colourField = () => state.colour ?? ("label" in state.gallery.filters ? "label" : "none");
 
   /** Begin with the whole map, by the axes and the colour that are chosen. */
-  async function reset() {
+  const reset = latest(async () => {
     if (state.view !== "map" || !state.gallery) return;
     const [width, height] = painter.fit();
     const parameters = { ...axes(), ...(colourField() === "none" ? {} : { colour: colourField() }) };
@@ -68,7 +68,7 @@ export function startMap(trouble) {
     redraw();
     tellSoon();
     ask();
-  }
+  });
 
   function arrived(reason, answer) {
     if (reason) trouble(reason.message);
