@@ -139,7 +139,7 @@ def test_whatever_is_imported_comes_with_the_base_or_with_a_known_extra() -> Non
     graph = grimp.build_graph("eigenlens", include_external_packages=True, cache_dir=None)
     external = {name for name in graph.modules if not name.startswith("eigenlens")} - sys.stdlib_module_names
     # Each of these has a message of its own where it is missing.
-    own_message = {"axe_playwright_python", "lightly", "playwright"}
+    own_message = {"axe_playwright_python", "lightly", "playwright", "torch_geometric"}
     base = {name_of(line).replace("-", "_") for line in PROJECT["dependencies"]}
     assert external - base - own_message - set(EXTRAS) == set(), "name the extra that brings it in eigenlens.command"
     assert set(EXTRAS) - external == set(), "nothing imports this any more"
