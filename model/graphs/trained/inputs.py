@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.model.errors import ConfigError
 from eigenlens.model.graphs.node_features import NodeFeatures, project
 from eigenlens.model.graphs.smoothing import Smoother
 from eigenlens.model.graphs.sparse import Floats
 
 _ROWS = 1 << 13
-_TINY = 1e-30
+# Share of the squares that is put down to rounding.
+_SAME = 1e-10
 
 
 class NodeInputs:
@@ -36,6 +38,8 @@ class NodeInputs:
         Args:
             hops: k.
             length: numbers of an input; those behind the columns are zero.
+
+        Raises: ConfigError, if all nodes are alike.
         """
         self.columns, self._length = basis.shape[1], length
         shape = (features.count, self.columns)
@@ -46,7 +50,9 @@ class NodeInputs:
         blocks = [self.values[start : start + _ROWS] for start in range(0, features.count, _ROWS)]
         self.mean = sum(block.sum(0, dtype=np.float64) for block in blocks) / features.count
         squares = sum(float(np.square(block - self.mean).sum()) for block in blocks)
-        self.scale = max((squares / self.values.size) ** 0.5, _TINY)
+        if squares <= _SAME * (squares + features.count * float(np.square(self.mean).sum())):
+            raise ConfigError("smoothed features are the same for all nodes: there is nothing to train on")
+        self.scale = (squares / self.values.size) ** 0.5
 
     def rows(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the inputs of nodes, (n, length)."""

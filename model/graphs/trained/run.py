@@ -20,7 +20,8 @@ from eigenlens.model.training.run import Run
 def node_inputs(run: Run, graph: Graph) -> NodeInputs:
     """Return the inputs of a graph's nodes in the basis of the run, which is found the first time.
 
-    Raises: ConfigError, if the graph has no features; TrainingError, if it has others than the run was started with.
+    Raises: ConfigError, if the graph has no features, or all nodes the same ones; TrainingError, if it has others than
+        the run was started with.
     """
     features, smoother, hops = UnitFeatures(graph), Smoother(graph), run.config.nodes.hops
     settings = GraphSettings(hops=hops, basis_length=INPUT_LENGTH, seed=run.config.seed)

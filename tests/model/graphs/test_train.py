@@ -46,6 +46,15 @@ def test_inputs_are_smoothed_features_centred_and_at_one_scale(tmp_path: Path) -
     assert not inputs[:, 20:].any()
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_nodes_that_are_all_alike_are_refused(value: float, tmp_path: Path) -> None:
+    arrays = block_graph(count=40, features=5)
+    ring = np.stack([np.arange(40), (np.arange(40) + 1) % 40])
+    graph = imported(tmp_path / "graph", arrays | {"x": np.full((40, 5), value), "edge_index": ring})
+    with pytest.raises(ConfigError, match="the same for all nodes"):
+        inputs_of(graph, tmp_path / "inputs")
+
+
 def test_a_pair_is_where_a_walk_begins_and_ends_with_noise_on_both(tmp_path: Path) -> None:
     arrays = block_graph() | {"edge_index": np.array([[0, 0, 7], [1, 2, 8]])}
     graph = imported(tmp_path / "graph", arrays)
