@@ -22,7 +22,8 @@ import numpy as np
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record
 from eigenlens.benchmarks.page.browser import looking_at
 from eigenlens.service.api.gallery_map import MapParameters
-from eigenlens.service.gallery.store import Position, Store
+from eigenlens.service.gallery.store.records import Position
+from eigenlens.service.gallery.store.sqlite import DATABASE, SqliteStore
 from eigenlens.service.http.routes.gallery_map import gallery_map
 from eigenlens.service.search.gallery_map import GalleryMap
 
@@ -138,7 +139,7 @@ def _tiles(whole: dict[str, float], count: int) -> list[dict[str, Any]]:
 
 def measure_synthetic(count: int, folder: Path, *, tiles: int = _TILES) -> list[float]:
     """Return the milliseconds that tiles of so many synthetic images take, from parameters to JSON, without HTTP."""
-    store = Store(folder / "gallery.sqlite", create=True)
+    store = SqliteStore(folder / DATABASE, create=True)
     with store.transaction() as connection:
         connection.executemany(
             "INSERT INTO images (id, media_type, width, height, sha256, metadata) VALUES (?,?,?,?,?,?)",

@@ -42,7 +42,7 @@ def create_app() -> FastAPI:
     size = int(session.get_inputs()[0].shape[1])
     index = faiss.read_index(os.environ[INDEX_VARIABLE])
     index.hnsw.efSearch = _EF_SEARCH
-    names = {row["key"]: row["id"] for row in gallery.store.query("SELECT key, id FROM images")}
+    names = {record.key: record.id for record in gallery.store.page(gallery.store.count())}
     ids = [names[key] for key in generation.keys.tolist()]
     app = FastAPI()
 

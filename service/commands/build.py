@@ -34,6 +34,7 @@ from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.nodes import add_graph, require_images, require_nodes
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.shards import add_codes, open_codes
+from eigenlens.service.gallery.store.sqlite import DATABASE
 
 _ENCODER_MISSING = (
     ": give --encoder; `eigenlens fit --images FOLDER --out ENCODER` makes one of your images, and `eigenlens train` "
@@ -102,7 +103,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build the gallery, with progress on standard error. Raises: EigenlensError."""
-    if args.encoder is None and not (args.gallery / "gallery.sqlite").exists():
+    if args.encoder is None and not (args.gallery / DATABASE).exists():
         raise GalleryError(f"there is no gallery at {args.gallery} yet{_ENCODER_MISSING}")
     options = GenerationOptions(lengths=args.lengths, kinds=args.kinds, gpu=open_gpu(args.search_device))
     encoder = open_encoder(args.encoder) if args.encoder is not None else None

@@ -114,14 +114,12 @@ def _gallery(root: Path) -> Iterator[Finding]:
 
     try:
         gallery = Gallery(root)
-        damage = [row[0] for row in gallery.store.query("PRAGMA quick_check")]
-        if damage != ["ok"]:
-            yield f"the database is damaged ({damage[0]}): restore a backup with `eigenlens restore`", True
+        problems = gallery.store.problems()
+        for problem in problems:
+            yield problem, True
+        if problems:
             return
-        yield (
-            f"gallery {root}: {gallery.store.count()} images{' (read-only)' if gallery.store.read_only else ''}",
-            False,
-        )
+        yield f"gallery {root}: {gallery.store.count()} images, {gallery.store.describe()}", False
         number, generation = gallery.open_current()
         yield f"generation {number} is whole: lengths {', '.join(map(str, generation.lengths))}", False
         if number != gallery.current():

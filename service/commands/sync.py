@@ -13,9 +13,10 @@ from eigenlens.model.runtime.open import open_encoder
 from eigenlens.service.api.report import Report, merge_reports
 from eigenlens.service.commands.build import ProgressBar
 from eigenlens.service.commands.options import configure_limits, configure_report, limits_of, print_report
-from eigenlens.service.gallery.folders import Folder, known_folders
+from eigenlens.service.gallery.folders import known_folders
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.nodes import require_images
+from eigenlens.service.gallery.store.records import Folder
 from eigenlens.service.gallery.sync import sync_folder
 
 EPILOG = """examples:

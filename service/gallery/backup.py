@@ -19,10 +19,10 @@ from pathlib import Path
 
 from eigenlens import artifact
 from eigenlens.service.errors import GalleryBusyError, GalleryError
-from eigenlens.service.gallery.layout import Gallery, try_lock
+from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.store.sqlite import DATABASE
 
 KIND = "backup"
-DATABASE = "gallery.sqlite"
 _LOCK_TIMEOUT_S = 5.0
 _CHUNK_BYTES = 1 << 20
 _TAR_BLOCK_BYTES = 512
@@ -41,9 +41,10 @@ def snapshot(gallery: Gallery, *, files: bool = False) -> Iterator[artifact.Arti
     """
     parent = gallery.root / "backups"
     parent.mkdir(exist_ok=True)
-    with (gallery.root / "backup.lock").open("w") as lock:
-        if not try_lock(lock, wait_s=_LOCK_TIMEOUT_S):
-            raise GalleryBusyError(f"a backup of {gallery.root} is being made already; wait for that to end")
+    lock = gallery.store.lock("backup", wait_s=_LOCK_TIMEOUT_S)
+    if lock is None:
+        raise GalleryBusyError(f"a backup of {gallery.root} is being made already; wait for that to end")
+    try:
         artifact.remove_leftovers(parent)
         copy = Path(tempfile.mkdtemp(dir=parent, prefix=".building-snapshot-"))
         try:
@@ -61,6 +62,8 @@ def snapshot(gallery: Gallery, *, files: bool = False) -> Iterator[artifact.Arti
             yield artifact.seal(copy, kind=KIND, properties=properties)
         finally:
             shutil.rmtree(copy, ignore_errors=True)
+    finally:
+        lock.close()
 
 
 def _copy(gallery: Gallery, copy: Path) -> int:
@@ -79,8 +82,7 @@ def _copy(gallery: Gallery, copy: Path) -> int:
         for directory in (path, codes, gallery.encoder_path(generation.made_from["encoder"])):
             _link(directory, copy / directory.relative_to(gallery.root))
         (copy / "CURRENT").write_text(f"{number}\n")
-        with closing(sqlite3.connect(copy / DATABASE)) as target:
-            gallery.store.connection.backup(target)  # in one step, so later changes are not in the copy
+        gallery.store.copy_to(copy / DATABASE)
     return number
 
 

@@ -167,10 +167,11 @@ class _Build:
             rows = self.previous.rows_of(keys)
             is_coded = rows >= 0
             codes[is_coded] = self.previous.take(rows[is_coded])
-        for index in np.flatnonzero(~is_coded):
-            code = self.gallery.store.code_of(int(keys[index]), encoder_id=self.encoder.id)
-            if code is not None:
-                codes[index] = code
+        uncoded = keys[~is_coded].tolist()
+        pending = self.gallery.store.codes_of(uncoded, encoder_id=self.encoder.id)
+        for index, key in zip(np.flatnonzero(~is_coded), uncoded, strict=True):
+            if key in pending:
+                codes[index] = pending[key]
         return codes
 
 

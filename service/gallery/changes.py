@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eigenlens.index.engine import Engine
-from eigenlens.service.gallery.store import Changes
+from eigenlens.service.gallery.store.records import Changes
 
 
 def apply_to_engine(changes: Changes, engine: Engine) -> None:

@@ -31,7 +31,7 @@ from eigenlens.service.gallery.changes import apply_to_engine
 from eigenlens.service.gallery.encoding import UNLIMITED_PIXELS
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
-from eigenlens.service.gallery.store import ImageRecord
+from eigenlens.service.gallery.store.records import ImageRecord
 
 _FILE = "duplicates.npz"
 _SHARPNESS_SIDE = 256

@@ -20,7 +20,8 @@ from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.api.report import NotedAnswer, RefusedAnswer, Report
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
-from eigenlens.service.gallery.store import NewImage, Store
+from eigenlens.service.gallery.store.protocol import Store
+from eigenlens.service.gallery.store.records import NewImage
 
 # Small, so that progress moves and an interruption loses little.
 INGEST_BATCH_SIZE = 32

@@ -18,14 +18,10 @@ GALLERY/
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO
 
 from eigenlens import artifact
 from eigenlens.index.codes.artifact import Codes
@@ -34,27 +30,15 @@ from eigenlens.index.faiss_engine.engine import FaissEngine
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.service.errors import GalleryBusyError, GalleryError, GenerationInUseError, GenerationNotFoundError
-from eigenlens.service.gallery.store import Position, Store
+from eigenlens.service.gallery.store.locks import Lock
+from eigenlens.service.gallery.store.protocol import Store
+from eigenlens.service.gallery.store.records import Position
+from eigenlens.service.gallery.store.sqlite import DATABASE, SqliteStore
 
 log = logging.getLogger(__name__)
 
 # Properties of a generation's manifest that this version writes and needs.
 _REQUIRED_PROPERTIES = {"codes", "count", "indexes", "last_key", "removal", "calibration"}
-_LOCK_POLL_S = 0.02
-
-
-def try_lock(lock: IO[str], *, wait_s: float = 0.0) -> bool:
-    """Take a file's exclusive lock. Returns: False, if another process holds it for longer than `wait_s`."""
-    deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(_LOCK_POLL_S)
-        else:
-            return True
 
 
 class Gallery:
@@ -69,60 +53,50 @@ class Gallery:
         self.root = root
         if create:
             root.mkdir(parents=True, exist_ok=True)
-        self.store = Store(root / "gallery.sqlite", create=create)
+        self.store: Store = SqliteStore(root / DATABASE, create=create)
+        self._writer: Lock | None = None
         self.encoders = root / "encoders"
         self.codes = root / "codes"
         self.generations = root / "generations"
 
     @contextmanager
     def writing(self, *, wait_s: float = 0.0) -> Iterator[None]:
-        """Hold the writer's lock; the system releases it if the process is killed.
+        """Hold the writer's lock, which ends with this process.
 
         Raises: GalleryBusyError, if another process holds it for longer than `wait_s`.
         """
-        with (self.root / "writer.lock").open("w") as lock:
-            if not try_lock(lock, wait_s=wait_s):
-                raise GalleryBusyError(f"the gallery {self.root} is being built already; wait for that to end")
+        lock = self.store.lock("writer", wait_s=wait_s)
+        if lock is None:
+            raise GalleryBusyError(f"the gallery {self.root} is being built already; wait for that to end")
+        self._writer = lock
+        try:
             for parent in (self.encoders, self.codes, self.generations):
                 parent.mkdir(exist_ok=True)
                 artifact.remove_leftovers(parent)
             self._remove_unused_codes()
             yield
+        finally:
+            self._writer = None
+            lock.close()
 
-    def serving(self) -> int:
-        """Take the lock that keeps the gallery's directory from being replaced.
-
-        Returns: a file descriptor; the lock lasts until it is closed.
+    def serving(self) -> Lock:
+        """Take the lock that keeps the gallery's directory from being replaced, until it is closed.
 
         Raises: GalleryBusyError, while the directory is being replaced.
         """
-        lock = self._open_lock("serving.lock")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise GalleryBusyError(f"the gallery {self.root} is being restored; wait for that to end") from None
-        return lock
-
-    def try_job_lock(self) -> int | None:
-        """Take the lock of the one job that may run; it lasts until the descriptor and its copies are closed.
-
-        Returns: a file descriptor; None, while a job runs.
-        """
-        lock = os.open(self.root / "job.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return None
+        lock = self.store.lock("serving", shared=True)
+        if lock is None:
+            raise GalleryBusyError(f"the gallery {self.root} is being restored; wait for that to end")
         return lock
 
     def being_written(self) -> bool:
         """Return whether some process holds the writer's lock."""
         if self.store.read_only:
             return False
-        with (self.root / "writer.lock").open("a") as lock:
-            return not try_lock(lock)
+        lock = self.store.lock("writer")
+        if lock is not None:
+            lock.close()
+        return lock is None
 
     def numbers(self) -> list[int]:
         """Return the numbers of the generations on disk, ascending."""
@@ -136,28 +110,17 @@ class Gallery:
         return max([0, *used, *self.numbers()]) + 1
 
     def current(self) -> int | None:
-        """Return the number of the generation to serve; None before the first build."""
-        try:
-            return int((self.root / "CURRENT").read_text())
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise GalleryError(f"{self.root / 'CURRENT'} does not hold a number") from error
+        """Return the number of the generation to serve; None before the first build. Raises: GalleryError."""
+        return self.store.current()
 
     def activate(self, number: int) -> None:
-        """Make a generation the current one; a reader of CURRENT sees the old number or the new one."""
-        artifact.write_atomic(self.root / "CURRENT", f"{number}\n".encode())
+        """Make a generation the current one; a reader sees the old number or the new one.
 
-    def record_forgetting(self) -> None:
-        """Tell every service of the gallery to forget the codes that were searched with."""
-        artifact.write_atomic(self.root / "queries-forgotten", b"")
-
-    def last_forgetting(self) -> int | None:
-        """Return when `record_forgetting` was last called, in nanoseconds; None if it never was."""
-        try:
-            return (self.root / "queries-forgotten").stat().st_mtime_ns
-        except FileNotFoundError:
-            return None
+        Raises: GalleryBusyError, if this process was to be the only writer and is that no more.
+        """
+        if self._writer is not None:
+            self._writer.verify()
+        self.store.activate(number)
 
     def manifests(self) -> Iterator[tuple[int, artifact.Artifact]]:
         """Yield numbers and manifests of the generations on disk, ascending, without the damaged ones."""
@@ -187,27 +150,20 @@ class Gallery:
         )
 
     def choosing(self) -> AbstractContextManager[None]:
-        """Hold a shared lock that keeps every generation, and the rows of the database that it needs."""
-        return self._locked(fcntl.LOCK_SH)
+        """Hold a shared lock that keeps every generation, and the rows of the store that it needs."""
+        return self._locked(shared=True)
 
     def _removing(self) -> AbstractContextManager[None]:
-        return self._locked(fcntl.LOCK_EX)
+        return self._locked(shared=False)
 
     @contextmanager
-    def _locked(self, operation: int) -> Iterator[None]:
-        lock = self._open_lock("switch.lock")
+    def _locked(self, *, shared: bool) -> Iterator[None]:
+        lock = self.store.lock("switch", shared=shared, wait_s=None)
+        assert lock is not None, "it was waited for"
         try:
-            fcntl.flock(lock, operation)
             yield
         finally:
-            os.close(lock)
-
-    def _open_lock(self, name: str) -> int:
-        """Open a lock file; in a read-only gallery without one, the gallery's directory takes its place."""
-        path = self.root / name
-        if not self.store.read_only:
-            return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        return os.open(path if path.exists() else self.root, os.O_RDONLY)
+            lock.close()
 
     def generation_path(self, number: int) -> Path:
         """Return the directory of a generation."""

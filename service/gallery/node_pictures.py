@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from eigenlens.service.gallery.nodes import PICTURE_SIDE
-from eigenlens.service.gallery.store import ImageRecord
+from eigenlens.service.gallery.store.records import ImageRecord
 from eigenlens.service.gallery.thumbnails import Thumbnail
 
 _LINES = 8

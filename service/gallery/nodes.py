@@ -27,7 +27,8 @@ from eigenlens.service.errors import GalleryError, ImageNotFoundError, InputErro
 from eigenlens.service.gallery.ingest import Outcome, count
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
-from eigenlens.service.gallery.store import NewImage, Store
+from eigenlens.service.gallery.store.protocol import Store
+from eigenlens.service.gallery.store.records import NewImage
 
 NODE_TYPE = "application/vnd.eigenlens.node"
 """Media type of a node in the gallery's database."""

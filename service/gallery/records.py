@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
-from eigenlens.service.gallery.store import ImageRecord, Store
+from eigenlens.service.gallery.store.protocol import Store
+from eigenlens.service.gallery.store.records import ImageRecord
 
 # A plain dict that is emptied when full: every search reads it, and an LRU cache takes three times as long.
 _RECORD_CACHE_SIZE = 50_000
@@ -16,7 +17,7 @@ class _ThreadView(threading.local):
     """The keys that one thread knows to exist, for one version of the database."""
 
     def __init__(self) -> None:
-        self.version: tuple[int, int] | None = None
+        self.version: Hashable = None
         self.present: set[int] = set()
 
 

@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -16,9 +16,11 @@ import numpy as np
 from eigenlens import artifact
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.service.errors import BackupError, GalleryBusyError, GalleryError
-from eigenlens.service.gallery.backup import DATABASE, KIND
-from eigenlens.service.gallery.layout import Gallery, try_lock
+from eigenlens.service.gallery.backup import KIND
+from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
+from eigenlens.service.gallery.store.locks import lock_file
+from eigenlens.service.gallery.store.sqlite import DATABASE
 
 _STAGING = ".restoring-"
 _CHUNK_BYTES = 1 << 20
@@ -117,48 +119,10 @@ def restore_into(gallery: Gallery, archive: Path, progress: Progress) -> Iterato
         shutil.rmtree(staging, ignore_errors=True)
 
 
-_SAME = "old.id = new.id AND old.sha256 = new.sha256 AND old.metadata = new.metadata"
-
-
 def _apply(gallery: Gallery, database: Path, generation: Generation) -> dict[str, int]:
-    connection = gallery.store.connection
-    connection.execute("ATTACH ? AS backup", (str(database),))
-    try:
-        with gallery.store.transaction():
-            last = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'images'")
-            first = last.fetchone()[0] + 1
-            removed = connection.execute(
-                f"DELETE FROM images AS old WHERE NOT EXISTS (SELECT 1 FROM backup.images AS new WHERE {_SAME})"  # noqa: S608 - constant
-            ).rowcount
-            added = connection.execute(
-                "INSERT INTO main.images (id, media_type, width, height, sha256, metadata, path) "
-                "SELECT id, media_type, width, height, sha256, metadata, path FROM backup.images AS new "
-                "WHERE id NOT IN (SELECT id FROM main.images) ORDER BY key"
-            ).rowcount
-            pairs = "main.images AS old JOIN backup.images AS new USING (id)"
-            connection.execute(
-                f"INSERT INTO main.contents SELECT old.key, data FROM {pairs} "  # noqa: S608 - constant
-                "JOIN backup.contents AS content ON content.key = new.key WHERE old.key >= ?",
-                (first,),
-            )
-            connection.execute(  # else a sync takes them for images that belong to no folder
-                f"INSERT INTO main.files SELECT old.key, file.folder, file.size, file.mtime_ns FROM {pairs} "  # noqa: S608 - constant
-                "JOIN backup.files AS file ON file.key = new.key "
-                "JOIN backup.folders AS folder ON folder.name = file.folder "
-                "WHERE old.key >= ? AND (folder.name, folder.path) IN (SELECT name, path FROM main.folders)",
-                (first,),
-            )
-            rows = connection.execute(
-                f"SELECT old.key, new.key, code FROM {pairs} LEFT JOIN backup.codes AS code "  # noqa: S608 - constant
-                "ON code.key = new.key AND encoder_id = ? WHERE old.key >= ?",
-                (generation.encoder_id, first),
-            ).fetchall()
-            connection.executemany(
-                "INSERT INTO main.codes VALUES (?, ?, ?)",
-                ((key, generation.encoder_id, code or _code(generation, backup_key)) for key, backup_key, code in rows),
-            )
-    finally:
-        connection.execute("DETACH backup")
+    added, removed = gallery.store.replace_by(
+        database, lambda key: _code(generation, key), encoder_id=generation.encoder_id
+    )
     return {"added": added, "removed": removed, "unchanged": gallery.store.count() - added}
 
 
@@ -172,12 +136,15 @@ def _code(generation: Generation, key: int) -> bytes:
 @contextmanager
 def not_served(target: Path) -> Iterator[None]:
     """Hold the locks that exclude services and builds while a gallery is replaced. Raises: GalleryBusyError."""
-    with (target / "serving.lock").open("a") as serving, (target / "writer.lock").open("a") as writing:
-        if not (try_lock(serving) and try_lock(writing)):
-            raise GalleryBusyError(
-                f"{target} is being served or built: end that first, or restore while it is served "
-                "with POST /v1/admin/restore"
-            )
+    with ExitStack() as held:
+        for name in ("serving.lock", "writer.lock"):
+            lock = lock_file(target / name)
+            if lock is None:
+                raise GalleryBusyError(
+                    f"{target} is being served or built: end that first, or restore while it is served "
+                    "with POST /v1/admin/restore"
+                )
+            held.callback(lock.close)
         yield
 
 

@@ -16,7 +16,8 @@ from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.ingest import Outcome, count
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
-from eigenlens.service.gallery.store import NewImage, Store
+from eigenlens.service.gallery.store.protocol import Store
+from eigenlens.service.gallery.store.records import NewImage
 
 
 def open_codes(paths: Sequence[Path], encoder: Encoder) -> list[CodesOfShard]:

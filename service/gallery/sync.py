@@ -24,20 +24,11 @@ from eigenlens.index.codes.artifact import Codes
 from eigenlens.model.images.sources import FolderSource, SourceImage, folder_label, restricted
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.api.report import ChangeAnswer, NotedAnswer, Report
-from eigenlens.service.gallery.folders import (
-    FileState,
-    Folder,
-    Move,
-    StoredFile,
-    ids_of_others,
-    move_images,
-    record_files,
-    stored_files,
-)
 from eigenlens.service.gallery.ingest import INGEST_BATCH_SIZE, count, ingest
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.limits import DEFAULT_LIMITS, Limits
 from eigenlens.service.gallery.progress import Progress
+from eigenlens.service.gallery.store.records import FileState, Folder, Move, StoredFile
 
 T = TypeVar("T")
 _ROWS_PER_TRANSACTION = 256
@@ -95,12 +86,12 @@ def sync_folder(
         may_be_empty=True,
     )
     report.skip(source.skipped)
-    stored = stored_files(gallery.store, folder)
+    stored = gallery.store.stored_files(folder)
     if stored and not source.files:
         report.warnings.append(f"{folder.path} holds no image now: is its disk mounted? Nothing is removed")
         return report
     plain = list(source.ids)
-    held = _yield_ids(source, ids_of_others(gallery.store, folder))
+    held = _yield_ids(source, gallery.store.ids_of_others(folder))
     plan = _compare(source, stored, folder, held)
     report.unchanged, report.warnings = plan.unchanged + len(plan.touched), plan.warnings
     for row in sorted([*plan.added, *(row for row, _ in plan.moved)]):
@@ -111,13 +102,13 @@ def sync_folder(
         _tell(report, plan, source)
         return report
     store = gallery.store
-    record_files(store, folder, [_state(source, row) for row in plan.touched])
+    store.record_files(folder, [_state(source, row) for row in plan.touched])
     codes = _CurrentCodes(gallery, encoder)
     for moves in _chunks(plan.moved, _ROWS_PER_TRANSACTION):
         changes = [codes.move(source.ids[row], source.files[row], old) for row, old in moves]
-        moved = set(move_images(store, changes, encoder_id=encoder.id))
+        moved = set(store.move_images(changes, encoder_id=encoder.id))
         report.moved += len(moved)
-        record_files(store, folder, [_state(source, row) for row, _ in moves if source.ids[row] in moved])
+        store.record_files(folder, [_state(source, row) for row, _ in moves if source.ids[row] in moved])
     stored_of = dict(plan.changed)
     rows = sorted([*plan.added, *stored_of])
     progress.start("take in", len(rows))
@@ -131,7 +122,7 @@ def sync_folder(
             outcomes = ingest(store, encoder, images, pool, max_pixels=limits.max_pixels, keep_metadata=True)
             count(report, outcomes)
             taken = [row for row, outcome in zip(chunk, outcomes, strict=True) if outcome.status != "failed"]
-            record_files(store, folder, [_state(source, row) for row in taken])
+            store.record_files(folder, [_state(source, row) for row in taken])
             progress.advance(len(chunk))
     for gone in _chunks(plan.gone, _ROWS_PER_TRANSACTION):
         report.gone += sum(store.remove([file.id for file in gone]))
@@ -279,9 +270,9 @@ class _CurrentCodes:
         return Move(old.key, id, file.path.resolve(), metadata, self._code_of(old.key))
 
     def _code_of(self, key: int) -> NDArray[np.float32] | None:
-        code = self._gallery.store.code_of(key, encoder_id=self._encoder.id)
-        if code is not None:
-            return code
+        pending = self._gallery.store.codes_of([key], encoder_id=self._encoder.id)
+        if key in pending:
+            return pending[key]
         if not self._is_open:
             self._is_open = True
             number = self._gallery.current()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -81,8 +80,8 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
             await to_thread.run_sync(state.runner.close)
             await to_thread.run_sync(state.batcher.close)
             state.decoders.shutdown()
+            state.serving.close()
             state.gallery.store.close()
-            os.close(state.serving)
             if hasattr(app.state, "tracing"):
                 await to_thread.run_sync(app.state.tracing.shutdown)
 

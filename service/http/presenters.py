@@ -28,9 +28,9 @@ from eigenlens.service.api.search import (
     ResultAnswer,
 )
 from eigenlens.service.gallery.ingest import Outcome
-from eigenlens.service.gallery.store import ImageRecord
+from eigenlens.service.gallery.store.records import ImageRecord
+from eigenlens.service.gallery.store.records import Job as StoredJob
 from eigenlens.service.gallery.thumbnails import version_of as thumbnail_version
-from eigenlens.service.jobs.store import Job as StoredJob
 from eigenlens.service.search.live_recall import ReachedRecall
 from eigenlens.service.search.paging import Result
 

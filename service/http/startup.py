@@ -16,7 +16,7 @@ from eigenlens.index.faiss_engine.gpu import open_gpu
 from eigenlens.processors import processors
 from eigenlens.service.errors import KeyFileError
 from eigenlens.service.gallery.layout import Gallery
-from eigenlens.service.gallery.store import Position
+from eigenlens.service.gallery.store.records import Position
 from eigenlens.service.http.answers import AnswerWriter
 from eigenlens.service.http.state import State
 from eigenlens.service.http.thread_limits import ThreadLimiter
@@ -114,7 +114,7 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
         batcher=batcher,
         queries=queries,
         recall=recall,
-        forgotten=gallery.last_forgetting(),
+        forgotten=gallery.store.last_forgetting(),
         # One thread: the database has one writer at a time anyway, and searches keep the other threads.
         ingest_threads=ThreadLimiter(threads=1, max_waiting=settings.max_waiting),
         decoders=ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="decode"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 
 from eigenlens.service.errors import NotReadyError
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.store.locks import Lock
 from eigenlens.service.gallery.thumbnails import Thumbnails
 from eigenlens.service.http.thread_limits import ThreadLimiter
 from eigenlens.service.jobs.runner import Runner
@@ -37,7 +38,7 @@ class State:
         read_threads: limits threads that read images and thumbnails.
         ingest_threads: limits threads that add images.
         decoders: threads that decode added images.
-        serving: file descriptor of the lock that keeps the gallery's directory from being replaced.
+        serving: the lock that keeps the gallery's directory from being replaced.
         queries: codes of recent searches, for recalibration.
         recall: repeats some searches exactly.
         map: places of the images by their leading coordinates; filled by its first use.
@@ -57,21 +58,21 @@ class State:
     batcher: SearchBatcher
     ingest_threads: ThreadLimiter
     decoders: ThreadPoolExecutor
-    serving: int
+    serving: Lock
     queries: RecentQueries
     recall: RecallChecker
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
     map: GalleryMap = field(default_factory=GalleryMap)
-    forgotten: int | None = None
+    forgotten: Hashable = None
 
     def forget_queries(self) -> None:
         """Forget the codes of all searches, in every worker; the others follow within a second."""
-        self.gallery.record_forgetting()
+        self.gallery.store.record_forgetting()
         self.follow_forgetting()
 
     def follow_forgetting(self) -> None:
         """Forget the codes of searches if any worker was told to since the last call."""
-        forgotten = self.gallery.last_forgetting()
+        forgotten = self.gallery.store.last_forgetting()
         if forgotten != self.forgotten:
             self.queries.forget()
             self.recall.forget()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from eigenlens.service.errors import JobRunningError
 from eigenlens.service.gallery.layout import Gallery
-from eigenlens.service.jobs.store import Job, Jobs
+from eigenlens.service.gallery.store.locks import Lock
+from eigenlens.service.gallery.store.records import Job
+from eigenlens.service.jobs.store import Jobs
 
 
 class Runner:
@@ -31,12 +33,16 @@ class Runner:
         """
         lock = self._jobs.take()
         try:
-            return self._start(kind, options, payload, lock)
-        finally:
-            os.close(lock)  # its copies, of the process and of its watcher, last as long as the job
+            job = self._jobs.create(kind, options)
+            if not lock.share():
+                raise JobRunningError("another service started a job at this moment; wait for it to end")
+            return self._start(job, payload, lock)
+        except BaseException:
+            lock.close()
+            raise
 
-    def _start(self, kind: str, options: Mapping[str, Any], payload: bytes, lock: int) -> Job:
-        job = self._jobs.create(kind, options)
+    def _start(self, job: Job, payload: bytes, lock: Lock) -> Job:
+        """Start the process of a job, which shares the lock; a thread closes it when the job has ended."""
         # -P: never import a file of the working directory in place of a module.
         worker = [sys.executable, "-P", "-m", "eigenlens.service.jobs.worker"]
         command = [*worker, str(self._gallery.root), "--job", job.id, *self._options]
@@ -44,13 +50,12 @@ class Runner:
         # The worker reads its standard input: first the payload. When this process ends, even by SIGKILL, the pipe
         # closes and so does it.
         try:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=(lock,)
-            )
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         except OSError as error:
+            lock.close()
             self._jobs.finish(job.id, error=f"no process could be started: {error.strerror}")
             return self._jobs.get(job.id)
-        watched = job.id, self._process, payload, os.dup(lock)
+        watched = job.id, self._process, payload, lock
         self._watcher = threading.Thread(target=self._watch, args=watched, daemon=True)
         self._watcher.start()
         return job
@@ -62,11 +67,11 @@ class Runner:
         if self._watcher is not None:
             self._watcher.join(timeout=10)
 
-    def _watch(self, job_id: str, process: subprocess.Popen[bytes], payload: bytes, lock: int) -> None:
+    def _watch(self, job_id: str, process: subprocess.Popen[bytes], payload: bytes, lock: Lock) -> None:
         try:
             self._wait(job_id, process, payload)
         finally:
-            os.close(lock)
+            lock.close()
 
     def _wait(self, job_id: str, process: subprocess.Popen[bytes], payload: bytes) -> None:
         if payload and process.stdin is not None:

@@ -14,13 +14,14 @@ from eigenlens.model.runtime.open import AnyEncoder, open_encoder
 from eigenlens.service.api.report import Report, merge_reports
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
 from eigenlens.service.gallery.duplicates import find_duplicates
-from eigenlens.service.gallery.folders import Folder, known_folders, register_folder
+from eigenlens.service.gallery.folders import known_folders, register_folder
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.limits import Limits
 from eigenlens.service.gallery.nodes import require_images
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.recalibrate import QuerySample, publish_recalibrated
 from eigenlens.service.gallery.restore import restore_into
+from eigenlens.service.gallery.store.records import Folder
 from eigenlens.service.gallery.sync import sync_folder
 from eigenlens.service.jobs.store import Jobs
 

@@ -69,6 +69,9 @@ def main() -> int:
     os.nice(_NICENESS)
 
     gallery = Gallery(args.gallery)
+    job_lock = gallery.store.lock("job", shared=True)  # until this process ends
+    if job_lock is None:
+        return 3  # the service that started this process has ended, and another one starts a job
     jobs = Jobs(gallery)
     job = jobs.get(args.job)
     commit_lock = threading.Lock()

@@ -16,7 +16,7 @@ from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.engine import Engine
 from eigenlens.service.api.gallery_map import MAPPED
 from eigenlens.service.gallery.layout import Gallery
-from eigenlens.service.gallery.store import Changes, Position
+from eigenlens.service.gallery.store.records import Changes, Position
 from eigenlens.service.search.map_colours import Colours, Legend
 
 # Share of the images beyond each end of an axis; the whole map leaves them out, so that a few do not make it empty.

@@ -17,7 +17,7 @@ from eigenlens.index.errors import SearchError
 from eigenlens.index.metrics import recall_interval
 from eigenlens.index.plans.calibration import DEFAULT_TARGET, measured_count
 from eigenlens.index.plans.plan import Plan
-from eigenlens.service.gallery.store import Position
+from eigenlens.service.gallery.store.records import Position
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.request import SearchRequest
 from eigenlens.service.search.snapshot import SearchResult, Snapshot

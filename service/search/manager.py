@@ -16,7 +16,7 @@ from eigenlens.service.gallery.encoding import encode_images
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.records import Records
-from eigenlens.service.gallery.store import Position
+from eigenlens.service.gallery.store.records import Position
 from eigenlens.service.search.batching import MIN_BATCH
 from eigenlens.service.search.snapshot import Snapshot
 

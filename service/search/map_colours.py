@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.service.gallery.store import Store
+from eigenlens.service.gallery.store.protocol import Store
 
 # More colours than this cannot be told apart.
 MAX_VALUES = 10

@@ -22,7 +22,7 @@ from eigenlens.model.images.decode import decode
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import RequestError
 from eigenlens.service.gallery.nodes import NewNode, code_of_node, require_images, require_nodes
-from eigenlens.service.gallery.store import Position
+from eigenlens.service.gallery.store.records import Position
 from eigenlens.service.search.batching import Batcher, Observe
 from eigenlens.service.search.examples import Examples, combine
 from eigenlens.service.search.manager import SnapshotManager

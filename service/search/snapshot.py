@@ -22,7 +22,7 @@ from eigenlens.index.plans.plan import Plan
 from eigenlens.model.runtime.open import AnyEncoder
 from eigenlens.service.errors import NotReadyError
 from eigenlens.service.gallery.records import Records
-from eigenlens.service.gallery.store import ImageRecord
+from eigenlens.service.gallery.store.records import ImageRecord
 from eigenlens.service.search.request import SearchRequest
 
 # Without a filter, the plan for k results is also that for a little more than k: where few images were removed.

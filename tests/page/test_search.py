@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from eigenlens.service.gallery.store import Store
+from eigenlens.service.gallery.layout import Gallery
 from tests.support import oracles
 from tests.support.pages import choose, drop, ids_of, in_a_browser, opened, press, searched
-from tests.support.service import build_gallery, code_of, image_id, pixels_of, png, serving, settings_of
+from tests.support.service import build_gallery, code_of, database_of, image_id, pixels_of, png, serving, settings_of
 
 pytestmark = in_a_browser
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -24,14 +24,14 @@ IMAGES = 120
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     gallery = build_gallery(tmp_path_factory.mktemp("page"), count=IMAGES)
-    hostile(gallery.store)
+    hostile(gallery)
     with serving(settings_of(gallery)) as client:
         yield str(client.base_url).rstrip("/")
 
 
-def hostile(store: Store) -> None:
+def hostile(gallery: Gallery) -> None:
     """A label that would run a script, were it not text."""
-    with store.transaction() as connection:
+    with database_of(gallery).transaction() as connection:
         connection.execute("UPDATE images SET metadata = ?", (json.dumps({"label": HOSTILE}),))
 
 

@@ -24,7 +24,7 @@ from eigenlens.service.commands import doctor
 from eigenlens.service.errors import SettingsError
 from eigenlens.service.settings import load_settings
 from eigenlens.system_errors import describe
-from tests.support.service import build_gallery
+from tests.support.service import build_gallery, database_of
 
 EIGENLENS = [sys.executable, "-m", "eigenlens"]
 SLOW = """import sys, time
@@ -179,8 +179,8 @@ def test_the_doctor_tells_of_a_damaged_database_after_all_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], first: int
 ) -> None:
     gallery = build_gallery(tmp_path, count=6)
-    gallery.store.query("PRAGMA wal_checkpoint(TRUNCATE)")
-    page_bytes = gallery.store.query("PRAGMA page_size")[0][0]
+    database_of(gallery).query("PRAGMA wal_checkpoint(TRUNCATE)")
+    page_bytes = database_of(gallery).query("PRAGMA page_size")[0][0]
     gallery.store.close()
     database = gallery.root / "gallery.sqlite"
     data = bytearray(database.read_bytes())

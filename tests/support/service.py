@@ -32,6 +32,7 @@ from eigenlens.service.gallery.build import GenerationOptions, publish_generatio
 from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
+from eigenlens.service.gallery.store.sqlite import SqliteStore
 from eigenlens.service.http.app import create_app
 from eigenlens.service.http.protocol import server_options
 from eigenlens.service.http.state import State
@@ -203,6 +204,12 @@ def wait_for(condition: Callable[[], Any], *, timeout_s: float = 30, every_s: fl
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(every_s)
     return found
+
+
+def database_of(gallery: Gallery) -> SqliteStore:
+    """The store of a gallery, for statements of a test's own."""
+    assert isinstance(gallery.store, SqliteStore)
+    return gallery.store
 
 
 def publish(gallery: Gallery, encoder: Encoder, progress: Progress | None = None) -> int:

@@ -139,7 +139,7 @@ def stats(state: CurrentState) -> StatsAnswer:
         encoder=snapshot.encoder.id,
         encoders=sorted(path.name for path in gallery.encoders.iterdir() if not path.name.startswith(".")),
         bytes={
-            "database": sum(path.stat().st_size for path in gallery.root.glob("gallery.sqlite*")),
+            "database": gallery.store.size_bytes(),
             "codes": _size(gallery.codes),
             "generations": _size(gallery.generations),
             "encoders": _size(gallery.encoders),

@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Query
 
 from eigenlens.service.api.images import ImagesAnswer
-from eigenlens.service.gallery.store import ImageRecord
+from eigenlens.service.gallery.store.records import ImageRecord
 from eigenlens.service.http.presenters import present_image
 from eigenlens.service.http.state import CurrentState, State
 

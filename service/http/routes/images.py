@@ -15,7 +15,7 @@ from eigenlens.service.errors import BodyTooLargeError, ImageChangedError, Reque
 from eigenlens.service.gallery.ingest import Outcome, ingest
 from eigenlens.service.gallery.node_pictures import draw_node
 from eigenlens.service.gallery.nodes import NODE_TYPE, NewNode, ingest_nodes, require_images, require_nodes
-from eigenlens.service.gallery.store import ImageRecord
+from eigenlens.service.gallery.store.records import ImageRecord
 from eigenlens.service.gallery.thumbnails import Thumbnail
 from eigenlens.service.gallery.thumbnails import version_of as thumbnail_version
 from eigenlens.service.http.bodies import read_images, read_one

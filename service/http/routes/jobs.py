@@ -14,10 +14,10 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
 from eigenlens.service.api.admin import Job
+from eigenlens.service.gallery.store.records import Job as StoredJob
 from eigenlens.service.http.openapi import problem_responses
 from eigenlens.service.http.presenters import present_job
 from eigenlens.service.http.state import CurrentState, State
-from eigenlens.service.jobs.store import Job as StoredJob
 
 router = APIRouter(prefix="/v1/admin/jobs", tags=["admin"])
 

@@ -14,9 +14,9 @@ from eigenlens.command import main
 from eigenlens.service.api.report import Report
 from eigenlens.service.commands import build, sync
 from eigenlens.service.commands.options import limits_of
-from eigenlens.service.gallery.folders import Folder
 from eigenlens.service.gallery.limits import DEFAULT_LIMITS, Limits
-from tests.support.service import build_gallery
+from eigenlens.service.gallery.store.records import Folder
+from tests.support.service import build_gallery, database_of
 
 
 @pytest.mark.parametrize("configure", [build.configure, sync.configure])
@@ -46,7 +46,7 @@ def test_a_wrong_limit_of_the_environment_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gallery = build_gallery(tmp_path, count=4)
-    with gallery.store.transaction() as connection:
+    with database_of(gallery).transaction() as connection:
         connection.execute("INSERT INTO folders VALUES ('', ?, 'folder', 0, NULL)", (bytes(tmp_path / "images"),))
     gallery.store.close()
     monkeypatch.setenv("EIGENLENS_MAX_PIXELS", "abc")

@@ -26,6 +26,7 @@ from tests.support.service import (
     SEARCH_EVERY_S,
     admin_headers,
     build_gallery,
+    database_of,
     image_id,
     pixels_of,
     png,
@@ -297,7 +298,7 @@ def test_a_damaged_generation_is_told_when_it_is_backed_up_and_not_when_it_is_ne
 
 
 def test_a_database_of_the_schema_before_is_taken_along(gallery: Gallery) -> None:
-    with gallery.store.transaction() as connection:
+    with database_of(gallery).transaction() as connection:
         connection.execute("ALTER TABLE jobs DROP COLUMN result")
         connection.execute("PRAGMA user_version = 2")
     gallery.store.close()

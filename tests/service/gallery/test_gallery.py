@@ -23,6 +23,7 @@ from tests.support.service import (
     LENGTHS,
     build_gallery,
     code_of,
+    database_of,
     image_id,
     pixels_of,
     png,
@@ -328,4 +329,4 @@ def test_codes_are_pending_until_every_generation_that_is_kept_has_them(tmp_path
         assert publish(gallery, encoder) == number
     assert gallery.numbers() == [2, 3, 4]
     assert pending() == 0
-    assert gallery.store.query("SELECT count(*) FROM removed")[0][0] == 0
+    assert database_of(gallery).query("SELECT count(*) FROM removed")[0][0] == 0

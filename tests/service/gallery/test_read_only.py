@@ -17,8 +17,8 @@ import httpx
 import numpy as np
 import pytest
 
-from eigenlens.service.gallery.database import Database
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.store.sqlite import SqliteStore
 from tests.support.service import admin_headers, build_gallery, image_id, pixels_of, png, serving, settings_of, wait_for
 
 # Root writes anywhere; without this capability only where it has the right.
@@ -88,7 +88,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: py
         return client.put(f"/v1/images/{seed}.png", content=png(pixels_of(seed)) + content, headers=headers)
 
     with monkeypatch.context() as patch:
-        patch.setattr("eigenlens.service.gallery.database.sqlite3.connect", connect_to_a_full_disk)
+        patch.setattr("eigenlens.service.gallery.store.sqlite.sqlite3.connect", connect_to_a_full_disk)
         with serving(settings_of(gallery)) as client:
             full = put(client, 50)
             assert (full.status_code, full.json()["type"]) == (507, "/problems/disk-full")
@@ -96,7 +96,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: py
             assert client.get("/v1/lengths").json()["count"] == 6
     with serving(settings_of(gallery)) as client:
         assert put(client, 50).status_code == 201
-    assert Database(gallery.root / "gallery.sqlite").query("PRAGMA integrity_check")[0][0] == "ok"
+    assert SqliteStore(gallery.root / "gallery.sqlite").query("PRAGMA integrity_check")[0][0] == "ok"
 
 
 FILL_A_DISK = """

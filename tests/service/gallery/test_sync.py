@@ -27,6 +27,7 @@ from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.sync import sync_folder
 from tests.support.service import (
     admin_headers,
+    database_of,
     image_id,
     pixels_of,
     png,
@@ -208,7 +209,7 @@ def test_two_cameras_with_equal_file_names_live_side_by_side(
 
 
 def test_a_gallery_of_an_earlier_version_knows_its_folder_again(gallery: Gallery, folder: Path, tmp_path: Path) -> None:
-    gallery.store.connection.executescript("DROP TABLE files; DROP TABLE folders; PRAGMA user_version = 3;")
+    database_of(gallery).connection.executescript("DROP TABLE files; DROP TABLE folders; PRAGMA user_version = 3;")
     gallery.store.close()
     change(folder)
     assert build(tmp_path, folder) == 0
@@ -218,7 +219,7 @@ def test_a_gallery_of_an_earlier_version_knows_its_folder_again(gallery: Gallery
 
 
 def test_a_name_that_was_no_good_id_is_mended(gallery: Gallery, folder: Path) -> None:
-    with gallery.store.transaction() as connection:
+    with database_of(gallery).transaction() as connection:
         connection.execute("UPDATE images SET id = ? WHERE id = ?", ("even/a\nb.png", image_id(2)))
     (folder / image_id(2)).rename(folder / "even" / "a\nb.png")
     assert counts(sync(gallery)) == (0, 0, COUNT - 1, 1, 0)

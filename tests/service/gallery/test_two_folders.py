@@ -14,10 +14,11 @@ from eigenlens.image_ids import id_of_path, marked
 from eigenlens.model.images.sources import FolderSource
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.api.report import Report
-from eigenlens.service.gallery.folders import Folder, Move, StoredFile, known_folders, move_images, register_folder
+from eigenlens.service.gallery.folders import known_folders, register_folder
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
-from eigenlens.service.gallery.store import ImageRecord, NewImage
+from eigenlens.service.gallery.store.records import Folder, ImageRecord, Move, NewImage, StoredFile
+from eigenlens.service.gallery.store.sqlite import SqliteStore
 from eigenlens.service.gallery.sync import _unseen, sync_folder
 from tests.support.service import code_of, pixels_of, png, write_encoder
 
@@ -105,8 +106,8 @@ def test_images_that_were_not_moved_are_not_told_to_be(folders: Folders, monkeyp
     store, other = folders.gallery.store, folders.record("B/x.png")
     own = folders.record("y.png")
     moves = [Move(own.key, id, folders.a / "y.png", {}, None) for id in ("B/x.png", "z.png")]
-    assert move_images(store, moves, encoder_id=folders.encoder.id) == ["z.png"]
-    monkeypatch.setattr("eigenlens.service.gallery.sync.ids_of_others", lambda *_: {})  # stored a moment too late
+    assert store.move_images(moves, encoder_id=folders.encoder.id) == ["z.png"]
+    monkeypatch.setattr(SqliteStore, "ids_of_others", lambda *_: {})  # stored a moment too late
     (folders.a / "B").mkdir()
     (folders.a / "y.png").rename(folders.a / "B" / "x.png")
     assert counts(folders.sync("")) == (0, 0, 0, 0, 0)

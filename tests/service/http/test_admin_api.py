@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import threading
 import time
@@ -21,6 +20,7 @@ from tests.support.service import (
     SEARCH_EVERY_S,
     admin_headers,
     client_fixture,
+    database_of,
     gallery_fixture,
     image_id,
     pixels_of,
@@ -131,7 +131,7 @@ def test_a_second_rebuild_waits_for_the_first(client: httpx.Client, gallery: Gal
     lock = jobs.take()
     running = jobs.create("rebuild", {})
     response = client.post("/v1/admin/rebuild", headers=admin_headers(gallery))
-    os.close(lock)
+    lock.close()
     assert response.status_code == 409
     assert running.id in response.json()["detail"]
 
@@ -184,15 +184,15 @@ def test_a_job_starts_while_the_process_of_the_last_one_still_ends(gallery: Gall
     jobs = Jobs(gallery)
     lock = jobs.take()
     jobs.finish(jobs.create("rebuild", {}).id)
-    threading.Timer(0.2, os.close, [lock]).start()
-    os.close(jobs.take())
+    threading.Timer(0.2, lock.close).start()
+    jobs.take().close()
 
 
 def test_a_clock_that_was_set_back_keeps_no_job_alive(gallery: Gallery) -> None:
     jobs = Jobs(gallery)
     left = jobs.create("rebuild", {})
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="milliseconds")
-    with jobs._store.transaction() as connection:
+    with database_of(gallery).transaction() as connection:
         connection.execute("UPDATE jobs SET created = ? WHERE id = ?", (tomorrow, left.id))
     with serving(settings_of(gallery)) as client:
         headers = admin_headers(gallery)
@@ -208,7 +208,7 @@ def test_a_service_that_starts_while_a_dead_ones_worker_still_runs_ends_its_job_
     with serving(settings_of(gallery)) as client:
         headers = admin_headers(gallery)
         assert client.post("/v1/admin/rebuild", headers=headers).status_code == 409
-        os.close(lock)
+        lock.close()
         wait_for(lambda: client.get(f"/v1/admin/jobs/{left.id}", headers=headers).json()["state"] == "failed")
         again = client.post("/v1/admin/rebuild", headers=headers).json()["id"]
         assert finished(client, again, headers)["state"] == "done"

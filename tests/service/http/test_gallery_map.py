@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from eigenlens.service.gallery.layout import Gallery
-from eigenlens.service.gallery.store import Changes, Position
+from eigenlens.service.gallery.store.records import Changes, Position
 from eigenlens.service.search.gallery_map import Box, GalleryMap
 from tests.support.service import client_fixture, code_of, gallery_fixture, image_id, pixels_of, png
 

@@ -16,6 +16,7 @@ from tests.support.service import (
     build_gallery,
     client_fixture,
     code_of,
+    database_of,
     gallery_fixture,
     image_id,
     pixels_of,
@@ -246,7 +247,7 @@ def assert_problem(response: httpx.Response, status: int, problem: str | None, s
 def test_removed_images_are_never_results_and_others_take_their_place(tmp_path: Path) -> None:
     gallery = build_gallery(tmp_path, count=COUNT)
     best = [id for id, _ in expected(4)]
-    with gallery.store.transaction() as connection:
+    with database_of(gallery).transaction() as connection:
         connection.executemany("DELETE FROM images WHERE id = ?", [(id,) for id in best[:6]])
     with serving(settings_of(gallery)) as client:
         assert [r["id"] for r in search(client, k=5, length=4).json()["results"]] == best[6:11]

@@ -12,7 +12,7 @@ import pytest
 
 from eigenlens.benchmarks.common.service_process import start_service
 from eigenlens.service.jobs.store import Jobs
-from tests.support.service import admin_headers, build_gallery, image_id, pixels_of, png, wait_for
+from tests.support.service import admin_headers, build_gallery, database_of, image_id, pixels_of, png, wait_for
 
 COUNT = 1500
 
@@ -35,7 +35,7 @@ def alive(pid: int) -> bool:
 def test_a_service_killed_in_mid_rebuild_starts_again_on_the_old_generation(tmp_path: Path, stage: str) -> None:
     gallery = build_gallery(tmp_path, count=COUNT)
     # Give the rebuild everything to encode.
-    with gallery.store.transaction() as connection:
+    with database_of(gallery).transaction() as connection:
         connection.execute("DELETE FROM codes")
         # Under new keys the codes of the old generation cannot be used.
         connection.execute("UPDATE images SET key = key - ?", (10 * COUNT,))

@@ -17,6 +17,7 @@ from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.jobs.worker import end_when_cancelled
 from tests.support.living import COUNT, add, client, gallery, nearest, rebuild
 from tests.support.service import (
+    database_of,
     image_id,
     pixels_of,
     png,
@@ -103,7 +104,7 @@ def test_nothing_that_arrives_during_a_rebuild_is_lost(client: httpx.Client, mon
 
 
 def test_a_job_can_be_cancelled(client: httpx.Client, gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    with gallery.store.transaction() as connection:  # keys that no generation has: everything has to be encoded
+    with database_of(gallery).transaction() as connection:  # keys that no generation has: everything has to be encoded
         connection.execute("DELETE FROM codes")
         connection.execute("UPDATE images SET key = key - 100000")
     jobs = Jobs(gallery)

@@ -13,7 +13,7 @@ import pytest
 from eigenlens.index.plans.calibration import Measured, Recall
 from eigenlens.index.plans.choice import PlanRequest
 from eigenlens.index.plans.plan import Plan
-from eigenlens.service.gallery.store import Position
+from eigenlens.service.gallery.store.records import Position
 from eigenlens.service.search.live_recall import RecallChecker
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.recent_queries import RecentQueries

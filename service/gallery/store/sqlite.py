@@ -1,4 +1,4 @@
-"""The gallery's SQLite database: its tables, one connection for each thread, transactions."""
+"""The store in SQLite, in a file of the gallery: its tables, one connection for each thread, transactions, locks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenlens import artifact
 from eigenlens.service.errors import GalleryError
+from eigenlens.service.gallery.store.folders import FolderStatements
+from eigenlens.service.gallery.store.images import ImageStatements
+from eigenlens.service.gallery.store.jobs import JobStatements
+from eigenlens.service.gallery.store.locks import FileLock, LockName, lock_file
+from eigenlens.service.gallery.store.sql import Connection, Row
+
+DATABASE = "gallery.sqlite"
 
 _SCHEMA_VERSION = 4
 _SCHEMA = """
@@ -77,8 +88,14 @@ def is_writable(path: Path) -> bool:
     return all(os.access(p, os.W_OK, effective_ids=True) for p in (path, path.parent))
 
 
-class Database:
-    """An opened database. Every thread gets its own connection; readers never wait for the writer (WAL)."""
+class SqliteStore(ImageStatements, FolderStatements, JobStatements):
+    """A store in an SQLite database. Every thread gets its own connection; readers never wait for the writer (WAL).
+
+    Beside the database lie CURRENT, with the number of the generation to serve, the lock files, and
+    `queries-forgotten`, whose time is that of the last call to forget recent queries.
+    """
+
+    backup_prefix = "backup."
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         if not create and not path.is_file():
@@ -146,6 +163,7 @@ class Database:
         connection = self.connection
         connection.execute("BEGIN IMMEDIATE")
         try:
+            connection.execute("PRAGMA defer_foreign_keys = ON")  # until its end: what belongs to an image follows it
             yield connection
             connection.execute("COMMIT")
         except BaseException:
@@ -153,8 +171,101 @@ class Database:
                 connection.execute("ROLLBACK")
             raise
 
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """Return all rows of a SELECT; a row's columns are read by name."""
-        cursor = self.connection.cursor()
-        cursor.row_factory = sqlite3.Row
-        return cursor.execute(sql, parameters).fetchall()
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Begin a transaction that sees the database as it is at one moment."""
+        connection = self.connection
+        connection.execute("BEGIN")
+        try:
+            yield connection
+        finally:
+            connection.execute("COMMIT")
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Return all rows of a SELECT."""
+        return self.connection.execute(sql, parameters).fetchall()
+
+    def next_key(self, connection: Connection) -> int:
+        """Return a key above all that images ever had, inside a transaction."""
+        if connection.execute("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'images'").rowcount == 0:
+            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('images', 1)")
+        return int(connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'images'").fetchone()[0])
+
+    def among(self, column: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
+        """Return the condition that a column has one of several values, and its parameters."""
+        return f"{column} IN ({','.join('?' * len(values))})", list(values)
+
+    @contextmanager
+    def with_backup(self, path: Path) -> Iterator[Connection]:
+        """Begin a transaction in which the tables of a backup, an SQLite database, are read with `backup_prefix`."""
+        self.connection.execute("ATTACH ? AS backup", (str(path),))
+        try:
+            with self.transaction() as connection:
+                yield connection
+        finally:
+            self.connection.execute("DETACH backup")
+
+    def values_of(self, field: str) -> tuple[NDArray[np.int64], list[str]]:
+        """Return the keys, ascending, of the images with a text, number or boolean in a field, and these as text."""
+        rows = self.query(
+            "SELECT images.key, CASE entry.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' "
+            "ELSE CAST(entry.atom AS TEXT) END FROM images, json_each(images.metadata) AS entry "
+            "WHERE entry.key = ? AND entry.atom IS NOT NULL ORDER BY images.key",
+            (field,),
+        )
+        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows)), [row[1] for row in rows]
+
+    def version(self) -> tuple[int, int]:
+        """Return a value that differs, for the calling thread, whenever any process has changed the database."""
+        connection = self.connection
+        return connection.execute("PRAGMA data_version").fetchone()[0], connection.total_changes
+
+    def current(self) -> int | None:
+        """Return the number of the generation to serve; None before the first build. Raises: GalleryError."""
+        path = self._path.with_name("CURRENT")
+        try:
+            return int(path.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise GalleryError(f"{path} does not hold a number") from error
+
+    def activate(self, number: int) -> None:
+        """Make a generation the current one; a reader of CURRENT sees the old number or the new one."""
+        artifact.write_atomic(self._path.with_name("CURRENT"), f"{number}\n".encode())
+
+    def record_forgetting(self) -> None:
+        """Tell every service of the gallery to forget the codes that were searched with."""
+        artifact.write_atomic(self._path.with_name("queries-forgotten"), b"")
+
+    def last_forgetting(self) -> int | None:
+        """Return when `record_forgetting` was last called, in nanoseconds; None if it never was."""
+        try:
+            return self._path.with_name("queries-forgotten").stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def lock(self, name: LockName, *, shared: bool = False, wait_s: float | None = 0.0) -> FileLock | None:
+        """Take one of the gallery's locks. Returns: None, if another process holds it for longer than `wait_s`."""
+        path = self._path.with_name(f"{name}.lock")
+        return lock_file(path, shared=shared, wait_s=wait_s, read_only=self.read_only)
+
+    def copy_to(self, path: Path) -> None:
+        """Write all of the database, as it is at one moment, as a new one."""
+        with closing(sqlite3.connect(path)) as target:
+            self.connection.backup(target)  # in one step, so later changes are not in the copy
+
+    def size_bytes(self) -> int:
+        """Return the bytes of the database's files."""
+        return sum(path.stat().st_size for path in self._path.parent.glob(f"{self._path.name}*"))
+
+    def describe(self) -> str:
+        """Describe the store in a few words."""
+        return f"SQLite {sqlite3.sqlite_version}{' (read-only)' if self.read_only else ''}"
+
+    def problems(self) -> list[str]:
+        """Check the database. Returns: a sentence for each problem."""
+        damage = [row[0] for row in self.query("PRAGMA quick_check")]
+        if damage == ["ok"]:
+            return []
+        return [f"the database is damaged ({damage[0]}): restore a backup with `eigenlens restore`"]
