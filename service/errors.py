@@ -42,6 +42,10 @@ class DatabaseBusyError(SystemProblemError):
     """Another process holds the database for too long."""
 
 
+class DatabaseUnreachableError(SystemProblemError):
+    """The database's server is not reached, or refuses the service."""
+
+
 class DatabaseDamagedError(SystemProblemError):
     """The database is damaged."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from eigenlens.model.runtime import encoder, sessions
+from tests.support.postgres import Server, running_server
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,3 +26,10 @@ def _no_waiting_for_disks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A server of PostgreSQL; each test takes a schema of its own."""
+    with running_server() as server:
+        yield server

@@ -72,6 +72,7 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (errors.InsufficientSpaceError, 507, "insufficient-space"),
     (errors.ReadOnlyError, 409, "read-only"),
     (errors.DatabaseBusyError, 503, "database-busy"),
+    (errors.DatabaseUnreachableError, 503, "database-unreachable"),
     (errors.DatabaseDamagedError, 500, "database-damaged"),
     (errors.SystemProblemError, 500, "system"),
     (errors.KeyMissingError, 401, "key-missing"),
