@@ -41,6 +41,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
 
     gallery: Path = Field(description="directory of the gallery to serve")
+    store: str | None = Field(
+        None,
+        repr=False,
+        description="address of the PostgreSQL that has the gallery's images, such as postgresql://user@host/database, "
+        "which several services may share; give it as the variable, since a flag shows its password to other users; "
+        "default: SQLite in the gallery's directory",
+    )
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is open to other machines")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     root_path: str = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Never
@@ -22,6 +23,7 @@ from eigenlens.model.runtime.open import open_encoder
 from eigenlens.service.api.report import Report
 from eigenlens.service.commands.options import (
     configure_intake,
+    configure_store,
     limits_of,
     parse_known_kinds,
     parse_lengths,
@@ -34,7 +36,7 @@ from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.nodes import add_graph, require_images, require_nodes
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.shards import add_codes, open_codes
-from eigenlens.service.gallery.store.sqlite import DATABASE
+from eigenlens.service.gallery.store.open import has_store
 
 _ENCODER_MISSING = (
     ": give --encoder; `eigenlens fit --images FOLDER --out ENCODER` makes one of your images, and `eigenlens train` "
@@ -79,6 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="name of the folder, which begins the ids of its images (default: none for the first folder of a gallery, "
         "otherwise like its directory); give the name of a known folder that lies elsewhere now",
     )
+    configure_store(parser)
     configure_intake(parser)
     parser.add_argument(
         "--lengths",
@@ -103,7 +106,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build the gallery, with progress on standard error. Raises: EigenlensError."""
-    if args.encoder is None and not (args.gallery / DATABASE).exists():
+    if args.encoder is None and not has_store(args.gallery):
         raise GalleryError(f"there is no gallery at {args.gallery} yet{_ENCODER_MISSING}")
     options = GenerationOptions(lengths=args.lengths, kinds=args.kinds, gpu=open_gpu(args.search_device))
     encoder = open_encoder(args.encoder) if args.encoder is not None else None
@@ -115,8 +118,8 @@ def run(args: argparse.Namespace) -> int:
         open_codes(args.codes, require_images(encoder))  # likewise
     if encoder is not None:
         choose_lengths(encoder.code_length, args.lengths)  # refuse wrong lengths before a gallery is made
-    gallery = Gallery(args.gallery, create=True)
-    with gallery.writing(), ProgressBar() as progress:
+    gallery = Gallery(args.gallery, store=args.store, create=True)
+    with closing(gallery.store), gallery.writing(), ProgressBar() as progress:
         if encoder is None and gallery.current() is None:
             raise GalleryError(f"the gallery {args.gallery} has no generation yet{_ENCODER_MISSING}")
         if encoder is None:
@@ -131,9 +134,10 @@ def run(args: argparse.Namespace) -> int:
         if args.graph is not None:
             report = _add_graph(gallery, require_nodes(encoder), args.graph, progress)
         number = publish_generation(gallery, encoder, progress, options)
+        count = gallery.store.count()
     print_report(report, args)
     print(
-        f"generation {number} of {args.gallery}: {gallery.store.count()} images",
+        f"generation {number} of {args.gallery}: {count} images",
         file=sys.stderr if args.json else sys.stdout,
     )
     print(f"next: eigenlens serve --gallery {args.gallery}", file=sys.stderr)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from eigenlens.artifact import EigenlensError
 from eigenlens.command import EXTRAS
 from eigenlens.install import install_line
 from eigenlens.processors import processors
+from eigenlens.service.commands.options import configure_store
 from eigenlens.system_errors import describe
 
 EPILOG = """examples:
@@ -41,13 +43,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     parser.add_argument("--gallery", metavar="GALLERY", type=Path, help="directory of a gallery to look at as well")
+    configure_store(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found. Returns: 1, if there is a problem."""
     findings = [*_installation(), *_machine(), *_disk(args.gallery or Path.cwd())]
     if args.gallery is not None:
-        findings += _gallery(args.gallery)
+        findings += _gallery(args.gallery, args.store)
     for text, is_problem in findings:
         print(f"{'!' if is_problem else ' '} {text}")
     problems = sum(is_problem for _, is_problem in findings)
@@ -106,24 +109,26 @@ def _disk(place: Path) -> Iterator[Finding]:
         yield f"writes {_TRIAL_BYTES / 2**20 / seconds:,.0f} MiB/s with fsync", False
 
 
-def _gallery(root: Path) -> Iterator[Finding]:
+def _gallery(root: Path, address: str | None) -> Iterator[Finding]:
     if importlib.util.find_spec("faiss") is None:
         yield f"a gallery is looked at with FAISS: {install_line('cpu')}", True
         return
     from eigenlens.service.gallery.layout import Gallery
 
     try:
-        gallery = Gallery(root)
-        problems = gallery.store.problems()
-        for problem in problems:
-            yield problem, True
-        if problems:
-            return
-        yield f"gallery {root}: {gallery.store.count()} images, {gallery.store.describe()}", False
-        number, generation = gallery.open_current()
-        yield f"generation {number} is whole: lengths {', '.join(map(str, generation.lengths))}", False
-        if number != gallery.current():
-            yield f"generation {gallery.current()} is damaged, {number} is served: run `eigenlens build` again", True
+        gallery = Gallery(root, store=address)
+        with closing(gallery.store):
+            problems = gallery.store.problems()
+            for problem in problems:
+                yield problem, True
+            if problems and address is None:  # the file is damaged
+                return
+            yield f"gallery {root}: {gallery.store.count()} images, {gallery.store.describe()}", False
+            number, generation = gallery.open_current()
+            yield f"generation {number} is whole: lengths {', '.join(map(str, generation.lengths))}", False
+            if number != gallery.current():
+                current = gallery.current()
+                yield f"generation {current} is damaged, {number} is served: run `eigenlens build` again", True
     except EigenlensError as error:
         yield str(error), True
     except (OSError, sqlite3.Error) as error:

@@ -56,6 +56,17 @@ def configure_report(parser: argparse.ArgumentParser, *, json: bool = True) -> N
         parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
+def configure_store(parser: argparse.ArgumentParser) -> None:
+    """Declare --store for a command that opens a gallery."""
+    parser.add_argument(
+        "--store",
+        metavar="ADDRESS",
+        default=os.environ.get("EIGENLENS_STORE") or None,
+        help="address of the PostgreSQL that has the gallery's images, such as postgresql://user@host/database; in the "
+        "variable EIGENLENS_STORE no other user sees it (default: SQLite in the gallery's directory)",
+    )
+
+
 def configure_intake(parser: argparse.ArgumentParser) -> None:
     """Declare the options of commands that take images in from the disk."""
     parser.add_argument("--follow-links", action="store_true", help="take in the folders that links lead to as well")

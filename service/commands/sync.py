@@ -7,12 +7,19 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from eigenlens.model.runtime.open import open_encoder
 from eigenlens.service.api.report import Report, merge_reports
 from eigenlens.service.commands.build import ProgressBar
-from eigenlens.service.commands.options import configure_limits, configure_report, limits_of, print_report
+from eigenlens.service.commands.options import (
+    configure_limits,
+    configure_report,
+    configure_store,
+    limits_of,
+    print_report,
+)
 from eigenlens.service.gallery.folders import known_folders
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.nodes import require_images
@@ -42,18 +49,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of one folder (default: all folders of the gallery)")
     parser.add_argument("--dry-run", action="store_true", help="change nothing; tell what would be done")
     parser.add_argument("--watch", action="store_true", help="go on until interrupted, as files change")
+    configure_store(parser)
     configure_limits(parser)
     configure_report(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Sync, with progress on standard error. Raises: EigenlensError."""
-    gallery = Gallery(args.gallery)
-    folders = known_folders(gallery.store, name=args.name)
-    report = sync_all(gallery, folders, args)
-    print_report(report, args)
-    if args.watch:
-        _watch(gallery, folders, args)
+    gallery = Gallery(args.gallery, store=args.store)
+    with closing(gallery.store):
+        folders = known_folders(gallery.store, name=args.name)
+        report = sync_all(gallery, folders, args)
+        print_report(report, args)
+        if args.watch:
+            _watch(gallery, folders, args)
     return 1 if report.warnings else 0
 
 

@@ -1,7 +1,8 @@
 """The directory of a gallery: its parts, its locks, and the atomic switch from one generation to the next.
 
 GALLERY/
-  gallery.sqlite          images, contents, pending codes, jobs
+  gallery.sqlite          images, contents, pending codes, jobs; or
+  STORE                   the id of the gallery in PostgreSQL that has them, with CURRENT and the locks
   encoders/ID/            encoder artifacts
   codes/000001/           codes artifacts
   generations/000001/     index artifacts
@@ -31,9 +32,8 @@ from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.service.errors import GalleryBusyError, GalleryError, GenerationInUseError, GenerationNotFoundError
 from eigenlens.service.gallery.store.locks import Lock
-from eigenlens.service.gallery.store.protocol import Store
+from eigenlens.service.gallery.store.open import open_store
 from eigenlens.service.gallery.store.records import Position
-from eigenlens.service.gallery.store.sqlite import DATABASE, SqliteStore
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +48,18 @@ class Gallery:
     number, generation = gallery.open_current()
     """
 
-    def __init__(self, root: Path, *, create: bool = False) -> None:
-        """Open the gallery at `root`. Raises: GalleryError, if there is none and `create` is off."""
-        self.root = root
+    def __init__(self, root: Path, *, store: str | None = None, create: bool = False) -> None:
+        """Open the gallery at `root`.
+
+        Args:
+            store: address of the PostgreSQL that has its images; None for SQLite in its directory.
+
+        Raises: GalleryError, if there is none and `create` is off.
+        """
+        self.root, self.store_address = root, store
         if create:
             root.mkdir(parents=True, exist_ok=True)
-        self.store: Store = SqliteStore(root / DATABASE, create=create)
+        self.store = open_store(root, store, create=create)
         self._writer: Lock | None = None
         self.encoders = root / "encoders"
         self.codes = root / "codes"

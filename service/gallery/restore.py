@@ -20,6 +20,7 @@ from eigenlens.service.gallery.backup import KIND
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.store.locks import lock_file
+from eigenlens.service.gallery.store.open import read_mark
 from eigenlens.service.gallery.store.sqlite import DATABASE
 
 _STAGING = ".restoring-"
@@ -136,6 +137,11 @@ def _code(generation: Generation, key: int) -> bytes:
 @contextmanager
 def not_served(target: Path) -> Iterator[None]:
     """Hold the locks that exclude services and builds while a gallery is replaced. Raises: GalleryBusyError."""
+    if read_mark(target) is not None:
+        raise GalleryError(
+            f"the images of {target} are in PostgreSQL: restore while it is served with --served, or make another "
+            "gallery of the backup and take it there with `eigenlens migrate`"
+        )
     with ExitStack() as held:
         for name in ("serving.lock", "writer.lock"):
             lock = lock_file(target / name)

@@ -12,6 +12,7 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
+from eigenlens.artifact import EigenlensError
 from eigenlens.index.faiss_engine.gpu import open_gpu
 from eigenlens.processors import processors
 from eigenlens.service.errors import KeyFileError
@@ -49,7 +50,7 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
     metrics = Metrics()
     observe = observe or metrics.observe
     gpu = open_gpu(settings.search_device)
-    gallery = Gallery(settings.gallery)
+    gallery = Gallery(settings.gallery, store=settings.store)
     serving = gallery.serving()
     snapshots = SnapshotManager(
         gallery,
@@ -136,6 +137,7 @@ def open_and_freeze(settings: Settings) -> State:
 
 async def keep_current(state: State) -> None:
     """Take over what other processes publish, activate, add and remove; end jobs that a killed service left behind."""
+    told = ""
     while True:
         await asyncio.sleep(_FOLLOW_EVERY_S)
         state.metrics.depth.set(state.batcher.depth)  # another worker may answer /metrics
@@ -148,5 +150,10 @@ async def keep_current(state: State) -> None:
             await to_thread.run_sync(state.snapshots.follow)
             if not state.abandoned_ended:
                 state.abandoned_ended = await to_thread.run_sync(state.jobs.fail_abandoned)
+            told = ""
+        except EigenlensError as error:  # such as a database that is gone for a while: told once
+            if str(error) != told:
+                told = str(error)
+                log.warning("what changed in the gallery cannot be followed: %s", error)
         except Exception:
             log.exception("looking for a new generation failed; the present one stays")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 from eigenlens.service.errors import JobRunningError
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.store.locks import Lock
+from eigenlens.service.gallery.store.open import VARIABLE
 from eigenlens.service.gallery.store.records import Job
 from eigenlens.service.jobs.store import Jobs
 
@@ -47,10 +49,13 @@ class Runner:
         worker = [sys.executable, "-P", "-m", "eigenlens.service.jobs.worker"]
         command = [*worker, str(self._gallery.root), "--job", job.id, *self._options]
         command += ["--payload-bytes", str(len(payload))]
+        environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        if self._gallery.store_address is not None:
+            environment[VARIABLE] = self._gallery.store_address
         # The worker reads its standard input: first the payload. When this process ends, even by SIGKILL, the pipe
         # closes and so does it.
         try:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
         except OSError as error:
             lock.close()
             self._jobs.finish(job.id, error=f"no process could be started: {error.strerror}")

@@ -19,6 +19,7 @@ from eigenlens.artifact import EigenlensError
 from eigenlens.index.faiss_engine.gpu import open_gpu
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
+from eigenlens.service.gallery.store.open import VARIABLE
 from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.jobs.tasks import TASKS, Task
 from eigenlens.system_errors import describe
@@ -68,7 +69,7 @@ def main() -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(_NICENESS)
 
-    gallery = Gallery(args.gallery)
+    gallery = Gallery(args.gallery, store=os.environ.get(VARIABLE))
     job_lock = gallery.store.lock("job", shared=True)  # until this process ends
     if job_lock is None:
         return 3  # the service that started this process has ended, and another one starts a job
