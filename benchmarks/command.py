@@ -20,6 +20,7 @@ BENCHMARKS = {
     "graph-scale": ("nodes.scale", "time and memory of importing a large graph and of fitting to it"),
     "search": ("search.command", "recall against latency, memory and build time, beside others"),
     "promises": ("search.promises", "whether recall targets hold for every k and under filters"),
+    "duplicates": ("duplicates.command", "which planted duplicates are found, and what joining a million codes costs"),
     "adds": ("service.adds", "search latency of a service while images arrive"),
     "service": ("service.command", "throughput and latency under load, beside the limit"),
     "live-recall": ("service.live_recall", "whether a service tells that searches miss their targets, and mends it"),
@@ -45,6 +46,9 @@ eigenlens bench search --encoder encoders/cifar10 --images cifar10/train.tar.gz 
     --work runs/search --count 1000000 --results benchmarks/results/search.jsonl""",
     "promises": """\
 eigenlens bench promises --gallery .demo/fashion-mnist/gallery --work runs/promises""",
+    "duplicates": """\
+eigenlens bench duplicates --encoder .demo/fashion-mnist/encoder --images fashion-mnist --work runs/duplicates
+eigenlens bench duplicates --join 1000000 --results benchmarks/results/duplicates.jsonl""",
     "heads": """\
 eigenlens bench heads --train clothing/train.tar.gz --test clothing/test.tar.gz --scenes holidays.tar.gz \\
     --work runs/heads --results benchmarks/results/heads.jsonl""",

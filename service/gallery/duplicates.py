@@ -115,7 +115,7 @@ def find_duplicates(gallery: Gallery, *, cosine: float, progress: Progress) -> d
     searching = np.setdiff1d(keys, others)
     progress.start("search", len(searching))
     links = find_links(engine, searching, cosine=cosine, on_progress=progress.advance)
-    groups = connect(chain(links, (edge for group in copies for edge in pairwise(group))))
+    groups = connect(chain(links.pairs, (edge for group in copies for edge in pairwise(group))))
     # What was removed while they were sought is no duplicate any more.
     progress.start("compare", len(groups))
     ranked: list[dict[int, float]] = []

@@ -27,7 +27,7 @@ def test_the_groups_are_those_of_all_pairs(tmp_path: Path) -> None:
     engine.remove([150])
     every = [*range(100, 700), 5000]
     done: list[int] = []
-    links = list(find_links(engine, np.array(every), cosine=COSINE, on_progress=done.append))
+    links = find_links(engine, np.array(every), cosine=COSINE, on_progress=done.append).pairs
 
     stored = engine.codes_of(every)
     unit = np.stack([stored[key] / np.linalg.norm(stored[key]) for key in every])

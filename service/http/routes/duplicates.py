@@ -65,7 +65,7 @@ def list_duplicates(
 def find_duplicates(state: CurrentState, response: Response, body: DuplicatesBody | None = None) -> Job:
     """Find all duplicates of the gallery in the background; `GET /v1/duplicates` then lists them.
 
-    Each image searches its nearest others by a short prefix, and full codes settle which are near-duplicates.
+    A join on short prefixes leaves the few pairs that can be near-duplicates, and full codes settle which are.
     """
     return start_job(state, response, "duplicates", (body or DuplicatesBody()).model_dump())
 

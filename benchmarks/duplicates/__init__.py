@@ -1,0 +1,1 @@
+"""Duplicates of a whole gallery: which are found, and what finding them costs."""
