@@ -194,6 +194,18 @@ ANSWERS: dict[tuple[str, str], Any] = {
         "options": {"queries": 2000},
     },
     ("POST", "/v1/admin/duplicates"): {**_JOB, "kind": "duplicates", "stage": "search", "options": {"cosine": 0.98}},
+    ("GET", "/v1/facets"): {
+        "facets": [
+            {
+                "field": "label",
+                "values": [{"value": "Ankle boot", "count": 7000}, {"value": "Bag", "count": 6998}],
+                "others": 8,
+            }
+        ]
+    },
+    ("GET", "/v1/exif"): {
+        "exif": {"taken": "2026-05-03T14:12:09", "camera": "NIKON D5300", "exposure": "1/250 s", "aperture": "f/5.6"}
+    },
     ("GET", "/v1/duplicates"): {
         "groups": [
             {

@@ -78,6 +78,15 @@ class ImagesAnswer(AnswerModel):
     next: str | None = Field(None, description="value of `after` for the next page; null on the last page")
 
 
+class ExifAnswer(AnswerModel):
+    """What a camera wrote into an image file."""
+
+    exif: dict[str, str] = Field(
+        description="by name: taken, camera, lens, exposure, aperture, ISO, focal length, position, software, artist, "
+        "copyright; empty if the file has none"
+    )
+
+
 class AddItem(BaseModel):
     """One image to add; in a gallery of nodes one node, by its features, its neighbours or both."""
 

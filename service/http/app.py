@@ -32,6 +32,7 @@ from eigenlens.service.http.routes import (
     health,
     images,
     jobs,
+    metadata,
     search,
     visits,
 )
@@ -50,6 +51,7 @@ _ROUTES = (
     gallery_map,
     browse,
     duplicates,
+    metadata,
     images,
     admin,
     jobs,

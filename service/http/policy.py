@@ -40,6 +40,8 @@ POLICIES = (
     RoutePolicy("/v1/search/batch", "search", takes_many_images=True),
     RoutePolicy("/v1/lengths", "search"),
     RoutePolicy("/v1/duplicates", "search"),
+    RoutePolicy("/v1/facets", "search"),
+    RoutePolicy("/v1/exif", "search"),
     RoutePolicy("/v1/map", "search"),
     RoutePolicy("/v1/map/", "search"),
     RoutePolicy("/v1/eigenfunctions", "search"),

@@ -12,6 +12,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from eigenlens.service.errors import NotReadyError
+from eigenlens.service.gallery.facets import Facets
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.store.locks import Lock
 from eigenlens.service.gallery.thumbnails import Thumbnails
@@ -42,6 +43,7 @@ class State:
         queries: codes of recent searches, for recalibration.
         recall: repeats some searches exactly.
         map: places of the images by their leading coordinates; filled by its first use.
+        facets: counts of the metadata's values; filled by their first use.
         forgotten: when queries were last forgotten, as the gallery records it.
     """
 
@@ -63,6 +65,7 @@ class State:
     recall: RecallChecker
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
     map: GalleryMap = field(default_factory=GalleryMap)
+    facets: Facets = field(default_factory=Facets)
     forgotten: Hashable = None
 
     def forget_queries(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import islice
@@ -20,6 +21,7 @@ from eigenlens.service.gallery.store.sql import Connection, Database, Row
 
 _RECORD = "key, id, media_type, width, height, sha256, metadata"
 _KEYS_PER_QUERY = 10_000
+_LAST_KEY = 2**62
 _METADATA_PER_QUERY = 1000
 # No character comes after it: ids that begin with a prefix come before the prefix with it.
 LAST_CHARACTER = chr(0x10FFFF)
@@ -57,15 +59,36 @@ class ImageStatements(Database):
         condition, parameters = self.among("id", [id for id in ids if _is_stored_text(id)])
         return [row[0] for row in self.query(f"SELECT key FROM images WHERE {condition}", parameters)]
 
-    def page(self, limit: int, *, after: str | None = None, prefix: str = "") -> list[ImageRecord]:
-        """Return up to `limit` records in the order of their ids, after `after`, of ids that begin with `prefix`."""
-        if not (_is_stored_text(prefix) and _is_stored_text(after or "")):
+    def page(
+        self, limit: int, *, after: str | None = None, prefix: str = "", contains: str = "", newest: bool = False
+    ) -> list[ImageRecord]:
+        """Return up to `limit` records, after `after`, of ids that begin with `prefix`, in their order.
+
+        Args:
+            contains: ids have this somewhere; capital letters of ASCII do not matter.
+            newest: in the order of their addition, the last first; `after` is a key then.
+        """
+        if not all(map(_is_stored_text, (prefix, after or "", contains))):
             return []
+        conditions, parameters = "id >= ? AND id < ?", [prefix, prefix + LAST_CHARACTER]
+        if contains:
+            small = contains.translate({letter: letter + 32 for letter in range(ord("A"), ord("Z") + 1)})
+            conditions += " AND lower(id) LIKE ? ESCAPE '!'"
+            parameters.append(f"%{re.sub('[!%_]', lambda sign: '!' + sign[0], small)}%")
+        place: int | str = min(int(after or _LAST_KEY), _LAST_KEY) if newest else after or ""
+        order = ("key < ?", "key DESC") if newest else ("id > ?", "id")
         rows = self.query(
-            f"SELECT {_RECORD} FROM images WHERE id > ? AND id >= ? AND id < ? ORDER BY id LIMIT ?",
-            (after or "", prefix, prefix + LAST_CHARACTER, limit),
+            f"SELECT {_RECORD} FROM images WHERE {order[0]} AND {conditions} ORDER BY {order[1]} LIMIT ?",
+            (place, *parameters, limit),
         )
         return [_record(row) for row in rows]
+
+    def position(self) -> tuple[int, int]:
+        """Return the last key and the last removal, of which one moves with each change of the images."""
+        key, removal = self.query(
+            "SELECT (SELECT coalesce(max(key), 0) FROM images), (SELECT coalesce(max(seq), 0) FROM removed)"
+        )[0]
+        return int(key), int(removal)
 
     def existing(self, keys: Sequence[int]) -> set[int]:
         """Return the keys of those images that still exist."""

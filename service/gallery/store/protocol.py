@@ -42,8 +42,18 @@ class ImageStore(Protocol):
     def keys_of(self, ids: Sequence[str]) -> list[int]:
         """Return the keys of those images that exist; at most 32,000 ids."""
 
-    def page(self, limit: int, *, after: str | None = None, prefix: str = "") -> list[ImageRecord]:
-        """Return up to `limit` records in the order of their ids, after `after`, of ids that begin with `prefix`."""
+    def page(
+        self, limit: int, *, after: str | None = None, prefix: str = "", contains: str = "", newest: bool = False
+    ) -> list[ImageRecord]:
+        """Return up to `limit` records, after `after`, of ids that begin with `prefix`, in their order.
+
+        Args:
+            contains: ids have this somewhere; capital letters of ASCII do not matter.
+            newest: in the order of their addition, the last first; `after` is a key then.
+        """
+
+    def position(self) -> tuple[int, int]:
+        """Return the last key and the last removal, of which one moves with each change of the images."""
 
     def existing(self, keys: Sequence[int]) -> set[int]:
         """Return the keys of those images that still exist."""

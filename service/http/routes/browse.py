@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query
 
 from eigenlens.service.api.images import ImagesAnswer
+from eigenlens.service.errors import RequestError
 from eigenlens.service.gallery.store.records import ImageRecord
 from eigenlens.service.http.presenters import present_image
 from eigenlens.service.http.state import CurrentState, State
@@ -21,24 +22,33 @@ _MAX_LIMIT = 200
 def browse(
     state: CurrentState,
     limit: Annotated[int, Query(ge=1, le=_MAX_LIMIT, description="number of images")] = 50,
-    after: Annotated[str | None, Query(max_length=8192, description="id to continue after")] = None,
+    after: Annotated[str | None, Query(max_length=8192, description="`next` of the page before")] = None,
     prefix: Annotated[str, Query(max_length=8192, description="only ids that begin with this")] = "",
+    contains: Annotated[
+        str, Query(max_length=8192, description="only ids that have this somewhere; capital letters do not matter")
+    ] = "",
+    order: Annotated[
+        Literal["name", "newest"], Query(description="newest: the images that were added last come first")
+    ] = "name",
     sample: Annotated[
         int | None, Query(ge=0, le=2**31, description="return a random sample instead of a page; this is the seed")
     ] = None,
 ) -> ImagesAnswer:
-    """List the images of the gallery in the order of their ids, or a random sample."""
+    """List the images of the gallery in the order of their ids or of their addition, or a random sample."""
     if sample is not None:
         return ImagesAnswer(
             images=[
                 present_image(record, root_path=state.settings.root_path) for record in _sample(state, limit, sample)
             ]
         )
-    records = state.gallery.store.page(limit + 1, after=after, prefix=prefix)
+    newest = order == "newest"
+    if newest and after is not None and not (after.isascii() and after.isdecimal()):
+        raise RequestError(f"'{after}' is no `next` of a page of the newest images")
+    records = state.gallery.store.page(limit + 1, after=after, prefix=prefix, contains=contains, newest=newest)
     more = len(records) > limit
     return ImagesAnswer(
         images=[present_image(record, root_path=state.settings.root_path) for record in records[:limit]],
-        next=records[limit - 1].id if more else None,
+        next=(str(records[limit - 1].key) if newest else records[limit - 1].id) if more else None,
     )
 
 

@@ -41,6 +41,8 @@ MATRIX = {
     "GET /v1/eigenfunctions": SEARCH,
     "GET /v1/eigenfunctions/{coordinate}": SEARCH,
     "GET /v1/duplicates": SEARCH,
+    "GET /v1/facets": SEARCH,
+    "GET /v1/exif": SEARCH,
     "GET /v1/map": SEARCH,
     "GET /v1/map/images": SEARCH,
     "GET /v1/images": SEARCH,
