@@ -1,9 +1,9 @@
 // The address holds what is looked at, so that it can be shared, kept and gone back to. A photograph itself is not in
 // it, only its code; nothing of it is sent to the server, since it stands behind the #.
 
-const VIEWS = ["search", "compare", "map", "eigenfunctions", "gallery"];
+const VIEWS = ["search", "compare", "map", "eigenfunctions", "gallery", "duplicates"];
 // What belongs to each view; the rest of the state is left out of its address.
-const PARTS = { search: ["length", "target", "rerank"], compare: ["a", "b"], map: ["axes", "colour", "box"], eigenfunctions: ["length", "coordinate"], gallery: [] };
+const PARTS = { search: ["length", "target", "rerank"], compare: ["a", "b"], map: ["axes", "colour", "box"], eigenfunctions: ["length", "coordinate"], gallery: [], duplicates: [] };
 
 let known = location.hash; // as it was last read or written
 
@@ -13,7 +13,7 @@ export function read() {
   const [path, query = ""] = location.hash.slice(1).split("?", 2);
   const given = new URLSearchParams(query);
   const state = { view: VIEWS.includes(path) ? path : "search" };
-  for (const name of ["id", "encoder", "target", "axes", "colour", "box"]) if (given.has(name)) state[name] = given.get(name);
+  for (const name of ["id", "encoder", "target", "axes", "colour", "box", "like", "unlike"]) if (given.has(name)) state[name] = given.get(name);
   for (const name of ["length", "a", "b"]) if (given.has(name)) state[name] = given.get(name) === "auto" ? "auto" : Number(given.get(name));
   if (given.has("coordinate")) state.coordinate = Number(given.get("coordinate"));
   if (PARTS[state.view].includes("rerank")) state.rerank = given.get("rerank") === "full";
@@ -32,10 +32,10 @@ export function write(state, { step = false } = {}) {
   const given = { ...state, code: state.code ? pack(state.code) : undefined };
   given.rerank = state.rerank ? "full" : undefined;
   if (state.length !== "auto") given.target = undefined;
-  for (const name of ["id", ...PARTS[state.view]]) if (given[name] !== undefined && given[name] !== null && given[name] !== "") query.set(name, given[name]);
+  for (const name of ["id", "like", "unlike", ...PARTS[state.view]]) if (given[name] !== undefined && given[name] !== null && given[name] !== "") query.set(name, given[name]);
   if (state.filter && Object.keys(state.filter).length) query.set("filter", JSON.stringify(state.filter));
+  if (given.code || given.like) query.set("encoder", state.encoder);
   if (given.code) {
-    query.set("encoder", state.encoder);
     query.set("code", given.code);
   }
   const address = `#${state.view}?${query}`;

@@ -10,12 +10,13 @@ import { startTheme } from "./theme.js";
 import { loadSamples, searchFrom, startQuery } from "./query.js";
 import { change, listen, recall, state } from "./state.js";
 import { startCompare } from "./views/compare.js";
+import { startDuplicates } from "./views/duplicates.js";
 import { startEigenfunctions } from "./views/eigenfunctions.js";
 import { startGallery } from "./views/gallery.js";
 import { startMap } from "./views/map.js";
 import { startSearch } from "./views/search.js";
 
-const TITLES = { search: "Search", compare: "Compare two lengths", map: "Map", eigenfunctions: "Eigenfunctions", gallery: "Gallery" };
+const TITLES = { search: "Search", compare: "Compare two lengths", map: "Map", eigenfunctions: "Eigenfunctions", gallery: "Gallery", duplicates: "Duplicates" };
 
 function trouble(message) {
   const error = find("error");
@@ -23,7 +24,7 @@ function trouble(message) {
   error.hidden = message === "";
 }
 
-const views = { search: startSearch(trouble), compare: startCompare(trouble), map: startMap(trouble), eigenfunctions: startEigenfunctions(trouble), gallery: startGallery(trouble) };
+const views = { search: startSearch(trouble), compare: startCompare(trouble), map: startMap(trouble), eigenfunctions: startEigenfunctions(trouble), gallery: startGallery(trouble), duplicates: startDuplicates(trouble) };
 
 listen((changed) => {
   if (changed.has("view")) {
@@ -36,7 +37,7 @@ listen((changed) => {
       else link.removeAttribute("aria-current");
     }
     for (const part of document.querySelectorAll("[data-for]")) part.hidden = !part.dataset.for.split(" ").includes(state.view);
-    const wide = state.view === "gallery" || state.view === "map";
+    const wide = ["gallery", "map", "duplicates"].includes(state.view);
     find("ask").hidden = wide;
     find("frame").classList.toggle("wide", wide);
   }
@@ -128,6 +129,6 @@ async function load() {
 startTheme();
 startTerms(document);
 startShortcuts((view) => change({ view }, { step: true }));
-startQuery(() => state.view === "gallery");
+startQuery(() => state.view === "gallery" || state.view === "duplicates");
 if (!(await enterByLink())) recall();
 load();

@@ -1,8 +1,10 @@
 // Result cards: made once for each image, moved rather than made again, so that pictures stay.
 
 import { h, still } from "./dom.js";
-import { signed } from "./format.js";
+import { addExample, DRAGGED, exampleButtons } from "./examples.js";
+import { count, plural, signed } from "./format.js";
 import { thumbnail } from "./pictures.js";
+import { openViewer } from "./viewer.js";
 
 const ANIMATED = 48;
 
@@ -21,10 +23,28 @@ export function scaleOf(images) {
   return { digits, share: (score) => (high > low ? 0.15 + (0.85 * (score - low)) / (high - low) : 1) };
 }
 
+const DATES = ["taken", "date", "created", "datetime", "time"];
+
+/** The day that the metadata tell of an image, as the reader's system writes it; "" where they tell none. */
+export function dateOf(image) {
+  const said = DATES.map((name) => image.metadata?.[name]).find((value) => typeof value === "string" && /^\d{4}-\d\d/.test(value));
+  const day = said && new Date(said);
+  return day && !Number.isNaN(day.getTime()) ? day.toLocaleDateString(undefined, { dateStyle: "medium" }) : "";
+}
+
+/** Width to height as a row shows it: neither too narrow nor too wide. */
+const shapeOf = ({ width, height }) => Math.min(2.4, Math.max(0.6, width && height ? width / height : 1));
+
 /** A list of results in `list`; `chosen` is called with the image of a card that is clicked. */
 export class Cards {
-  constructor(list, { chosen, extra = () => [], actions = () => [], describe = (image) => `Search for images like ${image.id}` }) {
-    Object.assign(this, { list, chosen, extra, actions, describe, cards: new Map(), scale: scaleOf([]) });
+  constructor(list, { chosen, extra = () => [], actions = () => [], more = null, describe = (image) => `Search for images like ${image.id}` }) {
+    Object.assign(this, { list, chosen, extra, actions, more, describe, cards: new Map(), scale: scaleOf([]) });
+  }
+
+  /** Look at an image in full, with those beside it. */
+  view(id) {
+    const images = () => [...this.cards.values()].map((card) => card.image);
+    openViewer(images, images().findIndex((image) => image.id === id), { chosen: this.chosen, more: this.more });
   }
 
   get count() {
@@ -73,14 +93,25 @@ export class Cards {
 
   make(image) {
     const name = nameOf(image);
-    const label = labelOf(image);
+    const [label, date] = [labelOf(image), dateOf(image)];
     const score = h("span", { class: "score" });
     const extra = h("span", { class: "extra" });
-    const about = Object.entries(image.metadata ?? {}).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`);
-    const button = h("button", { type: "button", class: "card", title: [this.describe(image), ...about].join("\n") },
-      thumbnail(image.thumbnail, label ? `${label}, ${name}` : name), score, extra, h("span", { class: "label" }, label || name), label ? h("span", { class: "name" }, name) : null);
-    const card = { item: h("li", {}, button, ...this.actions(image)), score, extra, image };
+    const known = Object.entries(image.metadata ?? {}).map(([field, value]) => `${field}: ${typeof value === "object" ? JSON.stringify(value) : value}`);
+    const button = h("button", { type: "button", class: "card", title: [this.describe(image), "Keys: + more like this, − less like this", ...known].join("\n") },
+      thumbnail(image.thumbnail, label ? `${label}, ${name}` : name), score, extra, h("span", { class: "label" }, label || name), label ? h("span", { class: "name" }, name) : null, date ? h("span", { class: "date" }, date) : null);
+    const copies = h("span", { class: "copies", hidden: true });
+    const about = h("button", { type: "button", class: "about-card", "aria-label": `About ${image.id}`, title: "Look at it" }, "⤢");
+    const card = { item: h("li", {}, button, copies, h("span", { class: "card-tools" }, exampleButtons(image), about), ...this.actions(image)), score, extra, copies, image };
+    card.item.style.setProperty("--shape", shapeOf(image).toFixed(3));
     button.addEventListener("click", () => this.chosen(card.image));
+    about.addEventListener("click", () => this.view(image.id));
+    button.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || !["+", "-", "−"].includes(event.key)) return;
+      event.preventDefault();
+      addExample(image, event.key === "+" ? "+" : "-");
+    });
+    for (const element of [button, button.querySelector("img")]) element.draggable = true;
+    button.addEventListener("dragstart", (event) => event.dataTransfer.setData(DRAGGED, JSON.stringify({ id: image.id, thumbnail: image.thumbnail, metadata: image.metadata })));
     return card;
   }
 
@@ -89,6 +120,12 @@ export class Cards {
     if (image.score !== undefined) {
       card.score.textContent = signed(image.score, this.scale.digits);
       card.score.style.setProperty("--share", String(Math.max(0, Math.min(1, this.scale.share(image.score)))));
+    }
+    const copies = image.duplicates?.length ?? 0;
+    card.copies.hidden = copies === 0;
+    if (copies) {
+      card.copies.textContent = `+ ${count(copies)}`;
+      card.copies.title = `${plural(copies, "copy", "copies")} of this image: ${image.duplicates.map((one) => one.id).join(", ")}`;
     }
     const extra = this.extra(image, rank);
     if (extra.length || card.extra.hasChildNodes()) card.extra.replaceChildren(...extra);

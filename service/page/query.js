@@ -2,7 +2,9 @@
 
 import { call } from "./api.js";
 import { labelOf, nameOf } from "./cards.js";
+import { openCropper } from "./crop.js";
 import { find, h } from "./dom.js";
+import { DRAGGED, photographs, showExamples } from "./examples.js";
 import { show, thumbnail } from "./pictures.js";
 import { change, listen, state } from "./state.js";
 
@@ -15,9 +17,26 @@ export function searchFrom(image, { step = true } = {}) {
   scrollTo({ top: 0 });
 }
 
-function take(files) {
-  const file = files?.[0];
-  if (file) change({ query: { file, name: file.name, picture: URL.createObjectURL(file) } }, { step: true });
+function take(given) {
+  const files = [...(given ?? [])];
+  if (files.length) change({ query: photographs(files) }, { step: true });
+  return files.length > 0;
+}
+
+/** Take what is dropped or pasted: photographs, a card of this page, or a link, of which it is said why it is not followed. */
+function receive(transfer) {
+  const card = transfer?.getData(DRAGGED);
+  if (card) searchFrom(JSON.parse(card));
+  else if (!take(transfer?.files)) takeLink(transfer?.getData("text/uri-list") || transfer?.getData("text/plain") || "");
+}
+
+function takeLink(text) {
+  const link = text.trim().split(/\s/)[0] ?? "";
+  if (!/^https?:/i.test(link)) return false;
+  const [, own] = link.startsWith(new URL(".", document.baseURI).href) ? link.match(/\/v1\/images\/([^?#]+)\/(?:thumbnail|content)/) ?? [] : [];
+  if (own) change({ query: { id: decodeURIComponent(own) } }, { step: true });
+  else find("hint").textContent = "That is a link. The service fetches nothing from other addresses, so that nobody can send it into networks that only it can reach. Save the picture and drop the file, or copy the picture itself and paste it.";
+  return true;
 }
 
 /** Fetch some images to begin with. Returns them. */
@@ -37,7 +56,10 @@ async function tell() {
   find("hint").textContent = query ? "Drop or paste another photograph" : "Drop or paste a photograph here";
   picture.hidden = !query?.picture;
   find("asked-label").textContent = query?.label ?? "";
+  find("crop").hidden = !query?.picture || query.positive !== undefined || state.gallery?.input === "features";
+  showExamples();
   if (!query) return;
+  if (query.positive) await Promise.all([...query.positive, ...query.negative].filter((one) => one.id && !one.picture).map(describe)).then(() => { if (query === state.query) showExamples(); });
   if (query.id && !query.picture) await describe(query);
   if (query !== state.query) return;
   find("asked-label").textContent = query.label ?? "";
@@ -70,7 +92,17 @@ export function startQuery(elsewhere) {
     loadSamples().catch(() => {});
   });
   find("query").addEventListener("error", () => { find("query").hidden = true; });
-  document.addEventListener("paste", (event) => { if (!elsewhere()) take(event.clipboardData?.files); });
+  find("camera").addEventListener("change", () => {
+    take(find("camera").files);
+    find("camera").value = "";
+  });
+  const crop = () => { if (!find("crop").hidden) openCropper(state.query, (part) => change({ query: part }, { step: true })); };
+  find("crop").addEventListener("click", crop);
+  find("query").addEventListener("click", crop);
+  document.addEventListener("paste", (event) => {
+    if (elsewhere() || event.target.closest?.("input:not([type=range], [type=checkbox]), textarea")) return;
+    receive(event.clipboardData);
+  });
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
     drop.classList.toggle("over", !elsewhere());
@@ -79,7 +111,7 @@ export function startQuery(elsewhere) {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    if (!elsewhere()) take(event.dataTransfer?.files);
+    if (!elsewhere()) receive(event.dataTransfer);
   });
-  listen((changed) => { if (changed.has("query")) tell(); });
+  listen((changed) => { if (changed.has("query") || changed.has("gallery")) tell(); });
 }

@@ -6,12 +6,14 @@ import { state } from "./state.js";
 const INCLUDE = ["metadata", "timing", "code"];
 
 /** The service's answer to the present query. Throws a Problem. */
-export async function search({ length, rerank = false, target, filter, k, offset = 0 }, query = state.query) {
+export async function search({ length, rerank = false, target, filter, k, offset = 0, grouped = false }, query = state.query) {
   const parameters = { k, length, include: INCLUDE };
   if (offset) parameters.offset = offset;
+  if (grouped) parameters.group_duplicates = 1; // copies are one result
   if (length === "auto") parameters.target_recall = Number(target ?? 0.99);
   else if (rerank && length !== state.gallery.code_length) parameters.rerank = "full";
   if (filter && Object.keys(filter).length) parameters.filter = filter;
+  if (query.positive) return noted(query, await post({ ...parameters, positive: await told(query.positive), negative: await told(query.negative) }));
   if (query.id) return noted(query, await post({ ...parameters, id: query.id }));
   if (!query.code) {
     if (!query.encoding) {
@@ -25,6 +27,15 @@ export async function search({ length, rerank = false, target, filter, k, offset
     await query.encoding;
   }
   return post({ ...parameters, code: query.code });
+}
+
+/** Examples as a search takes them; a photograph is sent and encoded once. */
+async function told(examples) {
+  return Promise.all(examples.map(async (example) => {
+    if (example.id) return { id: example.id };
+    if (!example.code) await encode(example, { k: 1, include: ["code"] });
+    return { code: example.code };
+  }));
 }
 
 const post = (json) => call("/v1/search", { method: "POST", json });

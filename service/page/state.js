@@ -1,8 +1,9 @@
 // What is looked at, in one place; whoever shows a part of it listens for changes.
 
-import { read, write } from "./address.js";
+import { pack, read, unpack, write } from "./address.js";
+import { ofAddress, told } from "./examples.js";
 
-/** query: null, or {id}, {file} or {code} with what is known of it: name, picture, code; gallery: GET /v1/lengths. */
+/** query: null, or {id}, {file}, {code} or {positive, negative} of such with what is known: name, picture, code; gallery: GET /v1/lengths. */
 export const state = {
   view: "search", query: null, length: "auto", rerank: false, target: "0.99", filter: {}, a: null, b: null, coordinate: 1, gallery: null,
   axes: "1,2", colour: null, box: null, // of the map
@@ -16,8 +17,10 @@ export const listen = (listener) => listeners.push(listener);
 /** Change some of it; `step` makes "back" return to what was before. */
 export function change(changes, { step = false } = {}) {
   Object.assign(state, changes);
-  if (changes.query?.file && !photographs.includes(changes.query)) photographs.unshift(changes.query);
-  for (const old of photographs.splice(REMEMBERED)) URL.revokeObjectURL(old.picture);
+  if ((changes.query?.file || changes.query?.positive) && !photographs.includes(changes.query)) photographs.unshift(changes.query);
+  const gone = photographs.splice(REMEMBERED);
+  const kept = new Set([state.query, ...photographs].flatMap(pictures));
+  for (const picture of gone.flatMap(pictures)) if (!kept.has(picture) && picture.startsWith("blob:")) URL.revokeObjectURL(picture);
   remember(step);
   for (const listener of listeners) listener(new Set(Object.keys(changes)));
 }
@@ -26,13 +29,13 @@ export function change(changes, { step = false } = {}) {
 export function remember(step = false) {
   const { query, gallery, used, ...rest } = state;
   if (!gallery) return; // what the address says is understood only then
-  const asked = query?.id ? { id: query.id } : query?.code ? { code: query.code, encoder: gallery?.encoder } : {};
+  const asked = query?.positive ? { like: told(query.positive, pack), unlike: told(query.negative, pack), encoder: gallery.encoder } : query?.id ? { id: query.id } : query?.code ? { code: query.code, encoder: gallery?.encoder } : {};
   write({ ...rest, ...asked }, { step });
 }
 
 /** Take over what the address says; of what it does not say, the present state stays. */
 export function recall() {
-  const { id, code, encoder, ...given } = read();
+  const { id, code, encoder, like, unlike, ...given } = read();
   if (!state.gallery) {
     change({ view: given.view }); // what the rest means is known only with the gallery's lengths
     return;
@@ -42,7 +45,8 @@ export function recall() {
   const full = state.gallery.code_length;
   const present = state.query;
   let query = present;
-  if (id !== undefined) query = present?.id === id ? present : { id };
+  if (like !== undefined) query = [present, ...photographs].find((one) => one?.positive && told(one.positive, pack) === like && told(one.negative, pack) === unlike) ?? readExamples(like, unlike, encoder) ?? present;
+  else if (id !== undefined) query = present?.id === id ? present : { id };
   else if (code !== undefined) query = [present, ...photographs].find((one) => sameCode(one?.code, code)) ?? { code, encoder };
   change({
     view: given.view,
@@ -56,6 +60,17 @@ export function recall() {
     ...mapOf(given, Math.min(8, full)),
     coordinate: Math.min(full, Math.max(1, Math.round(given.coordinate || state.coordinate))),
   });
+}
+
+/** The addresses of a query's pictures. */
+const pictures = (query) => [query, ...(query?.positive ?? []), ...(query?.negative ?? [])].map((one) => one?.picture).filter(Boolean);
+
+function readExamples(like, unlike, encoder) {
+  try {
+    return ofAddress(like, unlike, encoder, unpack);
+  } catch {
+    return null; // a link that was cut short
+  }
 }
 
 const sameCode = (one, other) => Array.isArray(one) && one.length === other.length && one.every((value, place) => Math.fround(value) === other[place]);

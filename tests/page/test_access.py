@@ -16,7 +16,7 @@ from tests.support.pages import choose, in_a_browser, opened, press, searched
 from tests.support.service import client_fixture, gallery_fixture, pixels_of, png
 
 pytestmark = in_a_browser
-VIEWS = ("search", "compare", "map", "eigenfunctions", "gallery")
+VIEWS = ("search", "compare", "map", "eigenfunctions", "gallery", "duplicates")
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
 _EVASIONS = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|\son\w+=\"|<style|style=\"")
@@ -54,7 +54,8 @@ def serious(page: Page) -> list[str]:
 def test_axe_finds_nothing_serious_in_any_view(
     browser: Browser, address: str, gallery: Gallery, scheme: str, device: dict[str, Any]
 ) -> None:
-    with opened(browser, address, color_scheme=scheme, reduced_motion="reduce", **device) as (page, _):
+    with opened(browser, address, color_scheme=scheme, reduced_motion="reduce", **device) as (page, watch):
+        watch.provoked = ("404",)  # nobody has looked for duplicates here
         choose(page, png(pixels_of(5)))
         searched(page)
         for view in VIEWS:
@@ -64,7 +65,10 @@ def test_axe_finds_nothing_serious_in_any_view(
                 page.locator("#key").fill((gallery.root / "admin.key").read_text().strip())
                 page.locator("#key").press("Enter")
                 expect(page.locator("#generations tbody tr")).to_have_count(1)
-            expect(page.locator(f"main [data-view={view}] li").first).to_be_visible()
+            if view == "duplicates":
+                expect(page.locator("#duplicates-status")).not_to_be_empty()
+            else:
+                expect(page.locator(f"main [data-view={view}] li").first).to_be_visible()
             assert serious(page) == []
 
 
@@ -78,7 +82,8 @@ def test_axe_sees_a_fault(browser: Browser, address: str) -> None:
 
 @pytest.mark.parametrize("device", [PHONE, DESKTOP], ids=["phone", "desktop"])
 def test_no_view_scrolls_sideways(browser: Browser, address: str, device: dict[str, Any]) -> None:
-    with opened(browser, address, **device) as (page, _):
+    with opened(browser, address, **device) as (page, watch):
+        watch.provoked = ("404",)  # nobody has looked for duplicates here
         for view in VIEWS:
             page.locator(f"nav [data-view={view}]").click()
             page.wait_for_load_state("networkidle")
@@ -101,7 +106,7 @@ def test_everything_is_reached_and_done_by_keyboard(browser: Browser, address: s
         tab_to(page, "#length-b")
         press(page, "Home")
         expect(page.locator("#length-b-value")).to_have_text("auto")
-        tab_to(page, "main summary")
+        tab_to(page, "[data-view=compare] summary")
         press(page, "Enter")
         expect(page.locator("#plans-table")).to_be_visible()
 

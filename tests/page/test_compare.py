@@ -102,7 +102,7 @@ def test_the_chart_has_every_plan_and_marks_the_ones_in_use(page: Page, address:
     expect(page.locator("#plans .now-name")).to_have_text(["left", "right"])
     shapes = {outline(mark.get_attribute("points")) for mark in marks.all()}
     assert len(shapes) == len({plan["length"] for plan in plans})  # told apart without colour
-    page.locator("main summary").click()
+    page.locator("[data-view=compare] summary").click()
     expect(page.locator("#plans-table tbody tr")).to_have_count(len(plans))
     rows = page.locator("#plans-table tbody tr").all_text_contents()
     for units in (("ms", "µs"), ("%",), ("byte",)):

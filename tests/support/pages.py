@@ -60,7 +60,7 @@ def opened(browser: Browser, address: str, *, view: str = "", **options: Any) ->
         yield page, watch
     finally:
         context.close()
-    assert not watch.troubles
+    assert not watch.troubles, watch.troubles
 
 
 def choose(page: Page, data: bytes, name: str = "query.png", media_type: str = "image/png") -> None:

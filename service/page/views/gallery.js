@@ -18,20 +18,24 @@ const imagePath = (id) => `/v1/images/${id.split("/").map(encodeURIComponent).jo
 /** Start; `trouble(message)` shows what went wrong, "" that it is over. */
 export function startGallery(trouble) {
   let next = null;
+  let listing = 0;
   let parts = [];
-  const prefix = find("browse-prefix");
+  const [prefix, contains, order] = [find("browse-prefix"), find("browse-contains"), find("browse-order")];
   const cards = new Cards(find("browse"), {
     chosen: (image) => {
       change({ view: "search" }, { step: true });
       searchFrom(image, { step: false });
     },
+    more: async () => { if (next) await load(next); },
     actions: (image) => (hasKey() ? [deleter(image)] : []),
   });
 
   async function load(after = null) {
-    const query = new URLSearchParams({ limit: PAGE, prefix: prefix.value, ...(after ? { after } : {}) });
+    const query = new URLSearchParams({ limit: PAGE, prefix: prefix.value, contains: contains.value, order: order.value, ...(after ? { after } : {}) });
+    const mine = after === null ? (listing += 1) : listing;
     try {
       const answer = await call(`/v1/images?${query}`);
+      if (mine !== listing) return; // of what was asked for before
       next = answer.next ?? null;
       if (after) cards.append(answer.images);
       else cards.show(answer.images, { moving: false });
@@ -83,7 +87,8 @@ export function startGallery(trouble) {
   }
 
   events.addEventListener("key", () => cards.forget());
-  prefix.addEventListener("input", settled(() => load(), 200));
+  for (const field of [prefix, contains]) field.addEventListener("input", settled(() => load(), 200));
+  order.addEventListener("change", () => load());
   find("browse-more").addEventListener("click", () => load(next));
   new IntersectionObserver((entries) => { if (next && entries.some((entry) => entry.isIntersecting)) load(next); }, { rootMargin: "400px" }).observe(find("browse-more"));
 

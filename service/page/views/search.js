@@ -2,8 +2,8 @@
 
 import { Cards, labelOf } from "../cards.js";
 import { drawStrip } from "../charts/bars.js";
-import { detailsButton } from "../details.js";
 import { find, h, svg } from "../dom.js";
+import { startFacets } from "../facets.js";
 import { startFilters } from "../filters.js";
 import { milliseconds, percent, plural } from "../format.js";
 import { lengthControl } from "../length_control.js";
@@ -19,11 +19,12 @@ const WATCHED = new Set(["query", "length", "rerank", "target", "filter", "galle
 
 /** Start; `trouble(message)` shows what went wrong, "" that it is over. */
 export function startSearch(trouble) {
-  const cards = new Cards(find("results"), { chosen: searchFrom, actions: (image) => [detailsButton(image)] });
+  const cards = new Cards(find("results"), { chosen: searchFrom, more: () => extend() });
   const control = lengthControl({ label: "Code length:", id: "length", moved: (length) => change({ length }) });
   find("length-control").append(control.element);
   const [target, rerank, more] = [find("target"), find("rerank"), find("more")];
   const filters = startFilters();
+  startFacets();
   let shown = null; // what the results were asked with
 
   target.addEventListener("change", () => change({ target: target.value }));
@@ -38,7 +39,7 @@ export function startSearch(trouble) {
       trouble("This link holds a code of another encoder, which says nothing here. Search for the photograph again.");
       return;
     }
-    const asked = { length, rerank: state.rerank, target: state.target, filter: state.filter, k: FIRST };
+    const asked = { length, rerank: state.rerank, target: state.target, filter: state.filter, k: FIRST, grouped: true };
     find("results").setAttribute("aria-busy", "true");
     if (!query.code && !query.id) find("status").textContent = "Reading the photograph …";
     try {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import httpx
 import pytest
 
@@ -56,3 +58,33 @@ def test_an_answer_tells_where_the_pictures_are(client: httpx.Client) -> None:
     image = client.get("/v1/images", params={"limit": 1}).json()["images"][0]
     assert client.get(image["thumbnail"]).status_code == 200
     assert image["metadata"] == {"label": "even"}
+
+
+def test_images_are_listed_newest_first_and_by_a_part_of_their_name(client: httpx.Client) -> None:
+    names = [image["id"] for image in client.get("/v1/images", params={"limit": 200}).json()["images"]]
+    part = names[3].rpartition("/")[2][1:4]
+    found = client.get("/v1/images", params={"limit": 200, "contains": part.upper()}).json()["images"]
+    assert [image["id"] for image in found] == [name for name in names if part.lower() in name.lower()]
+    newest: list[str] = []
+    after: str | None = None
+    while after is not None or not newest:
+        params: dict[str, str | int] = {"limit": 7, "order": "newest"}
+        if after is not None:
+            params["after"] = after
+        page = client.get("/v1/images", params=params).json()
+        newest += [image["id"] for image in page["images"]]
+        after = page["next"]
+    assert sorted(newest) == names
+    assert newest != names
+    assert client.get("/v1/images", params={"order": "newest", "after": "an id"}).status_code == 422
+
+
+def test_facets_count_what_the_metadata_say(client: httpx.Client) -> None:
+    listed = client.get("/v1/images", params={"limit": 200}).json()["images"]
+    counts = Counter(image["metadata"]["label"] for image in listed)
+    facets = {facet["field"]: facet for facet in client.get("/v1/facets").json()["facets"]}
+    assert {value["value"]: value["count"] for value in facets["label"]["values"]} == counts
+    few = client.get("/v1/facets", params={"limit": 1}).json()["facets"][0]
+    assert (len(few["values"]), few["others"]) == (1, len(counts) - 1)
+    assert client.get("/v1/exif", params={"id": listed[0]["id"]}).json() == {"exif": {}}
+    assert client.get("/v1/exif", params={"id": "none"}).status_code == 404

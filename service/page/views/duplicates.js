@@ -1,0 +1,193 @@
+// Duplicates: groups side by side, the best of each first; keep one and remove the others, or take that back.
+
+import { call, events, hasKey, useKey } from "../api.js";
+import { nameOf } from "../cards.js";
+import { find, h } from "../dom.js";
+import { count, moment, percent, plural } from "../format.js";
+import { thumbnail } from "../pictures.js";
+import { change, listen, state } from "../state.js";
+import { openViewer } from "../viewer.js";
+
+const PAGE = 12;
+const EVERY_MS = 500;
+const KINDS = [["all groups", ""], ["copies: the same bytes", "true"], ["nearly the same", "false"]];
+const LIKENESS = [["nearly the same", "0.98"], ["only copies", "1"], ["looser", "0.95"]];
+
+const imagePath = (id) => `/v1/images/${id.split("/").map(encodeURIComponent).join("/")}`;
+
+/** Start; `trouble(message)` shows what went wrong, "" that it is over. */
+export function startDuplicates(trouble) {
+  const place = find("duplicates");
+  const status = h("p", { id: "duplicates-status", role: "status", class: "words" });
+  const kind = h("select", { id: "duplicates-kind" }, KINDS.map(([said, value]) => h("option", { value }, said)));
+  const likeness = h("select", { id: "duplicates-cosine" }, LIKENESS.map(([said, value]) => h("option", { value }, said)));
+  const key = h("input", { id: "duplicates-key", type: "password", autocomplete: "off", required: true });
+  const keyForm = h("form", { class: "inline" }, h("label", { htmlFor: "duplicates-key" }, "Key, to look for duplicates and to remove them:"), key, h("button", { type: "submit" }, "Use this key"), h("span", { class: "bad", role: "alert", id: "duplicates-key-error" }));
+  const look = h("button", { type: "button", on: { click: () => search() } }, "Look for duplicates");
+  const bar = h("progress", { max: 1, hidden: true, ariaLabel: "Images compared" });
+  const lookRow = h("div", { class: "inline" }, h("label", { class: "choice" }, "What counts: ", likeness), look);
+  const marked = h("div", { class: "marked panel", hidden: true });
+  const list = h("ol", { id: "duplicate-groups", class: "groups" });
+  const more = h("button", { type: "button", hidden: true, on: { click: () => load(next) } }, "Show more");
+  place.append(h("div", { class: "panel" }, keyForm, lookRow, bar, status, h("label", { class: "choice" }, "Show ", kind)), marked, list, h("p", { class: "more" }, more));
+
+  let next = null;
+  let timer = null;
+  let run = 0;
+  const removals = new Map(); // of a group's element: {ids, undo}
+
+  kind.addEventListener("change", () => load());
+  keyForm.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      useKey(key.value);
+      await call("/v1/admin/generations").catch((reason) => { if (reason.status !== 403) throw reason; });
+      key.value = "";
+      find("duplicates-key-error").textContent = "";
+      find("duplicates").querySelector("select").focus();
+    } catch (reason) {
+      useKey("");
+      find("duplicates-key-error").textContent = reason.status === 401 ? "This key is not accepted." : reason.message;
+      key.focus();
+    }
+  });
+  events.addEventListener("key", fit);
+
+  function fit() {
+    keyForm.hidden = hasKey();
+    lookRow.hidden = !hasKey();
+    for (const button of list.querySelectorAll(".remove-others")) button.hidden = !hasKey();
+  }
+
+  async function load(after = null) {
+    const mine = (run += after === null ? 1 : 0);
+    const query = new URLSearchParams({ limit: PAGE, ...(after === null ? {} : { after }), ...(kind.value ? { exact: kind.value } : {}) });
+    try {
+      const answer = await call(`/v1/duplicates?${query}`);
+      if (mine !== run) return;
+      if (after === null) list.replaceChildren();
+      list.append(...answer.groups.map(group));
+      next = answer.next;
+      more.hidden = next === null;
+      // A page of many groups that are gone, or of another kind, can be empty: the next one is looked at.
+      if (next !== null && answer.groups.length === 0) await load(next);
+      else status.textContent = list.children.length ? `${plural(answer.total, "group")} found ${moment(answer.found)}: full codes of a cosine of ${answer.cosine} or more, or the same bytes. The best of each group comes first.` : answer.total ? "No such group is left." : `No duplicates were found ${moment(answer.found)}.`;
+      trouble("");
+    } catch (reason) {
+      if (reason.type?.includes("duplicates-unknown")) status.textContent = "Nobody has looked for duplicates in this gallery yet.";
+      else trouble(reason.message);
+    }
+    fit();
+  }
+
+  /** One group: its images side by side, one of them chosen to be kept. */
+  function group({ exact, images }) {
+    const name = `keep-${images[0].id}`;
+    const choices = images.map((image, place) => {
+      const radio = h("input", { type: "radio", name, value: image.id, checked: place === 0 });
+      const opener = h("button", { type: "button", class: "open-picture", "aria-label": `Look at ${image.id}` }, thumbnail(image.thumbnail, ""));
+      opener.addEventListener("click", () => openViewer(images, place, { chosen: searchLike }));
+      return h("li", {}, opener, h("label", {}, radio, h("span", { class: "keep" }, "Keep this one"), place === 0 ? h("b", { class: "best" }, "best") : null),
+        h("span", { class: "name", title: image.id }, nameOf(image)), h("span", { class: "quiet" }, `${count(image.width)} × ${count(image.height)}${place ? ` · ${image.cosine >= 0.99995 ? "cosine 1" : `cosine ${image.cosine.toFixed(3)}`}` : ""}`));
+    });
+    const button = h("button", { type: "button", class: "remove-others plain", hidden: !hasKey() }, `Remove the other ${images.length === 2 ? "one" : images.length - 1}`);
+    const both = h("ol", { class: "alike" }, choices);
+    const title = h("h2", {}, `${plural(images.length, "image")}, ${exact ? "the same bytes" : `nearly the same (${percent(Math.min(...images.map((image) => image.cosine)))} at least)`}`);
+    const item = h("li", { class: "panel" }, h("div", { class: "bar" }, title, button), both);
+    const fieldset = () => item.querySelectorAll("input[type=radio]");
+    button.addEventListener("click", () => {
+      const kept = [...fieldset()].find((radio) => radio.checked).value;
+      const ids = images.map((image) => image.id).filter((id) => id !== kept);
+      const undo = h("button", { type: "button", class: "plain" }, "Undo");
+      const note = h("p", { class: "inline" }, `${plural(ids.length, "image")} beside ${kept} will be removed.`, undo);
+      undo.addEventListener("click", () => {
+        removals.delete(item);
+        note.remove();
+        both.hidden = button.hidden = title.hidden = false;
+        button.focus();
+        tell();
+      });
+      removals.set(item, { ids, undo: () => undo.click() });
+      both.hidden = button.hidden = title.hidden = true;
+      item.append(note);
+      undo.focus();
+      tell();
+    });
+    return item;
+  }
+
+  const searchLike = (image) => {
+    change({ view: "search", query: { id: image.id, name: nameOf(image), picture: image.thumbnail } }, { step: true });
+    scrollTo({ top: 0 });
+  };
+
+  /** Say what is marked, and offer to do it at once or not at all. */
+  function tell() {
+    const ids = [...removals.values()].flatMap((removal) => removal.ids);
+    marked.hidden = ids.length === 0;
+    marked.replaceChildren(...(ids.length ? [h("p", {}, `${plural(ids.length, "image")} will be removed when you leave this view. If you close the page before, nothing is removed.`),
+      h("div", { class: "inline" }, h("button", { type: "button", id: "remove-now", on: { click: () => remove() } }, "Remove now"), h("button", { type: "button", class: "plain", on: { click: () => [...removals.values()].forEach((removal) => removal.undo()) } }, "Undo all"))] : []));
+  }
+
+  async function remove() {
+    const leaving = [...removals];
+    removals.clear();
+    tell();
+    let gone = 0;
+    try {
+      for (const [item, { ids }] of leaving) {
+        for (const id of ids) {
+          await call(imagePath(id), { method: "DELETE" }).catch((reason) => { if (reason.status !== 404) throw reason; });
+          gone += 1;
+        }
+        item.remove();
+      }
+      status.textContent = `${plural(gone, "image")} removed.`;
+    } catch (reason) {
+      status.textContent = `${plural(gone, "image")} removed; the rest is still there: ${reason.message}`;
+      trouble(reason.message);
+    }
+    if (gone) change({ gallery: await call("/v1/lengths").catch(() => state.gallery) });
+  }
+
+  async function search() {
+    look.disabled = true;
+    try {
+      watch(await call("/v1/admin/duplicates", { method: "POST", json: { cosine: Number(likeness.value) } }));
+    } catch (reason) {
+      look.disabled = false;
+      status.textContent = reason.status === 403 ? "This key may not look for duplicates; that takes the admin key." : reason.message;
+    }
+  }
+
+  async function watch(job) {
+    const over = job.finished !== null && job.finished !== undefined;
+    bar.hidden = over;
+    look.disabled = !over;
+    bar.max = job.total || 1;
+    if (job.total) bar.value = job.done;
+    else bar.removeAttribute("value");
+    if (!over) {
+      status.textContent = job.total ? `Comparing: ${count(job.done)} of ${count(job.total)}` : "Comparing …";
+      timer = setTimeout(async () => watch(await call(`/v1/admin/jobs/${job.id}`).catch(() => job)), EVERY_MS);
+    } else if (job.state === "done") load();
+    else status.textContent = `It did not end well: ${job.error ?? job.state}`;
+  }
+
+  addEventListener("beforeunload", (event) => { if (removals.size) event.preventDefault(); });
+  listen((changed) => {
+    if (!changed.has("view") && !changed.has("gallery")) return;
+    if (state.view === "duplicates") {
+      if (state.gallery && list.children.length === 0 && !timer) load();
+    } else if (removals.size) remove();
+    if (state.view !== "duplicates") {
+      clearTimeout(timer);
+      timer = null;
+      if (changed.has("view")) list.replaceChildren();
+      look.disabled = false;
+      bar.hidden = true;
+    }
+  });
+  fit();
+  return { again: () => load() };
+}
