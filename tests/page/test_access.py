@@ -133,6 +133,7 @@ def test_the_status_is_told_to_screen_readers(browser: Browser, address: str) ->
         slider.focus()
         press(page, "ArrowRight")
         expect(slider).to_have_attribute("aria-valuetext", "2 numbers")
+        page.get_by_text("Details", exact=True).press("Enter")
         expect(page.get_by_role("img", name="The query's code")).to_be_visible()
 
 

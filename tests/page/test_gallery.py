@@ -179,7 +179,7 @@ def test_a_rebuild_is_watched_and_undone(page: Page) -> None:
     page.locator("#rebuild-lengths").fill("3, 6")
     page.get_by_role("button", name="Rebuild", exact=True).click()
     expect(page.locator("#rebuild-status")).to_have_text("Done: generation 2 is served.", timeout=SLOW_MS)
-    expect(page.locator("#facts")).to_contain_text("generation 2")
+    expect(page.locator("#about-gallery")).to_contain_text("build 2 of the gallery.")
     rows = page.locator("#generations tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("3, 6, 12")
@@ -187,7 +187,7 @@ def test_a_rebuild_is_watched_and_undone(page: Page) -> None:
     page.get_by_role("button", name="Serve generation 1").click()
     expect(page.locator("#generations-status")).to_have_text("Generation 1 is served.")
     expect(page.locator("#facts")).to_contain_text("61 images")
-    expect(page.locator("#facts")).to_contain_text("generation 1 and 1 since")
+    expect(page.locator("#about-gallery")).to_contain_text("build 1 of the gallery and 1 added since.")
 
 
 def test_a_rebuild_is_cancelled(page: Page) -> None:

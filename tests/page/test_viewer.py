@@ -109,7 +109,7 @@ def test_the_gallery_is_sorted_by_date_and_tells_dates(address: str, browser: Br
 def test_copies_are_one_result_with_a_count(address: str, browser: Browser) -> None:
     with opened(browser, address, view="/#search?id=even/0000.png&length=12") as (page, _):
         expect(page.locator("#results li").first).to_be_visible()
-        for _ in range(20):
+        for _ in range(200):
             page.mouse.wheel(0, 4000)
             if "there are no more" in (page.locator("#status").text_content() or ""):
                 break

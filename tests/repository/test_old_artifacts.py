@@ -152,6 +152,7 @@ def test_a_finished_run_is_exported_to_the_same_encoder(old: Path) -> None:
     assert main(["export", str(old / "run"), "--out", str(old / "again")]) == 0
     manifests = [json.loads((old / name / "manifest.json").read_text()) for name in ("encoder", "again")]
     first, again = [manifest["properties"] for manifest in manifests]
+    again["training"] = {key: again["training"][key] for key in first["training"]}  # later versions have more settings
     assert {key: value for key, value in again.items() if key != "eigenvalues"} == {
         key: value for key, value in first.items() if key != "eigenvalues"
     }
