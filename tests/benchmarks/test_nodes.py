@@ -98,11 +98,11 @@ def test_a_made_graph_is_imported_and_fitted(capsys: pytest.CaptureFixture[str])
 @pytest.mark.timing
 def test_twice_the_edges_take_at_most_twice_the_time(capsys: pytest.CaptureFixture[str]) -> None:
     """Processor time, in one run."""
-    sizes = ["--nodes", "10000", "--edges", "300000", "--features", "16"]
+    sizes = ["--nodes", "10000", "--edges", "1500000", "--features", "16"]
     assert main(["bench", "graph-scale", *sizes, "--double"]) == 0
     told = re.search(r"twice the edges: ([\d.]+) times", capsys.readouterr().out)
     assert told is not None
-    assert 1.0 < float(told[1]) < 2.1
+    assert 1.0 < float(told[1]) <= 2.0
 
 
 def test_own_memory_is_what_no_file_backs() -> None:
