@@ -24,8 +24,8 @@ from eigenlens.service.search.snapshot import SearchResult, Snapshot
 
 log = logging.getLogger(__name__)
 
-# Share of a core that the exact searches may take.
-_MAX_LOAD = 0.01
+# Share of a core that the exact searches may take: of a service that has idle moments, and of one that has none.
+_MAX_LOAD, _MAX_BUSY_LOAD = 0.01, 0.0025
 # Searches that wait to be repeated; a newer one takes the place of the oldest.
 _MAX_PENDING = 64
 # Recall is told of so many searches of a promise, the last ones; and of so many promises, those that were checked last.
@@ -172,7 +172,8 @@ class RecallChecker:
                     self._offered.wait()
                 waiting_since = time.monotonic()
                 continue
-            if not is_idle() and not (has_room() and time.monotonic() - waiting_since > _PATIENCE_S):
+            idle = is_idle()
+            if not idle and not (has_room() and time.monotonic() - waiting_since > _PATIENCE_S):
                 self._closed.wait(_POLL_S)
                 continue
             begun = time.thread_time()
@@ -186,7 +187,8 @@ class RecallChecker:
                 log.exception("a search could not be repeated to measure recall")
             # An exact search runs in this thread alone: with this pause, it takes the allowed share of a core. What it
             # waits for a busy machine does not count.
-            self._closed.wait((time.thread_time() - begun) * (1 / _MAX_LOAD - 1))
+            load = _MAX_LOAD if idle else _MAX_BUSY_LOAD
+            self._closed.wait((time.thread_time() - begun) * (1 / load - 1))
             waiting_since = time.monotonic()
 
     def _check(self, sample: _Sample) -> None:
