@@ -32,9 +32,9 @@ else
 	$(BIN)/eigenlens up "$(IMAGES)" --work $(DEMO) --host $(HOST) --port $(PORT) --no-browser
 endif
 
-# Two at a time, each on one thread: teams of threads that share the cores with others wait for each other. Tests that
-# measure time run alone afterwards.
-WORKERS ?= 2
+# Three at a time, each on one thread: teams of threads that share the cores with others wait for each other, and a third
+# test uses two cores while others wait for processes and sockets. Tests that measure time run alone afterwards.
+WORKERS ?= 3
 SELECTED := not timing
 # Files with such tests: the others need not be imported for them.
 TIMED = $(shell grep -rl --include='test_*.py' 'mark[.]timing' tests)
