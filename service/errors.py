@@ -85,10 +85,6 @@ class JobEndedError(ServiceError):
     """A job has ended already."""
 
 
-class DuplicatesUnknownError(ServiceError, LookupError):
-    """Duplicates of a gallery were not looked for yet, or what was found cannot be read."""
-
-
 class GenerationNotFoundError(ServiceError, LookupError):
     """There is no generation of this number."""
 

@@ -87,5 +87,6 @@ def _of_gallery(args: argparse.Namespace) -> Iterator[tuple[Subject, Mapping[str
 def _found(gallery: Gallery) -> Sequence[Sequence[str]]:
     """Return the ids of the images of each group that the last search found."""
     duplicates = read_duplicates(gallery)
+    assert duplicates is not None  # they were looked for just before
     records = gallery.store.records(duplicates.keys.tolist())
     return [[records[key].id for key in duplicates.group(number)] for number in range(len(duplicates))]

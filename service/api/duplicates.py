@@ -39,11 +39,14 @@ class DuplicateGroupAnswer(AnswerModel):
 
 
 class DuplicatesAnswer(AnswerModel):
-    """One page of the groups that the last search for duplicates found, without images that were removed since."""
+    """Groups that the last search for duplicates found, without images that were removed since.
+
+    There are none, and `cosine`, `generation` and `found` are null, if duplicates were not looked for yet.
+    """
 
     groups: list[DuplicateGroupAnswer] = Field(description="the largest first")
     total: int = Field(description="groups that the search found")
-    cosine: float = Field(description="threshold of that search")
-    generation: int = Field(description="number of the generation that was searched")
-    found: str = Field(description="when it ended, in ISO 8601")
+    cosine: float | None = Field(description="threshold of that search")
+    generation: int | None = Field(description="number of the generation that was searched")
+    found: str | None = Field(description="when it ended, in ISO 8601; null if duplicates were not looked for yet")
     next: int | None = Field(description="`after` of the next page; null at the end")

@@ -11,7 +11,7 @@ import httpx
 from httpx_sse import aconnect_sse
 
 from eigenlens.service.api.admin import BackupAnswer, GenerationAnswer, Job, StatsAnswer
-from eigenlens.service.api.duplicates import DEFAULT_COSINE, DuplicateGroupAnswer, DuplicatesAnswer
+from eigenlens.service.api.duplicates import DEFAULT_COSINE, DuplicatesAnswer
 from eigenlens.service.api.embeddings import EmbeddingsAnswer
 from eigenlens.service.api.images import AddAnswer, FolderAnswer, ImageAnswer, ImagesAnswer
 from eigenlens.service.api.search import BatchAnswer, BatchItemAnswer, LengthsAnswer, SearchAnswer
@@ -212,19 +212,19 @@ class AsyncClient:
         body = {"cosine": cosine}
         return await self._ask(Job, Call("POST", f"{ADMIN}/duplicates", json=body, repeatable=False))
 
-    async def duplicates(self, *, exact: bool | None = None) -> list[DuplicateGroupAnswer]:
-        """Return all groups of duplicates that the last job found, the largest first.
+    async def duplicates(self, *, exact: bool | None = None) -> DuplicatesAnswer:
+        """Return all groups of duplicates that the last job found; `found` is None if there was none.
 
         Args:
             exact: whether all images of a group have the same bytes; None for all groups.
         """
-        groups: list[DuplicateGroupAnswer] = []
+        groups = []
         after: int | None = 0
         while after is not None:
             page = await self._ask(DuplicatesAnswer, calls.duplicates_after(after, exact))
             groups += page.groups
             after = page.next
-        return groups
+        return page.model_copy(update={"groups": groups})
 
     async def import_folder(self, folder: str, *, rebuild: bool = False) -> Job:
         """Start a job that imports a folder of the server."""

@@ -43,7 +43,10 @@ def run(args: argparse.Namespace) -> int:
     with connect(args) as client:
         if not args.listed:
             _find(client, client.find_duplicates(cosine=args.cosine), as_json=args.json)
-        groups = client.duplicates(exact=True if args.exact else None)
+        listed = client.duplicates(exact=True if args.exact else None)
+    if listed.found is None:
+        raise ServiceError("duplicates were not looked for yet; without --listed, this command looks for them")
+    groups = listed.groups
     if args.json:
         print_json([group.model_dump(mode="json") for group in groups])
         return 0

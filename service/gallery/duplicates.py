@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eigenlens import artifact
-from eigenlens.artifact import EigenlensError
+from eigenlens.artifact import ArtifactError, EigenlensError
 from eigenlens.index.duplicates import connect, find_links
 from eigenlens.index.engine import Engine
 from eigenlens.model.images.decode import decode
-from eigenlens.service.errors import DuplicatesUnknownError
 from eigenlens.service.gallery.changes import apply_to_engine
 from eigenlens.service.gallery.encoding import UNLIMITED_PIXELS
 from eigenlens.service.gallery.layout import Gallery
@@ -73,18 +72,16 @@ class Duplicates:
         artifact.write_atomic(gallery.root / _FILE, buffer.getvalue())
 
 
-def read_duplicates(gallery: Gallery) -> Duplicates:
-    """Read what the last search found. Raises: DuplicatesUnknownError, if there was none."""
+def read_duplicates(gallery: Gallery) -> Duplicates | None:
+    """Read what the last search found, None if there was none. Raises: ArtifactError, if it cannot be read."""
     path = gallery.root / _FILE
     try:
         written = path.stat()
         return _read(path, written.st_mtime_ns, written.st_size)
     except FileNotFoundError:
-        raise DuplicatesUnknownError(
-            "duplicates were not looked for yet: run `eigenlens duplicates`, or POST /v1/admin/duplicates"
-        ) from None
+        return None
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise DuplicatesUnknownError(f"{path} cannot be read ({error}); look for duplicates again") from error
+        raise ArtifactError(f"{path} cannot be read ({error}); look for duplicates again") from error
 
 
 @lru_cache(maxsize=1)

@@ -57,7 +57,6 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (errors.JobRunningError, 409, "job-running"),
     (errors.TooFewQueriesError, 409, "too-few-queries"),
     (errors.JobEndedError, 409, "job-ended"),
-    (errors.DuplicatesUnknownError, 404, "duplicates-unknown"),
     (errors.GenerationNotFoundError, 404, "generation-not-found"),
     (errors.EigenfunctionNotFoundError, 404, "eigenfunction-not-found"),
     (errors.GenerationInUseError, 409, "generation-in-use"),

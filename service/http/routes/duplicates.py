@@ -28,7 +28,7 @@ _MAX_SHOWN = 1000
 _MAX_LOOKED_AT = 1000
 
 
-@router.get("/duplicates", responses=problem_responses("duplicates-unknown"))
+@router.get("/duplicates", responses=problem_responses("artifact-damaged"))
 def list_duplicates(
     state: CurrentState,
     limit: Annotated[int, Query(ge=1, le=_MAX_LIMIT, description="number of groups")] = 50,
@@ -40,9 +40,11 @@ def list_duplicates(
     """List the groups of duplicates that the last job found, the largest first, page by page.
 
     Images that were removed or replaced since are left out, and so are groups of which one image is left. A page can
-    have fewer groups than `limit`; the last one has no `next`.
+    have fewer groups than `limit`; the last one has no `next`. If no job has run yet, `found` is null.
     """
     duplicates = read_duplicates(state.gallery)
+    if duplicates is None:
+        return DuplicatesAnswer(groups=[], total=0, cosine=None, generation=None, found=None, next=None)
     groups: list[DuplicateGroupAnswer] = []
     number = after
     end = min(len(duplicates), after + _MAX_LOOKED_AT)

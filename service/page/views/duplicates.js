@@ -71,11 +71,11 @@ export function startDuplicates(trouble) {
       more.hidden = next === null;
       // A page of many groups that are gone, or of another kind, can be empty: the next one is looked at.
       if (next !== null && answer.groups.length === 0) await load(next);
+      else if (answer.found === null) status.textContent = "Nobody has looked for duplicates in this gallery yet.";
       else status.textContent = list.children.length ? `${plural(answer.total, "group")} found ${moment(answer.found)}: full codes of a cosine of ${answer.cosine} or more, or the same bytes. The best of each group comes first.` : answer.total ? "No such group is left." : `No duplicates were found ${moment(answer.found)}.`;
       trouble("");
     } catch (reason) {
-      if (reason.type?.includes("duplicates-unknown")) status.textContent = "Nobody has looked for duplicates in this gallery yet.";
-      else trouble(reason.message);
+      trouble(reason.message);
     }
     fit();
   }

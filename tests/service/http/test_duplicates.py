@@ -31,7 +31,11 @@ def test_copies_and_near_duplicates_are_grouped_with_the_best_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answer = client.get("/v1/duplicates")
-    assert (answer.status_code, answer.json()["type"]) == (404, "/problems/duplicates-unknown")
+    assert answer.status_code == 200
+    assert answer.json() == {"groups": [], "total": 0} | dict.fromkeys(("cosine", "generation", "found", "next"))
+    command = ["duplicates", "--url", str(client.base_url), "--key-file", str(gallery.root / "admin.key")]
+    assert main([*command, "--listed"]) == 1
+    assert "without --listed, this command looks for them" in capsys.readouterr().err
 
     with Client(str(client.base_url), key=key_of(gallery)) as python:
         # A copy of the same bytes; a larger version; one that is nearly the same; and another picture.
@@ -44,13 +48,13 @@ def test_copies_and_near_duplicates_are_grouped_with_the_best_first(
         *_, job = python.follow(python.find_duplicates(cosine=0.97).id)
         assert job.state == "done", job.error
         assert job.result == {"groups": 3, "images": 6, "exact_groups": 1}
-        groups = {tuple(image.id for image in group.images): group for group in python.duplicates()}
+        groups = {tuple(image.id for image in group.images): group for group in python.duplicates().groups}
         assert groups[image_id(0), "copy.png"].exact
         assert not groups["large.png", image_id(1)].exact
         assert {image_id(2), "near.png"} in map(set, groups)
         assert all(group.images[0].cosine == 1 and group.images[1].cosine >= 0.97 for group in groups.values())
-        assert len(python.duplicates(exact=True)) == 1
-        assert len(python.duplicates(exact=False)) == 2
+        assert len(python.duplicates(exact=True).groups) == 1
+        assert len(python.duplicates(exact=False).groups) == 2
 
         # Pages, and what is removed afterwards.
         first = client.get("/v1/duplicates", params={"limit": 1}).json()
@@ -62,12 +66,11 @@ def test_copies_and_near_duplicates_are_grouped_with_the_best_first(
         pages = [client.get("/v1/duplicates", params={"exact": True, "after": after}).json() for after in range(3)]
         assert sorted(len(page["groups"]) for page in pages) == [0, 0, 1]
         assert [page["next"] for page in pages] == [1, 2, None]
-        assert len(python.duplicates(exact=True)) == 1
+        assert len(python.duplicates(exact=True).groups) == 1
         monkeypatch.undo()
         python.remove("copy.png")
-        assert len(python.duplicates()) == 2
+        assert len(python.duplicates().groups) == 2
 
-    command = ["duplicates", "--url", str(client.base_url), "--key-file", str(gallery.root / "admin.key")]
     capsys.readouterr()
     assert main([*command, "--cosine", "0.97"]) == 0
     text = capsys.readouterr().out
@@ -89,5 +92,5 @@ def test_what_is_refused(client: httpx.Client, gallery: Gallery, capsys: pytest.
     assert "'2' is not a number from 0.5 to 1" in capsys.readouterr().err
     (gallery.root / "duplicates.npz").write_bytes(b"PK\x03\x04 damaged")
     answer = client.get("/v1/duplicates")
-    assert (answer.status_code, answer.json()["type"]) == (404, "/problems/duplicates-unknown")
+    assert (answer.status_code, answer.json()["type"]) == (500, "/problems/artifact-damaged")
     assert "look for duplicates again" in answer.json()["detail"]
