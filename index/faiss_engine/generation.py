@@ -19,7 +19,7 @@ from eigenlens.index.codes.exact import best_of_runs, rerank
 from eigenlens.index.codes.similarities import NearestSimilarities
 from eigenlens.index.codes.typicality import Typicality
 from eigenlens.index.engine import IndexDescription
-from eigenlens.index.errors import CodesError, FilterError, PrefixLengthError, ResultCountError
+from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountError
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex, on_gpu
 from eigenlens.index.faiss_engine.kinds import require_kind
@@ -27,6 +27,7 @@ from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name, op
 from eigenlens.index.faiss_engine.reach import ReachEstimator
 from eigenlens.index.faiss_engine.selected_codes import SelectedCodes
 from eigenlens.index.filters.columns import Attributes
+from eigenlens.index.filters.parse import require_coordinate
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.calibration import Calibration, Measured
 from eigenlens.index.plans.plan import IndexSpec, Plan
@@ -112,18 +113,21 @@ class Generation:
 
     def leading(self, width: int) -> NDArray[np.float32]:
         """Return the first coordinates of all unit codes, (n, width)."""
-        parts = [codes[:, :width].astype(np.float32) for _, codes in self.codes.runs(0, len(self))]
-        values = np.concatenate(parts) if parts else np.empty((0, width), dtype=np.float32)
-        return np.asarray(values / self.codes.norms[:, None], dtype=np.float32)
+        return self._unit(slice(width))
 
     def coordinate(self, number: int) -> NDArray[np.float32]:
         """Return one coordinate, counted from 1, of all unit codes, (n,). Raises: FilterError, if there are fewer."""
-        if number > self.code_length:
-            raise FilterError(f"$code: there is no coordinate {number}; codes have {self.code_length}")
+        require_coordinate(number, code_length=self.code_length)
         return self._cached_coordinate(number)
 
     def _read_coordinate(self, number: int) -> NDArray[np.float32]:
-        return self.leading(number)[:, -1].copy()
+        return self._unit(slice(number - 1, number))[:, 0]
+
+    def _unit(self, coordinates: slice) -> NDArray[np.float32]:
+        """Read some coordinates of all unit codes, (n, width); the others are in memory for one run of rows only."""
+        runs = [codes[:, coordinates].astype(np.float32) for _, codes in self.codes.runs(0, len(self))]
+        values = np.concatenate(runs) if runs else np.empty((0, coordinates.stop), dtype=np.float32)
+        return np.asarray(values / self.codes.norms[:, None], dtype=np.float32)
 
     def scores_directly(self, selection: Selection, k: int) -> bool:
         """Whether a search scores every row of a selection, whatever its plan."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.errors import FilterError
-from eigenlens.index.filters.parse import CodeRange, Compare, Every, Filter, Negation, Some
+from eigenlens.index.filters.parse import CodeRange, Compare, Every, Filter, Negation, Some, require_coordinate
 
 Mask = NDArray[np.bool_]
 # The values (n,) of a coordinate, counted from 1, of the rows' unit codes.
@@ -22,8 +22,7 @@ def no_codes(number: int) -> NDArray[np.floating]:
 
 def coordinate_of(codes: NDArray[np.floating], number: int) -> NDArray[np.floating]:
     """Return one coordinate, counted from 1, of codes (n, code_length). Raises: FilterError, if it has fewer."""
-    if number > codes.shape[1]:
-        raise FilterError(f"$code: there is no coordinate {number}; codes have {codes.shape[1]}")
+    require_coordinate(number, code_length=codes.shape[1])
     return codes[:, number - 1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
@@ -22,7 +23,7 @@ MAX_VALUES = 1000
 # Longer text and larger numbers can be stored as metadata, but filters ignore them.
 MAX_TEXT_BYTES = 1024
 LARGEST_NUMBER = 2**53
-MAX_COORDINATE = 65536
+_COORDINATE = re.compile("[1-9][0-9]{0,4}")
 _RANGES = ("$gt", "$gte", "$lt", "$lte")
 _OPERATORS = ("$eq", "$ne", "$in", "$nin", *_RANGES, "$exists")
 
@@ -52,6 +53,12 @@ class CodeRange:
     def mask(self, values: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Return which values of the coordinate are in the range, in the shape of `values`."""
         return np.asarray((values >= self.low) & (values <= self.high))
+
+
+def require_coordinate(number: int, *, code_length: int) -> None:
+    """Check that codes have a coordinate, counted from 1. Raises: FilterError."""
+    if number > code_length:
+        raise FilterError(f"$code: there is no coordinate {number}; codes have {code_length}")
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,10 @@ def parse_filter(form: Any) -> Filter:
 
 
 def matches(condition: Filter, metadata: Mapping[str, Any], code: NDArray[np.floating] | None = None) -> bool:
-    """Return whether an image's metadata and its unit code, (code_length,), satisfy a filter."""
+    """Return whether an image's metadata and its unit code, (code_length,), satisfy a filter.
+
+    Raises: FilterError, if the code has not the coordinate of a range.
+    """
     match condition:
         case Every(parts):
             return all(matches(part, metadata, code) for part in parts)
@@ -104,7 +114,9 @@ def matches(condition: Filter, metadata: Mapping[str, Any], code: NDArray[np.flo
         case Negation(part):
             return not matches(part, metadata, code)
         case CodeRange():
-            return code is not None and bool(condition.mask(code[condition.coordinate - 1]))
+            require_coordinate(condition.coordinate, code_length=0 if code is None else len(code))
+            assert code is not None
+            return bool(condition.mask(code[condition.coordinate - 1]))
         case Compare(field, operator, values):
             scalars = scalars_of(metadata.get(field))
             if operator == "$exists":
@@ -192,9 +204,7 @@ class _Parser:
         parts = []
         for name, bounds in form.items():
             self._clauses += 1
-            if not (
-                isinstance(name, str) and name.isascii() and name.isdigit() and 1 <= int(name[:9]) <= MAX_COORDINATE
-            ):
+            if not isinstance(name, str) or not _COORDINATE.fullmatch(name):
                 raise FilterError(f"$code: a coordinate is a number from 1, as text, not {_shown(name)}")
             if not isinstance(bounds, Mapping) or not bounds or not bounds.keys() <= {"$gte", "$lte"}:
                 raise FilterError(f"$code: {name} takes an object of $gte, $lte or both, not {_shown(bounds)}")

@@ -125,6 +125,8 @@ def test_a_filter_matches_what_it_says(tmp_path: Path, given_filter: dict[str, A
         ({"$code": [0, 1]}, "ranges of coordinates"),
         ({"$code": {"0": {"$gte": 0}}}, "a coordinate is a number from 1"),
         ({"$code": {"x": {"$gte": 0}}}, "a coordinate is a number from 1"),
+        ({"$code": {"0000000012": {"$gte": 0}}}, "a coordinate is a number from 1"),
+        ({"$code": {"000000001" + "9" * 5000: {"$gte": 0}}}, "a coordinate is a number from 1"),
         ({"$code": {"1": {"$gt": 0}}}, "an object of .gte, .lte or both"),
         ({"$code": {"1": {"$gte": "a"}}}, "bounds of 1 are numbers"),
     ],
