@@ -107,20 +107,13 @@ class PlanChooser:
             if isinstance(request.effort, int):
                 request = replace(request, effort=_scale(request.effort, reach, k))
             return ChosenPlan(self._complete(request, k, reach=reach), None)
-        calibration = self._indexes.calibration
         if reach is None:
             full = self._indexes.describe(self._indexes.code_length)
             return self._scored_directly(self._complete(PlanRequest(full.length, effort=None), k))
         if request.target_recall is None and request.max_latency_ms is not None:
             reach = min(reach, COUNTS[-1])
         try:
-            measured = calibration.choose(
-                k=reach,
-                target_recall=request.target_recall,
-                max_latency_ms=request.max_latency_ms,
-                length=request.length,
-                added_ms=added_ms,
-            )
+            measured = self._choose_measured(request, k=reach, added_ms=added_ms)
         except TargetError:
             exact = self._exact_within(request.max_latency_ms, added_ms)
             if exact is None:
@@ -154,15 +147,24 @@ class PlanChooser:
         p95_ms = self.exact.latency_ms.get("p95", inf)
         return self.exact if p95_ms + added_ms <= max_latency_ms else None
 
+    def _choose_measured(self, request: PlanRequest, *, k: int, added_ms: float) -> Measured:
+        """Choose the measured plan that meets a request's targets for k results. Raises: TargetError."""
+        return self._indexes.calibration.choose(
+            k=k,
+            target_recall=request.target_recall,
+            max_latency_ms=request.max_latency_ms,
+            length=request.length,
+            added_ms=added_ms,
+        )
+
     def _scored_directly(self, plan: Plan) -> ChosenPlan:
         exact = (plan.rerank_length or plan.prefix_length) == self._indexes.code_length
         return ChosenPlan(plan, Measured(plan, recall={}, latency_ms={}, exact=True) if exact else None)
 
     def _choose(self, request: PlanRequest, k: int, added_ms: float) -> ChosenPlan:
-        calibration = self._indexes.calibration
         if not request.has_targets:
             plan = self._complete(request, k)
-            return ChosenPlan(plan, _later(calibration.expected(plan, k), added_ms))
+            return ChosenPlan(plan, _later(self._indexes.calibration.expected(plan, k), added_ms))
         if request.fixes_plan:
             raise PlanConflictError(
                 "rerank, shortlist and effort are parts of a plan that is chosen here: "
@@ -171,13 +173,7 @@ class PlanChooser:
         if request.length is not None:
             self._indexes.describe(request.length)  # raises PrefixLengthError for a length that was not built
         try:
-            measured = calibration.choose(
-                k=k,
-                target_recall=request.target_recall,
-                max_latency_ms=request.max_latency_ms,
-                length=request.length,
-                added_ms=added_ms,
-            )
+            measured = self._choose_measured(request, k=k, added_ms=added_ms)
         except TargetError:
             # Recall of so many results was not measured of any plan: where no exact one was measured, it has to be run.
             if k <= COUNTS[-1] or request.length is not None or request.max_latency_ms is not None:
