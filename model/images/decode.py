@@ -122,13 +122,20 @@ def decode(
 
     Raises: ImageTooLargeError; ImageError, if the bytes are no image, or a damaged one.
     """
+    return _decode(data, max_pixels=max_pixels, at_least=at_least, preprocessing=preprocessing)[0]
+
+
+def _decode(
+    data: bytes, *, max_pixels: int, at_least: int | None, preprocessing: Preprocessing
+) -> tuple[Image.Image, ImageInfo]:
     opened = _open(data, max_pixels=max_pixels)
+    info = _info(opened)  # before the pixels: a JPEG that is decoded at a part of its size tells that size
     try:
         image = _load(opened, at_least=at_least)
         # Twice as large as needed is enough: what follows takes time and memory by the pixel.
         factor = 1 if at_least is None else min(image.size) // (2 * at_least)
         rgb = _render(image, opened, factor=max(1, factor), preprocessing=preprocessing)
-        return rgb.transpose(_TURNS[opened.orientation]) if opened.orientation in _TURNS else rgb
+        return (rgb.transpose(_TURNS[opened.orientation]) if opened.orientation in _TURNS else rgb), info
     except _DAMAGE as error:
         problem = f"the {opened.format} image is truncated or damaged: {error}"
     # Raised out here, without a cause: whoever keeps an error keeps the frames of all in it, and with them the pixels.
@@ -138,7 +145,10 @@ def decode(
 
 def inspect(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageInfo:
     """Read the header only. Raises: as decode."""
-    opened = _open(data, max_pixels=max_pixels)
+    return _info(_open(data, max_pixels=max_pixels))
+
+
+def _info(opened: _Opened) -> ImageInfo:
     width, height = opened.image.size
     if opened.orientation >= 5:
         width, height = height, width
@@ -149,8 +159,17 @@ def load_square(
     data: bytes, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = LATEST
 ) -> NDArray[np.uint8] | ImageError:
     """Decode an image to a centred square, (size, size, 3), or return why that cannot be: one bad image fails alone."""
+    loaded = load_square_with_info(data, size, max_pixels=max_pixels, preprocessing=preprocessing)
+    return loaded if isinstance(loaded, ImageError) else loaded[0]
+
+
+def load_square_with_info(
+    data: bytes, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = LATEST
+) -> tuple[NDArray[np.uint8], ImageInfo] | ImageError:
+    """Decode an image as `load_square` does, and tell what `inspect` tells, from one reading of its header."""
     try:
-        return to_square(decode(data, max_pixels=max_pixels, at_least=size, preprocessing=preprocessing), size)
+        image, info = _decode(data, max_pixels=max_pixels, at_least=size, preprocessing=preprocessing)
+        return to_square(image, size), info
     except ImageError as error:
         return error
 

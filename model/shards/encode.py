@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.model.errors import ImageError
-from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, ImageInfo, inspect
+from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, ImageInfo
 from eigenlens.model.images.sources import Source, SourceImage, batches
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.shards.codes import CodedImage, writing_codes_of_shard
@@ -26,12 +26,11 @@ _BATCHES_AHEAD, _IMAGES_AT_ONCE = 2, 8
 
 @dataclass(frozen=True)
 class _Decoded:
-    """An image with what its file says, and its pixels for the encoder or why there are none."""
+    """An image with its pixels for the encoder and what its header says, or why there are none; and its checksum."""
 
     image: SourceImage
-    pixels: NDArray[np.uint8] | ImageError
-    info: ImageInfo | None = None
-    checksum: str = ""
+    loaded: tuple[NDArray[np.uint8], ImageInfo] | ImageError
+    checksum: str
 
 
 def encode_shard(
@@ -77,21 +76,20 @@ def _decoded(source: Source, encoder: Encoder, pool: Executor, *, max_pixels: in
 
 
 def _decode(image: SourceImage, *, size: int, max_pixels: int, preprocessing: int) -> _Decoded:
-    pixels = image.load(size, max_pixels=max_pixels, preprocessing=preprocessing)
-    if isinstance(pixels, ImageError):
-        return _Decoded(image, pixels)
-    return _Decoded(image, pixels, inspect(image.data, max_pixels=max_pixels), sha256(image.data).hexdigest())
+    loaded = image.load_with_info(size, max_pixels=max_pixels, preprocessing=preprocessing)
+    return _Decoded(image, loaded, sha256(image.data).hexdigest())
 
 
 def _encode(batch: list[_Decoded], encoder: Encoder) -> list[CodedImage]:
-    pixels = [item.pixels for item in batch if not isinstance(item.pixels, ImageError)]
+    pixels = [item.loaded[0] for item in batch if not isinstance(item.loaded, ImageError)]
     codes = iter(encoder.encode(np.stack(pixels)) if pixels else ())
     rows = []
     for item in batch:
-        image, info = item.image, item.info
-        if isinstance(item.pixels, ImageError) or info is None:
-            rows.append(CodedImage(image.id, problem=str(item.pixels)))
+        image = item.image
+        if isinstance(item.loaded, ImageError):
+            rows.append(CodedImage(image.id, problem=str(item.loaded)))
             continue
+        info = item.loaded[1]
         rows.append(
             CodedImage(
                 image.id,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eigenlens.image_files import HEAD_BYTES, IMAGE_FORMATS, OTHER, has_image_name, kind_of
 from eigenlens.model.errors import ImageError
-from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, ImageInfo, inspect
+from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, ImageInfo
 from eigenlens.model.images.sources import Source, SourceImage, batches
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.api.report import NotedAnswer, RefusedAnswer, Report
@@ -98,24 +98,25 @@ def ingest(
         else:
             changed.append((position, image, checksum))
     load = partial(
-        SourceImage.load, size=encoder.image_size, max_pixels=max_pixels, preprocessing=encoder.preprocessing
+        SourceImage.load_with_info, size=encoder.image_size, max_pixels=max_pixels, preprocessing=encoder.preprocessing
     )
     decoded = list(pool.map(lambda item: load(item[1]), changed))
-    accepted: list[tuple[int, SourceImage, str, NDArray[np.uint8]]] = []
-    for (position, image, checksum), pixels in zip(changed, decoded, strict=True):
-        if isinstance(pixels, ImageError):
-            outcomes[position] = Outcome(image.id, "failed", str(pixels), kind=_other_kind(image))
+    accepted: list[tuple[int, SourceImage, str, ImageInfo]] = []
+    squares: list[NDArray[np.uint8]] = []
+    for (position, image, checksum), loaded in zip(changed, decoded, strict=True):
+        if isinstance(loaded, ImageError):
+            outcomes[position] = Outcome(image.id, "failed", str(loaded), kind=_other_kind(image))
         else:
-            accepted.append((position, image, checksum, pixels))
+            accepted.append((position, image, checksum, loaded[1]))
+            squares.append(loaded[0])
     if accepted:
-        codes = encoder.encode(np.stack([pixels for *_, pixels in accepted]))
-        infos = [inspect(image.data, max_pixels=max_pixels) for _, image, *_ in accepted]
+        codes = encoder.encode(np.stack(squares))
         rows = [
             _new_image(image, info, checksum, code)
-            for (_, image, checksum, _), info, code in zip(accepted, infos, codes, strict=True)
+            for (_, image, checksum, info), code in zip(accepted, codes, strict=True)
         ]
         replaced = store.put(rows, encoder_id=encoder.id)
-        for (position, image, *_), info, was_replaced in zip(accepted, infos, replaced, strict=True):
+        for (position, image, _, info), was_replaced in zip(accepted, replaced, strict=True):
             outcomes[position] = Outcome(image.id, "replaced" if was_replaced else "added", note=info.note)
     return [outcomes[position] for position in range(len(images))]
 
