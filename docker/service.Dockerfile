@@ -45,6 +45,10 @@ RUN pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir wheels .
 
 
 FROM ${BASE} AS system
+# Linux drops a signal to process 1 that has no handler yet, and Python needs a moment to set one: an init passes it on.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends "tini=0.19.0-1*" \
+    && rm -rf /var/lib/apt/lists/*
 # Nothing is installed, compiled or edited in the service. /links becomes what is at the root beside folders of the system.
 WORKDIR /usr/local/lib/python3.11
 RUN rm -rf ensurepip idlelib lib2to3 pydoc_data site-packages/* tkinter turtledemo \
@@ -83,7 +87,7 @@ VOLUME ["/data/gallery", "/data/keys"]
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["eigenlens", "ready"]
-ENTRYPOINT ["eigenlens"]
+ENTRYPOINT ["tini", "-s", "--", "eigenlens"]
 # Everyone who can reach the container's network can reach 0.0.0.0: publish the port on 127.0.0.1 only.
 CMD ["serve", "--gallery", "/data/gallery", "--host", "0.0.0.0", "--port", "8080", "--admin-key-file", "/data/keys/admin.key"]
 # Last, so that another commit or date makes no layer again.

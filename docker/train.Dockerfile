@@ -3,7 +3,7 @@
 #   docker build -f docker/train.Dockerfile -t eigenlens-train:cpu .
 #   docker build -f docker/train.Dockerfile -t eigenlens-train:gpu --build-arg VARIANT=gpu .
 #
-# How the base is pinned, and why packages and code are layers of their own: see service.Dockerfile.
+# How the base is pinned, why packages and code are layers of their own, and what tini is for: see service.Dockerfile.
 ARG BASE=python:3.11.15-slim-bookworm@sha256:d29f48a31a8b408ed19272ca1e7b10ebae13b240a27e862d3d4217c528e2e0c3
 
 FROM ${BASE} AS packages
@@ -45,7 +45,7 @@ RUN pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir wheels .
 
 FROM ${BASE}
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends dataset-fashion-mnist=0.0~git20200523.55506a9-1 \
+    && apt-get install -y --no-install-recommends dataset-fashion-mnist=0.0~git20200523.55506a9-1 "tini=0.19.0-1*" \
     && rm -rf /var/lib/apt/lists/*
 # The same user as in the service image, which reads and extends the gallery that is built here.
 RUN groupadd --gid 10001 eigenlens \
@@ -66,7 +66,7 @@ USER 10001:10001
 WORKDIR /data
 VOLUME ["/data/training", "/data/gallery"]
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["eigenlens"]
+ENTRYPOINT ["tini", "-s", "--", "eigenlens"]
 CMD ["--help"]
 # Last, so that another commit or date makes no layer again.
 ARG SOURCE=""

@@ -165,6 +165,16 @@ def test_the_service_image_says_how_it_is_used() -> None:
 
 
 @every_dockerfile
+def test_an_init_is_process_1_so_that_no_signal_is_lost_while_python_starts(path: Path) -> None:
+    init = ["tini", "-s", "--"]
+    assert final(path, "ENTRYPOINT")[0].command == [*init, "eigenlens"]
+    assert any("apt-get install" in i.value and "tini=" in i.value for i in instructions(path))
+    for service in compose()["services"].values():
+        assert service.get("entrypoint", init)[:3] == init
+        assert "init" not in service
+
+
+@every_dockerfile
 def test_packages_and_code_are_layers_of_their_own(path: Path) -> None:
     """So that a change of the code sends the code alone; and another commit or date makes no layer again."""
     last = [(i.name, i.value) for i in instructions(path) if i.stage == instructions(path)[-1].stage]
