@@ -10,7 +10,7 @@ from eigenlens.service.errors import ServiceError
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
-def address_of(host: str, port: int, *, scheme: str = "http") -> str:
+def address_of(host: str, port: int | str, *, scheme: str = "http") -> str:
     """Return an address that a service can be opened at, such as http://[::1]:8080."""
     host = LOOPBACK_OF.get(host, host)
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

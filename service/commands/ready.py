@@ -9,6 +9,8 @@ import sys
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
+from eigenlens.service.commands.listening import address_of
+
 EPILOG = """examples:
   eigenlens ready                              exit status 0 once the service at http://127.0.0.1:8080 can search
   eigenlens ready --live --url http://[::1]:9000    whether its process answers at all
@@ -23,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url",
         default=os.environ.get("EIGENLENS_URL") or _own_address(),
-        help="address of the service (default: EIGENLENS_URL, or this machine at EIGENLENS_PORT: %(default)s)",
+        help="address of the service (default: EIGENLENS_URL, or by EIGENLENS_HOST and EIGENLENS_PORT: %(default)s)",
     )
     parser.add_argument("--live", action="store_true", help="ask only whether the process answers")
     parser.add_argument("--timeout-s", type=float, default=4.0, help="seconds to wait (default: %(default)g)")
@@ -31,7 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _own_address() -> str:
     scheme = "https" if os.environ.get("EIGENLENS_TLS_CERTIFICATE") else "http"
-    return f"{scheme}://127.0.0.1:{os.environ.get('EIGENLENS_PORT', '8080')}"
+    host, port = os.environ.get("EIGENLENS_HOST", "127.0.0.1"), os.environ.get("EIGENLENS_PORT", "8080")
+    return address_of(host, port, scheme=scheme)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -186,7 +186,13 @@ def test_a_probe_says_whether_the_service_can_search(
     assert run("ready", key=False) == (0, "", "")
     assert run("ready", "--live", key=False) == (0, "", "")
     monkeypatch.setenv("EIGENLENS_PORT", str(service.base_url.port))
-    assert main(["ready"]) == 0
+    for host in ("0.0.0.0", "localhost"):
+        monkeypatch.setenv("EIGENLENS_HOST", host)
+        assert main(["ready"]) == 0
+    monkeypatch.setenv("EIGENLENS_HOST", "127.0.0.2")
+    assert main(["ready"]) == 5
+    assert "127.0.0.2" in capsys.readouterr().err
+    monkeypatch.delenv("EIGENLENS_HOST")
     monkeypatch.setenv("EIGENLENS_PORT", "9")
     for url, says in ((None, "no service answers at http://127.0.0.1:9"), ("localhost", "give an address such as")):
         assert main(["ready", *(["--url", url] if url else [])]) == 5
