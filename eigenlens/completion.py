@@ -8,9 +8,10 @@ import importlib
 from eigenlens.command import COMMANDS, CommandParser
 
 EPILOG = """examples:
-  source <(eigenlens completion bash)          in ~/.bashrc
-  source <(eigenlens completion zsh)           in ~/.zshrc, after compinit
+  eigenlens completion bash > ~/.eigenlens.bash     then: source ~/.eigenlens.bash in ~/.bashrc
+  eigenlens completion zsh > ~/.eigenlens.zsh       then: source ~/.eigenlens.zsh in ~/.zshrc, after compinit
 
+Printing takes seconds, since every command is asked for its options: write the file again only after an upgrade.
 Options of commands whose extra is not installed are not completed. Everything else is completed as a file."""
 
 _BASH = """_eigenlens() {{
