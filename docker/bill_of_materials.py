@@ -15,10 +15,11 @@ Component = dict[str, object]
 
 def python_packages() -> Iterator[Component]:
     """Yield the installed distributions."""
-    for found in distributions():
-        name = re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower()
-        licence = found.metadata["License-Expression"] or found.metadata["License"] or ""
-        yield _component(name, found.version, f"pkg:pypi/{name}@{quote(found.version)}", licence.splitlines()[:1])
+    for distribution in distributions():
+        metadata, version = distribution.metadata, distribution.version
+        name = re.sub(r"[-_.]+", "-", metadata["Name"]).lower()
+        licence = metadata["License-Expression"] or metadata["License"] or ""
+        yield _component(name, version, f"pkg:pypi/{name}@{quote(version)}", licence.splitlines()[:1])
 
 
 def debian_packages(status: Path) -> Iterator[Component]:
