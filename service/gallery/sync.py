@@ -24,10 +24,12 @@ from eigenlens.index.codes.artifact import Codes
 from eigenlens.model.images.sources import FolderSource, SourceImage, folder_label, restricted
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.api.report import ChangeAnswer, NotedAnswer, Report
+from eigenlens.service.errors import ImageNotFoundError
 from eigenlens.service.gallery.ingest import INGEST_BATCH_SIZE, count, ingest
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.limits import DEFAULT_LIMITS, Limits
 from eigenlens.service.gallery.progress import Progress
+from eigenlens.service.gallery.store.protocol import Store
 from eigenlens.service.gallery.store.records import FileState, Folder, Move, StoredFile
 
 T = TypeVar("T")
@@ -115,7 +117,8 @@ def sync_folder(
     with ThreadPoolExecutor() as pool:
         for chunk in _chunks(rows, INGEST_BATCH_SIZE):
             images = [
-                _with_metadata(image, stored_of.get(row)) for row, image in zip(chunk, source.read(chunk), strict=True)
+                _with_metadata(image, store, stored_of.get(row))
+                for row, image in zip(chunk, source.read(chunk), strict=True)
             ]
             if folder.boundary is not None:
                 images = [restricted(image, folder.boundary) for image in images]
@@ -125,7 +128,7 @@ def sync_folder(
             store.record_files(folder, [_state(source, row) for row in taken])
             progress.advance(len(chunk))
     for gone in _chunks(plan.gone, _ROWS_PER_TRANSACTION):
-        report.gone += sum(store.remove([file.id for file in gone]))
+        report.gone += store.remove_keys([file.key for file in gone])  # not what was stored under their ids since
     return report
 
 
@@ -285,8 +288,14 @@ class _CurrentCodes:
         return taken if rows[0] >= 0 else None
 
 
-def _with_metadata(image: SourceImage, old: StoredFile | None) -> SourceImage:
-    return image if old is None else replace(image, metadata=old.metadata)
+def _with_metadata(image: SourceImage, store: Store, old: StoredFile | None) -> SourceImage:
+    """Return an image with the metadata that are stored now: they may have been edited since the files were listed."""
+    if old is None:
+        return image
+    try:
+        return replace(image, metadata=store.record(old.id).metadata)
+    except ImageNotFoundError:
+        return replace(image, metadata=old.metadata)
 
 
 def _state(source: FolderSource, row: int) -> FileState:

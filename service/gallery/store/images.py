@@ -75,7 +75,7 @@ class ImageStatements(Database):
             small = contains.translate({letter: letter + 32 for letter in range(ord("A"), ord("Z") + 1)})
             conditions += " AND lower(id) LIKE ? ESCAPE '!'"
             parameters.append(f"%{re.sub('[!%_]', lambda sign: '!' + sign[0], small)}%")
-        place: int | str = min(int(after or _LAST_KEY), _LAST_KEY) if newest else after or ""
+        place: int | str = int(after or _LAST_KEY) if newest else after or ""
         order = ("key < ?", "key DESC") if newest else ("id > ?", "id")
         rows = self.query(
             f"SELECT {_RECORD} FROM images WHERE {order[0]} AND {conditions} ORDER BY {order[1]} LIMIT ?",
@@ -191,6 +191,11 @@ class ImageStatements(Database):
         """Remove images in one transaction. Returns: for each id, whether there was such an image."""
         with self.transaction() as connection:
             return [connection.execute("DELETE FROM images WHERE id = ?", (id,)).rowcount > 0 for id in ids]
+
+    def remove_keys(self, keys: Sequence[int]) -> int:
+        """Remove those images that still exist, in one transaction. Returns: how many did."""
+        with self.transaction() as connection:
+            return sum(connection.execute("DELETE FROM images WHERE key = ?", (key,)).rowcount for key in keys)
 
     def replace_metadata(
         self, id: str, metadata: dict[str, Any], *, key: int, code: NDArray[np.float32], encoder_id: str

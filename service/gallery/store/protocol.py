@@ -91,6 +91,12 @@ class ImageStore(Protocol):
     def remove(self, ids: Sequence[str]) -> list[bool]:
         """Remove images in one transaction. Returns: for each id, whether there was such an image."""
 
+    def remove_keys(self, keys: Sequence[int]) -> int:
+        """Remove those images that still exist, in one transaction. Returns: how many did.
+
+        Unlike one of an id, an image of a key is never another one that took its place meanwhile.
+        """
+
     def replace_metadata(
         self, id: str, metadata: dict[str, Any], *, key: int, code: NDArray[np.float32], encoder_id: str
     ) -> bool:

@@ -137,8 +137,12 @@ def test_keys_only_grow_and_changes_tell_what_happened_since(store: Store, open_
     assert store.coded_keys(encoder_id=ENCODER).tolist() == [fourth]
     np.testing.assert_array_equal(store.codes_of([fourth], encoder_id=ENCODER)[fourth], CODE + 2)
     store.remove(["a"])
-    assert put(store, "a")[0] > fourth, "keys are never used again"
+    fifth = put(store, "a")[0]
+    assert fifth > fourth, "keys are never used again"
+    assert store.remove_keys([fourth]) == 0, "another image has its id"
     assert store.changes(changes.position, encoder_id=ENCODER).removed == [fourth]
+    assert store.remove_keys([fourth, fifth]) == 1
+    assert store.changes(changes.position, encoder_id=ENCODER).removed == [fourth, fifth]
 
 
 def test_a_transaction_that_fails_changes_nothing(store: Store) -> None:

@@ -135,6 +135,28 @@ def test_an_uploaded_image_keeps_its_id_and_its_content(folders: Folders) -> Non
     assert [folders.contents()[id] for id in ("up.png", own)] == [data, png(pixels_of(6))]
 
 
+def test_what_others_store_while_a_sync_runs_is_not_undone(folders: Folders) -> None:
+    store, encoder_id, code = folders.gallery.store, folders.encoder.id, code_of(pixels_of(1)).astype("float32")
+    (folders.a / "gone.png").write_bytes(png(pixels_of(7)))
+    folders.sync("")
+    (folders.a / "gone.png").unlink()
+    (folders.a / "y.png").write_bytes(png(pixels_of(8)))
+
+    class Meanwhile(Progress):
+        def start(self, stage: str, total: int) -> None:
+            """The files are listed, and none is taken in yet."""
+            store.put([NewImage("gone.png", "image/png", 2, 2, "", {}, code, b"uploaded")], encoder_id=encoder_id)
+            y = folders.record("y.png")
+            assert store.replace_metadata("y.png", {"price": 5}, key=y.key, code=code, encoder_id=encoder_id)
+
+    (folder,) = known_folders(store, name="")
+    with folders.gallery.writing():
+        report = sync_folder(folders.gallery, folders.encoder, folder, Meanwhile())
+    assert counts(report) == (0, 1, 0, 0, 0)
+    assert folders.contents()["gone.png"] == b"uploaded"
+    assert (folders.record("y.png").metadata, folders.contents()["y.png"]) == ({"price": 5}, png(pixels_of(8)))
+
+
 def test_what_cannot_be_read_is_found_among_many_in_linear_time(tmp_path: Path) -> None:
     count = 4000
     folder, source = Folder("B", tmp_path), FolderSource(tmp_path, may_be_empty=True)
