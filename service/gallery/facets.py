@@ -29,12 +29,20 @@ class Facets:
         self._counted: tuple[tuple[int, int], list[Facet]] | None = None
 
     def of(self, store: ImageStore) -> list[Facet]:
-        """Return the facets of all images: fields of text or truth values that several images share, by name."""
-        with self._lock:
+        """Return the facets of all images: fields of text or truth values that several images share, by name.
+
+        While another thread counts, the facets as they were are good enough.
+        """
+        known = self._counted
+        if not self._lock.acquire(blocking=known is None) and known is not None:
+            return known[1]
+        try:
             position = store.position()
             if self._counted is None or self._counted[0] != position:
                 self._counted = position, _count(store)
             return self._counted[1]
+        finally:
+            self._lock.release()
 
 
 def _count(store: ImageStore) -> list[Facet]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import numpy as np
@@ -42,7 +43,8 @@ def browse(
             ]
         )
     newest = order == "newest"
-    if newest and after is not None and not (after.isascii() and after.isdecimal()):
+    # No key has 19 digits; `int` refuses numbers of thousands.
+    if newest and after is not None and not re.fullmatch("[0-9]{1,18}", after):
         raise RequestError(f"'{after}' is no `next` of a page of the newest images")
     records = state.gallery.store.page(limit + 1, after=after, prefix=prefix, contains=contains, newest=newest)
     more = len(records) > limit

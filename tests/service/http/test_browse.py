@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+
+from eigenlens.service.gallery.facets import Facet, Facets
 
 from tests.support.service import client_fixture, gallery_fixture, image_id
 
@@ -76,7 +83,11 @@ def test_images_are_listed_newest_first_and_by_a_part_of_their_name(client: http
         after = page["next"]
     assert sorted(newest) == names
     assert newest != names
-    assert client.get("/v1/images", params={"order": "newest", "after": "an id"}).status_code == 422
+    for after in ("an id", "-1", "1.5", "", "²", "9" * 19, "9" * 5000):
+        assert client.get("/v1/images", params={"order": "newest", "after": after}).status_code == 422
+    for after, count in (("0", 0), ("9" * 18, len(names))):
+        listed = client.get("/v1/images", params={"order": "newest", "after": after, "limit": 200}).json()["images"]
+        assert len(listed) == count
 
 
 def test_facets_count_what_the_metadata_say(client: httpx.Client) -> None:
@@ -88,3 +99,30 @@ def test_facets_count_what_the_metadata_say(client: httpx.Client) -> None:
     assert (len(few["values"]), few["others"]) == (1, len(counts) - 1)
     assert client.get("/v1/exif", params={"id": listed[0]["id"]}).json() == {"exif": {}}
     assert client.get("/v1/exif", params={"id": "none"}).status_code == 404
+
+
+def test_nobody_waits_for_facets_that_another_one_counts() -> None:
+    counting, may_end = threading.Event(), threading.Event()
+    labels = ["x", "x"]
+
+    def metadata_of(keys: Any) -> Any:
+        if len(labels) > 2:
+            counting.set()
+            may_end.wait(30)
+        return [{"label": label} for label in labels]
+
+    store: Any = SimpleNamespace(
+        position=lambda: (len(labels), 0), contents=lambda: (np.arange(len(labels)), 0), metadata_of=metadata_of
+    )
+    facets = Facets()
+    before = facets.of(store)
+    assert before == [Facet("label", (("x", 2),))]
+    labels.append("y")
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(facets.of, store)
+        assert counting.wait(30)
+        try:
+            assert facets.of(store) == before
+        finally:
+            may_end.set()
+        assert first.result() == facets.of(store) == [Facet("label", (("x", 2), ("y", 1)))]
