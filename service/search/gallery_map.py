@@ -87,7 +87,7 @@ class GalleryMap:
             return
         try:
             if self._engine is not engine:
-                self._points = _read_points(engine)
+                self._points, self._whole = _read_points(engine), {}
                 self._engine, self._position = engine, gallery.position_of(number)
             changes = gallery.store.changes(self._position, encoder_id=engine.encoder_id)
             self._apply(changes)
@@ -109,6 +109,7 @@ class GalleryMap:
             codes = np.stack([code for (_, code), new in zip(coded, is_new.tolist(), strict=True) if new])
             parts.append(unit_prefix(codes, codes.shape[1])[:, : values.shape[1]])
         self._colours.forget()
+        self._whole = {}
         # Column by column in memory, since a region looks at two of them.
         self._points = np.concatenate([keys[~gone], added[is_new]]), np.asfortranarray(np.concatenate(parts))
 

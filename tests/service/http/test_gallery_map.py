@@ -194,6 +194,8 @@ def test_an_image_whose_code_comes_later_is_looked_for_again() -> None:
         plan.update(gallery, number=1, engine=gallery.engine)  # type: ignore[arg-type]
         region = plan.region(1, 2, Box(-2, 2, -2, 2), cells=(40, 40), parts=(1, 1))
         seen.append(region.count)
+        plan.whole(1, 2 + len(seen))
+        assert all(keys is plan._points[0] for keys, _ in plan._whole.values()), "none of before is kept in memory"
     assert seen == [50, 51, 51]
     assert asked == [start, start, end]
 
