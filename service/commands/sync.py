@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Sync, with progress on standard error. Raises: EigenlensError."""
     gallery = Gallery(args.gallery, store=args.store)
-    with closing(gallery.store):
+    with closing(gallery.store), closing(gallery.serving()):
         folders = known_folders(gallery.store, name=args.name)
         report = sync_all(gallery, folders, args)
         print_report(report, args)

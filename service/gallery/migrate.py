@@ -68,6 +68,9 @@ def migrate_to_sqlite(root: Path, address: str) -> int:
         copy.unlink(missing_ok=True)
         source.copy_to(copy)
         _compare(source, copy)
+        # The log of a database that lay there would be applied to the copy.
+        for ending in ("-wal", "-shm"):
+            (root / f"{DATABASE}{ending}").unlink(missing_ok=True)
         os.replace(copy, root / DATABASE)
         target = SqliteStore(root / DATABASE)
         with contextlib.closing(target):

@@ -14,7 +14,9 @@ from eigenlens.command import main
 from eigenlens.service.api.report import Report
 from eigenlens.service.commands import build, sync
 from eigenlens.service.commands.options import limits_of
+from eigenlens.service.gallery.folders import register_folder
 from eigenlens.service.gallery.limits import DEFAULT_LIMITS, Limits
+from eigenlens.service.gallery.store.locks import Lock
 from eigenlens.service.gallery.store.records import Folder
 from tests.support.service import build_gallery, database_of
 
@@ -53,6 +55,21 @@ def test_a_wrong_limit_of_the_environment_is_named(
     for words in (["build", "--images", str(tmp_path / "images")], ["sync"]):
         assert main([*words, "--gallery", str(gallery.root)]) == 1
         assert "error: EIGENLENS_MAX_PIXELS: 'abc' is not a positive whole number" in capsys.readouterr().err
+
+
+def test_a_gallery_that_is_watched_is_not_taken_elsewhere_or_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = build_gallery(tmp_path, count=4)
+    register_folder(gallery.store, tmp_path / "images")
+    locks: list[Lock | None] = []
+    monkeypatch.setattr(sync, "_watch", lambda *_: locks.append(gallery.store.lock("serving")))
+    assert main(["sync", "--gallery", str(gallery.root), "--watch"]) == 0
+    assert locks == [None]
+    lock = gallery.store.lock("serving")
+    assert lock is not None
+    lock.close()
+    gallery.store.close()
 
 
 def test_folders_are_listed_anew_only_when_one_comes_or_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
