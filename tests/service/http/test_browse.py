@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from eigenlens.service.gallery.facets import Facet, Facets
-
 from tests.support.service import client_fixture, gallery_fixture, image_id
 
 IDS = sorted(image_id(seed) for seed in range(40))
