@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from PIL import ExifTags, Image
@@ -14,7 +14,6 @@ _FORMATS = ("JPEG", "TIFF", "WEBP", "PNG", "AVIF")
 _MAX_LENGTH = 200
 # What Pillow raises on EXIF that is damaged.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, ZeroDivisionError, RuntimeError)
-# Of an image that only claims to be large, no pixel is decoded here.
 _TAGS = {
     "camera": (ExifTags.Base.Make, ExifTags.Base.Model),
     "lens": (ExifTags.Base.LensModel,),
@@ -25,6 +24,11 @@ _TAGS = {
     "software": (ExifTags.Base.Software,),
     "artist": (ExifTags.Base.Artist,),
     "copyright": (ExifTags.Base.Copyright,),
+}
+_NUMBERS: dict[str, Callable[[float], str]] = {
+    "exposure": lambda seconds: f"{seconds:g} s" if seconds >= 0.4 else f"1/{round(1 / seconds)} s",
+    "aperture": lambda number: f"f/{number:g}",
+    "focal length": lambda mm: f"{mm:g} mm",
 }
 
 
@@ -52,13 +56,9 @@ def read_exif(data: bytes) -> dict[str, str]:
 
 def _text(name: str, value: Any) -> str:
     try:
-        if name == "exposure":
-            seconds = float(value)
-            return f"{seconds:g} s" if seconds >= 0.4 else f"1/{round(1 / seconds)} s"
-        if name == "aperture":
-            return f"f/{float(value):g}"
-        if name == "focal length":
-            return f"{float(value):g} mm"
+        if name in _NUMBERS:
+            number = float(value)  # 0/0, which is NaN, where the camera did not know it
+            return _NUMBERS[name](number) if 0 < number < math.inf else ""
         value = value[0] if isinstance(value, tuple) else value
         value = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     except _DAMAGE:
