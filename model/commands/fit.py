@@ -262,7 +262,8 @@ def _sample_squares(source: Source, backbone: Encoder) -> NDArray[np.uint8]:
 def _print_skipped(caches: Sequence[ViewFeatures]) -> None:
     skipped = [item for cache in caches for item in cache.skipped]
     if skipped:
-        print(f"{len(skipped)} images cannot be used and are skipped:", file=sys.stderr)
+        count = "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
+        print(f"skipped {count} that cannot be used:", file=sys.stderr)
         for id, reason in skipped[:20]:
             print(f"  {id}: {reason}", file=sys.stderr)
         if len(skipped) > 20:

@@ -26,7 +26,7 @@ def _parse_json(value: Any, info: ValidationInfo) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise ValueError("a filter is a JSON object") from None
+        raise ValueError('a filter is a JSON object, such as {"label": "Bag"}') from None
 
 
 MAX_SEARCHES = 100

@@ -47,7 +47,8 @@ def cannot_connect(url: str, error: Exception) -> ServiceError:
 def unreachable(url: object, error: Exception) -> UnreachableError:
     """Return the error for a service that does not answer."""
     return UnreachableError(
-        f"no service answers at {url}{_describe_proxy(str(url))} ({error!r}); start one with `eigenlens serve`"
+        f"no service answers at {url}{_describe_proxy(str(url))} ({error!r}); "
+        "start one with `eigenlens serve`, or give its address"
     )
 
 

@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     for group in groups:
         _print(group)
     images = sum(len(group.images) for group in groups)
-    print(f"{len(groups):,} groups, {images:,} images; keeping the first of each leaves {images - len(groups):,} less")
+    fewer = f"; keeping the first of each leaves {images - len(groups):,} fewer" if groups else ""
+    print(f"{len(groups):,} groups, {images:,} images{fewer}")
     return 0
 
 

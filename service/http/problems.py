@@ -182,7 +182,7 @@ def _invalid(request: Request, details: Any) -> dict[str, Any]:
     """Return the problem of invalid parameters, from the list of details that pydantic gives."""
     reasons: dict[str, list[str]] = {}
     for each in details:
-        reasons.setdefault(_name(each["loc"]), []).append(str(each["msg"]))
+        reasons.setdefault(_name(each["loc"]), []).append(str(each["msg"]).removeprefix("Value error, "))
     parameters = [{"name": name, "reason": _joined(said)} for name, said in reasons.items()]
     detail = "; ".join(f"{p['name']}: {p['reason']}" for p in parameters)
     return problem(422, "parameters", detail, request=request, parameters=parameters)

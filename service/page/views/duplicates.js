@@ -26,10 +26,11 @@ export function startDuplicates(trouble) {
   const look = h("button", { type: "button", on: { click: () => search() } }, "Look for duplicates");
   const bar = h("progress", { max: 1, hidden: true, ariaLabel: "Images compared" });
   const lookRow = h("div", { class: "inline" }, h("label", { class: "choice" }, "What counts: ", likeness), look);
+  const kindRow = h("label", { class: "choice", hidden: true }, "Show ", kind);
   const marked = h("div", { class: "marked panel", hidden: true });
   const list = h("ol", { id: "duplicate-groups", class: "groups" });
   const more = h("button", { type: "button", hidden: true, on: { click: () => load(next) } }, "Show more");
-  place.append(h("div", { class: "panel" }, keyForm, lookRow, bar, status, h("label", { class: "choice" }, "Show ", kind)), marked, list, h("p", { class: "more" }, more));
+  place.append(h("div", { class: "panel" }, keyForm, lookRow, bar, status, kindRow), marked, list, h("p", { class: "more" }, more));
 
   let next = null;
   let timer = null;
@@ -68,6 +69,7 @@ export function startDuplicates(trouble) {
       if (after === null) list.replaceChildren();
       list.append(...answer.groups.map(group));
       next = answer.next;
+      kindRow.hidden = answer.total === 0;
       more.hidden = next === null;
       // A page of many groups that are gone, or of another kind, can be empty: the next one is looked at.
       if (next !== null && answer.groups.length === 0) await load(next);

@@ -74,7 +74,7 @@ def test_copies_and_near_duplicates_are_grouped_with_the_best_first(
     capsys.readouterr()
     assert main([*command, "--cosine", "0.97"]) == 0
     text = capsys.readouterr().out
-    assert "2 groups, 4 images; keeping the first of each leaves 2 less" in text
+    assert "2 groups, 4 images; keeping the first of each leaves 2 fewer" in text
     assert "1.000  8 x 8  large.png" in text
     assert main([*command, "--listed", "--json"]) == 0
     assert [len(group["images"]) for group in json.loads(capsys.readouterr().out)] == [2, 2]

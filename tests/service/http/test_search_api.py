@@ -149,7 +149,7 @@ def test_results_open_as_images(client: httpx.Client) -> None:
         ({"length": 2, "max_latency_ms": 1e-9}, 422, "target", "the fastest takes"),
         ({"max_latency_ms": 1e-9}, 422, "target", "the fastest takes"),
         ({"target_recall": 0.9, "max_latency_ms": 1e-9}, 422, "target", "cannot both be met"),
-        ({"filter": "{"}, 422, "parameters", "a filter is a JSON object"),
+        ({"filter": "{"}, 422, "parameters", "filter: a filter is a JSON object, such as"),
         ({"filter": '{"label": {"$like": 1}}'}, 422, "filter", "there is no $like"),
         ({"rerank": "some"}, 422, "parameters", "rerank"),
         ({"shortlist": 5}, 422, "plan-conflict", "rerank"),
