@@ -61,7 +61,7 @@ class AccessMiddleware:
         if key is None:
             reason = "this key is not known" if sent else f"this needs a key with the scope {needed_scope}"
             raise KeyMissingError(
-                f"{reason}: send one as `Authorization: Bearer KEY` or `api-key: KEY`; a command sends that of --key-file"
+                f"{reason}: send one as `Authorization: Bearer KEY` or `api-key: KEY`, to a command as --key-file"
             )
         if not key.may(needed_scope):
             raise KeyScopeError(f"this needs the scope {needed_scope}; the key has {', '.join(key.scopes)}")
