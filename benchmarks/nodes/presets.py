@@ -28,7 +28,7 @@ _LENGTHS = (4, 8, 16, 32)
 _SEEDS = probe.SEEDS[:3]
 _K = 10
 _RIDGES = (1.0, 3.0, 10.0)
-_TIMES = (0.5, 1.0, 1.5, 2.0)
+_TIMES = (0.5, 1.0, 1.5, 2.0, 3.0)
 # Preset: the pairs of hops and pair_hops that are tried for it.
 _TRIED = {"smooth": ((1, 2), (2, 2), (3, 2)), "features-only": ((0, 2), (0, 4), (0, 6))}
 _SHOWN = 5

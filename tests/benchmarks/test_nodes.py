@@ -74,7 +74,7 @@ def test_validation_nodes_choose_settings_and_test_nodes_are_unseen(
     assert main(["bench", "node-presets", str(graph), "--results", str(results)]) == 0
     records = read_records(results)
     assert len(records) == len(presets._RIDGES) * len(presets._TIMES)
-    assert "smooth, place 1 of 12: {'hops': 2," in capsys.readouterr().out
+    assert "smooth, place 1 of 15: {'hops': 2," in capsys.readouterr().out
     (_, best), *others = presets.rank(records, "smooth")
     assert best == max(record["value"] for record in records)
     assert all(value <= best for _, value in others)
