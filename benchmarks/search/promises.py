@@ -25,9 +25,9 @@ from eigenlens.benchmarks.common.records import Subject, append_records, make_re
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.prefix import unit_prefix
-from eigenlens.index.faiss_engine.engine import FaissEngine
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.filters.parse import Filter, parse_filter
+from eigenlens.index.live.engine import LiveEngine
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.index.threads import all_cores
@@ -97,20 +97,20 @@ def run(args: argparse.Namespace) -> None:
                 append_records(args.results, [make_record(subject, *metric) for metric in metrics])
 
 
-def _index(path: Path, codes: Codes, labels: Sequence[str], draws: NDArray[np.float64]) -> FaissEngine:
+def _index(path: Path, codes: Codes, labels: Sequence[str], draws: NDArray[np.float64]) -> LiveEngine:
     """Open the codes as indexed by this code; index them first where they are not."""
     if not path.exists():
         print(f"indexing {len(codes)} codes ...", file=sys.stderr)
         metadata = [{"label": label, "draw": float(draw)} for label, draw in zip(labels, draws, strict=True)]
         build_generation(path, codes, BuildOptions(lengths=choose_lengths(codes.code_length), metadata=metadata))
-    return FaissEngine(Generation(path, codes))
+    return LiveEngine(Generation(path, codes))
 
 
 class _Promises:
     """Searches by targets, beside exact results."""
 
     def __init__(
-        self, engine: FaissEngine, labels: Sequence[str], queries: NDArray[np.int64], rng: np.random.Generator
+        self, engine: LiveEngine, labels: Sequence[str], queries: NDArray[np.int64], rng: np.random.Generator
     ) -> None:
         self._engine, self._chooser, self._rng = engine, PlanChooser(engine), rng
         self._labels, self._queries = np.asarray(labels), queries
@@ -145,7 +145,7 @@ class _Promises:
         added_keys = int(generation.keys.max()) + 1 + np.arange(len(added))
         removed = self._rng.random(len(generation)) < _REMOVED
         for adds, removes in ((True, False), (False, True), (True, True)):
-            self._engine = FaissEngine(generation)
+            self._engine = LiveEngine(generation)
             self._chooser = PlanChooser(self._engine)
             if adds:
                 self._engine.add(added_keys.tolist(), added, [{}] * len(added))

@@ -68,10 +68,17 @@ def _open(folder: Path) -> tuple[Any, Callable[[Any, Any], Any]]:
     module = _first_of("eigenlens.index.faiss_engine.generation", "index.generation")
     generation = module.Generation(folder / "generation", codes)
     try:
-        engine = importlib.import_module("eigenlens.index.faiss_engine.engine").FaissEngine(generation)
+        engine = _engine_of(generation)
     except ImportError:
         return generation, _search_without_engine(generation)
     return generation, lambda codes, plan: engine.search(codes, plan=plan, k=K)
+
+
+def _engine_of(generation: Any) -> Any:
+    try:
+        return importlib.import_module("eigenlens.index.live.engine").LiveEngine(generation)
+    except ImportError:  # of revisions with one engine
+        return importlib.import_module("eigenlens.index.faiss_engine.engine").FaissEngine(generation)
 
 
 def _search_without_engine(generation: Any) -> Callable[[Any, Any], Any]:

@@ -18,12 +18,12 @@ from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
 from eigenlens.index.codes.typicality import write_typicality
-from eigenlens.index.faiss_engine.generation import KIND
 from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.faiss_engine.gpu_index import on_gpu
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, read_prefix_index
 from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from eigenlens.index.filters.columns import write_attributes
+from eigenlens.index.live.generation import KIND
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning

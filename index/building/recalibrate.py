@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from eigenlens import artifact
 from eigenlens.index.building.calibrator import Calibrator
 from eigenlens.index.errors import CodesError
-from eigenlens.index.faiss_engine.generation import KIND, Generation
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.live.generation import KIND
 from eigenlens.index.plans.plan import IndexSpec
 
 # With fewer queries, the lower bounds of recall are so low that hardly any plan meets a target.

@@ -1,4 +1,4 @@
-"""A generation: one immutable build of all prefix indexes of a gallery, over one codes artifact."""
+"""A generation in FAISS: one immutable build of all prefix indexes of a gallery, over one codes artifact."""
 
 from __future__ import annotations
 
@@ -6,59 +6,37 @@ import math
 import sys
 import threading
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens import artifact
 from eigenlens.index.codes.artifact import Codes
-from eigenlens.index.codes.eigenfunctions import Eigenfunctions
 from eigenlens.index.codes.exact import best_of_runs, rerank
-from eigenlens.index.codes.similarities import NearestSimilarities
-from eigenlens.index.codes.typicality import Typicality
 from eigenlens.index.engine import IndexDescription
-from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountError
-from eigenlens.index.faiss_engine.gpu import Gpu
+from eigenlens.index.errors import CodesError, ResultCountError
+from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex, on_gpu
 from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name, open_prefix_index
 from eigenlens.index.faiss_engine.reach import ReachEstimator
 from eigenlens.index.faiss_engine.selected_codes import SelectedCodes
-from eigenlens.index.filters.columns import Attributes
-from eigenlens.index.filters.parse import require_coordinate
 from eigenlens.index.filters.selection import Selection
-from eigenlens.index.plans.calibration import Calibration, Measured
+from eigenlens.index.live.generation import BaseGeneration
+from eigenlens.index.plans.calibration import Measured
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.threads import use_all_threads
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
-KIND = "generation"
 # Images with the same score are put in order among so many results; beyond, an index's own order decides.
 _MAX_TIED = 10_000
-# Columns of codes that filters used last stay in memory: 4 bytes an image each.
-_KEPT_COORDINATES = 8
 # A search that finds too few is repeated with so many times the effort.
 _MORE_EFFORT = 4
 
 
-class Generation:
-    """An open generation. Several threads may search at once.
-
-    Attributes:
-        lengths: the prefix lengths that were built, ascending; the last is the full code length.
-        keys: (n,), int64: the gallery's key of each row.
-        code_length: coordinates of a full code.
-        calibration: measured recall and latency of the generation's plans.
-        attributes: metadata of the rows, for filters.
-        eigenfunctions: statistics of each coordinate; None in a generation that an earlier version built.
-        similarities: of its images with their nearest other; None of very few images and of an earlier version.
-        typicality: how far its codes lie from their centre; None likewise.
-        added_ms: milliseconds that images beside it take of a search: none.
-    """
-
-    added_ms = 0.0
+class Generation(BaseGeneration):
+    """An open generation that FAISS searches. Several threads may search at once."""
 
     def __init__(
         self,
@@ -77,61 +55,22 @@ class Generation:
 
         Raises: ArtifactError, which names a missing or damaged file; CodesError, if these are other codes.
         """
-        self.artifact = artifact.read(path, kind=KIND, verify=verify)
-        if self.artifact.made_from["codes"] != codes.id:
-            raise CodesError(f"{path} was built from codes {self.artifact.made_from['codes']}, not from {codes.id}")
-        self.codes = codes
-        self.keys = codes.keys
-        self.encoder_id, self.code_length = codes.encoder_id, codes.code_length
-        self.specs = tuple(IndexSpec(**entry) for entry in self.artifact.properties["indexes"])
-        self.lengths: tuple[int, ...] = tuple(spec.length for spec in self.specs)
-        self._gpu, self.tuning = gpu, tuning
+        super().__init__(path, codes, verify=verify, tuning=tuning)
+        self._gpu = gpu
         self._opening = threading.Lock()
         self._indexes = {spec.length: self._open(spec) for spec in self.specs if require_kind(spec.kind).mapped}
-        self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
         self._guesses: dict[int, Measured | None] = {}
         self._selected = SelectedCodes(codes)
-        self._cached_coordinate = lru_cache(_KEPT_COORDINATES)(self._read_coordinate)
-        self.attributes = Attributes(path, count=len(codes))
-        has_eigenfunctions = Eigenfunctions.are_in(self.artifact)
-        self.eigenfunctions = Eigenfunctions(self.artifact) if has_eigenfunctions else None
-        similarities = self.artifact.properties.get("similarities")
-        self.similarities = None if similarities is None else NearestSimilarities.from_json(similarities)
-        self.typicality = Typicality(self.artifact) if Typicality.is_in(self.artifact) else None
 
-    def __len__(self) -> int:
-        return len(self.keys)
+    @property
+    def device(self) -> str:
+        """Name of the device that searches, as calibrations record it: "cpu" or "gpu"."""
+        return device_name(self._gpu)
 
     @property
     def lengths_on_gpu(self) -> tuple[int, ...]:
         """Prefix lengths whose index has a copy on the GPU."""
         return tuple(length for length, index in self._indexes.items() if isinstance(index, GpuIndex))
-
-    def warm_up(self) -> None:
-        """Open the index of the default plan, so that the first search does not wait for it."""
-        self.search(self.codes.codes[:1].astype(np.float32), plan=self.calibration.choose(k=1).for_k(1), k=1)
-
-    def leading(self, width: int) -> NDArray[np.float32]:
-        """Return the first coordinates of all unit codes, (n, width)."""
-        return self._unit(slice(width))
-
-    def coordinate(self, number: int) -> NDArray[np.float32]:
-        """Return one coordinate, counted from 1, of all unit codes, (n,). Raises: FilterError, if there are fewer."""
-        require_coordinate(number, code_length=self.code_length)
-        return self._cached_coordinate(number)
-
-    def _read_coordinate(self, number: int) -> NDArray[np.float32]:
-        return self._unit(slice(number - 1, number))[:, 0]
-
-    def _unit(self, coordinates: slice) -> NDArray[np.float32]:
-        """Read some coordinates of all unit codes, (n, width); the others are in memory for one run of rows only."""
-        runs = [codes[:, coordinates].astype(np.float32) for _, codes in self.codes.runs(0, len(self))]
-        values = np.concatenate(runs) if runs else np.empty((0, coordinates.stop), dtype=np.float32)
-        return np.asarray(values / self.codes.norms[:, None], dtype=np.float32)
-
-    def scores_directly(self, selection: Selection, k: int) -> bool:
-        """Whether a search scores every row of a selection, whatever its plan."""
-        return selection.count <= max(self.tuning.max_rows_scored_directly, k)
 
     def reaches(self, queries: NDArray[np.float32], selection: Selection, *, k: int) -> NDArray[np.int64]:
         """Estimate for each query (q, code_length) how many of the nearest rows hold k that are selected, (q,)."""
@@ -303,11 +242,6 @@ class Generation:
             mask = selection.mask
             runs = ((rows[mask[rows]], codes[mask[rows]]) for rows, codes in runs)
         return best_of_runs(runs, queries, length=length, k=k)
-
-    def _spec(self, length: int) -> IndexSpec:
-        if length not in self.lengths:
-            raise PrefixLengthError(length, self.lengths)
-        return self.specs[self.lengths.index(length)]
 
     def prefix_index(self, length: int) -> PrefixIndex:
         """Return the open index of a prefix length. Raises: PrefixLengthError; ArtifactError; SearchError."""

@@ -27,9 +27,9 @@ from pathlib import Path
 from eigenlens import artifact
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.engine import Engine
-from eigenlens.index.faiss_engine.engine import FaissEngine
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Gpu
+from eigenlens.index.live.engine import LiveEngine
 from eigenlens.service.errors import GalleryBusyError, GalleryError, GenerationInUseError, GenerationNotFoundError
 from eigenlens.service.gallery.store.locks import Lock
 from eigenlens.service.gallery.store.open import open_store
@@ -209,7 +209,7 @@ class Gallery:
         number, generation = self.open_current(gpu=gpu)
         if gpu is not None:
             log.info("the GPU searches the lengths %s", generation.lengths_on_gpu)
-        return number, FaissEngine(generation, gpu=gpu)
+        return number, LiveEngine(generation)
 
     def current_encoder_id(self) -> str:
         """Return the id of the current encoder. Raises: GalleryError, before the first build; ArtifactError."""

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eigenlens.index.faiss_engine.delta import Delta
 from eigenlens.index.filters.parse import matches, parse_filter
+from eigenlens.index.live.delta import Delta
 from tests.support import oracles
 from tests.support.codes import CODE_LENGTH, LENGTHS, random_codes, repeatable
 

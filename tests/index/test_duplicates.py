@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eigenlens.index.duplicates import connect, find_links
-from eigenlens.index.faiss_engine.engine import FaissEngine
+from eigenlens.index.live.engine import LiveEngine
 from tests.support.codes import CODE_LENGTH, HARDLY_CALIBRATED, random_codes, repeatable, write_generation
 
 COSINE = 0.98
@@ -21,7 +21,7 @@ def test_the_groups_are_those_of_all_pairs(tmp_path: Path) -> None:
     # Groups of 2, 5 and 100 near-duplicates, more than an image searches at first.
     for size, first in ((2, 10), (5, 50), (100, 200)):
         codes[first : first + size] = codes[first] + 0.01 * rng.standard_normal((size, CODE_LENGTH)) * codes[first]
-    engine = FaissEngine(write_generation(tmp_path, codes, tuning=HARDLY_CALIBRATED))
+    engine = LiveEngine(write_generation(tmp_path, codes, tuning=HARDLY_CALIBRATED))
     added = codes[7] * 1.5
     engine.add([5000], added[None], [{}])
     engine.remove([150])

@@ -18,9 +18,9 @@ from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.engine import Engine
 from eigenlens.index.errors import CodesError, FilterError, PrefixLengthError, ResultCountError
-from eigenlens.index.faiss_engine.engine import FaissEngine
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.filters.parse import parse_filter
+from eigenlens.index.live.engine import LiveEngine
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.tuning import Tuning
 from tests.support import oracles
@@ -60,7 +60,7 @@ def open_faiss(kinds: Mapping[int, str], tuning: Tuning = TUNING) -> Open:
             options = BuildOptions(lengths=LENGTHS, kinds=kinds, metadata=metadata, tuning=tuning)
             build_generation(path / "generation", stored, options)
             built[codes.tobytes()] = path
-        return FaissEngine(Generation(path / "generation", Codes(path / "codes", tuning=tuning), tuning=tuning))
+        return LiveEngine(Generation(path / "generation", Codes(path / "codes", tuning=tuning), tuning=tuning))
 
     return open_engine
 

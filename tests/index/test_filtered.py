@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.errors import TargetError
-from eigenlens.index.faiss_engine.engine import FaissEngine
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.filters.parse import Filter, parse_filter
+from eigenlens.index.live.engine import LiveEngine
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.tuning import Tuning
 from tests.support.codes import write_codes
@@ -31,7 +31,7 @@ def grouped(seed: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.int6
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> FaissEngine:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> LiveEngine:
     folder = tmp_path_factory.mktemp("filtered")
     codes, groups = grouped(1, COUNT)
     stored = write_codes(folder / "codes", codes, tuning=TUNING)
@@ -43,7 +43,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> FaissEngine:
         stored,
         BuildOptions(lengths=(4, 8, CODE_LENGTH), kinds=kinds, metadata=metadata, tuning=TUNING),
     )
-    return FaissEngine(Generation(folder / "generation", stored, tuning=TUNING))
+    return LiveEngine(Generation(folder / "generation", stored, tuning=TUNING))
 
 
 def filters(group: int) -> dict[str, Filter]:
@@ -57,14 +57,14 @@ def filters(group: int) -> dict[str, Filter]:
     }
 
 
-def cosines_of(engine: FaissEngine, query: NDArray[np.float32], filter: Filter | None = None) -> NDArray[np.float64]:
+def cosines_of(engine: LiveEngine, query: NDArray[np.float32], filter: Filter | None = None) -> NDArray[np.float64]:
     """Cosines with the rows of the generation, -2 for those that the filter leaves out: (n,)."""
     codes = np.asarray(engine.generation.codes.codes, dtype=np.float64)
     cosines = codes @ query / np.linalg.norm(codes, axis=1) / np.linalg.norm(query)
     return cosines if filter is None else np.where(engine.generation.attributes.mask(filter), cosines, -2)
 
 
-def test_reach_is_about_the_rank_of_the_last_result_among_all(engine: FaissEngine) -> None:
+def test_reach_is_about_the_rank_of_the_last_result_among_all(engine: LiveEngine) -> None:
     queries, groups = grouped(3, QUERIES)
     for name in filters(0):
         ranks, reaches = [], []
@@ -77,7 +77,7 @@ def test_reach_is_about_the_rank_of_the_last_result_among_all(engine: FaissEngin
 
 
 @pytest.mark.parametrize("target", [0.9, 0.95, 0.99])
-def test_targets_hold_whatever_a_filter_has_to_do_with_the_query(engine: FaissEngine, target: float) -> None:
+def test_targets_hold_whatever_a_filter_has_to_do_with_the_query(engine: LiveEngine, target: float) -> None:
     queries, groups = grouped(4, QUERIES)
     chooser = PlanChooser(engine)
     for name in filters(0):
@@ -94,8 +94,8 @@ def test_targets_hold_whatever_a_filter_has_to_do_with_the_query(engine: FaissEn
 
 
 @pytest.mark.parametrize("change", ["added", "removed", "both"])
-def test_targets_hold_after_many_images_were_added_or_removed(engine: FaissEngine, change: str) -> None:
-    changed = FaissEngine(engine.generation)
+def test_targets_hold_after_many_images_were_added_or_removed(engine: LiveEngine, change: str) -> None:
+    changed = LiveEngine(engine.generation)
     new, new_groups = grouped(7, COUNT)
     codes = {int(key): code for key, code in zip(engine.keys, engine.generation.codes.codes, strict=True)}
     rng = np.random.default_rng(8)
@@ -124,7 +124,7 @@ def test_targets_hold_after_many_images_were_added_or_removed(engine: FaissEngin
         assert np.mean(recalls) >= target - 0.015
 
 
-def test_a_selection_of_few_is_scored_whatever_the_plan(engine: FaissEngine) -> None:
+def test_a_selection_of_few_is_scored_whatever_the_plan(engine: LiveEngine) -> None:
     few = parse_filter({"draw": {"$lt": 40 / COUNT}})
     query = grouped(5, 1)[0]
     assert engine.reach(query, k=10, filter=few) == [None]
@@ -137,8 +137,8 @@ def test_a_selection_of_few_is_scored_whatever_the_plan(engine: FaissEngine) -> 
     np.testing.assert_allclose(scores, np.sort(cosines_of(engine, query[0], few))[::-1][:10], atol=2e-3)
 
 
-def test_a_target_is_met_where_no_exact_plan_was_measured(engine: FaissEngine) -> None:
-    changed = FaissEngine(engine.generation)
+def test_a_target_is_met_where_no_exact_plan_was_measured(engine: LiveEngine) -> None:
+    changed = LiveEngine(engine.generation)
     inexact = tuple(m for m in engine.calibration.measured if not m.exact)
     changed.calibration = replace(engine.calibration, measured=inexact)
     chooser, query, half = PlanChooser(changed), grouped(12, 1)[0], filters(0)["half"]
@@ -158,7 +158,7 @@ def test_a_target_is_met_where_no_exact_plan_was_measured(engine: FaissEngine) -
             chooser.choose(fixed, k=1500)
 
 
-def test_more_of_an_index_is_visited_where_results_are_missing(engine: FaissEngine) -> None:
+def test_more_of_an_index_is_visited_where_results_are_missing(engine: LiveEngine) -> None:
     query, groups = grouped(6, 1)
     far = filters(int(groups[0]))["against"]
     plan = replace(PlanChooser(engine).choose(PlanRequest(4), k=300).plan, effort=1)
@@ -166,9 +166,9 @@ def test_more_of_an_index_is_visited_where_results_are_missing(engine: FaissEngi
     assert len(engine.search(query, plan=plan, k=COUNT)[0]) == COUNT
 
 
-def test_pages_fit_together_where_few_images_were_removed(engine: FaissEngine) -> None:
+def test_pages_fit_together_where_few_images_were_removed(engine: LiveEngine) -> None:
     """A selection of all that are left made each search several times slower, once a single image was removed."""
-    changed = FaissEngine(engine.generation)
+    changed = LiveEngine(engine.generation)
     query = grouped(11, 1)[0]
     plan = PlanChooser(changed).choose(PlanRequest(target_recall=0.95), k=24).plan
     before = [key for key, _ in changed.search(query, plan=plan, k=24)[0]]

@@ -24,7 +24,6 @@ from eigenlens.command import main
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.errors import NoGpuError
-from eigenlens.index.faiss_engine.engine import FaissEngine
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Device, Gpu, open_gpu
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex
@@ -32,6 +31,7 @@ from eigenlens.index.faiss_engine.kinds import KINDS
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
 from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from eigenlens.index.filters.selection import Selection
+from eigenlens.index.live.engine import LiveEngine
 from eigenlens.index.plans.plan import Plan
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 from eigenlens.model.runtime.encoder import Encoder
@@ -432,7 +432,8 @@ def test_a_generation_that_was_measured_where_it_is_served_brings_no_warning(
     manager = SnapshotManager(gallery, open_engine=partial(gallery.open_engine, gpu=gpu))
     manager.load()
     engine = manager.current.engine
-    assert isinstance(engine, FaissEngine)
+    assert isinstance(engine, LiveEngine)
+    assert isinstance(engine.generation, Generation)
     generation = engine.generation
     assert generation.calibration.device == "gpu"
     assert generation.lengths_on_gpu == generation.lengths

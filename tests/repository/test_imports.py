@@ -29,6 +29,7 @@ FORBIDDEN = (
     ("service/gallery/layout.py", "faiss", "only the engine, what builds it and the codes import FAISS"),
     ("index/plans/plan.py", "faiss", "only the engine, what builds it and the codes import FAISS"),
     ("service/search/paging.py", "eigenlens.index.faiss_engine.kinds", "service.search imports no engine"),
+    ("index/live/delta.py", "eigenlens.index.faiss_engine.kinds", "index.live imports no engine"),
     ("service/client/uploads.py", "eigenlens.index.errors", "the wire's models and the client import neither index"),
     ("service/client/uploads.py", "eigenlens.service.keys", "the client imports of service only"),
     ("service/api/problems.py", "eigenlens.service.errors", "the wire's models import nothing else of service"),

@@ -66,7 +66,7 @@ def test_it_is_served_filled_searched_rebuilt_and_emptied_again(empty: Gallery) 
 
 
 def test_a_rebuild_pays_once_additions_take_time(empty: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eigenlens.index.faiss_engine.delta._FIRST_TIMED", 5)
+    monkeypatch.setattr("eigenlens.index.live.delta._FIRST_TIMED", 5)
     with serving(settings_of(empty)) as client:
         client.headers.update(admin_headers(empty))
         assert client.get("/v1/admin/stats").json()["rebuild_advice"] is None

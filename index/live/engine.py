@@ -1,4 +1,4 @@
-"""The FAISS engine: a generation, a mask of the rows that were not removed, and the codes that were added since."""
+"""The engine of a live gallery: a generation, a mask of the rows not removed, and the codes that were added since."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from eigenlens.index.codes.eigenfunctions import Eigenfunctions
 from eigenlens.index.codes.similarities import NearestSimilarities
 from eigenlens.index.codes.typicality import Typicality
 from eigenlens.index.engine import IndexDescription, Neighbors
-from eigenlens.index.faiss_engine.delta import Delta
-from eigenlens.index.faiss_engine.generation import Generation
-from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.filters.parse import Filter
 from eigenlens.index.filters.selection import Selection
+from eigenlens.index.live.delta import Delta
+from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import Plan
 
@@ -27,15 +26,15 @@ _SELECTION_CACHE_SIZE = 16
 _SPARE = 8
 
 
-class FaissEngine:
+class LiveEngine:
     """Searches a generation and the codes that were added since; implements `index.engine.Engine`.
 
-    engine = FaissEngine(Generation(path, codes))
+    engine = LiveEngine(Generation(path, codes))
     nearest = engine.search(queries, plan=PlanChooser(engine).choose(PlanRequest(), k=10).plan, k=10)
     """
 
-    def __init__(self, generation: Generation, *, gpu: Gpu | None = None) -> None:
-        """Search a generation; `gpu` is the GPU that it was opened with."""
+    def __init__(self, generation: BaseGeneration) -> None:
+        """Search a generation, whichever engine has its indexes."""
         self.generation = generation
         self.encoder_id: str = generation.encoder_id
         self.code_length: int = generation.code_length
@@ -46,7 +45,7 @@ class FaissEngine:
         self.similarities: NearestSimilarities | None = generation.similarities
         self.typicality: Typicality | None = generation.typicality
         self.fields: Mapping[str, Sequence[str]] = generation.attributes.fields
-        self.device: str = device_name(gpu)
+        self.device: str = generation.device
         self._delta = Delta(generation.code_length, generation.lengths)
         self._present = np.ones(len(generation), dtype=bool)
         self._removed = 0
