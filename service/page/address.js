@@ -3,18 +3,18 @@
 
 const VIEWS = ["search", "compare", "map", "eigenfunctions", "gallery", "duplicates"];
 // What belongs to each view; the rest of the state is left out of its address.
-const PARTS = { search: ["length", "target", "rerank"], compare: ["a", "b"], map: ["axes", "colour", "box"], eigenfunctions: ["length", "coordinate"], gallery: [], duplicates: [] };
+const PARTS = { search: ["length", "target", "rerank"], compare: ["a", "b", "c", "d"], map: ["axes", "colour", "box"], eigenfunctions: ["length", "coordinate"], gallery: [], duplicates: [] };
 
 let known = location.hash; // as it was last read or written
 
-/** {view, id, code, encoder, length, rerank, target, filter, a, b, coordinate} of the present address. */
+/** {view, id, code, encoder, length, rerank, target, filter, a, b, c, d, coordinate} of the present address. */
 export function read() {
   known = location.hash;
   const [path, query = ""] = location.hash.slice(1).split("?", 2);
   const given = new URLSearchParams(query);
   const state = { view: VIEWS.includes(path) ? path : "search" };
   for (const name of ["id", "encoder", "target", "axes", "colour", "box", "like", "unlike"]) if (given.has(name)) state[name] = given.get(name);
-  for (const name of ["length", "a", "b"]) if (given.has(name)) state[name] = given.get(name) === "auto" ? "auto" : Number(given.get(name));
+  for (const name of ["length", "a", "b", "c", "d"]) if (given.has(name)) state[name] = given.get(name) === "auto" ? "auto" : Number(given.get(name));
   if (given.has("coordinate")) state.coordinate = Number(given.get("coordinate"));
   if (PARTS[state.view].includes("rerank")) state.rerank = given.get("rerank") === "full";
   try {

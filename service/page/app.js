@@ -16,7 +16,7 @@ import { startGallery } from "./views/gallery.js";
 import { startMap } from "./views/map.js";
 import { startSearch } from "./views/search.js";
 
-const TITLES = { search: "Search", compare: "Compare two lengths", map: "Map", eigenfunctions: "Eigenfunctions", gallery: "Gallery", duplicates: "Duplicates" };
+const TITLES = { search: "Search", compare: "Compare lengths", map: "Map", eigenfunctions: "Eigenfunctions", gallery: "Gallery", duplicates: "Duplicates" };
 
 function trouble(message) {
   const error = find("error");

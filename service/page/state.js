@@ -5,7 +5,8 @@ import { ofAddress, told } from "./examples.js";
 
 /** query: null, or {id}, {file}, {code} or {positive, negative} of such with what is known: name, picture, code; gallery: GET /v1/lengths. */
 export const state = {
-  view: "search", query: null, length: "auto", rerank: false, target: "0.99", filter: {}, a: null, b: null, coordinate: 1, gallery: null,
+  view: "search", query: null, length: "auto", rerank: false, target: "0.99", filter: {}, coordinate: 1, gallery: null,
+  a: null, b: null, c: null, d: null, // the lengths that are compared, two at least
   axes: "1,2", colour: null, box: null, // of the map
 };
 
@@ -57,6 +58,7 @@ export function recall() {
     filter: given.filter && typeof given.filter === "object" ? given.filter : {},
     a: built(given.a ?? state.a, lengths[Math.min(1, lengths.length - 1)] ?? "auto"),
     b: built(given.b ?? state.b, full),
+    ...moreLengths(given, built),
     ...mapOf(given, Math.min(8, full)),
     coordinate: Math.min(full, Math.max(1, Math.round(given.coordinate || state.coordinate))),
   });
@@ -74,6 +76,13 @@ function readExamples(like, unlike, encoder) {
 }
 
 const sameCode = (one, other) => Array.isArray(one) && one.length === other.length && one.every((value, place) => Math.fround(value) === other[place]);
+
+/** The third and the fourth length of a comparison: those of the address where it is one, and none where it has none. */
+function moreLengths(given, built) {
+  if (given.view !== "compare") return {};
+  const [c = null, d = null] = [given.c, given.d].map((length) => built(length, null)).filter((length) => length !== null);
+  return { c, d };
+}
 
 /** The map's axes, colour and box, as far as an address says them in a way that can be. */
 function mapOf({ axes, colour, box }, available) {

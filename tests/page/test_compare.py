@@ -1,4 +1,4 @@
-"""Two lengths side by side on the page, and the chart of all plans."""
+"""Two to four lengths side by side on the page, and the chart of all plans."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def moves(page: Page, side: str) -> list[str]:
     return [text.strip() for text in page.locator(f"#results-{side} .move > :first-child").all_text_contents()]
 
 
-def expected(own: list[str], other: list[str]) -> list[str]:
-    """What each card has to say of its rank on the other side."""
+def expected(own: list[str], other: list[str], *, missing: str = "only here") -> list[str]:
+    """What each card has to say of its rank in the list that it is compared with."""
     said = []
     for rank, id in enumerate(own):
         by = other.index(id) - rank if id in other else None
-        said.append("only here" if by is None else "=" if by == 0 else f"▲ {by}" if by > 0 else f"▼ {-by}")
+        said.append(missing if by is None else "=" if by == 0 else f"▲ {by}" if by > 0 else f"▼ {-by}")
     return said
 
 
@@ -53,6 +53,48 @@ def test_both_sides_say_what_appears_what_drops_and_where_ranks_move(page: Page)
     assert 0 < both < K
     expect(page.locator("#agreement")).to_contain_text(f"{both} of 24 images are on both sides")
     expect(page.locator("#agreement")).to_contain_text(f"{K - both} are found only with 2 numbers")
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1440, 900)])
+def test_up_to_four_lengths_are_compared_with_the_last_by_keyboard(
+    browser: Browser, address: str, size: tuple[int, int]
+) -> None:
+    viewport = {"width": size[0], "height": size[1]}
+    with opened(browser, address, view="/#compare?a=2&b=12", viewport=viewport, reduced_motion="reduce") as (page, _):
+        expect(page.locator("#results-b .score").first).to_be_visible()
+        add = page.get_by_role("button", name="Add a length")
+        add.press("Enter")
+        expect(page.locator("#length-b")).to_be_focused()
+        add.press("Enter")
+        expect(add).to_be_hidden()
+        expect(page.locator("#length-d-value")).to_have_text("12 numbers")
+        expect(page.locator("#results-d li")).to_have_count(K)
+        expect(page.locator("#agreement")).to_contain_text("4 lists")
+        lists = {side: list(ids_of(page, f"results-{side}")) for side in "abcd"}
+        for side in "abc":
+            assert moves(page, side) == expected(lists[side], lists["d"], missing="not in 12")
+        shared = sum(id in lists["a"] for id in lists["d"])
+        expect(page.locator("#agreement")).to_contain_text(f"2 numbers find {shared}")
+        # One rank is one row on every screen, with letters that can be read and nothing cut off.
+        assert len({round(page.locator(f"#results-{side} li").first.bounding_box()["y"]) for side in "abcd"}) == 1  # type: ignore[index]
+        cut = page.locator(".sides .move > :first-child:visible").evaluate_all(
+            """all => all.filter((e) => parseFloat(getComputedStyle(e).fontSize) < 12
+            || e.getBoundingClientRect().right > e.closest("li").getBoundingClientRect().right).length"""
+        )
+        assert cut == 0
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.reload()
+        expect(page.locator("#length-d-value")).to_have_text("12 numbers")
+        middle = page.locator("#length-b-value").text_content() or ""
+        page.get_by_role("button", name="Remove the second length").press("Enter")
+        expect(page.locator("#agreement")).to_contain_text("3 lists")
+        expect(page.locator("#length-c-value")).to_have_text("12 numbers")
+        page.go_back()
+        expect(page.locator("#length-b-value")).to_have_text(middle)
+        page.get_by_role("button", name="Remove the fourth length").press("Enter")
+        page.get_by_role("button", name="Remove the third length").press("Enter")
+        expect(page.locator("#agreement")).to_contain_text("on both sides")
+        expect(page.get_by_role("button", name="Remove the first length")).to_be_hidden()
 
 
 def test_it_begins_with_a_short_length_and_the_full_one(browser: Browser, address: str) -> None:
@@ -99,7 +141,7 @@ def test_the_chart_has_every_plan_and_marks_the_ones_in_use(page: Page, address:
     plans = page.request.get(f"{address}/v1/lengths").json()["plans"]
     marks = page.locator("#plans > svg .plan-mark")
     expect(marks).to_have_count(len(plans))
-    expect(page.locator("#plans .now-name")).to_have_text(["left", "right"])
+    expect(page.locator("#plans .now-name")).to_have_text(["first", "second"])
     shapes = {outline(mark.get_attribute("points")) for mark in marks.all()}
     assert len(shapes) == len({plan["length"] for plan in plans})  # told apart without colour
     page.locator("[data-view=compare] summary").click()
@@ -107,5 +149,5 @@ def test_the_chart_has_every_plan_and_marks_the_ones_in_use(page: Page, address:
     rows = page.locator("#plans-table tbody tr").all_text_contents()
     for units in (("ms", "µs"), ("%",), ("byte",)):
         assert all(any(f" {unit}" in row for unit in units) for row in rows)
-    assert sum("left" in row for row in rows) == sum("right" in row for row in rows) == 1
+    assert sum("first" in row for row in rows) == sum("second" in row for row in rows) == 1
     expect(page.locator("#plans")).to_contain_text("median time of a search")

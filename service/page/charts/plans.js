@@ -61,12 +61,10 @@ export function drawPlans(place, plans, marked) {
     const [cx, cy] = [x(Math.log(known.latency_ms.p50)), y(Math.log(missed(known)))];
     const left = cx > width * 0.66;
     chart.append(svg("circle", { cx, cy, r: radius(known) + 5, class: "now-ring" }),
-      words(cx + (left ? -1 : 1) * (radius(known) + 10), cy + 4 + 16 * (number && near(marked, plans) ? 1 : 0), name, { "text-anchor": left ? "end" : "start", class: "now-name" }));
+      words(cx + (left ? -1 : 1) * (radius(known) + 10), cy + 4 + 16 * marked.slice(0, number).filter((other) => same(other.plan, plan)).length, name, { "text-anchor": left ? "end" : "start", class: "now-name" }));
   }
   place.replaceChildren(chart, legend(lengths));
 }
-
-const near = (marked, plans) => marked.length > 1 && marked.every(({ plan }) => plans.some((known) => same(known, plan))) && same(marked[0].plan, marked[1].plan);
 
 function legend(lengths) {
   return h("ul", { class: "legend", "aria-label": "Marks" }, lengths.map((length, place) =>
