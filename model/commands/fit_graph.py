@@ -58,8 +58,9 @@ def open_graph(spec: str, work: Path) -> Graph:
 
 def print_graph(graph: Graph) -> None:
     """Print what a graph has, and what of its source was put right."""
-    features = f"{graph.feature_count} features" if graph.feature_count else "no features"
-    print(f"{graph.name}: {graph.count} nodes, {graph.edges} edges, {features}", file=sys.stderr)
+    counts = ((graph.count, "node"), (graph.edges, "edge"), (graph.feature_count, "feature"))
+    told = ", ".join(f"{count or 'no'} {noun if count == 1 else f'{noun}s'}" for count, noun in counts)
+    print(f"{graph.name}: {told}", file=sys.stderr)
     for fault in graph.faults:
         print(f"  {fault}", file=sys.stderr)
 

@@ -31,6 +31,8 @@ _BASIS_ROUNDS = 3
 _ROWS = 1 << 13
 _IN_MEMORY_BYTES = 1 << 28
 _TINY = 1e-30
+# Share of the squares that is put down to rounding.
+_SAME = 1e-10
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,15 @@ def fit_graph(graph: Graph, settings: GraphSettings, *, work: Path | None = None
     Args:
         work: folder for F and H of a graph too large to hold them in memory.
 
-    Raises: ConfigError, if the graph has no features and the settings need some, or pair_hops is odd.
+    Raises: ConfigError, if the graph has no features and the settings need some, if nothing tells its nodes apart, or
+        if pair_hops is odd.
     """
+    if graph.count == 1:
+        raise ConfigError(f"{graph.name} has 1 node: codes tell nodes apart, and need at least 2")
     basis, moments = basis_and_moments(graph, settings, work=work)
+    variance = float(moments.covariance.trace())
+    if variance <= _SAME * (variance + float(moments.mean.square().sum())):
+        raise ConfigError(f"smoothed features are the same for all nodes of {graph.name}: nothing tells them apart")
     spectrum = solve(moments, settings)
     weight, offset = spectrum.code_weights(settings.diffusion_time)
     return GraphCodes((weight @ torch.from_numpy(basis.T.astype(np.float64))).numpy(), offset.numpy(), spectrum)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 _OPSET = 17
-_TINY = 1e-30
+_TINY = 1.2e-38  # the smallest float32 of full precision
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,14 @@ def onnx_model(layers: Sequence[Layer], *, unit: bool) -> onnx.ModelProto:
     nodes, last = [], "features"
     if unit:
         constants["tiny"] = np.array(_TINY)
-        nodes = [
-            helper.make_node("ReduceL2", ["features"], ["length"], axes=[1], keepdims=1),
+        nodes = [  # first by the largest number, since squares of large and of small ones leave float32
+            helper.make_node("Abs", ["features"], ["sizes"]),
+            helper.make_node("ReduceMax", ["sizes"], ["largest"], axes=[1], keepdims=1),
+            helper.make_node("Max", ["largest", "tiny"], ["divisor"]),
+            helper.make_node("Div", ["features", "divisor"], ["scaled"]),
+            helper.make_node("ReduceL2", ["scaled"], ["length"], axes=[1], keepdims=1),
             helper.make_node("Max", ["length", "tiny"], ["positive"]),
-            helper.make_node("Div", ["features", "positive"], ["unit"]),
+            helper.make_node("Div", ["scaled", "positive"], ["unit"]),
         ]
         last = "unit"
     for number, layer in enumerate(layers):

@@ -34,7 +34,10 @@ class UnitFeatures:
     def __init__(self, graph: Graph, *, dtype: np.dtype[Any] | type[np.floating[Any]] = np.float32) -> None:
         """Read features of a graph that has some. Raises: ConfigError, if it has none."""
         if graph.feature_count == 0:
-            raise ConfigError(f"{graph.name} has no features: fit it with --preset structure-only")
+            raise ConfigError(
+                f"{graph.name} has no features: fit it with --preset structure-only, or name columns of numbers in "
+                "nodes feature_0, feature_1 and so on"
+            )
         self._graph, self._dtype = graph, np.dtype(dtype)
         self.count, self.columns = graph.count, graph.feature_count
 
@@ -76,8 +79,8 @@ class RandomFeatures:
 
 def unit_rows(features: Floats) -> Floats:
     """Return rows divided by their length; rows of zeros stay."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    divided: Floats = features / np.where(lengths > 0, lengths, 1).astype(features.dtype)
+    lengths = np.sqrt(np.square(features, dtype=np.float64).sum(axis=1, keepdims=True))  # squares exceed float32
+    divided: Floats = (features / np.where(lengths > 0, lengths, 1)).astype(features.dtype)
     return divided
 
 

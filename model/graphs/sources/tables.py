@@ -117,13 +117,7 @@ def read_edges(path: Path, ids: tuple[str, ...] | None) -> Iterator[EdgeChunk]:
     """
     if ids is None or ids == tuple(map(str, range(len(ids)))):
         for pairs in _pairs(path):
-            try:
-                ends = pairs if pairs.dtype.kind in "iuf" else pairs.astype(np.int64)
-            except (ValueError, TypeError, OverflowError) as error:
-                raise SourceError(
-                    f"{path}: an end of an edge is a row of a node, and {error}; or give nodes ids"
-                ) from None
-            yield edges_of(ends, name=str(path))
+            yield edges_of(pairs if pairs.dtype.kind in "iuf" else _whole(pairs, path), name=str(path))
         return
     rows = {id: row for row, id in enumerate(ids)}
     for pairs in _pairs(path):
@@ -132,6 +126,25 @@ def read_edges(path: Path, ids: tuple[str, ...] | None) -> Iterator[EdgeChunk]:
             yield np.array(places, dtype=np.int64).reshape(-1, 2)
         except KeyError as error:
             raise SourceError(f"{path}: an edge ends at {error}, and no node has this id") from None
+
+
+def _whole(pairs: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    """Return texts as rows of nodes. Raises: SourceError, which names the first that is none."""
+    try:
+        return pairs.astype(np.int64)
+    except (ValueError, TypeError, OverflowError):
+        end = next(end for end in pairs.ravel().tolist() if not _is_whole(end))
+        raise SourceError(
+            f"{path}: an edge ends at {end!r}; without a column `id` in nodes, ends are rows of nodes, whole numbers "
+            "from 0"
+        ) from None
+
+
+def _is_whole(end: Any) -> bool:
+    try:
+        return -(1 << 63) <= int(end) < 1 << 63
+    except (ValueError, TypeError):
+        return False
 
 
 def _pairs(path: Path) -> Iterator[NDArray[Any]]:
@@ -154,7 +167,7 @@ def _pairs(path: Path) -> Iterator[NDArray[Any]]:
                 lines = lines[1:] if first and not _is_edge(lines[0], delimiter) else lines
                 first = False
                 yield _parse(lines, delimiter)
-        except (UnicodeDecodeError, IndexError, csv.Error) as error:
+        except (UnicodeDecodeError, csv.Error, SourceError) as error:
             raise SourceError(f"{path} cannot be read: {error}") from None
 
 
@@ -165,6 +178,9 @@ def _parse(lines: list[str], delimiter: str) -> NDArray[Any]:
         return np.loadtxt(lines, delimiter=delimiter, dtype=np.int64, usecols=(0, 1), ndmin=2, comments=None)
     except ValueError:
         rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
+        if (short := next((row for row in rows if len(row) < 2), None)) is not None:
+            parted = "tabs" if delimiter == "\t" else "commas"
+            raise SourceError(f"an edge has two columns, parted by {parted}, and a line is {short[0][:40]!r}") from None
         return np.array([(row[0].strip(), row[1].strip()) for row in rows])
 
 
@@ -181,9 +197,28 @@ def _features(columns: Columns, name: str) -> NDArray[np.float32] | None:
         scalars = [column for column in columns if _FEATURE.fullmatch(column)]
         if not scalars:
             return None
-        return np.stack([np.array(columns[column]).astype(np.float32) for column in scalars], axis=1)
+        return np.stack([_numbers(columns[column], column, name) for column in scalars], axis=1)
     except (ValueError, TypeError) as error:
         raise SourceError(f"{name}: features are numbers, the same count for each node: {error}") from None
+
+
+def _numbers(values: Sequence[Any], column: str, name: str) -> NDArray[np.float32]:
+    """Return a column of features. Raises: SourceError, which names the first that is no number."""
+    try:
+        with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, which is refused later
+            return np.array(values).astype(np.float32)
+    except (ValueError, TypeError):
+        row = next(row for row, value in enumerate(values) if not _is_number(value))
+        told = "is empty" if values[row] in ("", None) else f"is {str(values[row])[:40]!r}"
+        raise SourceError(f"{name}: {column} of node {row} {told}; features are numbers") from None
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _is_feature(column: str) -> bool:

@@ -17,6 +17,7 @@ from eigenlens.model.graphs.artifact import Graph
 from eigenlens.model.graphs.codes import codes_of_nodes
 from eigenlens.model.graphs.fit import GraphCodes, features_of, fit_graph
 from eigenlens.model.graphs.node_features import RandomFeatures
+from eigenlens.model.graphs.publish import publish_graph_encoder
 from eigenlens.model.graphs.settings import PRESETS, GraphSettings
 from eigenlens.model.graphs.smoothing import Smoother
 from eigenlens.model.runtime.encoder import Encoder
@@ -123,6 +124,33 @@ def test_a_graph_without_features_is_told_its_preset(tmp_path: Path) -> None:
     del arrays["x"]
     with pytest.raises(ConfigError, match="--preset structure-only"):
         fit_graph(imported(tmp_path / "graph", arrays), SETTINGS)
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-20, 1e20, 1e35])
+def test_features_of_any_scale_give_the_same_encoder(scale: float, tmp_path: Path) -> None:
+    """Squares of these leave single precision; the length of a node's features does not."""
+    arrays = block_graph()
+    expected = fit_graph(imported(tmp_path / "graph", arrays), SETTINGS)
+    scaled = imported(tmp_path / "scaled", arrays | {"x": (arrays["x"] * scale).astype(np.float32)})
+    codes = fit_graph(scaled, SETTINGS)
+    np.testing.assert_allclose(codes.eigenvalues, expected.eigenvalues, rtol=1e-4, atol=1e-6)
+    publish_graph_encoder(codes, tmp_path / "encoder", graph=scaled, settings=SETTINGS)
+    features = scaled.features(0, 5)
+    assert isinstance(features, np.ndarray)
+    unit = unit_features(scaled)[:5]
+    actual = FeatureEncoder(tmp_path / "encoder").encode(features)
+    np.testing.assert_allclose(actual, unit @ codes.weight.T + codes.offset, rtol=1e-3, atol=1e-4)
+
+
+def test_a_graph_whose_nodes_nothing_tells_apart_is_not_fitted(tmp_path: Path) -> None:
+    ring = np.stack([np.arange(40), (np.arange(40) + 1) % 40])
+    for name, x in (("zeros", np.zeros((40, 3))), ("alike", np.full((40, 3), 0.3))):
+        graph = imported(tmp_path / name, {"edge_index": ring, "x": x})
+        with pytest.raises(ConfigError, match="features are the same for all nodes"):
+            fit_graph(graph, PRESETS["smooth"])
+    one = imported(tmp_path / "one", {"edge_index": np.zeros((2, 0), dtype=int), "x": np.ones((1, 3))})
+    with pytest.raises(ConfigError, match="has 1 node"):
+        fit_graph(one, PRESETS["smooth"])
 
 
 def test_random_features_are_drawn_once_for_all_parts_of_a_block(
