@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,23 @@ from eigenlens.benchmarks.nodes import probe
 from eigenlens.model.commands.fit_graph import open_graph
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.graphs.artifact import Graph
-from eigenlens.model.graphs.fit import basis_and_moments, features_of, solve
+from eigenlens.model.graphs.fit import basis_and_moments, diffusion_time_of, features_of, solve
 from eigenlens.model.graphs.node_features import project
 from eigenlens.model.graphs.settings import PRESETS, GraphSettings
 from eigenlens.model.graphs.smoothing import Smoother
 
 _LENGTHS = (4, 8, 16, 32)
+_PROBED = (8, 32, 128)
 _SEEDS = probe.SEEDS[:3]
 _K = 10
 _RIDGES = (1.0, 3.0, 10.0)
 _TIMES = (0.5, 1.0, 1.5, 2.0, 3.0)
+# The last is longer than a code: times stay as they are.
+_DIMENSIONS = (8.0, 12.0, 16.0, 24.0, 32.0, 512.0)
 # Preset: the pairs of hops and pair_hops that are tried for it.
 _TRIED = {"smooth": ((1, 2), (2, 2), (3, 2)), "features-only": ((0, 2), (0, 4), (0, 6))}
 _SHOWN = 5
+_SCORE, _PROBE = "validation P@10", "validation probe"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,17 +55,15 @@ def run(args: argparse.Namespace) -> None:
             graph = open_graph(source, args.work or Path(folder))
             if graph.labels is None or graph.feature_count == 0:
                 raise ConfigError(f"{source} has no labels or no features; this benchmark needs both")
-            if any(record["data"] == graph.name for record in records):
-                print(f"{graph.name} is in {args.results} already", file=sys.stderr)
-                continue
-            scored = [
-                _record(graph, preset, settings, score)
-                for preset in _TRIED
-                for settings, score in _score_all(graph, preset, Path(folder))
-            ]
-            records += scored
-            if args.results:
-                append_records(args.results, scored)
+            known = [(record["method"], record["params"]) for record in records if record["data"] == graph.name]
+            for preset in _TRIED:
+                left = [tried for tried in _settings(preset) if (preset, _params(tried)) not in known]
+                if not left:
+                    print(f"{graph.name}, {preset}: all settings are in {args.results} already", file=sys.stderr)
+                scored = [_record(graph, preset, *value) for value in _score_all(graph, left, Path(folder))]
+                records += scored
+                if args.results:
+                    append_records(args.results, scored)
     for preset in _TRIED:
         _print(preset, rank(records, preset))
 
@@ -70,7 +72,7 @@ def rank(records: Sequence[Mapping[str, Any]], preset: str) -> list[tuple[dict[s
     """Return the settings tried for a preset with their mean scores over graphs, the best first."""
     scores: dict[tuple[tuple[str, float], ...], list[float]] = {}
     for record in records:
-        if record["method"] == preset:
+        if record["method"] == preset and record["metric"] == _SCORE:
             scores.setdefault(tuple(record["params"].items()), []).append(record["value"])
     means = [(dict(params), float(np.mean(of_graphs))) for params, of_graphs in scores.items()]
     return sorted(means, key=lambda pair: -pair[1])
@@ -82,23 +84,51 @@ def _print(preset: str, ranked: list[tuple[dict[str, float], float]]) -> None:
             print(f"{preset}, place {place} of {len(ranked)}: {params} {mean:.4f}")
 
 
-def _record(graph: Graph, preset: str, settings: GraphSettings, score: float) -> dict[str, Any]:
-    subject = Subject(bench="node-presets", data=graph.name, method=preset, params=_params(settings))
-    return make_record(subject, "validation P@10", round(score, 5))
+Value = tuple[GraphSettings, str, int | None, float]
+"""Settings, metric, length and value."""
 
 
-def _score_all(graph: Graph, preset: str, work: Path) -> Iterator[tuple[GraphSettings, float]]:
-    """Yield each setting with its score on a graph. Ridge and diffusion time need no second pass over the edges."""
-    for hops, pair_hops in _TRIED[preset]:
-        settings = replace(PRESETS[preset], hops=hops, pair_hops=pair_hops, code_length=_LENGTHS[-1])
-        basis, moments = basis_and_moments(graph, settings, work=work)
-        functions = Smoother(graph).smooth(project(features_of(graph, settings), basis), hops)
-        for ridge in _RIDGES:
-            spectrum = solve(moments, replace(settings, ridge=ridge))
-            for time in _TIMES:
-                weight, offset = spectrum.code_weights(time)
-                codes = functions @ weight.numpy().T.astype(np.float32) + offset.numpy().astype(np.float32)
-                yield replace(settings, ridge=ridge, diffusion_time=time), _score(codes, graph)
+def _record(
+    graph: Graph, preset: str, settings: GraphSettings, metric: str, length: int | None, value: float
+) -> dict[str, Any]:
+    subject = Subject(bench="node-presets", data=graph.name, method=preset, length=length, params=_params(settings))
+    return make_record(subject, metric, round(value, 5))
+
+
+def _settings(preset: str) -> Iterator[GraphSettings]:
+    """Yield what is tried: a grid with fixed times and, at the preset's own hops and ridge, effective dimensions."""
+    own = PRESETS[preset]
+    for (hops, pair_hops), ridge, time in product(_TRIED[preset], _RIDGES, _TIMES):
+        tried = replace(own, hops=hops, pair_hops=pair_hops, ridge=ridge, diffusion_time=time)
+        yield replace(tried, effective_dimension=None)
+    for dimension in _DIMENSIONS:
+        yield replace(own, effective_dimension=dimension)
+
+
+def _score_all(graph: Graph, settings: Sequence[GraphSettings], work: Path) -> Iterator[Value]:
+    """Yield the scores of each setting on a graph. Ridge and diffusion time need no second pass over the edges."""
+    for (hops, _), group in groupby(settings, key=lambda tried: (tried.hops, tried.pair_hops)):
+        first, *others = group
+        basis, moments = basis_and_moments(graph, first, work=work)
+        functions = Smoother(graph).smooth(project(features_of(graph, first), basis), hops)
+        for tried in (first, *others):
+            spectrum = solve(moments, tried)
+            weight, offset = spectrum.code_weights(diffusion_time_of(spectrum, tried), code_length=_PROBED[-1])
+            codes = functions @ weight.numpy().T.astype(np.float32) + offset.numpy().astype(np.float32)
+            yield tried, _SCORE, None, _score(codes, graph)
+            if tried.effective_dimension is not None:
+                yield from ((tried, _PROBE, length, _probe(codes[:, :length], graph)) for length in _PROBED)
+
+
+def _probe(codes: probe.Floats, graph: Graph) -> float:
+    """Return the share of validation nodes that the probe names rightly."""
+    labels = graph.labels
+    assert labels is not None
+    right = [
+        probe.probe(codes, labels, split)[split.validation].argmax(1) == labels[split.validation]
+        for split in probe.splits(labels, _SEEDS)
+    ]
+    return float(np.mean(right))
 
 
 def _score(codes: probe.Floats, graph: Graph) -> float:
@@ -116,9 +146,11 @@ def _score(codes: probe.Floats, graph: Graph) -> float:
 
 
 def _params(settings: GraphSettings) -> dict[str, float]:
-    return {
+    params: dict[str, float] = {
         "hops": settings.hops,
         "pair_hops": settings.pair_hops,
         "ridge": settings.ridge,
         "diffusion_time": settings.diffusion_time,
     }
+    dimension = settings.effective_dimension
+    return params if dimension is None else params | {"effective_dimension": dimension}

@@ -31,14 +31,18 @@ def fit_nodes(args: argparse.Namespace) -> int:
         "diffusion_time": args.diffusion_time,
         "seed": args.seed,
     }
-    settings = replace(
-        PRESETS[args.preset or _PRESET], **{name: value for name, value in given.items() if value is not None}
-    )
+    preset = PRESETS[args.preset or _PRESET]
+    if args.diffusion_time is not None:
+        preset = replace(preset, effective_dimension=None)
+    settings = replace(preset, **{name: value for name, value in given.items() if value is not None})
     codes = fit_graph(graph, settings, work=work)
     published = publish_graph_encoder(codes, args.out, graph=graph, settings=settings)
     top = ", ".join(f"{x:.3f}" for x in codes.eigenvalues[:8])
     length = published.properties["code_length"]
-    print(f"encoder {published.id}: {length} coordinates from {graph.count} nodes, eigenvalues {top}, ...")
+    print(
+        f"encoder {published.id}: {length} coordinates from {graph.count} nodes, diffusion time "
+        f"{codes.diffusion_time:.2f}, eigenvalues {top}, ..."
+    )
     print(f"next: eigenlens build --encoder {args.out} --graph {args.graph} --gallery GALLERY", file=sys.stderr)
     return 0
 

@@ -22,6 +22,7 @@ from eigenlens.model.graphs.settings import GraphSettings
 from eigenlens.model.graphs.smoothing import Smoother
 from eigenlens.model.graphs.sparse import Floats
 from eigenlens.model.spectrum.graph_moments import GraphMoments
+from eigenlens.model.spectrum.lengths import time_of_dimension
 from eigenlens.model.spectrum.moments import FOLDS
 from eigenlens.model.spectrum.rayleigh_ritz import Spectrum, rayleigh_ritz
 
@@ -42,11 +43,13 @@ class GraphCodes:
     Attributes:
         weight, offset: (code_length, p) and (code_length,), float64.
         spectrum: eigenvalues and their intervals.
+        diffusion_time: t, by which coordinates are scaled.
     """
 
     weight: NDArray[np.float64]
     offset: NDArray[np.float64]
     spectrum: Spectrum
+    diffusion_time: float
 
     @property
     def eigenvalues(self) -> NDArray[np.float64]:
@@ -84,8 +87,17 @@ def fit_graph(graph: Graph, settings: GraphSettings, *, work: Path | None = None
     if variance <= _SAME * (variance + float(moments.mean.square().sum())):
         raise ConfigError(f"smoothed features are the same for all nodes of {graph.name}: nothing tells them apart")
     spectrum = solve(moments, settings)
-    weight, offset = spectrum.code_weights(settings.diffusion_time)
-    return GraphCodes((weight @ torch.from_numpy(basis.T.astype(np.float64))).numpy(), offset.numpy(), spectrum)
+    time = diffusion_time_of(spectrum, settings)
+    weight, offset = spectrum.code_weights(time)
+    return GraphCodes((weight @ torch.from_numpy(basis.T.astype(np.float64))).numpy(), offset.numpy(), spectrum, time)
+
+
+def diffusion_time_of(spectrum: Spectrum, settings: GraphSettings) -> float:
+    """Return t: that of the settings, or a longer one that brings the code to its effective dimension."""
+    if settings.effective_dimension is None:
+        return settings.diffusion_time
+    eigenvalues = spectrum.eigenvalues.tolist()
+    return time_of_dimension(eigenvalues, dimension=settings.effective_dimension, least=settings.diffusion_time)
 
 
 def basis_and_moments(

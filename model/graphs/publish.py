@@ -38,7 +38,7 @@ def publish_graph_encoder(codes: GraphCodes, out: Path, *, graph: Graph, setting
         codes.spectrum,
         features=codes.weight.shape[1],
         hops=settings.hops,
-        diffusion_time=settings.diffusion_time,
+        diffusion_time=codes.diffusion_time,
     )
     properties["input"]["random_features"] = settings.seed if settings.structure_only else None
     properties["training"] = asdict(settings)
@@ -52,7 +52,7 @@ def publish_graph_encoder(codes: GraphCodes, out: Path, *, graph: Graph, setting
     with artifact.publishing(out, kind=KIND, made_from=made_from, properties=properties, check=check) as directory:
         layer = Layer(codes.weight, codes.offset)
         onnx.save(onnx_model([layer], unit=not settings.structure_only), directory / ONNX_FILE)
-        write_spectrum(directory, codes.spectrum, diffusion_time=settings.diffusion_time)
+        write_spectrum(directory, codes.spectrum, diffusion_time=codes.diffusion_time)
     return artifact.read(out, kind=KIND, verify=False)
 
 

@@ -14,7 +14,9 @@ class GraphSettings:
         pair_hops: m, even; a node and its neighbours up to m hops away are positives of each other.
         ridge: rho, added to C in every direction, in shares of the mean variance. The functions with the largest
             eigenvalues of a real graph tell tiny components apart; a strong ridge keeps the code from them.
-        diffusion_time: t, coordinate j is scaled by eigenvalue_j ** t.
+        diffusion_time: t, coordinate j is scaled by eigenvalue_j ** t; the least, where a dimension is given.
+        effective_dimension: t is longer where the variance of codes would spread over more coordinates than that: many
+            with eigenvalues alike tell noise apart. None leaves t as it is.
         structure_only: the features are random vectors, and the edges all that there is.
         code_length: coordinates of a code.
         basis_length: directions of the smoothed features that the code is sought in.
@@ -26,6 +28,7 @@ class GraphSettings:
     pair_hops: int = 2
     ridge: float = 3.0
     diffusion_time: float = 1.5
+    effective_dimension: float | None = None
     structure_only: bool = False
     code_length: int = 256
     basis_length: int = 512
@@ -34,7 +37,7 @@ class GraphSettings:
 
 
 PRESETS = {
-    "smooth": GraphSettings(),
+    "smooth": GraphSettings(effective_dimension=24.0),
     "features-only": GraphSettings(hops=0, pair_hops=4, ridge=1.0),
     "structure-only": GraphSettings(hops=16, structure_only=True),
 }

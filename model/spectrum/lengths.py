@@ -1,4 +1,4 @@
-"""How long a code needs to be: lengths that are worth building, and how many directions outputs use."""
+"""How long a code needs to be: lengths that are worth building, and how many coordinates or directions count."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _TINY = torch.finfo(torch.float64).tiny
+_MAX_TIME, _HALVINGS = 8.0, 40
 
 
 def suggest_lengths(eigenvalues: Sequence[float], *, diffusion_time: float) -> list[int]:
@@ -31,6 +32,38 @@ def suggest_lengths(eigenvalues: Sequence[float], *, diffusion_time: float) -> l
             break
         length *= 2
     return [*lengths, len(share)]
+
+
+def effective_dimension(eigenvalues: Sequence[float], *, diffusion_time: float) -> float:
+    """Compute over how many coordinates the variance of codes spreads, their participation ratio.
+
+        effective dimension = (Σ lambda^2t)² / Σ lambda^4t
+
+    Args:
+        eigenvalues: lambda, (code_length,).
+        diffusion_time: t.
+
+    Returns: from 1 to code_length; 0, if no eigenvalue is positive.
+    """
+    energy = torch.tensor(eigenvalues, dtype=torch.float64).clamp(0, 1) ** (2 * diffusion_time)
+    return float(energy.sum() ** 2 / energy.square().sum().clamp_min(_TINY))
+
+
+def time_of_dimension(eigenvalues: Sequence[float], *, dimension: float, least: float) -> float:
+    """Return the diffusion time, at least `least`, from which on a code's effective dimension is at most `dimension`.
+
+    The longer the time, the fewer coordinates count. At most 8, where eigenvalues are so alike that none is enough.
+    """
+    if effective_dimension(eigenvalues, diffusion_time=least) <= dimension:
+        return least
+    shorter, longer = least, max(least, _MAX_TIME)
+    for _ in range(_HALVINGS):
+        middle = (shorter + longer) / 2
+        if effective_dimension(eigenvalues, diffusion_time=middle) > dimension:
+            shorter = middle
+        else:
+            longer = middle
+    return longer
 
 
 def effective_rank(z: Tensor) -> float:

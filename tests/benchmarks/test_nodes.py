@@ -73,11 +73,17 @@ def test_validation_nodes_choose_settings_and_test_nodes_are_unseen(
     graph, results = save_graph(tmp_path / "cora.npz"), tmp_path / "presets.jsonl"
     assert main(["bench", "node-presets", str(graph), "--results", str(results)]) == 0
     records = read_records(results)
-    assert len(records) == len(presets._RIDGES) * len(presets._TIMES)
-    assert "smooth, place 1 of 15: {'hops': 2," in capsys.readouterr().out
+    scores = [record["value"] for record in records if record["metric"] == "validation P@10"]
+    assert len(scores) == len(presets._RIDGES) * len(presets._TIMES) + len(presets._DIMENSIONS)
+    assert "smooth, place 1 of 21: {'hops': 2," in capsys.readouterr().out
     (_, best), *others = presets.rank(records, "smooth")
-    assert best == max(record["value"] for record in records)
+    assert best == max(scores)
+    assert len([record for record in records if record["metric"] == "validation probe"]) == 3 * len(presets._DIMENSIONS)
     assert all(value <= best for _, value in others)
+    # What was scored before is not scored again.
+    results.write_text("".join(results.read_text().splitlines(keepends=True)[5:]))
+    assert main(["bench", "node-presets", str(graph), "--results", str(results)]) == 0
+    assert len(read_records(results)) == len(records)
     # The labels of test nodes make no difference.
     arrays = np.load(graph)
     labels = arrays["labels"].copy()

@@ -153,6 +153,20 @@ def test_a_graph_whose_nodes_nothing_tells_apart_is_not_fitted(tmp_path: Path) -
         fit_graph(one, PRESETS["smooth"])
 
 
+def test_the_time_is_longer_where_more_coordinates_than_asked_for_would_count(tmp_path: Path) -> None:
+    graph = imported(tmp_path / "graph", block_graph())
+    settings = replace(SETTINGS, diffusion_time=0.2)
+    plain, ample, fewer = (
+        fit_graph(graph, replace(settings, effective_dimension=dimension)) for dimension in (None, 20.0, 3.0)
+    )
+    assert plain.diffusion_time == ample.diffusion_time == 0.2
+    assert fewer.diffusion_time > 0.2
+    variances = all_codes(graph, settings, fewer).var(0, dtype=np.float64)
+    assert variances.sum() ** 2 / np.square(variances).sum() == pytest.approx(3.0, abs=1e-3)
+    longer = fewer.diffusion_time - plain.diffusion_time
+    np.testing.assert_allclose(fewer.weight, plain.weight * plain.eigenvalues[:, None] ** longer, atol=1e-9)
+
+
 def test_random_features_are_drawn_once_for_all_parts_of_a_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
