@@ -6,9 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from eigenlens.benchmarks.common.arguments import positive
+from eigenlens.benchmarks.common.arguments import numbers, positive
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
-from eigenlens.benchmarks.search.measure import METHODS, Setup, measure, missing, print_values, truth
+from eigenlens.benchmarks.search.measure import METHODS, measure, missing
+from eigenlens.benchmarks.search.setup import PREFIXES, Setup, calibration_truth, truth
+from eigenlens.benchmarks.search.values import print_values
 from eigenlens.benchmarks.search.view_codes import view_codes, views_of_halves
 from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.model.config import AugmentationConfig
@@ -18,6 +20,7 @@ from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.commands.options import parse_known_kinds, parse_lengths
 
 _QUERIES, _FEWEST_PHOTOGRAPHS = 2000, 2
+_BATCHES = (1, 32, 1000)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +36,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--methods",
-        type=lambda text: text.split(","),
+        type=lambda text: text.split(",") if text else [],
         default=list(METHODS),
         metavar="NAME,...",
-        help=f"of {', '.join(METHODS)} (default: all)",
+        help=f"of {', '.join(METHODS)} (default: all); '' only makes the codes and their exact neighbours",
+    )
+    parser.add_argument(
+        "--prefixes",
+        type=numbers,
+        default=PREFIXES,
+        metavar="N,N,...",
+        help=f"of graphs over a prefix (default: {','.join(map(str, PREFIXES))})",
+    )
+    parser.add_argument(
+        "--batches",
+        type=numbers,
+        default=_BATCHES,
+        metavar="N,N,...",
+        help=f"queries at once, with all cores (default: {','.join(map(str, _BATCHES))}; '' for none)",
     )
     parser.add_argument(
         "--data", default="cifar10-views", help="name of the data in the records (default: %(default)s)"
@@ -74,15 +91,18 @@ def run(args: argparse.Namespace) -> None:
         lengths=choose_lengths(encoder.code_length, args.lengths),
         kinds=args.kinds,
         encoder=encoder.id,
+        prefixes=args.prefixes,
+        batches=args.batches,
     )
     truth(setup)
+    calibration_truth(setup)
     known = read_records(args.results) if args.results else []
     methods = []
     for method in args.methods:
         if any(r["method"] == method and r["params"]["n"] == setup.count and r["data"] == args.data for r in known):
-            print(f"{method:<12}is in {args.results} already", file=sys.stderr)
+            print(f"{method:<20}is in {args.results} already", file=sys.stderr)
         elif (reason := missing(method)) is not None:
-            print(f"{method:<12}cannot be measured here: {reason}", file=sys.stderr)
+            print(f"{method:<20}cannot be measured here: {reason}", file=sys.stderr)
         else:
             methods.append(method)
     common = {"n": setup.count, "k": 10, "dimensions": setup.code_length, "encoder": encoder.id}

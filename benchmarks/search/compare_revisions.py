@@ -35,7 +35,7 @@ from eigenlens.benchmarks.common.revisions import (
     ratios,
     revisions_of,
 )
-from eigenlens.benchmarks.search.measure import Setup, truth
+from eigenlens.benchmarks.search.setup import Setup, truth
 from eigenlens.index.plans.plan import choose_lengths
 
 TARGETS = (0.95, 0.99)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from eigenlens.benchmarks.search.peers import Ids, Vectors
+from eigenlens.benchmarks.search.setup import Ids, Vectors
 
 Search = Callable[[Vectors], Ids]
-_TURNS = 10
+TURNS = 10
 PASSES = 4
 _WARM = 50
 
@@ -38,13 +38,37 @@ class Trial:
     passes: int = PASSES
     params: Mapping[str, Any] = field(default_factory=dict)
 
+    def take_turn(self, turn: int) -> tuple[list[float], list[Ids]]:
+        """Return milliseconds and ids of a part of the queries; some before them warm the caches."""
+        numbers = np.array_split(np.arange(len(self.queries)), TURNS)[turn]
+        search = self.prepare()
+        for number in np.arange(numbers[0] - _WARM, numbers[0]) % len(self.queries) if self.passes > 1 else ():
+            search(self.queries[number : number + 1])
+        return time_each(search, self.queries[numbers])
+
+
+class Timed(Protocol):
+    """What is timed in turns: a Trial, or batches on all cores."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def passes(self) -> int: ...
+
+    @property
+    def params(self) -> Mapping[str, Any]: ...
+
+    def take_turn(self, turn: int) -> tuple[list[float], list[Ids]]:
+        """Return milliseconds, and ids of the nearest, in one of a pass's turns."""
+
 
 @dataclass
 class Times:
     """Latencies and results of one search.
 
     Attributes:
-        milliseconds: of every query in every pass.
+        milliseconds: of every query in every pass, or a query's share of every turn's batches.
         ids: of the nearest of each query, in order.
     """
 
@@ -58,10 +82,10 @@ class Opened:
     """A method that is ready: what was measured of it by itself, and what is to be timed beside others."""
 
     values: list[dict[str, Any]]
-    trials: list[Trial]
+    trials: Sequence[Timed]
 
 
-_opened: list[Trial] = []
+_opened: list[Timed] = []
 
 
 def run_interleaved(
@@ -84,14 +108,14 @@ def run_interleaved(
             times[method] = [Times(params) for _, _, params in trials]
             for number, (name, passes, _) in enumerate(trials):
                 turns.setdefault(name, []).append((method, number, passes))
-        for turn in tqdm(range(_TURNS * PASSES), desc="time", unit="turn"):
+        for turn in tqdm(range(TURNS * PASSES), desc="time", unit="turn"):
             for contenders in turns.values():
                 first = turn % len(contenders)
                 for method, number, passes in contenders[first:] + contenders[:first]:
-                    if turn < _TURNS * passes:
-                        took, ids = pools[method].submit(_take_turn, number, turn % _TURNS).result()
+                    if turn < TURNS * passes:
+                        took, ids = pools[method].submit(_take_turn, number, turn % TURNS).result()
                         times[method][number].milliseconds += took
-                        if turn < _TURNS:
+                        if turn < TURNS:
                             times[method][number].ids += ids
     return values, times
 
@@ -110,12 +134,7 @@ def _open(
 
 
 def _take_turn(trial_number: int, turn: int) -> tuple[list[float], list[Ids]]:
-    trial = _opened[trial_number]
-    numbers = np.array_split(np.arange(len(trial.queries)), _TURNS)[turn]
-    search = trial.prepare()
-    for number in np.arange(numbers[0] - _WARM, numbers[0]) % len(trial.queries) if trial.passes > 1 else ():
-        search(trial.queries[number : number + 1])
-    return time_each(search, trial.queries[numbers])
+    return _opened[trial_number].take_turn(turn)
 
 
 def time_each(search: Search, queries: Vectors) -> tuple[list[float], list[Ids]]:

@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,11 +26,16 @@ K = 10
 
 def build(setup: dict[str, Any]) -> dict[str, Any]:
     """Build the generation as `eigenlens bench search` does."""
-    measure = _first_of("eigenlens.benchmarks.search.measure", "benchmarks.search")
+    module = _first_of(
+        "eigenlens.benchmarks.search.eigenlens_modes", "eigenlens.benchmarks.search.measure", "benchmarks.search"
+    )
     paths = {name: Path(setup[name]) for name in ("work", "codes", "calibration", "fresh")}
     kinds = {int(length): kind for length, kind in setup["kinds"].items()}
-    options = measure.Setup(**(setup | paths | {"lengths": tuple(setup["lengths"]), "kinds": kinds}))
-    built: dict[str, Any] = measure._built(options)
+    known = {field.name for field in fields(module.Setup)}
+    values = setup | paths | {"lengths": tuple(setup["lengths"]), "kinds": kinds}
+    options = module.Setup(**{name: value for name, value in values.items() if name in known})
+    build_generation = getattr(module, "build", None) or module._built
+    built: dict[str, Any] = build_generation(options)
     return built
 
 

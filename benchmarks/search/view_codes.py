@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
-from typing import Never
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from eigenlens.model.images.sources import open_source
 from eigenlens.model.pairs.views import augment
 from eigenlens.model.runtime.encoder import Encoder
 
-_BATCH = 500
-_CHUNK = 50_000
+_BATCH = 500  # views of a batch have a random generator of their own: a batch is what is computed anew, or not
+_SAVE_EVERY_S = 20.0
 
 
 def view_codes(
@@ -28,7 +28,8 @@ def view_codes(
 ) -> NDArray[np.float16]:
     """Return codes of augmented views, (count, code_length), unit norm, memory-mapped; view i is of photograph i mod n.
 
-    A longer array begins with the shorter one. What was computed before an interruption is not computed again.
+    A longer array begins with the shorter one. What was computed before an interruption is not computed again, but for
+    the last 20 seconds: an encoder may take hours.
     """
     directory.mkdir(parents=True, exist_ok=True)
     pixels = cache_pixels(open_source(images), side=encoder.image_size, directory=directory / "pixels").pixels
@@ -37,16 +38,20 @@ def view_codes(
     stored = json.loads(state.read_text()) if state.exists() else {}
     done = int(stored["done"]) if {key: stored.get(key) for key in settings} == settings else 0
     row_bytes = 2 * encoder.code_length
+    saved_at = time.monotonic()
     with (
         path.open("r+b" if done else "w+b") as f,
         tqdm(total=count, initial=min(done, count), desc="views", unit="view", unit_scale=True) as bar,
     ):
+        f.seek(done * row_bytes)
         while done < count:
-            f.seek(done * row_bytes)
-            f.write(_chunk(encoder, pixels, start=done, seed=seed, augmentation=augmentation, bar=bar).tobytes())
-            f.flush()
-            done += _CHUNK
-            artifact.write_atomic(state, json.dumps(settings | {"done": done}).encode())
+            f.write(_batch(encoder, pixels, start=done, seed=seed, augmentation=augmentation).tobytes())
+            done += _BATCH
+            bar.update(_BATCH)
+            if done >= count or time.monotonic() - saved_at > _SAVE_EVERY_S:
+                f.flush()
+                artifact.write_atomic(state, json.dumps(settings | {"done": done}).encode())
+                saved_at = time.monotonic()
     return np.memmap(path, dtype=np.float16, mode="r", shape=(count, encoder.code_length))
 
 
@@ -64,24 +69,14 @@ def views_of_halves(
     return one, other
 
 
-def _chunk(
-    encoder: Encoder,
-    pixels: NDArray[np.uint8],
-    *,
-    start: int,
-    seed: int,
-    augmentation: AugmentationConfig,
-    bar: tqdm[Never],
+def _batch(
+    encoder: Encoder, pixels: NDArray[np.uint8], *, start: int, seed: int, augmentation: AugmentationConfig
 ) -> NDArray[np.float16]:
-    codes = np.empty((_CHUNK, encoder.code_length), dtype=np.float16)
     words = np.random.SeedSequence([seed, start]).generate_state(2, np.uint32)
     generator = torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
-    for offset in range(0, _CHUNK, _BATCH):
-        rows = np.arange(start + offset, start + offset + _BATCH) % len(pixels)
-        images = torch.from_numpy(pixels[rows])
-        views = augment(images, augmentation, size=encoder.image_size, generator=generator)
-        shown = ((views * PIXEL_STD + PIXEL_MEAN) * 255).round().clamp(0, 255).to(torch.uint8)
-        batch = encoder.encode(np.ascontiguousarray(shown.permute(0, 2, 3, 1).numpy()))
-        codes[offset : offset + _BATCH] = batch / np.linalg.norm(batch, axis=1, keepdims=True)
-        bar.update(_BATCH)
-    return codes
+    images = torch.from_numpy(pixels[np.arange(start, start + _BATCH) % len(pixels)])
+    views = augment(images, augmentation, size=encoder.image_size, generator=generator)
+    shown = ((views * PIXEL_STD + PIXEL_MEAN) * 255).round().clamp(0, 255).to(torch.uint8)
+    codes = encoder.encode(np.ascontiguousarray(shown.permute(0, 2, 3, 1).numpy()))
+    unit: NDArray[np.float32] = codes / np.linalg.norm(codes, axis=1, keepdims=True)
+    return unit.astype(np.float16)

@@ -177,7 +177,7 @@ def test_search_is_measured_beside_another_index_and_not_twice(
     results = tmp_path / "results.jsonl"
     command = ["bench", "search", "--encoder", str(encoder), "--images", str(images), "--query-images", str(images)]
     command += ["--work", str(tmp_path / "work"), "--count", "1500", "--lengths", "4,8", "--kinds", "8=ivf-sq8"]
-    command += ["--methods", "flat,eigenlens,faiss-hnsw", "--results", str(results)]
+    command += ["--methods", "flat,eigenlens,faiss-hnsw", "--batches", "", "--results", str(results)]
     assert main(command) == 0
     found = read_records(results)
     assert {entry["method"] for entry in found} == {"flat", "eigenlens", "faiss-hnsw"}

@@ -1,17 +1,16 @@
-"""Other people's indexes behind one small interface, each with the settings that its documentation suggests."""
+"""Other people's indexes over whole codes, each with the settings that its documentation suggests."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
-Ids = NDArray[np.int64]
+from eigenlens.benchmarks.search.setup import Ids, K, Vectors
 
 
 class Peer(Protocol):
@@ -30,6 +29,9 @@ class Peer(Protocol):
 
     def prepare(self, effort: int) -> Callable[[Vectors], Ids]:
         """A search of one thread: one query (1, d) to the ids of its 10 nearest, (10,)."""
+
+    def prepare_batches(self, effort: int, threads: int) -> Callable[[Vectors], Ids]:
+        """The library's own search of batches with so many threads: queries (q, d) to ids, (q, 10)."""
 
 
 CORES = len(os.sched_getaffinity(0))
@@ -54,7 +56,11 @@ class Hnswlib:
     def prepare(self, effort: int) -> Callable[[Vectors], Ids]:
         self._index.set_num_threads(1)
         self._index.set_ef(effort)
-        return lambda query: np.asarray(self._index.knn_query(query, 10)[0][0], dtype=np.int64)
+        return lambda query: np.asarray(self._index.knn_query(query, K)[0][0], dtype=np.int64)
+
+    def prepare_batches(self, effort: int, threads: int) -> Callable[[Vectors], Ids]:
+        self._index.set_ef(effort)
+        return lambda queries: np.asarray(self._index.knn_query(queries, K, threads)[0], dtype=np.int64)
 
 
 class Usearch:
@@ -72,7 +78,13 @@ class Usearch:
 
     def prepare(self, effort: int) -> Callable[[Vectors], Ids]:
         self._index.expansion_search = effort
-        return lambda query: np.asarray(self._index.search(query[0], 10).keys, dtype=np.int64)
+        return lambda query: np.asarray(self._index.search(query[0], K, threads=1).keys, dtype=np.int64)
+
+    def prepare_batches(self, effort: int, threads: int) -> Callable[[Vectors], Ids]:
+        self._index.expansion_search = effort
+        return lambda queries: np.asarray(self._index.search(queries, K, threads=threads).keys, dtype=np.int64).reshape(
+            -1, K
+        )
 
 
 class FaissHnsw:
@@ -91,7 +103,16 @@ class FaissHnsw:
     def prepare(self, effort: int) -> Callable[[Vectors], Ids]:
         faiss.omp_set_num_threads(1)
         parameters = faiss.SearchParametersHNSW(efSearch=effort)
-        return lambda query: np.asarray(self._index.search(query, 10, params=parameters)[1][0])
+        return lambda query: np.asarray(self._index.search(query, K, params=parameters)[1][0])
+
+    def prepare_batches(self, effort: int, threads: int) -> Callable[[Vectors], Ids]:
+        parameters = faiss.SearchParametersHNSW(efSearch=effort)
+
+        def search(queries: Vectors) -> Ids:
+            faiss.omp_set_num_threads(threads)  # of the calling thread
+            return np.asarray(self._index.search(queries, K, params=parameters)[1])
+
+        return search
 
 
 class Scann:
@@ -123,6 +144,13 @@ class Scann:
             self._index.search(query[0], leaves_to_search=effort, pre_reorder_num_neighbors=100)[0], dtype=np.int64
         )
 
+    def prepare_batches(self, effort: int, threads: int) -> Callable[[Vectors], Ids]:
+        self._index.set_num_threads(threads)
+        search = self._index.search_batched_parallel if threads > 1 else self._index.search_batched
+        return lambda queries: np.asarray(
+            search(queries, leaves_to_search=effort, pre_reorder_num_neighbors=100)[0], dtype=np.int64
+        )
+
 
 class Svs:
     """Intel's SVS: a Vamana graph over float32 vectors."""
@@ -140,7 +168,44 @@ class Svs:
     def prepare(self, effort: int) -> Callable[[Vectors], Ids]:
         self._index.num_threads = 1
         self._index.search_window_size = effort
-        return lambda query: np.asarray(self._index.search(query, 10)[0][0], dtype=np.int64)
+        return lambda query: np.asarray(self._index.search(query, K)[0][0], dtype=np.int64)
+
+    def prepare_batches(self, effort: int, threads: int) -> Callable[[Vectors], Ids]:
+        self._index.num_threads = threads
+        self._index.search_window_size = effort
+        return lambda queries: np.asarray(self._index.search(queries, K)[0], dtype=np.int64)
+
+
+class Vsag:
+    """VSAG's HGraph: 8-bit vectors in a graph, and half-precision ones to rescore from."""
+
+    def __init__(self) -> None:
+        self.efforts: Sequence[int] = _GRAPH_EFFORTS
+        self.settings: dict[str, Any] = {
+            "base_quantization_type": "sq8_uniform",
+            "use_reorder": True,
+            "precise_quantization_type": "fp16",
+            "max_degree": 32,
+            "ef_construction": 100,
+        }
+
+    def build(self, vectors: Vectors) -> None:
+        import pyvsag
+
+        count, dimensions = vectors.shape
+        parameters = {"dtype": "float32", "metric_type": "ip", "dim": dimensions}
+        index_parameters = self.settings | {"build_thread_count": CORES}
+        self._index = pyvsag.Index("hgraph", json.dumps(parameters | {"index_param": index_parameters}))
+        self._index.build(vectors=vectors.reshape(-1), ids=np.arange(count), num_elements=count, dim=dimensions)
+
+    def prepare(self, effort: int) -> Callable[[Vectors], Ids]:
+        parameters = json.dumps({"hgraph": {"ef_search": effort}})
+        return lambda query: np.asarray(self._index.knn_search(query[0], K, parameters)[0])
+
+    def prepare_batches(self, effort: int, threads: int) -> Callable[[Vectors], Ids]:
+        """It has none in Python: one query after the other."""
+        search = self.prepare(effort)
+        return lambda queries: np.stack([search(query[None]) for query in queries])
 
 
 PEERS: dict[str, Callable[[], Peer]] = {
@@ -149,4 +214,8 @@ PEERS: dict[str, Callable[[], Peer]] = {
     "scann": Scann,
     "faiss-hnsw": FaissHnsw,
     "usearch": Usearch,
+    "vsag": Vsag,
 }
+
+# Where the module's name is not the method's.
+PACKAGES = {"faiss-hnsw": "faiss", "vsag": "pyvsag"}

@@ -1,0 +1,1 @@
+"""Other people's indexes: over whole codes, and over prefixes with rescoring."""
