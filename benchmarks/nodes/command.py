@@ -13,6 +13,7 @@ import numpy as np
 
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
 from eigenlens.benchmarks.nodes import probe
+from eigenlens.benchmarks.nodes.differing import with_differing_neighbours
 from eigenlens.benchmarks.nodes.methods import LENGTH, METHODS, Codes, trained
 from eigenlens.benchmarks.nodes.network_peers import NETWORKS
 from eigenlens.benchmarks.nodes.new_nodes import new_node_accuracy
@@ -27,6 +28,7 @@ LENGTHS = (4, 8, 16, 32, 64, 128)
 PROBED = (4, 8, 32, 128)
 _RANDOM_LENGTH = 8
 _VOTED = (8, 32)
+_CORRECTED = (8, 128)
 _FEW_NODES = 5000
 _NEW_LENGTH = 32
 _SGC_HOPS = 2
@@ -39,6 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", metavar="DIR", type=Path, help="where graphs are imported and kept")
     parser.add_argument(
         "--methods", metavar="NAME,...", help=f"of {', '.join(ALL)} (default: all but {', '.join(NETWORKS)})"
+    )
+    parser.add_argument(
+        "--differing", action="store_true", help="replace the edges by as many between nodes of different labels"
     )
     parser.add_argument(
         "--results", type=Path, metavar="FILE", help="add the records to FILE; what is there is skipped"
@@ -58,6 +63,8 @@ def run(args: argparse.Namespace) -> None:
                 raise ConfigError(f"{source} has no labels or no features; this benchmark needs both")
             if (labelled := int((graph.labels >= 0).sum())) < probe.MIN_LABELLED:
                 raise ConfigError(f"{source} has {labelled} labelled nodes; ten splits need {probe.MIN_LABELLED}")
+            if args.differing:
+                graph = with_differing_neighbours(graph, Path(folder) / f"differing-{graph.id}")
             known = {(r["data"], r["method"]) for r in read_records(args.results)} if args.results else set()
             for method in methods:
                 if (graph.name, method) in known:
@@ -127,8 +134,9 @@ def _further(codes: Codes, graph: Graph) -> list[Value]:
     values += [
         (length, "kNN", float(np.mean(probe.vote_accuracy(codes, labels, length=length))), "") for length in _VOTED
     ]
-    smoothed = probe.correct_and_smooth(codes[:, :8], smoother, labels)
-    values.append((8, "Correct & Smooth", float(np.mean(smoothed)), ""))
+    for length in _CORRECTED:
+        smoothed = probe.correct_and_smooth(codes[:, :length], smoother, labels)
+        values.append((length, "Correct & Smooth", float(np.mean(smoothed)), ""))
     return values
 
 

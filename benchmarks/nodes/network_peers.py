@@ -5,6 +5,8 @@ Their coordinates have no order, so that principal components make shorter codes
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,6 +34,14 @@ class _CcaSettings:
 
 
 @dataclass(frozen=True)
+class _BgrlSettings:
+    widths: tuple[int, int]
+    rate: float
+    dropped_edges: tuple[float, float]
+    dropped_features: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class _GraceSettings:
     width: int
     activation: Callable[[], nn.Module]
@@ -41,7 +51,8 @@ class _GraceSettings:
     temperature: float
 
 
-# As the authors' repositories have them: hengruizhang98/CCA-SSG (README) and CRIPAC-DIG/GRACE (config.yaml).
+# As the authors' repositories have them: hengruizhang98/CCA-SSG (README), CRIPAC-DIG/GRACE (config.yaml),
+# nerdslab/bgrl (config/) and PetarV-/DGI (execute.py).
 _CCA = {
     "cora": _CcaSettings(2, 50, 1e-3, 0.1, 0.4),
     "citeseer": _CcaSettings(1, 20, 5e-4, 0.0, 0.4),
@@ -52,11 +63,18 @@ _GRACE = {
     "cora": _GraceSettings(128, nn.ReLU, 5e-4, (0.2, 0.4), (0.3, 0.4), 0.4),
     "citeseer": _GraceSettings(256, nn.PReLU, 1e-3, (0.2, 0.0), (0.3, 0.2), 0.9),
 }
+_BGRL = {
+    "amazon_computers": _BgrlSettings((256, 128), 5e-4, (0.5, 0.4), (0.2, 0.1)),
+    "amazon_photo": _BgrlSettings((256, 128), 1e-4, (0.4, 0.1), (0.1, 0.2)),
+    "coauthor_cs": _BgrlSettings((512, 256), 1e-5, (0.3, 0.2), (0.3, 0.4)),
+}
 _CCA_WIDTH, _CCA_RATE = 512, 1e-3
 _GRACE_EPOCHS, _GRACE_DECAY = 200, 1e-5
 # Deep Graph Infomax has one setting for all; training ends when the loss has not fallen for `_PATIENCE` epochs.
 _TINY = 1e-12
-_DGI_WIDTH, _DGI_RATE, _DGI_EPOCHS, _PATIENCE = 512, 1e-3, 1000, 20
+_DGI_WIDTH, _DGI_RATE, _DGI_EPOCHS, _PATIENCE = 512, 1e-3, 10000, 20
+_BGRL_EPOCHS, _BGRL_WARMUP, _BGRL_PREDICTOR, _BGRL_DECAY, _BGRL_MOMENTUM = 10000, 1000, 512, 1e-5, 0.99
+_BATCH_MOMENTUM = 0.99
 
 
 class _SparseLinear(nn.Module):
@@ -98,20 +116,24 @@ def dgi(graph: Graph, *, seed: int) -> Codes:
     x, edges = _inputs(graph)
     model = _geometric().nn.DeepGraphInfomax(
         hidden_channels=_DGI_WIDTH,
-        encoder=_Gcn([x.shape[1], _DGI_WIDTH], [nn.PReLU(_DGI_WIDTH)]),
+        encoder=_Gcn([x.shape[1], _DGI_WIDTH], [nn.PReLU()]),
         summary=lambda z, *_: torch.sigmoid(z.mean(0)),
         corruption=lambda x, edges: (x.index_select(0, torch.randperm(len(x))), edges),
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=_DGI_RATE)
-    best, since = float("inf"), 0
+    best, since, weights = float("inf"), 0, copy.deepcopy(model.state_dict())
     for _ in range(_DGI_EPOCHS):
         optimizer.zero_grad()
         loss = model.loss(*model(x, edges))
-        loss.backward()
-        optimizer.step()
-        best, since = (loss.item(), 0) if loss.item() < best else (best, since + 1)
+        if loss.item() < best:
+            best, since, weights = loss.item(), 0, copy.deepcopy(model.state_dict())
+        else:
+            since += 1
         if since == _PATIENCE:
             break
+        loss.backward()
+        optimizer.step()
+    model.load_state_dict(weights)
     return _components(model.encoder, x, edges)
 
 
@@ -160,10 +182,53 @@ def grace(graph: Graph, *, seed: int) -> Codes:
     return _components(encoder, x, edges)
 
 
+def bgrl(graph: Graph, *, seed: int) -> Codes:
+    """Train BGRL. Source: Thakoor et al., ICLR 2022. Raises: ConfigError, if no settings were published.
+
+    10,000 epochs, as published, are hours on a processor.
+    """
+    settings = _published(_BGRL, graph)
+    torch.manual_seed(seed)
+    x, edges = _inputs(graph)
+
+    def network() -> _Gcn:
+        blocks = [
+            nn.Sequential(nn.BatchNorm1d(width, momentum=_BATCH_MOMENTUM), nn.PReLU()) for width in settings.widths
+        ]
+        return _Gcn([x.shape[1], *settings.widths], list(blocks))
+
+    online, target = network(), network()
+    target.requires_grad_(False)
+    width = settings.widths[-1]
+    predictor = nn.Sequential(nn.Linear(width, _BGRL_PREDICTOR), nn.PReLU(), nn.Linear(_BGRL_PREDICTOR, width))
+    optimizer = torch.optim.AdamW([*online.parameters(), *predictor.parameters()], weight_decay=_BGRL_DECAY)
+    for epoch in range(_BGRL_EPOCHS):
+        rising = min(1.0, epoch / _BGRL_WARMUP)
+        falling = (1 + math.cos(math.pi * max(0, epoch - _BGRL_WARMUP) / (_BGRL_EPOCHS - _BGRL_WARMUP))) / 2
+        optimizer.param_groups[0]["lr"] = settings.rate * rising * falling
+        views = [
+            (_drop_features(x, of_features), _drop_edges(edges, of_edges))
+            for of_edges, of_features in zip(settings.dropped_edges, settings.dropped_features, strict=True)
+        ]
+        first, second = (
+            F.cosine_similarity(predictor(online(*one)), target(*other), dim=-1).mean()
+            for one, other in (views, views[::-1])
+        )
+        optimizer.zero_grad()
+        (2 - first - second).backward()
+        optimizer.step()
+        share = (1 - _BGRL_MOMENTUM) * (1 + math.cos(math.pi * epoch / _BGRL_EPOCHS)) / 2
+        with torch.no_grad():
+            for kept, new in zip(target.parameters(), online.parameters(), strict=True):
+                kept.lerp_(new, share)
+    return _components(online, x, edges)
+
+
 NETWORKS: dict[str, Callable[[Graph, int], Codes]] = {
     "dgi": lambda graph, seed: dgi(graph, seed=seed),
     "grace": lambda graph, seed: grace(graph, seed=seed),
     "cca-ssg": lambda graph, seed: cca_ssg(graph, seed=seed),
+    "bgrl": lambda graph, seed: bgrl(graph, seed=seed),
 }
 
 

@@ -103,7 +103,9 @@ def label_propagation(smoother: Smoother, labels: Labels) -> list[float]:
 
 
 def correct_and_smooth(codes: Floats, smoother: Smoother, labels: Labels) -> list[float]:
-    """Return the accuracy on the test nodes of the probe's classes after Correct & Smooth.
+    """Return the accuracy on the test nodes of the probe's classes after Correct & Smooth, where validation says so.
+
+    Validation nodes choose how far labels are spread, or not at all.
 
     Source: Huang et al., Combining label propagation and simple models out-performs graph neural networks, ICLR 2021.
     """
@@ -113,7 +115,7 @@ def correct_and_smooth(codes: Floats, smoother: Smoother, labels: Labels) -> lis
         shares = np.exp(scores - scores.max(1, keepdims=True))
         shares /= shares.sum(1, keepdims=True)
         truth = np.eye(shares.shape[1], dtype=np.float32)[labels]
-        tried = []
+        tried = [scores]
         for share in _SPREAD:
             error = np.zeros_like(shares)
             error[split.train] = truth[split.train] - shares[split.train]

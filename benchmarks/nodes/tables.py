@@ -26,6 +26,7 @@ METHODS = {
     "dgi": "DGI",
     "grace": "GRACE",
     "cca-ssg": "CCA-SSG",
+    "bgrl": "BGRL",
 }
 _COMPARED = ("smooth", "trained", "pca-smoothed")
 _NEW = ("seen", "new with edges", "new, one at a time", "new without edges")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eigenlens.benchmarks.common.records import read_records
 from eigenlens.benchmarks.nodes import methods, network_peers, presets, probe, scale, tables
+from eigenlens.benchmarks.nodes.differing import with_differing_neighbours
 from eigenlens.command import main
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.graphs.smoothing import Smoother
@@ -50,6 +51,21 @@ def test_labels_spread_over_the_edges(tmp_path: Path) -> None:
     alone = np.mean(probe.probe_accuracy(weak, graph.labels))
     assert alone < 0.75
     assert np.mean(probe.correct_and_smooth(weak, smoother, graph.labels)) > alone + 0.1
+
+
+def test_where_neighbours_differ_smoothing_loses_what_features_tell(tmp_path: Path) -> None:
+    graph = imported(tmp_path / "graph", block_graph(count=300))
+    other = with_differing_neighbours(graph, tmp_path / "differing")
+    assert graph.labels is not None
+    assert (other.count, other.name) == (300, "graph, neighbours differ")
+    assert 0.9 * graph.edges < other.edges <= graph.edges  # a pair may be drawn twice
+    for node in range(300):
+        assert (graph.labels[other.neighbours(node)] != graph.labels[node]).all()
+    smoothed, features = (
+        probe.precision_at_10(methods.METHODS[name](other, tmp_path), graph.labels, length=2)
+        for name in ("pca-smoothed", "pca")
+    )
+    assert features > smoothed + 0.1
 
 
 def test_the_command_records_each_method_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,16 +138,18 @@ def test_own_memory_is_what_no_file_backs() -> None:
     assert before + 5e7 < most < before + 2e8
 
 
-@pytest.mark.parametrize("name", ["dgi", "grace", "cca-ssg"])
+@pytest.mark.parametrize("name", ["dgi", "grace", "cca-ssg", "bgrl"])
 def test_networks_of_peers_find_the_classes_that_no_one_named(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch_geometric", reason="the extra `graph-peers` is not installed")
-    for limit, value in (("_DGI_EPOCHS", 30), ("_GRACE_EPOCHS", 20), ("_DGI_WIDTH", 32), ("_CCA_WIDTH", 32)):
+    limits = {"_DGI_EPOCHS": 30, "_GRACE_EPOCHS": 20, "_BGRL_EPOCHS": 40, "_BGRL_WARMUP": 4, "_DGI_WIDTH": 32}
+    for limit, value in (limits | {"_CCA_WIDTH": 32}).items():
         monkeypatch.setattr(network_peers, limit, value)
     arrays = block_graph()
     arrays["x"] = np.maximum(arrays["x"], 0)
-    graph = import_graph(from_arrays(arrays, name="cora"), tmp_path / "graph")
+    data = "amazon_computers" if name == "bgrl" else "cora"
+    graph = import_graph(from_arrays(arrays, name=data), tmp_path / "graph")
     codes = network_peers.NETWORKS[name](graph, 0)
     assert graph.labels is not None
     assert probe.precision_at_10(codes, graph.labels, length=2) > 0.6
