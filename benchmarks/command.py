@@ -14,6 +14,10 @@ BENCHMARKS = {
     "quality": ("quality.command", "objectives and peers side by side, by prefix length"),
     "encoder": ("encoder.command", "agreement of an encoder's neighbours with labels, by prefix length"),
     "novelty": ("encoder.novelty", "how many strangers, and held-out images, are told to be unlike everything"),
+    "kinds": (
+        "encoder.kinds",
+        "whether photographs of clothes find their kind in the sample, or are told it is unlike",
+    ),
     "heads": ("heads.command", "heads on a frozen backbone beside its features and their PCA"),
     "nodes": ("nodes.command", "codes of the nodes of labelled graphs by length, beside others"),
     "node-presets": ("nodes.presets", "which settings of a fit to graphs validation nodes choose"),
@@ -41,6 +45,8 @@ eigenlens bench encoder --encoder encoders/mine --queries validation --results b
     "novelty": """\
 eigenlens bench novelty --encoder .demo/fashion-mnist/encoder --strangers cifar10/test.tar.gz --name cifar10-animals \\
     --classes bird,cat,deer,dog,frog,horse --results benchmarks/results/novelty.jsonl""",
+    "kinds": """\
+eigenlens bench kinds --gallery .demo/fashion-mnist/gallery --images clothing/test.tar.gz""",
     "search": """\
 eigenlens bench search --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz \\
     --work runs/search --count 1000000 --results benchmarks/results/search.jsonl""",

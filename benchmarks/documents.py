@@ -9,7 +9,8 @@ from pathlib import Path
 
 from eigenlens.artifact import write_atomic
 from eigenlens.benchmarks.common.records import RESULTS, read_records
-from eigenlens.benchmarks.encoder.tables import novelty_table
+from eigenlens.benchmarks.duplicates.tables import planted_table
+from eigenlens.benchmarks.encoder.tables import kinds_table, novelty_table
 from eigenlens.benchmarks.gpu.tables import gpu_search_table, gpu_steps_table
 from eigenlens.benchmarks.heads.tables import HEADS as HEAD_TITLES
 from eigenlens.benchmarks.heads.tables import head_table
@@ -27,6 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent  # the checkout, not the link to i
 FASHION = RESULTS / "fashion.jsonl"
 QUALITY = RESULTS / "quality.jsonl"
 NOVELTY = RESULTS / "novelty.jsonl"
+KINDS = RESULTS / "kinds.jsonl"
+DUPLICATES = RESULTS / "duplicates.jsonl"
 HEADS = RESULTS / "heads.jsonl"
 NODES = RESULTS / "nodes.jsonl"
 SEARCH = RESULTS / "search.jsonl"
@@ -86,6 +89,8 @@ TABLES = (
     Table(ROOT / "docs/guide/quality.md", "tiny-imagenet-120", _methods("tiny-imagenet-120")),
     Table(ROOT / "docs/guide/quality.md", "structure", _structure("cifar10")),
     Table(ROOT / "docs/guide/quality.md", "novelty", lambda: novelty_table(read_records(NOVELTY))),
+    Table(ROOT / "docs/guide/quality.md", "kinds", lambda: kinds_table(read_records(KINDS))),
+    Table(ROOT / "docs/guide/quality.md", "duplicates", lambda: planted_table(read_records(DUPLICATES))),
     Table(ROOT / "docs/guide/quality.md", "clothing", _heads("clothing")),
     Table(ROOT / "docs/guide/quality.md", "holidays", _heads("holidays-half")),
     Table(ROOT / "docs/guide/graphs.md", "probe", lambda: nodes.length_table(read_records(NODES), metric="probe")),

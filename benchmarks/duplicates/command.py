@@ -22,7 +22,7 @@ from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 
-_COSINES = (DEFAULT_COSINE, 0.99, 0.995)
+_COSINES = (0.9, 0.95, DEFAULT_COSINE, 0.99, 0.995)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -30,3 +30,22 @@ def novelty_table(records: Sequence[Record]) -> str:
         cells = [f"{100 * shares[column]:.1f} %" if column in shares else "–" for column in columns] if shares else []
         lines += ["| " + " | ".join([name, *cells]) + " |"] if cells else []
     return "\n".join(lines)
+
+
+def kinds_table(records: Sequence[Record]) -> str:
+    """Draw a Markdown table of photographs by class: what they find, and what is told."""
+    newest: dict[str, dict[str, float]] = {}
+    counts: dict[str, int] = {}
+    for record in records:
+        name = record["params"]["class"]
+        newest.setdefault(name, {})[record["metric"]] = record["value"]
+        counts[name] = record["params"]["queries"]
+    if not newest:
+        return NO_RECORD
+    metrics = ("of_kind", "at_least_half", "told", "neither")
+    lines = ["| photographs of | | of ten results, of their kind | at least half are | told unlike | neither |"]
+    lines.append("|---" * (2 + len(metrics)) + "|")
+    for name, shares in sorted(newest.items()):
+        cells = [f"{100 * shares[metric]:.1f} %" for metric in metrics]
+        lines.append("| " + " | ".join([name, str(counts[name]), *cells]) + " |")
+    return "\n".join(lines)

@@ -69,7 +69,7 @@ export function openViewer(images, place, { chosen, more = null }) {
     previous.disabled = at === 0;
     following.disabled = at + 1 >= all().length && !more;
     const facts = [["name", one.id], ["size", `${count(one.width)} × ${count(one.height)} pixels`], ["type", one.media_type],
-      ...(one.score === undefined ? [] : [["score", signed(one.score, 4)]]), ...(one.duplicates?.length ? [["copies", one.duplicates.map((other) => other.id).join(", ")]] : []), ...Object.entries(one.metadata ?? {})];
+      ...(one.score === undefined ? [] : [["score", signed(one.score, one.score > 0.999 ? 6 : 4)]]), ...(one.duplicates?.length ? [["copies", one.duplicates.map((other) => other.id).join(", ")]] : []), ...Object.entries(one.metadata ?? {})];
     const rows = (pairs) => pairs.map(([name, value]) => [h("dt", {}, name), h("dd", {}, text(value))]).flat();
     known.replaceChildren(...rows(facts));
     if (/^image\/(jpeg|tiff|webp|heic|heif|avif|png)$/.test(one.media_type)) {

@@ -79,6 +79,7 @@ def test_the_page_says_when_nothing_looks_like_the_photograph(page: Page) -> Non
     choose(page, png(pixels[int(far.argmax())]), name="outlier.png")
     searched(page, "outlier.png")
     said = page.get_by_role("status").filter(has_text="Nothing here looks like this picture")
+    expect(said).to_contain_text("the results may show something else")
     expect(said).to_contain_text("than those of 100 % of the gallery’s images")
     expect(page.locator("#status")).to_contain_text("most similar images")
     choose(page, png(pixels_of(5)))

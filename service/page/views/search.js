@@ -130,8 +130,8 @@ export function startSearch(trouble) {
 
 /** What an answer says about how unlike the query everything is, in words; empty where it is not. */
 function unlikeness({ unlike_everything: unlike, query_percentile: query, best_percentile: best }) {
-  if (unlike) return `Nothing here looks like this picture: its code lies farther out than those of ${percent(1 - query / 100)} of the gallery’s images.`;
-  if (best !== undefined && best !== null && best < 5) return `Nothing here is very like this picture: ${percent(1 - best / 100)} of the gallery’s images have a nearer neighbour than the best one found.`;
+  if (unlike) return `Nothing here looks like this picture, so the results may show something else. Its code lies farther out than those of ${percent(1 - query / 100)} of the gallery’s images.`;
+  if (best !== undefined && best !== null && best < 5) return `Nothing here is very like this picture, so the results may show something else. ${percent(1 - best / 100)} of the gallery’s images have a nearer neighbour than the best one found.`;
   return "";
 }
 

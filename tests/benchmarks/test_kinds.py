@@ -1,0 +1,46 @@
+"""Photographs that find their kind in a gallery, that are told to be unlike it, and that are neither."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eigenlens.benchmarks.encoder import kinds
+from eigenlens.model.errors import ConfigError
+from eigenlens.model.images.sources import FolderSource, SourceImage, open_source
+from eigenlens.service.client import Client
+from tests.support import oracles
+from tests.support.service import build_gallery, code_of, pixels_of, png, serving, settings_of
+
+IMAGES, STRANGERS = 60, 4
+
+
+def test_shares_of_the_kind_and_of_what_is_told_are_those_of_plain_cosines(tmp_path: Path) -> None:
+    codes = np.stack([code_of(pixels_of(seed)) for seed in range(IMAGES)])
+    seeds = range(5000, 9000)
+    far = oracles.scatter_distance(np.stack([code_of(pixels_of(seed)) for seed in seeds]), codes)
+    strangers = [seeds[place] for place in np.argsort(far)[-STRANGERS:]]
+    asked = [*range(STRANGERS), *strangers]
+    photographs = [SourceImage(f"{seed}.png", png(pixels_of(seed)), {}) for seed in asked]
+    scores = oracles.cosine(np.stack([code_of(pixels_of(seed)) for seed in asked]), codes, length=12)
+    of_kind = np.mean(np.argsort(-scores, axis=1)[:, :10] % 2 == 0, axis=1)  # images of even numbers are labelled so
+    with serving(settings_of(build_gallery(tmp_path, count=IMAGES))) as served, Client(str(served.base_url)) as client:
+        shares = kinds._measure(client, photographs, ("even",))
+        nothing = kinds._measure(client, photographs[:STRANGERS], ("no such label",))
+    assert shares["of_kind"] == pytest.approx(np.mean(of_kind), abs=1e-4)
+    assert shares["at_least_half"] == np.mean(of_kind >= 0.5)
+    assert shares["told"] == 0.5  # the strangers, and not the gallery's own images
+    assert nothing == {"of_kind": 0, "at_least_half": 0, "told": 0, "neither": 1}
+
+
+def test_only_classes_that_have_a_kind_are_asked_and_not_more_than_wanted(tmp_path: Path) -> None:
+    for label in ("shoes", "pants", "hat"):
+        (tmp_path / label).mkdir()
+        for seed in range(3):
+            (tmp_path / label / f"{seed}.png").write_bytes(png(pixels_of(seed)))
+    chosen = kinds._choose(open_source(str(tmp_path)), 2)
+    assert {name: len(images) for name, images in chosen.items()} == {"pants": 2, "shoes": 2}
+    with pytest.raises(ConfigError, match="dress, longsleeve"):
+        kinds._choose(FolderSource(tmp_path / "hat"), 2)
