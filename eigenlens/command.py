@@ -42,6 +42,10 @@ COMMANDS = {
     "search": ("eigenlens.service.commands.search", "search a running service for images like one of yours"),
     "add": ("eigenlens.service.commands.add", "upload images to a running service"),
     "rm": ("eigenlens.service.commands.remove", "remove images from a running service"),
+    "images": (
+        "eigenlens.service.commands.images",
+        "list the images of a running service, or tell what is known of one",
+    ),
     "rebuild": ("eigenlens.service.commands.rebuild", "let a running service build its next generation"),
     "recalibrate": (
         "eigenlens.service.commands.recalibrate",

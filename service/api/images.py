@@ -53,6 +53,10 @@ Features = Annotated[
 Neighbours = Annotated[list[str], Field(max_length=10_000)]
 
 
+Order = Literal["name", "newest", "taken"]
+"""Of a list of images: by their ids, the last added first, or the last taken first."""
+
+
 class ImageReference(AnswerModel):
     """An image of the gallery, and where to look at it."""
 

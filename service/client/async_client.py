@@ -13,7 +13,8 @@ from httpx_sse import aconnect_sse
 from eigenlens.service.api.admin import BackupAnswer, GenerationAnswer, Job, StatsAnswer
 from eigenlens.service.api.duplicates import DEFAULT_COSINE, DuplicatesAnswer
 from eigenlens.service.api.embeddings import EmbeddingsAnswer
-from eigenlens.service.api.images import AddAnswer, FolderAnswer, ImageAnswer, ImagesAnswer
+from eigenlens.service.api.facets import FacetAnswer, FacetsAnswer
+from eigenlens.service.api.images import AddAnswer, ExifAnswer, FolderAnswer, ImageAnswer, ImagesAnswer, Order
 from eigenlens.service.api.search import BatchAnswer, BatchItemAnswer, LengthsAnswer, SearchAnswer
 from eigenlens.service.client import calls, errors, uploads
 from eigenlens.service.client.calls import (
@@ -179,6 +180,37 @@ class AsyncClient:
     async def get(self, id: str) -> ImageAnswer:
         """Return what the gallery stores about an image."""
         return await self._ask(ImageAnswer, Call("GET", calls.image_path(id)))
+
+    async def images(
+        self, *, prefix: str = "", contains: str = "", order: Order = "name", limit: int | None = None
+    ) -> list[ImageAnswer]:
+        """List the gallery's images, page by page, up to `limit` of them or all.
+
+        Args:
+            prefix, contains: ids begin with this, and have this somewhere; capital letters of ASCII do not matter.
+            order: by their ids, the last added first (`newest`), or the last taken first (`taken`).
+        """
+        images: list[ImageAnswer] = []
+        after: str | None = None
+        while limit is None or len(images) < limit:
+            left = None if limit is None else limit - len(images)
+            call = calls.images_after(after, prefix=prefix, contains=contains, order=order, limit=left)
+            page = await self._ask(ImagesAnswer, call)
+            images += page.images
+            after = page.next
+            if after is None:
+                break
+        return images
+
+    async def facets(self, *, limit: int = 12) -> list[FacetAnswer]:
+        """Return the fields of the metadata that images share values of, with up to `limit` values of each."""
+        answer = await self._ask(FacetsAnswer, Call("GET", "/v1/facets", params={"limit": limit}))
+        return answer.facets
+
+    async def exif(self, id: str) -> dict[str, str]:
+        """Return what a camera wrote into an image's file, by name; empty if there is nothing."""
+        answer = await self._ask(ExifAnswer, Call("GET", "/v1/exif", params={"id": id}))
+        return answer.exif
 
     async def change_metadata(self, id: str, metadata: Mapping[str, Any]) -> ImageAnswer:
         """Set fields of an image's metadata; a field that is None is removed."""

@@ -17,12 +17,14 @@ from urllib.parse import quote
 import httpx
 
 from eigenlens.artifact import writing_atomic
+from eigenlens.service.api.images import Order
 from eigenlens.service.api.search import Include
 from eigenlens.service.errors import ServiceError
 
 OnProgress = Callable[[int, int], None]
 URL = "http://127.0.0.1:8080"
 ADMIN = "/v1/admin"
+_PAGE = 200
 
 
 class NodeQuery(TypedDict, total=False):
@@ -214,6 +216,15 @@ def duplicates_after(after: int, exact: bool | None) -> Call:
     """Make the call that lists a page of the groups of duplicates."""
     params: dict[str, Any] = {"after": after} | ({} if exact is None else {"exact": exact})
     return Call("GET", "/v1/duplicates", params=params)
+
+
+def images_after(
+    after: str | None, *, prefix: str = "", contains: str = "", order: Order = "name", limit: int | None = None
+) -> Call:
+    """Make the call that lists a page of the images, as large as it can be and no larger than `limit`."""
+    params: dict[str, Any] = {"prefix": prefix, "contains": contains, "order": order, "after": after}
+    given = {name: value for name, value in params.items() if value}
+    return Call("GET", "/v1/images", params=given | {"limit": min(_PAGE, limit or _PAGE)})
 
 
 def rebuild(lengths: Sequence[int] | None, kinds: Mapping[int, str] | None, encoder: str | None) -> Call:

@@ -10,6 +10,8 @@ from eigenlens.service.gallery.store.protocol import ImageStore
 
 # A field of more values than this is no facet: names, addresses, prices.
 _MAX_VALUES = 1000
+# Nor is one whose values fewer images share, on average: moments, sizes.
+_LEAST_SHARING = 2
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def _count(store: ImageStore) -> list[Facet]:
                     counts[value] += 1
     facets = []
     for field, counts in sorted(values.items()):
-        if 0 < len(counts) <= _MAX_VALUES and max(counts.values()) > 1:
+        if 0 < len(counts) <= _MAX_VALUES and sum(counts.values()) >= _LEAST_SHARING * len(counts):
             counted = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))
             facets.append(Facet(field, tuple(counted)))
     return facets

@@ -18,6 +18,7 @@ from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, ImageInfo
 from eigenlens.model.images.sources import Source, SourceImage, batches
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.api.report import NotedAnswer, RefusedAnswer, Report
+from eigenlens.service.gallery.dates import with_date
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.store.protocol import Store
@@ -92,7 +93,7 @@ def ingest(
     for position, image in enumerate(images):
         checksum = sha256(image.data).hexdigest()
         if image.problem is None and store.holds(
-            image.id, checksum=checksum, path=image.path, metadata=None if keep_metadata else dict(image.metadata)
+            image.id, checksum=checksum, path=image.path, metadata=None if keep_metadata else _metadata_of(image)
         ):
             outcomes[position] = Outcome(image.id, "unchanged")
         else:
@@ -128,15 +129,19 @@ def _other_kind(image: SourceImage) -> str | None:
     return None if image.problem is not None or named or kind in IMAGE_FORMATS else kind
 
 
+def _metadata_of(image: SourceImage) -> dict[str, Any]:
+    """Return the metadata that an image is stored with: those that came with it, and when it was taken."""
+    return with_date(image.metadata, image.data)
+
+
 def _new_image(image: SourceImage, info: ImageInfo, checksum: str, code: NDArray[np.float32]) -> NewImage:
-    metadata: dict[str, Any] = dict(image.metadata)
     return NewImage(
         id=image.id,
         media_type=info.media_type,
         width=info.width,
         height=info.height,
         sha256=checksum,
-        metadata=metadata,
+        metadata=_metadata_of(image),
         code=code,
         data=None if image.path is not None else image.data,
         path=image.path,

@@ -12,6 +12,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from eigenlens.service.errors import NotReadyError
+from eigenlens.service.gallery.dates import Dates
 from eigenlens.service.gallery.facets import Facets
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.store.locks import Lock
@@ -44,6 +45,7 @@ class State:
         recall: repeats some searches exactly.
         map: places of the images by their leading coordinates; filled by its first use.
         facets: counts of the metadata's values; filled by their first use.
+        dates: the images' order by date; filled by its first use.
         forgotten: when queries were last forgotten, as the gallery records it.
     """
 
@@ -66,6 +68,7 @@ class State:
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
     map: GalleryMap = field(default_factory=GalleryMap)
     facets: Facets = field(default_factory=Facets)
+    dates: Dates = field(default_factory=Dates)
     forgotten: Hashable = None
 
     def forget_queries(self) -> None:

@@ -13,7 +13,8 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from eigenlens.image_ids import id_of_path
 from eigenlens.service.gallery.layout import Gallery
-from tests.support.pages import Watch, drop, drop_path, ids_of, in_a_browser, opened, searched
+from tests.page.test_access import serious
+from tests.support.pages import Watch, drop, drop_path, ids_of, in_a_browser, opened, press, searched
 from tests.support.service import build_gallery, image_id, pixels_of, png, serving, settings_of
 
 pytestmark = in_a_browser
@@ -170,6 +171,50 @@ def test_an_image_is_deleted_at_the_second_click_only(page: Page) -> None:
     expect(page.locator("#browse-status")).to_have_text(f"{image_id(7)} was deleted.")
     expect(page.locator("#facts")).to_contain_text("59 images")
     assert image_id(7) not in ids_of(page, "browse")
+
+
+def test_several_images_are_selected_removed_brought_back_and_removed_when_the_view_is_left(
+    page: Page, gallery: Gallery
+) -> None:
+    page.locator("#browse-prefix").fill("odd/")
+    expect(page.locator("#browse .select input")).to_have_count(30)
+    ids = list(ids_of(page, "browse"))
+    page.get_by_role("checkbox", name=f"Select {ids[1]}").press("Space")
+    expect(page.locator("#selection")).to_contain_text("1 image selected.")
+    page.get_by_role("checkbox", name=f"Select {ids[4]}").click(modifiers=["Shift"])
+    expect(page.locator("#selection")).to_contain_text("4 images selected.")
+    page.get_by_role("checkbox", name=f"Select {ids[2]}").press("Space")  # not this one
+    assert not serious(page)
+    page.get_by_role("button", name="Remove them").press("Enter")
+    expect(page.locator("#leaving")).to_contain_text("3 images will be removed when you leave this view.")
+    expect(page.locator("#browse li")).to_have_count(27)
+    expect(page.get_by_role("button", name="Undo all")).to_be_focused()
+    press(page, "Enter")
+    expect(page.locator("#browse li")).to_have_count(30)
+    expect(page.locator("#leaving")).to_be_hidden()
+    assert gallery.store.count() == 60
+    for place in (1, 3, 4):
+        page.get_by_role("checkbox", name=f"Select {ids[place]}").check()
+    page.get_by_role("button", name="Remove them").press("Enter")
+    page.locator("#browse-prefix").fill("od")  # listed anew, they stay away
+    expect(page.locator("#browse li")).to_have_count(27)
+    assert gallery.store.count() == 60
+    page.locator("nav [data-view=search]").press("Enter")
+    expect(page.locator("#facts")).to_contain_text("57 images")
+    left = {record.id for record in gallery.store.page(100, prefix="odd/")}
+    assert left == set(ids) - {ids[place] for place in (1, 3, 4)}
+
+
+def test_what_is_to_be_removed_is_not_where_the_key_is_forgotten(page: Page, gallery: Gallery) -> None:
+    page.locator("#browse .select input").first.check()
+    page.get_by_role("button", name="Select all that are shown").click()
+    expect(page.locator("#selection")).to_contain_text("48 images selected.")
+    page.get_by_role("button", name="Remove them").click()
+    page.get_by_role("button", name="Forget the key").click()
+    expect(page.locator("#leaving")).to_be_hidden()
+    page.locator("nav [data-view=search]").click()
+    expect(page.locator("#facts")).to_contain_text("60 images")
+    assert gallery.store.count() == 60
 
 
 @pytest.mark.timeout(180)

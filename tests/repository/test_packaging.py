@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LIGHT = (
     "up", "doctor", "ready", "completion",
     "search", "add", "rm", "rebuild", "recalibrate", "duplicates", "jobs", "generations", "stats", "backup", "restore",
-    "keys", "bench", "migrate",
+    "keys", "bench", "migrate", "images",
 )  # fmt: skip
 
 pytestmark = pytest.mark.timeout(300)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Query
 
-from eigenlens.service.api.images import ImagesAnswer
+from eigenlens.service.api.images import ImagesAnswer, Order
 from eigenlens.service.errors import RequestError
 from eigenlens.service.gallery.store.records import ImageRecord
 from eigenlens.service.http.presenters import present_image
@@ -29,19 +29,25 @@ def browse(
         str, Query(max_length=8192, description="only ids that have this somewhere; capital letters do not matter")
     ] = "",
     order: Annotated[
-        Literal["name", "newest"], Query(description="newest: the images that were added last come first")
+        Order, Query(description="newest: the images added last come first; taken: those taken last do")
     ] = "name",
     sample: Annotated[
         int | None, Query(ge=0, le=2**31, description="return a random sample instead of a page; this is the seed")
     ] = None,
 ) -> ImagesAnswer:
-    """List the images of the gallery in the order of their ids or of their addition, or a random sample."""
+    """List the images of the gallery in the order of their ids, of their addition or of their dates, or a sample.
+
+    The date is the field `taken` of the metadata, which a photograph gets from what its camera wrote (EXIF). Images
+    without one come last.
+    """
     if sample is not None:
         return ImagesAnswer(
             images=[
                 present_image(record, root_path=state.settings.root_path) for record in _sample(state, limit, sample)
             ]
         )
+    if order == "taken":
+        return _by_date(state, limit, after=after, prefix=prefix, contains=contains)
     newest = order == "newest"
     # No key has 19 digits; `int` refuses numbers of thousands.
     if newest and after is not None and not re.fullmatch("[0-9]{1,18}", after):
@@ -51,6 +57,22 @@ def browse(
     return ImagesAnswer(
         images=[present_image(record, root_path=state.settings.root_path) for record in records[:limit]],
         next=(str(records[limit - 1].key) if newest else records[limit - 1].id) if more else None,
+    )
+
+
+def _by_date(state: State, limit: int, *, after: str | None, prefix: str, contains: str) -> ImagesAnswer:
+    """Return a page of the images by date. Raises: RequestError."""
+    place = None
+    if after is not None:
+        matched = re.fullmatch("([0-9]{1,18}) (.*)", after, flags=re.DOTALL)
+        if matched is None:
+            raise RequestError(f"'{after}' is no `next` of a page of images by date")
+        place = matched[2], int(matched[1])
+    page = state.dates.page(state.gallery.store, limit + 1, after=place, prefix=prefix, contains=contains)
+    (moment, key), _ = page[limit - 1] if len(page) > limit else (("", 0), None)
+    return ImagesAnswer(
+        images=[present_image(record, root_path=state.settings.root_path) for _, record in page[:limit]],
+        next=f"{key} {moment}" if len(page) > limit else None,
     )
 
 

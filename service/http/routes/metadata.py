@@ -23,7 +23,7 @@ def list_facets(
 ) -> FacetsAnswer:
     """List the metadata fields of text or truth values, and how many images of the gallery have each value.
 
-    Fields of more than 1,000 values, and those that tell each image apart, are left out.
+    Fields of more than 1,000 values, and those whose values fewer than two images share on average, are left out.
     """
     return FacetsAnswer(
         facets=[

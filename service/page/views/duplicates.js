@@ -1,5 +1,6 @@
 // Duplicates: groups side by side, the best of each first; keep one and remove the others, or take that back.
 
+import { Removals } from "../admin/removals.js";
 import { call, events, hasKey, useKey } from "../api.js";
 import { nameOf } from "../cards.js";
 import { find, h } from "../dom.js";
@@ -12,8 +13,6 @@ const PAGE = 12;
 const EVERY_MS = 500;
 const KINDS = [["all groups", ""], ["copies: the same bytes", "true"], ["nearly the same", "false"]];
 const LIKENESS = [["nearly the same", "0.98"], ["only copies", "1"], ["looser", "0.95"]];
-
-const imagePath = (id) => `/v1/images/${id.split("/").map(encodeURIComponent).join("/")}`;
 
 /** Start; `trouble(message)` shows what went wrong, "" that it is over. */
 export function startDuplicates(trouble) {
@@ -35,7 +34,13 @@ export function startDuplicates(trouble) {
   let next = null;
   let timer = null;
   let run = 0;
-  const removals = new Map(); // of a group's element: {ids, undo}
+  const removals = new Removals(marked, {
+    removed: (item) => item.remove(),
+    finished(words, reason) {
+      status.textContent = words;
+      if (reason) trouble(reason.message);
+    },
+  });
 
   kind.addEventListener("change", () => load());
   keyForm.addEventListener("submit", async (event) => {
@@ -102,18 +107,15 @@ export function startDuplicates(trouble) {
       const ids = images.map((image) => image.id).filter((id) => id !== kept);
       const undo = h("button", { type: "button", class: "plain" }, "Undo");
       const note = h("p", { class: "inline" }, `${plural(ids.length, "image")} beside ${kept} will be removed.`, undo);
-      undo.addEventListener("click", () => {
-        removals.delete(item);
+      undo.addEventListener("click", () => removals.undo(item));
+      both.hidden = button.hidden = title.hidden = true;
+      item.append(note);
+      removals.add(item, ids, () => {
         note.remove();
         both.hidden = button.hidden = title.hidden = false;
         button.focus();
-        tell();
       });
-      removals.set(item, { ids, undo: () => undo.click() });
-      both.hidden = button.hidden = title.hidden = true;
-      item.append(note);
       undo.focus();
-      tell();
     });
     return item;
   }
@@ -122,35 +124,6 @@ export function startDuplicates(trouble) {
     change({ view: "search", query: { id: image.id, name: nameOf(image), picture: image.thumbnail } }, { step: true });
     scrollTo({ top: 0 });
   };
-
-  /** Say what is marked, and offer to do it at once or not at all. */
-  function tell() {
-    const ids = [...removals.values()].flatMap((removal) => removal.ids);
-    marked.hidden = ids.length === 0;
-    marked.replaceChildren(...(ids.length ? [h("p", {}, `${plural(ids.length, "image")} will be removed when you leave this view. If you close the page before, nothing is removed.`),
-      h("div", { class: "inline" }, h("button", { type: "button", id: "remove-now", on: { click: () => remove() } }, "Remove now"), h("button", { type: "button", class: "plain", on: { click: () => [...removals.values()].forEach((removal) => removal.undo()) } }, "Undo all"))] : []));
-  }
-
-  async function remove() {
-    const leaving = [...removals];
-    removals.clear();
-    tell();
-    let gone = 0;
-    try {
-      for (const [item, { ids }] of leaving) {
-        for (const id of ids) {
-          await call(imagePath(id), { method: "DELETE" }).catch((reason) => { if (reason.status !== 404) throw reason; });
-          gone += 1;
-        }
-        item.remove();
-      }
-      status.textContent = `${plural(gone, "image")} removed.`;
-    } catch (reason) {
-      status.textContent = `${plural(gone, "image")} removed; the rest is still there: ${reason.message}`;
-      trouble(reason.message);
-    }
-    if (gone) change({ gallery: await call("/v1/lengths").catch(() => state.gallery) });
-  }
 
   async function search() {
     look.disabled = true;
@@ -176,12 +149,11 @@ export function startDuplicates(trouble) {
     else status.textContent = `It did not end well: ${job.error ?? job.state}`;
   }
 
-  addEventListener("beforeunload", (event) => { if (removals.size) event.preventDefault(); });
   listen((changed) => {
     if (!changed.has("view") && !changed.has("gallery")) return;
     if (state.view === "duplicates") {
       if (state.gallery && list.children.length === 0 && !timer) load();
-    } else if (removals.size) remove();
+    } else if (removals.pending.size) removals.remove();
     if (state.view !== "duplicates") {
       clearTimeout(timer);
       timer = null;

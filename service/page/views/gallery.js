@@ -5,6 +5,7 @@ import { startGenerations } from "../admin/generations.js";
 import { startGlance } from "../admin/glance.js";
 import { startRebuild } from "../admin/rebuild.js";
 import { startRecall } from "../admin/recall.js";
+import { startSelection } from "../admin/selection.js";
 import { call, events, hasKey, useKey } from "../api.js";
 import { Cards } from "../cards.js";
 import { find, h, settled } from "../dom.js";
@@ -27,7 +28,15 @@ export function startGallery(trouble) {
       searchFrom(image, { step: false });
     },
     more: async () => { if (next) await load(next); },
-    actions: (image) => (hasKey() ? [deleter(image)] : []),
+    actions: (image) => (hasKey() ? [h("div", { class: "card-actions" }, selection.box(image), deleter(image))] : []),
+  });
+  const selection = startSelection(find("browse"), {
+    cards,
+    reload: () => load(),
+    finished(words, reason) {
+      find("browse-status").textContent = words;
+      if (reason) trouble(reason.message);
+    },
   });
 
   async function load(after = null) {
@@ -37,8 +46,9 @@ export function startGallery(trouble) {
       const answer = await call(`/v1/images?${query}`);
       if (mine !== listing) return; // of what was asked for before
       next = answer.next ?? null;
-      if (after) cards.append(answer.images);
-      else cards.show(answer.images, { moving: false });
+      const images = answer.images.filter(({ id }) => !selection.hides(id));
+      if (after) cards.append(images);
+      else cards.show(images, { moving: false });
       find("browse-more").hidden = next === null;
       find("browse-status").textContent = cards.count ? "" : "There is no such image.";
       trouble("");
@@ -87,8 +97,12 @@ export function startGallery(trouble) {
   }
 
   events.addEventListener("key", () => cards.forget());
-  for (const field of [prefix, contains]) field.addEventListener("input", settled(() => load(), 200));
-  order.addEventListener("change", () => load());
+  const anew = () => {
+    selection.clear(); // what is selected is what is seen
+    load();
+  };
+  for (const field of [prefix, contains]) field.addEventListener("input", settled(anew, 200));
+  order.addEventListener("change", anew);
   find("browse-more").addEventListener("click", () => load(next));
   new IntersectionObserver((entries) => { if (next && entries.some((entry) => entry.isIntersecting)) load(next); }, { rootMargin: "400px" }).observe(find("browse-more"));
 
@@ -101,6 +115,7 @@ export function startGallery(trouble) {
     });
     find("key-panel").replaceChildren(h("h2", {}, "Change the gallery"), h("p", { class: "quiet" }, "Adding, deleting and rebuilding need a key. The admin key is in the file admin.key of the gallery. The page keeps it until it is closed or loaded again, and nowhere else."), form);
     find("admin").replaceChildren();
+    selection.forget();
     for (const part of parts) part.stop();
     parts = [];
   }
@@ -150,6 +165,10 @@ export function startGallery(trouble) {
   signedOut();
   listen((changed) => {
     if (changed.has("view") && state.view === "gallery" && state.gallery) load();
+    if (changed.has("view") && state.view !== "gallery") {
+      selection.clear();
+      selection.leave();
+    }
     if (changed.has("gallery")) for (const part of parts) part.show?.();
   });
   return { again: () => load(), signIn };

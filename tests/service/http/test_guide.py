@@ -19,7 +19,7 @@ from tests.support.service import build_gallery, settings_of
 GUIDE = Path(__file__).parents[3] / "docs" / "guide"
 ASKING = {
     "search", "add", "rm", "rebuild", "recalibrate", "duplicates", "jobs", "generations", "stats", "backup", "restore",
-    "ready",
+    "ready", "images",
 }  # fmt: skip
 
 
