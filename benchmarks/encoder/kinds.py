@@ -18,7 +18,7 @@ from eigenlens.benchmarks.common.arguments import positive
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record
 from eigenlens.benchmarks.common.service_process import running_service
 from eigenlens.model.errors import ConfigError
-from eigenlens.model.images.sources import SourceImage, open_source
+from eigenlens.model.images.sources import Source, SourceImage, open_source
 from eigenlens.service.client import Client
 
 # Classes of the clothing dataset, and the labels of Fashion-MNIST that are of their kind; others have no kind there.
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
         )
 
 
-def _choose(images: Sequence[SourceImage], count: int) -> Mapping[str, list[SourceImage]]:
+def _choose(images: Source, count: int) -> Mapping[str, list[SourceImage]]:
     """Return the first images of each class that has a kind in the sample. Raises: ConfigError, where none has."""
     chosen: defaultdict[str, list[SourceImage]] = defaultdict(list)
     for image in images:

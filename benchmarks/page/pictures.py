@@ -31,10 +31,14 @@ _VIEWS = {
     "search": "#search?length=16",
     "auto": "#search?length=auto",
     "compare": "#compare?a=32&b=128",
+    "lengths": "#compare?a=8&b=128",
     "map": "#map",
     "eigenfunctions": "#eigenfunctions?coordinate=3&length=16",
     "gallery": "#gallery",
+    "duplicates": "#duplicates",
+    "viewer": "#search?length=64",
 }
+_OF_THE_SCREEN = ("search", "viewer")  # the others whole
 _QUALITY = 88
 _WIDE = 1200
 
@@ -58,16 +62,32 @@ def take_pictures(
             for view in views:
                 page = context.new_page()
                 _open(page, address, _VIEWS[view])
-                if view == "gallery":
-                    page.locator("#key").fill(key)
-                    page.locator("#key").press("Enter")
-                    page.locator("#generations tbody tr").first.wait_for()
-                    page.wait_for_load_state("networkidle")
+                _prepare(page, view, key)
+                page.wait_for_load_state("networkidle")
                 taken.append(out / f"{view}-{device}-{scheme}.png")
-                page.screenshot(path=taken[-1], full_page=view != "search")
+                page.screenshot(path=taken[-1], full_page=view not in _OF_THE_SCREEN)
                 page.close()
             context.close()
     return taken
+
+
+def _prepare(page: Page, view: str, key: str) -> None:
+    """Do what a person does before a view shows all that it has: give the key, add lengths, look at a result."""
+    if view == "gallery":
+        page.locator("#key").fill(key)
+        page.locator("#key").press("Enter")
+        page.locator("#generations tbody tr").first.wait_for()
+    elif view == "duplicates":
+        page.locator("#duplicates-key").fill(key)
+        page.locator("#duplicates-key").press("Enter")
+        page.get_by_role("button", name="Look for duplicates").wait_for()
+    elif view == "lengths":
+        for _ in range(2):
+            page.get_by_role("button", name="Add a length").press("Enter")
+    elif view == "viewer":
+        page.locator("#results .about-card").first.press("Enter")
+        page.get_by_text("Why did this match?").press("Enter")
+        page.get_by_role("heading", name="They agree").wait_for()
 
 
 def draw_readme(browser: Browser, address: str, path: Path) -> None:

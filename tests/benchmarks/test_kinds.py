@@ -23,7 +23,7 @@ def test_shares_of_the_kind_and_of_what_is_told_are_those_of_plain_cosines(tmp_p
     far = oracles.scatter_distance(np.stack([code_of(pixels_of(seed)) for seed in seeds]), codes)
     strangers = [seeds[place] for place in np.argsort(far)[-STRANGERS:]]
     asked = [*range(STRANGERS), *strangers]
-    photographs = [SourceImage(f"{seed}.png", png(pixels_of(seed)), {}) for seed in asked]
+    photographs = [SourceImage(f"{seed}.png", png(pixels_of(seed))) for seed in asked]
     scores = oracles.cosine(np.stack([code_of(pixels_of(seed)) for seed in asked]), codes, length=12)
     of_kind = np.mean(np.argsort(-scores, axis=1)[:, :10] % 2 == 0, axis=1)  # images of even numbers are labelled so
     with serving(settings_of(build_gallery(tmp_path, count=IMAGES))) as served, Client(str(served.base_url)) as client:

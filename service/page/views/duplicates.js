@@ -12,7 +12,7 @@ import { openViewer } from "../viewer.js";
 const PAGE = 12;
 const EVERY_MS = 500;
 const KINDS = [["all groups", ""], ["copies: the same bytes", "true"], ["nearly the same", "false"]];
-const LIKENESS = [["nearly the same", "0.98"], ["only copies", "1"], ["looser", "0.95"]];
+const LIKENESS = [["nearly the same", "0.98"], ["only copies", "1"], ["looser: resized, mirrored, recoloured", "0.95"], ["much looser", "0.9"]];
 
 /** Start; `trouble(message)` shows what went wrong, "" that it is over. */
 export function startDuplicates(trouble) {
