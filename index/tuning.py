@@ -27,6 +27,8 @@ class Tuning:
         max_gpu_results: results, and lists visited, of one search on a GPU.
         calibration_s: time of measuring for `calibration_codes` codes or fewer, and in proportion for more.
         calibration_codes: see `calibration_s`.
+        calibration_queries: the most codes that are held out to measure recall with.
+        effort_steps: measured efforts double in so many steps.
         shortlist_steps: measured lengths of shortlists double in so many steps.
         timed_queries: queries that time a plan, one at a time.
         min_recall_gain: efforts are raised until recall grows by less than this when they double.
@@ -46,6 +48,8 @@ class Tuning:
     max_gpu_results: int = 2048
     calibration_s: float = 40.0
     calibration_codes: int = 1_000_000
+    calibration_queries: int = 2000
+    effort_steps: int = 5
     shortlist_steps: int = 10
     timed_queries: int = 150
     min_recall_gain: float = 2e-4

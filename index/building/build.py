@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 
 from eigenlens import artifact
 from eigenlens.index.building.calibrator import Calibrator
+from eigenlens.index.building.describe import describe_codes
 from eigenlens.index.building.index_builder import TRAINING_VECTORS, Builder
-from eigenlens.index.building.nearest_others import measure_similarities
 from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
-from eigenlens.index.codes.typicality import write_typicality
 from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.faiss_engine.gpu_index import on_gpu
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, read_prefix_index
 from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
-from eigenlens.index.filters.columns import write_attributes
 from eigenlens.index.live.generation import KIND
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import IndexSpec
@@ -83,10 +81,8 @@ def build_generation(
         write_indexes = _write_indexes if len(codes) else _write_empty_indexes
         calibration = write_indexes(directory, codes, specs, options)
         properties["calibration"] = calibration.to_json()
-        similarities = measure_similarities(codes, lengths=[spec.length for spec in specs])
-        properties["similarities"] = None if similarities is None else similarities.to_json()
-        write_typicality(directory, codes)
-        write_attributes(directory, options.metadata)
+        lengths = [spec.length for spec in specs]
+        describe_codes(directory, codes, properties, lengths=lengths, metadata=options.metadata)
     return artifact.read(path, kind=KIND, verify=False)
 
 

@@ -23,7 +23,7 @@ from eigenlens.index.building.timing import MIN_TIMED, Timer, line_through, perc
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import best_of_runs
 from eigenlens.index.codes.prefix import unit_prefix
-from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, Rows
+from eigenlens.index.live.prefix_index import AnyPrefixIndex, Rows
 from eigenlens.index.plans.calibration import (
     COUNTS,
     DEEP_COUNTS,
@@ -46,8 +46,6 @@ _DEEP_STEP = 3
 _TRIAL = 9
 # Rounds in which the plans near the front are timed again.
 _REPEATS = 3
-# Measured efforts double in this many steps, so each is about a seventh larger than the one before.
-_STEPS_TO_DOUBLE = 5
 # Ratio between latencies that an estimate can tell apart: of plans of two indexes, and of plans of one index.
 _TOLERANCE, _TOLERANCE_WITHIN_INDEX = 1.1, 1.01
 # Queries per call, if the codes exceed the memory budget.
@@ -62,15 +60,19 @@ Candidates = dict[Plan, dict[int, Recall]]
 
 
 class _Stopwatch:
-    """The time that passed, or that this process worked if that is less: on a busy machine it waits for the others."""
+    """The time that passed, or that this process worked if that is less: on a busy machine it waits for the others.
 
-    def __init__(self) -> None:
-        self._started, self._worked = time.monotonic(), time.process_time()
+    The time of a search in another process is that which passed.
+    """
+
+    def __init__(self, *, is_remote: bool) -> None:
+        self._started, self._worked, self._is_remote = time.monotonic(), time.process_time(), is_remote
 
     @property
     def worked_s(self) -> float:
         """Seconds since its start."""
-        return min(time.monotonic() - self._started, time.process_time() - self._worked)
+        passed_s = time.monotonic() - self._started
+        return passed_s if self._is_remote else min(passed_s, time.process_time() - self._worked)
 
 
 class Calibrator:
@@ -98,7 +100,7 @@ class Calibrator:
             excluded_rows: a row for each query that is no result, (q,), such as the query itself; -1 for none.
         """
         self._codes, self._indexes, self._tuning = codes, indexes, tuning
-        held_out = sample_size(len(codes)) if queries is None else 0
+        held_out = min(sample_size(len(codes)), tuning.calibration_queries) if queries is None else 0
         self.held_in = len(codes) - held_out
         started = time.monotonic()
         query_codes = codes.read(self.held_in, len(codes)) if queries is None else queries
@@ -118,13 +120,13 @@ class Calibrator:
         self._searched_s = 0.0
         self._shortlists, self._deep_shortlists = _shortlists(tuning.shortlist_steps)
 
-    def measure(self, index: PrefixIndex) -> None:
+    def measure(self, index: AnyPrefixIndex) -> None:
         """Measure the plans of one index that holds the first `held_in` rows."""
         started = time.monotonic()
         self._measure(index)
         self._spent_s += time.monotonic() - started
 
-    def _measure(self, index: PrefixIndex) -> None:
+    def _measure(self, index: AnyPrefixIndex) -> None:
         # An exact index without an effort has one plan and a recall of 1: only its latency is measured.
         spec = index.spec
         if _is_exact(index, Plan(spec.length, spec.kind, index.max_effort)) and index.max_effort is None:
@@ -137,21 +139,21 @@ class Calibrator:
         self._defaults.update(m.plan for m in defaults)
         self._measured[spec] = [*self._time_front(index, candidates), *defaults, *self._plain(index)]
 
-    def _search_efforts(self, index: PrefixIndex) -> tuple[Candidates, dict[int, list[tuple[int, float]]]]:
+    def _search_efforts(self, index: AnyPrefixIndex) -> tuple[Candidates, dict[int, list[tuple[int, float]]]]:
         """Search with ascending efforts until a higher one no longer raises recall, or the time is up.
 
         Returns: the plans with the recall of each; by k, each effort and the highest mean recall that it reaches.
         """
         spec, tuning = index.spec, self._tuning
         alone = spec.length == self._codes.code_length and not index.kind.lossy  # there is nothing to rescore by
-        started = _Stopwatch()
+        started = _Stopwatch(is_remote=index.kind.is_remote)
         # The remaining time for searches is divided equally among the remaining indexes.
         budget_s = tuning.calibration_s * max(1.0, len(self._codes) / tuning.calibration_codes) - self._searched_s
         budget_s /= max(1, self._indexes - len(self._measured))
         candidates: Candidates = {}
         reached: dict[int, list[tuple[int, float]]] = {k: [] for k in COUNTS}
         is_shallow = is_deep = True  # whether recall still grows
-        for step, effort in enumerate(efforts := _efforts(index)):
+        for step, effort in enumerate(efforts := _efforts(index, tuning.effort_steps)):
             passes: list[tuple[NDArray[np.float32], Rows, Sequence[int], Sequence[int]]] = []
             if is_shallow:
                 passes.append((self._queries, self._exact, SHALLOW_COUNTS, self._shortlists))
@@ -173,7 +175,7 @@ class Calibrator:
                     candidates[plan] = {**recall, **candidates.get(plan, {})}
                 for k in counts if counts is SHALLOW_COUNTS else DEEP_COUNTS:
                     reached[k].append((effort or 0, recalls[deepest][k].mean))
-            is_shallow = is_shallow and _grows(reached[10], _STEPS_TO_DOUBLE, tuning.min_recall_gain)
+            is_shallow = is_shallow and _grows(reached[10], tuning.effort_steps, tuning.min_recall_gain)
             is_deep = is_deep and _grows(reached[DEEP_COUNTS[-1]], 1, _MIN_DEEP_GAIN)
             if not (is_shallow or is_deep) or started.worked_s > budget_s:
                 break
@@ -199,7 +201,7 @@ class Calibrator:
         """Return the rank of each true neighbour of the first queries among their results, as ranks_of."""
         return ranks_of(exact, rows, count=self.held_in, excluded_rows=self._excluded_rows[: len(rows)])
 
-    def measure_again(self, open_index: Callable[[IndexSpec], PrefixIndex]) -> None:
+    def measure_again(self, open_index: Callable[[IndexSpec], AnyPrefixIndex]) -> None:
         """Time the plans near the front again, interleaved, since a machine's speed changes from one index to the next.
 
         The latencies of an index's plans are smoothed by a line through them, because neighbouring plans differ by less
@@ -250,7 +252,7 @@ class Calibrator:
         codes = 2 * self._codes.code_length if plan.rerank_length is not None else 0
         return size / max(1, len(self._codes)) + codes
 
-    def _time_front(self, index: PrefixIndex, candidates: Candidates) -> list[Measured]:
+    def _time_front(self, index: AnyPrefixIndex, candidates: Candidates) -> list[Measured]:
         """Time the candidates that can lie on the front of recall and latency, and return these."""
         # Time the shortest and the longest shortlist of each effort in a short trial; estimate the others by a line.
         ends: dict[int | None, list[Plan]] = {}
@@ -275,7 +277,7 @@ class Calibrator:
             for m in chosen.values()
         ]
 
-    def _plain(self, index: PrefixIndex) -> list[Measured]:
+    def _plain(self, index: AnyPrefixIndex) -> list[Measured]:
         """Measure the plain plan of the index: its prefix alone, at the default effort."""
         spec = index.spec
         full = spec.length == self._codes.code_length
@@ -288,7 +290,7 @@ class Calibrator:
         recall = plain_recalls(self._ranks(self._exact, rows), SHALLOW_COUNTS)
         return [Measured(plan, recall, self._timer.latencies(index, plan))]
 
-    def _rescored(self, index: PrefixIndex, candidates: Candidates) -> list[Measured]:
+    def _rescored(self, index: AnyPrefixIndex, candidates: Candidates) -> list[Measured]:
         """Measure the default plan of the index that rescores by full codes; none where its length is the full one."""
         spec, effort = index.spec, self._default_effort(index)
         plan = Plan(spec.length, spec.kind, effort, MIN_SHORTLIST, self._codes.code_length)
@@ -297,13 +299,13 @@ class Calibrator:
         clipped = replace(plan, shortlist=min(MIN_SHORTLIST, _depth(index, effort, MIN_SHORTLIST)))
         return [Measured(plan, candidates.get(clipped, {}), self._timer.latencies(index, plan))]
 
-    def _exact_plan(self, index: PrefixIndex, plan: Plan) -> Measured:
+    def _exact_plan(self, index: AnyPrefixIndex, plan: Plan) -> Measured:
         return Measured(plan, dict.fromkeys(COUNTS, Recall(1.0, 1.0)), self._timer.latencies(index, plan), exact=True)
 
-    def _default_effort(self, index: PrefixIndex) -> int | None:
+    def _default_effort(self, index: AnyPrefixIndex) -> int | None:
         return self._efforts.get(effort_name(index.spec), {}).get(DEFAULT_COUNTS[0])
 
-    def _search_all(self, index: PrefixIndex, plan: Plan) -> Rows:
+    def _search_all(self, index: AnyPrefixIndex, plan: Plan) -> Rows:
         """Search all queries by a plan; return the rows of their results, (q, at most 100)."""
         rows = []
         step = _RESCORED_AT_ONCE if self._codes.exceeds_memory_budget else max(1, len(self._queries))
@@ -328,11 +330,11 @@ def _sufficient_effort(reached: Mapping[int, Sequence[tuple[int, float]]], k: in
     return next(effort for effort, recall in reached[k] if recall >= enough)
 
 
-def _efforts(index: PrefixIndex) -> list[int | None]:
-    """Return the efforts to measure, ascending."""
+def _efforts(index: AnyPrefixIndex, steps_to_double: int) -> list[int | None]:
+    """Return the efforts to measure, ascending, which double in so many steps."""
     if index.max_effort is None:
         return [None]
-    steps = {round(2 ** (i / _STEPS_TO_DOUBLE)) for i in range(24 * _STEPS_TO_DOUBLE)}
+    steps = {round(2 ** (i / steps_to_double)) for i in range(24 * steps_to_double)}
     least = index.kind.min_measured_effort
     return [*sorted(step for step in steps if least <= step < index.max_effort), index.max_effort]
 
@@ -344,7 +346,7 @@ def _shortlists(steps: int) -> tuple[list[int], list[int]]:
     return sorted(shallow), [round(300 * 2 ** (i / deep_steps)) for i in range(1, 4 * deep_steps)]
 
 
-def _depth(index: PrefixIndex, effort: int | None, deepest: int) -> int:
+def _depth(index: AnyPrefixIndex, effort: int | None, deepest: int) -> int:
     """Return the longest shortlist to measure at an effort: a graph search would work harder for a longer one."""
     return min(deepest, index.count, index.kind.max_shortlist(effort) or deepest)
 
@@ -353,7 +355,7 @@ def _depth_of(plan: Plan) -> int:
     return plan.shortlist or 0
 
 
-def _is_exact(index: PrefixIndex, plan: Plan) -> bool:
+def _is_exact(index: AnyPrefixIndex, plan: Plan) -> bool:
     """Return whether a plan scores every row by full codes."""
     whole = plan.effort is None or plan.effort == index.max_effort
     return whole and index.kind.exact and plan.prefix_length == index.codes.code_length

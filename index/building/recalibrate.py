@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from eigenlens import artifact
 from eigenlens.index.building.calibrator import Calibrator
 from eigenlens.index.errors import CodesError
-from eigenlens.index.faiss_engine.generation import Generation
-from eigenlens.index.live.generation import KIND
+from eigenlens.index.live.generation import KIND, BaseGeneration
 from eigenlens.index.plans.plan import IndexSpec
 
 # With fewer queries, the lower bounds of recall are so low that hardly any plan meets a target.
@@ -23,7 +22,7 @@ MIN_QUERIES = 100
 
 def recalibrate_generation(
     path: Path,
-    generation: Generation,
+    generation: BaseGeneration,
     queries: NDArray[np.float32],
     excluded_rows: NDArray[np.int64],
     *,

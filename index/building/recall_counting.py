@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.index.faiss_engine.prefix_index import Rows
+from eigenlens.index.live.prefix_index import Rows
 from eigenlens.index.plans.calibration import Recall
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
+from eigenlens.index.live.prefix_index import AnyPrefixIndex
 from eigenlens.index.plans.plan import Plan
 from eigenlens.index.threads import all_cores
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
@@ -54,11 +55,11 @@ class Timer:
         self._turn, self._tuning = 0, tuning
         self.queries = min(tuning.timed_queries, max(MIN_TIMED, len(codes) // 100))
 
-    def latencies(self, index: PrefixIndex, plan: Plan, *, queries: int | None = None) -> Latencies:
+    def latencies(self, index: AnyPrefixIndex, plan: Plan, *, queries: int | None = None) -> Latencies:
         """Return the percentiles of a plan's times, in milliseconds."""
         return percentiles(self.times(index, plan, queries=queries or self.queries))
 
-    def times(self, index: PrefixIndex, plan: Plan, *, queries: int) -> list[float]:
+    def times(self, index: AnyPrefixIndex, plan: Plan, *, queries: int) -> list[float]:
         """Return the milliseconds of each of several queries, one at a time; at least one is timed."""
         if self._codes.exceeds_memory_budget and not index.kind.has_file:
             return self._times_of_parts(index.count, plan.shortlist or min(10, index.count))
@@ -83,11 +84,11 @@ class Timer:
         self._turn += number + 1  # the same queries again would find their lists in the cache
         return times
 
-    def _search(self, index: PrefixIndex, plan: Plan) -> Callable[[int], object]:
+    def _search(self, index: AnyPrefixIndex, plan: Plan) -> Callable[[int], object]:
         """Return a function that searches with the query of an index."""
         k = min(10, index.count)
         full = index.spec.length == self._codes.code_length
-        if index.kind.prunes and full and len(self._scores):
+        if isinstance(index, PrefixIndex) and index.kind.prunes and full and len(self._scores):
             # In a service, a quick search gives nearly this bound in negligible time.
             return lambda query: index.search_above(self._queries[query][None], k, least=self._scores[query, k - 1 : k])
         return lambda query: index.run(self._queries[query][None], plan=plan, k=k)

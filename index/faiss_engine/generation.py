@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
 from dataclasses import replace
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import best_of_runs, rerank
 from eigenlens.index.engine import IndexDescription
-from eigenlens.index.errors import CodesError, ResultCountError
 from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex, on_gpu
 from eigenlens.index.faiss_engine.kinds import require_kind
@@ -125,13 +123,7 @@ class Generation(BaseGeneration):
                 return found
             if len(queries) == 1:
                 index.prepare(plan, k)
-        if k < 1:
-            raise ResultCountError(f"k is {k}; ask for 1 result or more")
-        if queries.ndim != 2 or queries.shape[1] != self.code_length:
-            raise CodesError(f"queries have shape {queries.shape}; codes here have {self.code_length} coordinates")
-        # A finite sum of squares proves that all values are finite; an infinite one may be an overflow of large values.
-        if not math.isfinite(np.vdot(queries, queries)) and not np.isfinite(queries).all():
-            raise CodesError("queries hold values that are not finite; they have no nearest codes")
+        self.check_search(queries, k)
         k = min(k, len(self))
         if k == 0:
             return np.empty((len(queries), 0), dtype=np.float32), np.empty((len(queries), 0), dtype=np.int64)

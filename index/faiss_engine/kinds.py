@@ -72,6 +72,7 @@ class Kind:
         max_results: largest number of results of one search; None without a limit.
         min_measured_effort: the smallest effort that a calibration measures.
         copies_while_built: number of copies of the index in memory at the end of its build.
+        is_remote: whether another process searches it.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Kind:
     max_results: ClassVar[int | None] = None
     min_measured_effort: ClassVar[int] = 1
     copies_while_built: ClassVar[int] = 1
+    is_remote: ClassVar[bool] = False
 
     @property
     def exact(self) -> bool:

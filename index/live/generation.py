@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +16,11 @@ from eigenlens.index.codes.eigenfunctions import Eigenfunctions
 from eigenlens.index.codes.similarities import NearestSimilarities
 from eigenlens.index.codes.typicality import Typicality
 from eigenlens.index.engine import IndexDescription
-from eigenlens.index.errors import CodesError, PrefixLengthError
+from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountError
 from eigenlens.index.filters.columns import Attributes
 from eigenlens.index.filters.parse import require_coordinate
 from eigenlens.index.filters.selection import Selection
+from eigenlens.index.live.prefix_index import AnyPrefixIndex
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
@@ -88,6 +90,14 @@ class BaseGeneration(ABC):
         """Return the bytes on disk of an index, 0 if it is the codes themselves. Raises: PrefixLengthError."""
 
     @abstractmethod
+    def prefix_index(self, length: int) -> AnyPrefixIndex:
+        """Return the index of a prefix length, as calibration measures it. Raises: PrefixLengthError."""
+
+    def check(self) -> None:
+        """Check that the engine has the indexes. Raises: SearchError, which says what to do."""
+        return
+
+    @abstractmethod
     def search(
         self, queries: NDArray[np.float32], *, plan: Plan, k: int, selection: Selection | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -105,6 +115,16 @@ class BaseGeneration(ABC):
     @abstractmethod
     def reaches(self, queries: NDArray[np.float32], selection: Selection, *, k: int) -> NDArray[np.int64]:
         """Estimate for each query (q, code_length) how many of the nearest rows hold k that are selected, (q,)."""
+
+    def check_search(self, queries: NDArray[np.float32], k: int) -> None:
+        """Check the arguments of a search. Raises: ResultCountError; CodesError."""
+        if k < 1:
+            raise ResultCountError(f"k is {k}; ask for 1 result or more")
+        if queries.ndim != 2 or queries.shape[1] != self.code_length:
+            raise CodesError(f"queries have shape {queries.shape}; codes here have {self.code_length} coordinates")
+        # A finite sum of squares proves that all values are finite; an infinite one may be an overflow of large values.
+        if not math.isfinite(np.vdot(queries, queries)) and not np.isfinite(queries).all():
+            raise CodesError("queries hold values that are not finite; they have no nearest codes")
 
     def scores_directly(self, selection: Selection, k: int) -> bool:
         """Whether a search scores every row of a selection, whatever its plan."""

@@ -12,6 +12,7 @@ from typing import Never
 from tqdm import tqdm
 
 from eigenlens.artifact import MANIFEST
+from eigenlens.index.backends import BACKENDS
 from eigenlens.index.faiss_engine.gpu import open_gpu
 from eigenlens.index.faiss_engine.kinds import KINDS
 from eigenlens.index.plans.plan import choose_lengths
@@ -30,7 +31,7 @@ from eigenlens.service.commands.options import (
     print_report,
 )
 from eigenlens.service.errors import GalleryError
-from eigenlens.service.gallery.build import GenerationOptions, publish_generation
+from eigenlens.service.gallery.build import GenerationOptions, publish_generation, require_backend
 from eigenlens.service.gallery.intake import Images, take_in
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.nodes import add_graph, require_images, require_nodes
@@ -96,6 +97,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"index kinds of some lengths: {', '.join(KINDS)}; other lengths get one that suits the gallery's size",
     )
     parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="search engine of the generation: faiss, in the gallery's directory, or pgvector, in the PostgreSQL that "
+        "--store names (default: that of the gallery, or faiss)",
+    )
+    parser.add_argument(
         "--search-device",
         choices=("auto", "cpu", "gpu"),
         default="auto",
@@ -108,7 +115,9 @@ def run(args: argparse.Namespace) -> int:
     """Build the gallery, with progress on standard error. Raises: EigenlensError."""
     if args.encoder is None and not has_store(args.gallery):
         raise GalleryError(f"there is no gallery at {args.gallery} yet{_ENCODER_MISSING}")
-    options = GenerationOptions(lengths=args.lengths, kinds=args.kinds, gpu=open_gpu(args.search_device))
+    options = GenerationOptions(
+        lengths=args.lengths, kinds=args.kinds, backend=args.backend, gpu=open_gpu(args.search_device)
+    )
     encoder = open_encoder(args.encoder) if args.encoder is not None else None
     limits = limits_of(args)
     images = None if args.images is None else Images(args.images, args.name, args.follow_links, limits)
@@ -120,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
         choose_lengths(encoder.code_length, args.lengths)  # refuse wrong lengths before a gallery is made
     gallery = Gallery(args.gallery, store=args.store, create=True)
     with closing(gallery.store), gallery.writing(), ProgressBar() as progress:
+        if args.backend is not None:
+            require_backend(gallery, args.backend)
         if encoder is None and gallery.current() is None:
             raise GalleryError(f"the gallery {args.gallery} has no generation yet{_ENCODER_MISSING}")
         if encoder is None:

@@ -42,9 +42,12 @@ def parse_kinds(text: str) -> dict[int, str]:
 def parse_known_kinds(text: str) -> dict[int, str]:
     """Parse LENGTH=KIND separated by commas, and check that the kinds exist."""
     from eigenlens.index.faiss_engine.kinds import require_kind  # needs FAISS, which a client does not have
+    from eigenlens.index.pgvector_engine.kinds import KINDS
 
     try:
-        return {length: require_kind(kind).name for length, kind in parse_kinds(text).items()}
+        return {
+            length: kind if kind in KINDS else require_kind(kind).name for length, kind in parse_kinds(text).items()
+        }
     except IndexKindError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.backends import FAISS, PGVECTOR, Backend
+from eigenlens.index.building.build import BuildOptions
 from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, writing_codes
-from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Gpu
-from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
-from eigenlens.index.plans.plan import choose_lengths
+from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.model.runtime.open import AnyEncoder
 from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.disk_space import require_space
@@ -36,11 +35,13 @@ class GenerationOptions:
     Attributes:
         lengths: prefix lengths; if None, those of the current generation, or the default ones for another encoder.
         kinds: index kinds by length; other lengths get a kind that suits the gallery's size.
+        backend: name of the search engine; that of the current generation, or FAISS, if None.
         gpu: builds the indexes and runs the searches that calibration measures; the CPU if None.
     """
 
     lengths: Sequence[int] | None = None
     kinds: Mapping[int, str] | None = None
+    backend: str | None = None
     gpu: Gpu | None = None
 
 
@@ -69,20 +70,22 @@ def publish_generation(
         InsufficientSpaceError.
     """
     current = _current_generation(gallery, encoder)
+    backend = require_backend(gallery, options.backend or gallery.current_backend(), gpu=options.gpu)
     lengths = options.lengths
-    if lengths is None and current is not None:
+    if lengths is None and current is not None and gallery.current_backend() == backend.name:
         lengths = current.lengths
-    lengths = choose_lengths(encoder.code_length, lengths)
+    lengths = backend.choose_lengths(encoder.code_length, lengths)
     count = gallery.store.count()
-    specs = choose_indexes(count, lengths=lengths, kinds=options.kinds, gpu=options.gpu is not None)
-    requirements = require_space(gallery.root, specs, count=count, code_length=encoder.code_length)
+    specs = backend.choose_indexes(count, lengths=lengths, kinds=options.kinds)
+    on_disk = specs if backend.name == FAISS else ()
+    requirements = require_space(gallery.root, on_disk, count=count, code_length=encoder.code_length)
     progress.log(f"the generation takes {requirements}")
     build = _Build(gallery, encoder, None if current is None else current.codes, progress, options.gpu)
     keys, last_removal = build.encode_missing()
     number = gallery.next_number()
     codes = build.assemble(keys, name=f"{number:06d}")
     progress.start("index", len(lengths))
-    build_generation(
+    backend.build(
         gallery.generation_path(number),
         codes,
         BuildOptions(
@@ -175,7 +178,17 @@ class _Build:
         return codes
 
 
-def _current_generation(gallery: Gallery, encoder: AnyEncoder) -> Generation | None:
+def require_backend(gallery: Gallery, name: str, *, gpu: Gpu | None = None) -> Backend:
+    """Return a search engine in which the gallery can build. Raises: GalleryError, which says what it needs."""
+    if name == PGVECTOR and gallery.store.vectors() is None:
+        raise GalleryError(
+            f"the backend pgvector keeps codes in the gallery's PostgreSQL, and the images of {gallery.root} are in "
+            f"SQLite: `eigenlens migrate --gallery {gallery.root}` takes them there, or build with --backend faiss"
+        )
+    return gallery.backend(name, gpu=gpu)
+
+
+def _current_generation(gallery: Gallery, encoder: AnyEncoder) -> BaseGeneration | None:
     """Return the current generation; None if it has codes of another encoder or cannot be opened."""
     if gallery.current() is None:
         return None

@@ -20,6 +20,9 @@ _WORKING_BYTES = 600 * _MEGABYTE
 def require_space(root: Path, specs: Sequence[IndexSpec], *, count: int, code_length: int) -> str:
     """Estimate the disk and the memory that a generation of `count` images needs, and check that both are free.
 
+    Args:
+        specs: indexes that are files; those in a database are its own business.
+
     Returns: the estimate as text, index by index.
 
     Raises: InsufficientSpaceError, if there is too little of either.
@@ -27,8 +30,8 @@ def require_space(root: Path, specs: Sequence[IndexSpec], *, count: int, code_le
     sizes = index_bytes(specs, count)
     disk = codes_bytes(count, code_length) + sum(sizes.values())
     peak_bytes = building_bytes(specs, count)
-    largest = max(specs, key=lambda spec: peak_bytes[spec])
-    memory = peak_bytes[largest]
+    largest = max(specs, key=lambda spec: peak_bytes[spec], default=None)
+    memory = 0 if largest is None else peak_bytes[largest]
     by_index = ", ".join(f"length {spec.length} ({spec.kind}) {_megabytes(size)}" for spec, size in sizes.items())
     estimate = (
         f"{_megabytes(disk)} on disk for {count} images, at most {_megabytes(memory)} at once in memory: {by_index}"
@@ -39,7 +42,7 @@ def require_space(root: Path, specs: Sequence[IndexSpec], *, count: int, code_le
             f"{root} has {_megabytes(free)} free, and the build takes {estimate}; free some, or build fewer lengths"
         )
     available = psutil.virtual_memory().available
-    if memory + min(memory, _WORKING_BYTES) > available:
+    if largest is not None and memory + min(memory, _WORKING_BYTES) > available:
         raise InsufficientSpaceError(
             f"{_megabytes(available)} of memory are available, and the build takes {estimate}; "
             f"give length {largest.length} a smaller kind: {'half' if largest.length == code_length else 'ivf-sq8'}"

@@ -25,11 +25,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from eigenlens import artifact
+from eigenlens.index.backends import BACKENDS, FAISS, PGVECTOR, Backend, FaissBackend, PgvectorBackend
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.engine import Engine
-from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.faiss_engine.generation import Generation as FaissGeneration
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.live.engine import LiveEngine
+from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.service.errors import GalleryBusyError, GalleryError, GenerationInUseError, GenerationNotFoundError
 from eigenlens.service.gallery.store.locks import Lock
 from eigenlens.service.gallery.store.open import open_store
@@ -147,7 +149,7 @@ class Gallery:
         with self.choosing():
             if number not in self.numbers():
                 raise self._unknown(number)
-            self.open_generation(number)
+            self.open_generation(number).check()
             self.activate(number)
 
     def _unknown(self, number: int) -> GenerationNotFoundError:
@@ -175,13 +177,34 @@ class Gallery:
         """Return the directory of a generation."""
         return self.generations / f"{number:06d}"
 
-    def open_generation(self, number: int, *, verify: bool = True, gpu: Gpu | None = None) -> Generation:
-        """Open a generation with its codes. Raises: ArtifactError, which names a damaged file; SearchError."""
-        codes = Codes(self.codes / str(self.manifest(number).properties["codes"]), verify=verify)
-        return Generation(self.generation_path(number), codes, verify=verify, gpu=gpu)
+    def backend(self, name: str, *, gpu: Gpu | None = None) -> Backend:
+        """Return the search engine of a name, as this gallery uses it. Raises: GalleryError."""
+        if name == PGVECTOR:
+            return PgvectorBackend(self.store.vectors())
+        if name == FAISS:
+            return FaissBackend(gpu)
+        raise GalleryError(f"there is no backend '{name}'; this version has {', '.join(BACKENDS)}")
 
-    def open_current(self, *, gpu: Gpu | None = None) -> tuple[int, Generation]:
+    def current_backend(self) -> str:
+        """Return the name of the search engine of the current generation; FAISS before the first build."""
+        number = self.current()
+        with contextlib.suppress(artifact.ArtifactError):
+            if number is not None:
+                return str(self.manifest(number).properties.get("backend", FAISS))
+        return FAISS
+
+    def open_generation(self, number: int, *, verify: bool = True, gpu: Gpu | None = None) -> BaseGeneration:
+        """Open a generation with its codes. Raises: ArtifactError, which names a damaged file; SearchError."""
+        properties = self.manifest(number).properties
+        codes = Codes(self.codes / str(properties["codes"]), verify=verify)
+        backend = self.backend(str(properties.get("backend", FAISS)), gpu=gpu)
+        return backend.open(self.generation_path(number), codes, verify=verify)
+
+    def open_current(self, *, gpu: Gpu | None = None, check: bool = False) -> tuple[int, BaseGeneration]:
         """Open the generation that CURRENT names or, if that is damaged or missing, the newest intact one.
+
+        Args:
+            check: whether its search engine has to have its indexes.
 
         Returns: its number and the generation.
 
@@ -193,7 +216,10 @@ class Gallery:
         problems = []
         for number in [current, *sorted((n for n in self.numbers() if n != current), reverse=True)]:
             try:
-                return number, self.open_generation(number, gpu=gpu)
+                generation = self.open_generation(number, gpu=gpu)
+                if check:
+                    generation.check()
+                return number, generation
             except artifact.EigenlensError as error:
                 log.warning("generation %d cannot be served: %s", number, error)
                 problems.append(str(error))
@@ -206,8 +232,8 @@ class Gallery:
 
         Raises: GalleryError.
         """
-        number, generation = self.open_current(gpu=gpu)
-        if gpu is not None:
+        number, generation = self.open_current(gpu=gpu, check=True)
+        if isinstance(generation, FaissGeneration) and gpu is not None:
             log.info("the GPU searches the lengths %s", generation.lengths_on_gpu)
         return number, LiveEngine(generation)
 
@@ -265,15 +291,17 @@ class Gallery:
         return Position(int(properties["last_key"]), int(properties["removal"]))
 
     def _remove_unused_codes(self) -> None:
-        """Remove codes that no generation uses, such as those of an interrupted build."""
+        """Remove codes and tables that no generation uses, such as those of an interrupted build."""
         try:
-            used = {
-                str(artifact.read(self.generation_path(n), kind="generation", verify=False).properties["codes"])
+            used = [
+                artifact.read(self.generation_path(n), kind="generation", verify=False).properties
                 for n in self.numbers()
-            }
+            ]
         except artifact.ArtifactError as error:
             log.warning("no codes are removed while it is unknown which are used: %s", error)
             return
         for entry in self.codes.iterdir():
-            if entry.name.isdigit() and entry.name not in used:
+            if entry.name.isdigit() and entry.name not in {str(properties["codes"]) for properties in used}:
                 artifact.remove(entry)
+        for name in BACKENDS:
+            self.backend(name).remove_unused(used)

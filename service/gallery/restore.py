@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from eigenlens import artifact
-from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.service.errors import BackupError, GalleryBusyError, GalleryError
 from eigenlens.service.gallery.backup import KIND
 from eigenlens.service.gallery.layout import Gallery
@@ -63,7 +63,7 @@ def restore(archive: Path, target: Path, *, replace: bool = False) -> int:
     return count
 
 
-def unpack(archive: Path, directory: Path) -> tuple[Gallery, Generation]:
+def unpack(archive: Path, directory: Path) -> tuple[Gallery, BaseGeneration]:
     """Unpack a backup into an empty directory and verify all of it. Raises: BackupError."""
     try:
         with tarfile.open(archive, "r|") as tar:
@@ -120,14 +120,14 @@ def restore_into(gallery: Gallery, archive: Path, progress: Progress) -> Iterato
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _apply(gallery: Gallery, database: Path, generation: Generation) -> dict[str, int]:
+def _apply(gallery: Gallery, database: Path, generation: BaseGeneration) -> dict[str, int]:
     added, removed = gallery.store.replace_by(
         database, lambda key: _code(generation, key), encoder_id=generation.encoder_id
     )
     return {"added": added, "removed": removed, "unchanged": gallery.store.count() - added}
 
 
-def _code(generation: Generation, key: int) -> bytes:
+def _code(generation: BaseGeneration, key: int) -> bytes:
     row = int(generation.codes.rows_of(np.asarray([key]))[0])
     if row < 0:
         raise BackupError(f"the backup has no code of image {key}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,12 @@ from eigenlens.index.errors import CodesError, FilterError, PrefixLengthError, R
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.filters.parse import parse_filter
 from eigenlens.index.live.engine import LiveEngine
+from eigenlens.index.pgvector_engine.build import build_pgvector_generation
+from eigenlens.index.pgvector_engine.generation import PgvectorGeneration
+from eigenlens.index.pgvector_engine.statements import table_name
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.tuning import Tuning
+from eigenlens.service.gallery.store.postgres.vectors import VectorConnections
 from tests.support import oracles
 from tests.support.codes import (
     CODE_LENGTH,
@@ -65,6 +70,31 @@ def open_faiss(kinds: Mapping[int, str], tuning: Tuning = TUNING) -> Open:
     return open_engine
 
 
+def open_pgvector(database: VectorConnections) -> Open:
+    built: dict[bytes, tuple[Path, Codes]] = {}
+
+    def open_engine(folder: Path, codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> Engine:
+        """Open a generation of these codes in PostgreSQL, built by the first test that asks for them."""
+        if codes.tobytes() not in built:
+            path = folder / str(next(_folders))
+            stored = write_codes(path / "codes", codes, tuning=TUNING)
+            # One query: to search for more and to time them takes most of a small build.
+            options = BuildOptions(
+                lengths=LENGTHS,
+                kinds={4: "pg-hnsw", 8: "pg-hnsw"},
+                metadata=metadata,
+                queries=codes[:1],
+                tuning=replace(TUNING, timed_queries=1),
+            )
+            table = table_name(len(built) + 1)
+            build_pgvector_generation(path / "generation", stored, options, database, table=table)
+            built[codes.tobytes()] = path / "generation", stored
+        generation, stored = built[codes.tobytes()]
+        return LiveEngine(PgvectorGeneration(generation, stored, database, verify=False, tuning=TUNING))
+
+    return open_engine
+
+
 ENGINES = {
     "numpy": open_numpy,
     "faiss": open_faiss({}),
@@ -78,6 +108,26 @@ MORE_ENGINES = {
     "faiss-scans": open_faiss({4: "sq8", 8: "ivf-rabitq", CODE_LENGTH: "flat"}),
     "faiss-graph-of-lists": open_faiss({4: "ivf-pq", 8: "ivf"}, replace(TUNING, max_scanned_lists=1)),
 }
+
+ALL_ENGINES = (*ENGINES, "pgvector")
+
+
+@pytest.fixture(scope="module")
+def engine_named(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Open]]:
+    """Opens engines by name; a server of PostgreSQL is started where one is needed."""
+    databases: list[VectorConnections] = []
+
+    @functools.cache
+    def named(name: str) -> Open:
+        if name != "pgvector":
+            return (ENGINES | MORE_ENGINES)[name]
+        databases.append(VectorConnections(request.getfixturevalue("postgres").new_schema()))
+        return open_pgvector(databases[0])
+
+    yield named
+    for database in databases:
+        database.close()
+
 
 # A filter in its JSON form, and what it says of an image's metadata.
 Condition = tuple[dict[str, Any], Callable[[Mapping[str, Any]], bool]]
@@ -173,20 +223,24 @@ def plans(engine: Engine) -> list[PlanRequest]:
     return found
 
 
-@pytest.fixture(params=ENGINES)
-def open_engine(request: pytest.FixtureRequest) -> Open:
-    return ENGINES[request.param]
+@pytest.fixture(params=ALL_ENGINES)
+def open_engine(request: pytest.FixtureRequest, engine_named: Callable[[str], Open]) -> Open:
+    return engine_named(request.param)
 
 
-@pytest.mark.parametrize("name", ENGINES | MORE_ENGINES)
+@pytest.mark.parametrize("name", [*ALL_ENGINES, *MORE_ENGINES])
 @repeatable
 @given(seed=st.integers(0, 2**31), k=st.sampled_from([1, 7, COUNT + 150]), data=st.data())
 def test_any_history_gives_the_exact_answer(
-    tmp_path_factory: pytest.TempPathFactory, name: str, seed: int, k: int, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory,
+    engine_named: Callable[[str], Open],
+    name: str,
+    seed: int,
+    k: int,
+    data: st.DataObject,
 ) -> None:
     count = data.draw(st.sampled_from([1, 30, COUNT]))
-    open_engine = (ENGINES | MORE_ENGINES)[name]
-    gallery = Gallery(open_engine, tmp_path_factory.getbasetemp() / "engines", seed % 4, count)
+    gallery = Gallery(engine_named(name), tmp_path_factory.getbasetemp() / "engines", seed % 4, count)
     rng = np.random.default_rng(seed)
     gallery.add(range(1000, 1000 + data.draw(st.integers(0, 60))), seed + 1)
     removed = data.draw(st.integers(0, len(gallery.codes)))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.index.pgvector_engine.database import Database
 from eigenlens.service.gallery.store.locks import Lock, LockName
 from eigenlens.service.gallery.store.records import (
     Changes,
@@ -223,6 +224,9 @@ class Store(ImageStore, FolderStore, JobStore, Protocol):
 
         Returns: the lock; None, if another holds it for longer.
         """
+
+    def vectors(self) -> Database | None:
+        """Return the database in which a search engine keeps codes beside the store's tables; None if it has none."""
 
     def replace_by(self, backup: Path, code_of: Callable[[int], bytes], *, encoder_id: str) -> tuple[int, int]:
         """Replace all images by those of a backup's database, in one transaction; equal images stay as they are.

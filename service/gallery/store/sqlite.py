@@ -263,6 +263,9 @@ class SqliteStore(ImageStatements, FolderStatements, JobStatements):
         """Describe the store in a few words."""
         return f"SQLite {sqlite3.sqlite_version}{' (read-only)' if self.read_only else ''}"
 
+    def vectors(self) -> None:
+        """Return None: SQLite searches no codes."""
+
     def problems(self) -> list[str]:
         """Check the database. Returns: a sentence for each problem."""
         damage = [row[0] for row in self.query("PRAGMA quick_check")]

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
-from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
-from eigenlens.index.plans.plan import choose_lengths
 from eigenlens.service.api.admin import (
     GenerationAnswer,
     ImportBody,
@@ -36,9 +34,10 @@ def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = 
     options = body or RebuildBody()
     engine = state.snapshots.current.engine
     if options.encoder is None:  # refuse impossible lengths and kinds here, not later in the job
-        lengths = choose_lengths(engine.code_length, options.lengths or engine.lengths)
+        backend = state.gallery.backend(state.gallery.current_backend())
+        lengths = backend.choose_lengths(engine.code_length, options.lengths or engine.lengths)
         kinds = {int(length): kind for length, kind in options.kinds.items()}
-        choose_indexes(len(engine.keys), lengths=lengths, kinds=kinds)
+        backend.choose_indexes(len(engine.keys), lengths=lengths, kinds=kinds)
     elif not (state.gallery.encoder_path(options.encoder) / "manifest.json").is_file():
         known = ", ".join(sorted(path.name for path in state.gallery.encoders.iterdir()))
         raise EncoderNotFoundError(f"the gallery has no encoder '{options.encoder}'; it has {known}")

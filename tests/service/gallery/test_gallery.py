@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from eigenlens.command import main
-from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.model.images.sources import FolderSource
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.errors import GalleryBusyError, GalleryError, ImageContentGoneError
@@ -175,7 +175,7 @@ def test_nothing_is_removed_while_a_generation_is_opened(tmp_path: Path) -> None
     manager = SnapshotManager(gallery)
     opened = gallery.open_current
 
-    def slowly(**given: Any) -> tuple[int, Generation]:
+    def slowly(**given: Any) -> tuple[int, BaseGeneration]:
         found = opened(**given)
         threading.Thread(target=remove).start()
         assert not removed.wait(0.3)

@@ -1,4 +1,4 @@
-"""The HTTP API over an engine in plain numpy answers as it does over FAISS: the seam is all that it needs."""
+"""The HTTP API answers over numpy and over PostgreSQL as it does over FAISS: the seam is all that it needs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
+from eigenlens.command import main
 from eigenlens.index.engine import Engine
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.numpy_engine import NumpyEngine
+from tests.support.postgres import Server
 from tests.support.service import (
     CODE_LENGTH,
     LENGTHS,
@@ -24,6 +26,7 @@ from tests.support.service import (
 )
 
 COUNT = 40
+Services = list[tuple[httpx.Client, dict[str, str]]]
 
 
 def open_numpy(gallery: Gallery, **_: Any) -> tuple[int, Engine]:
@@ -37,20 +40,26 @@ def open_numpy(gallery: Gallery, **_: Any) -> tuple[int, Engine]:
 
 
 @pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[httpx.Client, dict[str, str]]]]:
-    """The same gallery served by FAISS and by numpy, each with its key."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("faiss", "numpy")]
-    galleries = [build_gallery(folder, count=COUNT) for folder in folders]
-    with serving(settings_of(galleries[0])) as faiss_client, pytest.MonkeyPatch.context() as patch:
+def services(tmp_path_factory: pytest.TempPathFactory, postgres: Server) -> Iterator[Services]:
+    """The same gallery served by FAISS, by PostgreSQL and by numpy, each with its key."""
+    faiss, pgvector, numpy = [
+        build_gallery(tmp_path_factory.mktemp(name), count=COUNT) for name in ("faiss", "pgvector", "numpy")
+    ]
+    address = postgres.new_schema()
+    pgvector.store.close()
+    for arguments in (["migrate"], ["build", "--backend", "pgvector", "--lengths", "2,4"]):
+        assert main([*arguments, "--gallery", str(pgvector.root), "--store", address]) == 0
+    with (
+        serving(settings_of(faiss)) as faiss_client,
+        serving(settings_of(pgvector, store=address)) as pgvector_client,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(Gallery, "open_engine", open_numpy)
-        with serving(settings_of(galleries[1])) as numpy_client:
-            yield [
-                (faiss_client, admin_headers(galleries[0])),
-                (numpy_client, admin_headers(galleries[1])),
-            ]
+        with serving(settings_of(numpy)) as numpy_client:
+            clients = faiss_client, pgvector_client, numpy_client
+            yield [(client, admin_headers(of)) for client, of in zip(clients, (faiss, pgvector, numpy), strict=True)]
 
 
-Services = list[tuple[httpx.Client, dict[str, str]]]
 SEARCHES: list[dict[str, Any]] = [
     {},
     {"length": 2, "k": 5},
@@ -70,13 +79,15 @@ def same_answers(services: Services) -> None:
     for parameters in SEARCHES:
         for what in ({"files": {"image": ("q.png", png(pixels_of(999)))}}, {"json": {"id": image_id(4)}}):
             answers = [client.post("/v1/search", params=parameters, **what) for client, _ in services]
-            assert [answer.status_code for answer in answers] == [200, 200], answers[1].text
-            expected, results = (answer.json()["results"] for answer in answers)
-            assert [r["id"] for r in results] == [r["id"] for r in expected], parameters
-            assert [r["score"] for r in results] == pytest.approx([r["score"] for r in expected], abs=2e-3)
+            assert [answer.status_code for answer in answers] == [200, 200, 200], [answer.text for answer in answers]
+            expected, *others = (answer.json()["results"] for answer in answers)
+            for results in others:
+                assert [r["id"] for r in results] == [r["id"] for r in expected], parameters
+                assert [r["score"] for r in results] == pytest.approx([r["score"] for r in expected], abs=2e-3)
     code = {"code": [float(n) for n in range(CODE_LENGTH)], "k": 9}
-    expected, results = (client.post("/v1/search", json=code).json()["results"] for client, _ in services)
-    assert [r["id"] for r in results] == [r["id"] for r in expected]
+    expected, *others = (client.post("/v1/search", json=code).json()["results"] for client, _ in services)
+    for results in others:
+        assert [r["id"] for r in results] == [r["id"] for r in expected]
 
 
 def test_searches_filters_and_pages(services: Services) -> None:
@@ -96,8 +107,9 @@ def test_adds_replacements_metadata_and_removals(services: Services) -> None:
     same_answers(services)
     told = [client.get("/v1/lengths").json() for client, _ in services]
     for member in ("count", "pending", "removed", "code_length", "encoder", "filters"):
-        assert told[0][member] == told[1][member], member
-    assert [entry["length"] for entry in told[1]["lengths"]] == list(LENGTHS)
+        assert told[0][member] == told[1][member] == told[2][member], member
+    for answer in told:
+        assert [entry["length"] for entry in answer["lengths"]] == list(LENGTHS)
 
 
 def test_batches_samples_figures_and_refusals(services: Services) -> None:

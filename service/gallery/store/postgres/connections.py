@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -47,6 +48,7 @@ class Connections:
         place = f"{given.get('host') or 'the local socket'}:{given.get('port') or 5432}"
         self.server = f"{place}/{given.get('dbname') or given.get('user') or ''}"
         self._idle: list[Connection] = []
+        self._executed_before: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -54,11 +56,19 @@ class Connections:
         """Return a new connection, which the caller closes. Raises: SystemProblemError."""
         try:
             connection = psycopg.connect(self._address, autocommit=True, client_encoding="utf8")
-            if for_lock:
-                connection.execute(_OF_LOCKS)
+            try:
+                if for_lock:
+                    connection.execute(_OF_LOCKS)
+                self.prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
         except psycopg.Error as error:
             raise explain(error, server=self.server) from error
         return connection
+
+    def prepare(self, connection: Connection) -> None:
+        """Set up a new connection."""
 
     @contextmanager
     def borrow(self, first: str) -> Iterator[Connection]:
@@ -75,10 +85,16 @@ class Connections:
         except psycopg.Error as error:
             raise explain(error, server=self.server) from error
 
-    def query(self, sql: str, parameters: Sequence[Any] | None) -> list[Row]:
-        """Return all rows of one statement. Raises: SystemProblemError."""
+    def query(self, sql: str, parameters: Sequence[Any] | None = None, *, before: str | None = None) -> list[Row]:
+        """Return all rows of one statement.
+
+        Args:
+            before: statements that set what holds for it on the same connection, and change nothing else.
+
+        Raises: SystemProblemError.
+        """
         try:
-            connection, cursor = self._begin(sql, parameters, binary=True)
+            connection, cursor = self._begin(sql, parameters, binary=True, before=before)
             try:
                 return cursor.fetchall()
             finally:
@@ -87,14 +103,14 @@ class Connections:
             raise explain(error, server=self.server) from error
 
     def _begin(
-        self, first: str, parameters: Sequence[Any] | None, *, binary: bool
+        self, first: str, parameters: Sequence[Any] | None, *, binary: bool, before: str | None = None
     ) -> tuple[Connection, psycopg.Cursor[Row]]:
         """Return a connection and the result of a first statement, which is repeated if the connection was cut off."""
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is not None:
             try:
-                return connection, connection.execute(first, parameters, binary=binary)
+                return connection, self._execute(connection, first, parameters, binary=binary, before=before)
             except psycopg.OperationalError:
                 was_cut_off = connection.closed
                 connection.close()
@@ -106,10 +122,25 @@ class Connections:
                 raise
         connection = self.open()
         try:
-            return connection, connection.execute(first, parameters, binary=binary)
+            return connection, self._execute(connection, first, parameters, binary=binary, before=before)
         except BaseException:
             connection.close()
             raise
+
+    def _execute(
+        self,
+        connection: Connection,
+        statement: str,
+        parameters: Sequence[Any] | None,
+        *,
+        binary: bool,
+        before: str | None,
+    ) -> psycopg.Cursor[Row]:
+        """Execute a statement; what comes before is executed where the connection's last was another."""
+        if before is not None and self._executed_before.get(connection) != before:
+            connection.execute(before)
+            self._executed_before[connection] = before
+        return connection.execute(statement, parameters, binary=binary)
 
     def _give_back(self, connection: Connection) -> None:
         is_idle = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE

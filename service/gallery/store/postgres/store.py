@@ -26,6 +26,7 @@ from eigenlens.service.gallery.store.postgres import connections, copying
 from eigenlens.service.gallery.store.postgres.errors import explain
 from eigenlens.service.gallery.store.postgres.locks import GALLERY, AdvisoryLock
 from eigenlens.service.gallery.store.postgres.schema import MIGRATIONS, TABLES
+from eigenlens.service.gallery.store.postgres.vectors import VectorConnections
 from eigenlens.service.gallery.store.sql import Connection, Cursor, Row
 
 # One transaction at a time writes, so that keys and removals become visible in the order of their numbers, and a
@@ -71,6 +72,7 @@ class PostgresStore(ImageStatements, FolderStatements, JobStatements):
             later version, or the database cannot hold them.
         """
         self._connections = connections.Connections(address)
+        self._vectors = VectorConnections(address)
         self._versions = itertools.count()
         try:
             self._migrate(create=create)
@@ -241,6 +243,10 @@ class PostgresStore(ImageStatements, FolderStatements, JobStatements):
         """Describe in a few words where the store is, without secrets."""
         return f"PostgreSQL at {self._connections.server}"
 
+    def vectors(self) -> VectorConnections:
+        """Return the connections on which codes beside the store's tables are searched."""
+        return self._vectors
+
     def problems(self) -> list[str]:
         """Check the store. Returns: a sentence for each problem."""
         problems = []
@@ -261,6 +267,7 @@ class PostgresStore(ImageStatements, FolderStatements, JobStatements):
     def close(self) -> None:
         """Close all connections; the store is not used afterwards."""
         self._connections.close()
+        self._vectors.close()
 
     def _value(self, name: str) -> str | None:
         rows = self.query("SELECT value FROM gallery WHERE name = ?", (name,))

@@ -1,0 +1,122 @@
+"""Backends: each builds, opens and removes the generations of one search engine, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.faiss_engine.gpu import Gpu
+from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
+from eigenlens.index.live.generation import BaseGeneration
+from eigenlens.index.pgvector_engine.build import BACKEND, build_pgvector_generation
+from eigenlens.index.pgvector_engine.database import Database
+from eigenlens.index.pgvector_engine.generation import PgvectorGeneration
+from eigenlens.index.pgvector_engine.kinds import choose_pgvector_indexes
+from eigenlens.index.pgvector_engine.statements import TABLES, table_name
+from eigenlens.index.plans.plan import IndexSpec, choose_lengths
+
+FAISS, PGVECTOR = "faiss", BACKEND
+BACKENDS = (FAISS, PGVECTOR)
+# A graph over shorter prefixes finds shortlists too long to be worth it.
+_MIN_PGVECTOR_LENGTH = 32
+
+
+class Backend(Protocol):
+    """A search engine as a gallery uses it. A generation is a directory; what lies elsewhere is found by its number."""
+
+    @property
+    def name(self) -> str:
+        """As manifests and `eigenlens build --backend` call it."""
+
+    def choose_lengths(self, code_length: int, lengths: Sequence[int] | None) -> tuple[int, ...]:
+        """Return the prefix lengths to build, ascending, the full one among them. Raises: LengthRangeError."""
+
+    def choose_indexes(
+        self, count: int, *, lengths: Sequence[int], kinds: Mapping[int, str] | None = None
+    ) -> tuple[IndexSpec, ...]:
+        """Return the indexes to build for `count` codes. Raises: IndexKindError, for what this engine has not."""
+
+    def build(self, path: Path, codes: Codes, options: BuildOptions) -> None:
+        """Build, calibrate and publish the generation at `path`, whose name is its number, whole or not at all."""
+
+    def open(self, path: Path, codes: Codes, *, verify: bool = True) -> BaseGeneration:
+        """Open a generation. Raises: ArtifactError, which names a damaged file; SearchError."""
+
+    def remove_unused(self, used: Collection[Mapping[str, Any]]) -> None:
+        """Remove what lies outside of directories and belongs to no generation, given the properties of all."""
+
+
+class FaissBackend:
+    """Indexes are files of the generation's directory."""
+
+    name = FAISS
+
+    def __init__(self, gpu: Gpu | None = None) -> None:
+        """Build and search on a GPU; on the CPU if None."""
+        self._gpu = gpu
+
+    def choose_lengths(self, code_length: int, lengths: Sequence[int] | None) -> tuple[int, ...]:
+        """Return the prefix lengths to build: the powers of two from 4, unless others are given."""
+        return choose_lengths(code_length, lengths)
+
+    def choose_indexes(
+        self, count: int, *, lengths: Sequence[int], kinds: Mapping[int, str] | None = None
+    ) -> tuple[IndexSpec, ...]:
+        """Return the indexes to build for `count` codes. Raises: IndexKindError."""
+        return choose_indexes(count, lengths=lengths, kinds=kinds, gpu=self._gpu is not None)
+
+    def build(self, path: Path, codes: Codes, options: BuildOptions) -> None:
+        """Build a generation."""
+        build_generation(path, codes, options)
+
+    def open(self, path: Path, codes: Codes, *, verify: bool = True) -> Generation:
+        """Open a generation."""
+        return Generation(path, codes, verify=verify, gpu=self._gpu)
+
+    def remove_unused(self, used: Collection[Mapping[str, Any]]) -> None:
+        """Do nothing: all is in the directories."""
+
+
+class PgvectorBackend:
+    """Codes and indexes are a table of the gallery's PostgreSQL; all else is in the generation's directory."""
+
+    name = PGVECTOR
+
+    def __init__(self, database: Database | None) -> None:
+        """Keep tables in a database; without one, generations open and cannot be searched."""
+        self._database = database
+
+    def choose_lengths(self, code_length: int, lengths: Sequence[int] | None) -> tuple[int, ...]:
+        """Return the prefix lengths to build: the powers of two from 32, unless others are given."""
+        if lengths is None:
+            lengths = [n for n in choose_lengths(code_length) if n >= min(_MIN_PGVECTOR_LENGTH, code_length)]
+        return choose_lengths(code_length, lengths)
+
+    def choose_indexes(
+        self, count: int, *, lengths: Sequence[int], kinds: Mapping[int, str] | None = None
+    ) -> tuple[IndexSpec, ...]:
+        """Return the indexes to build for `count` codes. Raises: IndexKindError."""
+        return choose_pgvector_indexes(count, lengths=lengths, kinds=kinds)
+
+    def build(self, path: Path, codes: Codes, options: BuildOptions) -> None:
+        """Build a generation in a table of its number."""
+        assert self._database is not None, "the gallery has no PostgreSQL"
+        build_pgvector_generation(path, codes, options, self._database, table=table_name(int(path.name)))
+
+    def open(self, path: Path, codes: Codes, *, verify: bool = True) -> PgvectorGeneration:
+        """Open a generation; `check` tells whether its table is there."""
+        return PgvectorGeneration(path, codes, self._database, verify=verify)
+
+    def remove_unused(self, used: Collection[Mapping[str, Any]]) -> None:
+        """Drop the tables that belong to no generation, such as that of a build that was killed at its end."""
+        if self._database is None or not self._database.is_installed():
+            return
+        kept = {properties.get("table") for properties in used}
+        for (table,) in self._database.query(TABLES):
+            if table not in kept:
+                with self._database.borrow(f"DROP TABLE {table}"):
+                    pass

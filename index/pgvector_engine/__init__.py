@@ -1,0 +1,1 @@
+"""Generations whose codes and indexes are in PostgreSQL, searched by its extension pgvector."""
