@@ -53,12 +53,15 @@ class Generation(BaseGeneration):
 
         Raises: ArtifactError, which names a missing or damaged file; CodesError, if these are other codes.
         """
-        super().__init__(path, codes, verify=verify, tuning=tuning)
         self._gpu = gpu
         self._opening = threading.Lock()
-        self._indexes = {spec.length: self._open(spec) for spec in self.specs if require_kind(spec.kind).mapped}
+        super().__init__(path, codes, verify=verify, tuning=tuning)
         self._guesses: dict[int, Measured | None] = {}
         self._selected = SelectedCodes(codes)
+
+    def open_indexes(self) -> None:
+        """Open the indexes that FAISS maps; the others are opened by the first search that needs them."""
+        self._indexes = {spec.length: self._open(spec) for spec in self.specs if require_kind(spec.kind).mapped}
 
     @property
     def device(self) -> str:

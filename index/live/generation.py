@@ -64,6 +64,7 @@ class BaseGeneration(ABC):
         self.encoder_id, self.code_length = codes.encoder_id, codes.code_length
         self.specs = tuple(IndexSpec(**entry) for entry in self.artifact.properties["indexes"])
         self.lengths: tuple[int, ...] = tuple(spec.length for spec in self.specs)
+        self.open_indexes()
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
         self._cached_coordinate = lru_cache(_KEPT_COORDINATES)(self._read_coordinate)
         self.attributes = Attributes(path, count=len(codes))
@@ -75,6 +76,10 @@ class BaseGeneration(ABC):
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def open_indexes(self) -> None:
+        """Open what is opened before the rest is read, so that damage of an index is told first."""
+        return
 
     @property
     @abstractmethod

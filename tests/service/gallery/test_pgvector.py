@@ -1,4 +1,4 @@
-"""A gallery whose codes are in PostgreSQL: built, rebuilt, backed up and taken back, and refused where there is none."""
+"""A gallery whose codes are in PostgreSQL: built, rebuilt, backed up, taken back, and refused where there is none."""
 
 from __future__ import annotations
 
