@@ -25,13 +25,16 @@ from eigenlens.model.graphs.settings import PRESETS, GraphSettings
 from eigenlens.model.graphs.smoothing import Smoother
 
 _LENGTHS = (4, 8, 16, 32)
-_PROBED = (8, 32, 128)
+_PROBED = (4, 8, 32, 128)
 _SEEDS = probe.SEEDS[:3]
 _K = 10
 _RIDGES = (1.0, 3.0, 10.0)
 _TIMES = (0.5, 1.0, 1.5, 2.0, 3.0)
-# The last is longer than a code: times stay as they are.
-_DIMENSIONS = (8.0, 12.0, 16.0, 24.0, 32.0, 512.0)
+# Shares of the ridge and effective dimensions; one that is longer than a code leaves times as they are.
+_ADAPTED = (
+    *((None, dimension) for dimension in (8.0, 12.0, 16.0, 24.0, 32.0, 512.0)),
+    *((share, 24.0) for share in (0.0625, 0.125, 0.25)),
+)
 # Preset: the pairs of hops and pair_hops that are tried for it.
 _TRIED = {"smooth": ((1, 2), (2, 2), (3, 2)), "features-only": ((0, 2), (0, 4), (0, 6))}
 _SHOWN = 5
@@ -96,13 +99,13 @@ def _record(
 
 
 def _settings(preset: str) -> Iterator[GraphSettings]:
-    """Yield what is tried: a grid with fixed times and, at the preset's own hops and ridge, effective dimensions."""
+    """Yield what is tried: a grid with fixed times and, at the preset's own hops, what adapts to the graph."""
     own = PRESETS[preset]
     for (hops, pair_hops), ridge, time in product(_TRIED[preset], _RIDGES, _TIMES):
         tried = replace(own, hops=hops, pair_hops=pair_hops, ridge=ridge, diffusion_time=time)
-        yield replace(tried, effective_dimension=None)
-    for dimension in _DIMENSIONS:
-        yield replace(own, effective_dimension=dimension)
+        yield replace(tried, ridge_share=None, effective_dimension=None)
+    for share, dimension in _ADAPTED:
+        yield replace(own, ridge_share=share, effective_dimension=dimension)
 
 
 def _score_all(graph: Graph, settings: Sequence[GraphSettings], work: Path) -> Iterator[Value]:
@@ -152,5 +155,5 @@ def _params(settings: GraphSettings) -> dict[str, float]:
         "ridge": settings.ridge,
         "diffusion_time": settings.diffusion_time,
     }
-    dimension = settings.effective_dimension
-    return params if dimension is None else params | {"effective_dimension": dimension}
+    adapted = {"ridge_share": settings.ridge_share, "effective_dimension": settings.effective_dimension}
+    return params | {name: value for name, value in adapted.items() if value is not None}

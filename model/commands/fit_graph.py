@@ -32,6 +32,8 @@ def fit_nodes(args: argparse.Namespace) -> int:
         "seed": args.seed,
     }
     preset = PRESETS[args.preset or _PRESET]
+    if args.ridge is not None:
+        preset = replace(preset, ridge_share=None)
     if args.diffusion_time is not None:
         preset = replace(preset, effective_dimension=None)
     settings = replace(preset, **{name: value for name, value in given.items() if value is not None})
@@ -40,8 +42,8 @@ def fit_nodes(args: argparse.Namespace) -> int:
     top = ", ".join(f"{x:.3f}" for x in codes.eigenvalues[:8])
     length = published.properties["code_length"]
     print(
-        f"encoder {published.id}: {length} coordinates from {graph.count} nodes, diffusion time "
-        f"{codes.diffusion_time:.2f}, eigenvalues {top}, ..."
+        f"encoder {published.id}: {length} coordinates from {graph.count} nodes, ridge {codes.ridge:.2f}, "
+        f"diffusion time {codes.diffusion_time:.2f}, eigenvalues {top}, ..."
     )
     print(f"next: eigenlens build --encoder {args.out} --graph {args.graph} --gallery GALLERY", file=sys.stderr)
     return 0

@@ -32,6 +32,7 @@ _BASIS_ROUNDS = 3
 _ROWS = 1 << 13
 _IN_MEMORY_BYTES = 1 << 28
 _TINY = 1e-30
+_LEAST_RIDGE = 0.5
 # Share of the squares that is put down to rounding.
 _SAME = 1e-10
 
@@ -43,12 +44,13 @@ class GraphCodes:
     Attributes:
         weight, offset: (code_length, p) and (code_length,), float64.
         spectrum: eigenvalues and their intervals.
-        diffusion_time: t, by which coordinates are scaled.
+        ridge, diffusion_time: rho and t, as they were settled.
     """
 
     weight: NDArray[np.float64]
     offset: NDArray[np.float64]
     spectrum: Spectrum
+    ridge: float
     diffusion_time: float
 
     @property
@@ -89,7 +91,20 @@ def fit_graph(graph: Graph, settings: GraphSettings, *, work: Path | None = None
     spectrum = solve(moments, settings)
     time = diffusion_time_of(spectrum, settings)
     weight, offset = spectrum.code_weights(time)
-    return GraphCodes((weight @ torch.from_numpy(basis.T.astype(np.float64))).numpy(), offset.numpy(), spectrum, time)
+    weight = weight @ torch.from_numpy(basis.T.astype(np.float64))
+    return GraphCodes(weight.numpy(), offset.numpy(), spectrum, ridge_of(moments, settings), time)
+
+
+def ridge_of(moments: GraphMoments, settings: GraphSettings) -> float:
+    """Return rho: that of the settings, or less where the variance of the functions spreads over many directions.
+
+    Where few directions hold most of the variance, the mean is far below theirs, and rho is large to reach them.
+    """
+    if settings.ridge_share is None:
+        return settings.ridge
+    covariance = moments.covariance
+    concentration = moments.length * float(covariance.square().sum() / covariance.trace().square())
+    return min(settings.ridge, max(_LEAST_RIDGE, settings.ridge_share * concentration))
 
 
 def diffusion_time_of(spectrum: Spectrum, settings: GraphSettings) -> float:
@@ -113,7 +128,7 @@ def basis_and_moments(
 
 def solve(moments: GraphMoments, settings: GraphSettings) -> Spectrum:
     """Return the functions of a code, ordered, of unit variance over the nodes."""
-    spectrum = rayleigh_ritz(moments, ridge=settings.ridge, one_scale=True)
+    spectrum = rayleigh_ritz(moments, ridge=ridge_of(moments, settings), one_scale=True)
     return _with_unit_variance(spectrum.first(min(settings.code_length, moments.length)), moments)
 
 

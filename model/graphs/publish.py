@@ -41,7 +41,7 @@ def publish_graph_encoder(codes: GraphCodes, out: Path, *, graph: Graph, setting
         diffusion_time=codes.diffusion_time,
     )
     properties["input"]["random_features"] = settings.seed if settings.structure_only else None
-    properties["training"] = asdict(settings)
+    properties["training"] = asdict(settings) | {"ridge": codes.ridge, "diffusion_time": codes.diffusion_time}
 
     def check(directory: Path) -> None:
         features = sample_features(graph, codes.weight.shape[1])

@@ -13,7 +13,10 @@ class GraphSettings:
         hops: k, how often the features are smoothed over the edges before the code is linear in them.
         pair_hops: m, even; a node and its neighbours up to m hops away are positives of each other.
         ridge: rho, added to C in every direction, in shares of the mean variance. The functions with the largest
-            eigenvalues of a real graph tell tiny components apart; a strong ridge keeps the code from them.
+            eigenvalues of a real graph tell tiny components apart; a strong ridge keeps the code from them. The most,
+            where a share is given.
+        ridge_share: rho is less where the variance spreads over many directions: this share of the variance of a
+            direction as the variance meets it, tr(C²) / tr(C). None leaves rho as it is.
         diffusion_time: t, coordinate j is scaled by eigenvalue_j ** t; the least, where a dimension is given.
         effective_dimension: t is longer where the variance of codes would spread over more coordinates than that: many
             with eigenvalues alike tell noise apart. None leaves t as it is.
@@ -27,6 +30,7 @@ class GraphSettings:
     hops: int = 2
     pair_hops: int = 2
     ridge: float = 3.0
+    ridge_share: float | None = None
     diffusion_time: float = 1.5
     effective_dimension: float | None = None
     structure_only: bool = False
@@ -37,7 +41,7 @@ class GraphSettings:
 
 
 PRESETS = {
-    "smooth": GraphSettings(effective_dimension=24.0),
+    "smooth": GraphSettings(ridge_share=0.125, effective_dimension=24.0),
     "features-only": GraphSettings(hops=0, pair_hops=4, ridge=1.0),
     "structure-only": GraphSettings(hops=16, structure_only=True),
 }

@@ -90,11 +90,11 @@ def test_validation_nodes_choose_settings_and_test_nodes_are_unseen(
     assert main(["bench", "node-presets", str(graph), "--results", str(results)]) == 0
     records = read_records(results)
     scores = [record["value"] for record in records if record["metric"] == "validation P@10"]
-    assert len(scores) == len(presets._RIDGES) * len(presets._TIMES) + len(presets._DIMENSIONS)
-    assert "smooth, place 1 of 21: {'hops': 2," in capsys.readouterr().out
+    assert len(scores) == len(presets._RIDGES) * len(presets._TIMES) + len(presets._ADAPTED)
+    assert "smooth, place 1 of 24: {'hops': 2," in capsys.readouterr().out
     (_, best), *others = presets.rank(records, "smooth")
     assert best == max(scores)
-    assert len([record for record in records if record["metric"] == "validation probe"]) == 3 * len(presets._DIMENSIONS)
+    assert len([record for record in records if record["metric"] == "validation probe"]) == 4 * len(presets._ADAPTED)
     assert all(value <= best for _, value in others)
     # What was scored before is not scored again.
     results.write_text("".join(results.read_text().splitlines(keepends=True)[5:]))

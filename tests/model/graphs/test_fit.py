@@ -167,6 +167,20 @@ def test_the_time_is_longer_where_more_coordinates_than_asked_for_would_count(tm
     np.testing.assert_allclose(fewer.weight, plain.weight * plain.eigenvalues[:, None] ** longer, atol=1e-9)
 
 
+def test_the_ridge_is_less_where_the_variance_spreads_over_many_directions(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, ridge=3.0, ridge_share=0.7, hops=0)
+    graph = imported(tmp_path / "graph", block_graph())
+    values = np.linalg.eigvalsh(np.cov(unit_features(graph).T))
+    expected = 0.7 * len(values) * np.square(values).sum() / values.sum() ** 2
+    assert 0.5 < expected < 3.0
+    assert fit_graph(graph, settings).ridge == pytest.approx(expected)
+    x = np.random.default_rng(0).normal(size=(120, 20)) * np.r_[10.0, np.ones(19)]
+    concentrated = imported(tmp_path / "concentrated", block_graph() | {"x": x})
+    assert fit_graph(concentrated, settings).ridge == 3.0
+    assert fit_graph(graph, replace(settings, ridge_share=1e-3)).ridge == 0.5
+    assert fit_graph(graph, replace(settings, ridge_share=None)).ridge == 3.0
+
+
 def test_random_features_are_drawn_once_for_all_parts_of_a_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
