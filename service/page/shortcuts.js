@@ -2,12 +2,12 @@
 
 import { find, h } from "./dom.js";
 
-const VIEWS = ["search", "compare", "map", "eigenfunctions", "gallery"];
-const LIST = [["o", "choose a photograph"], ["[ and ]", "fewer and more numbers"], ["1 to 5", "the views, from Search to Gallery"], ["t", "light, dark, or as the system has it"], ["arrows, + and −, 0", "on the map: move, come closer and go back, everything"], ["?", "this list"]];
+const VIEWS = ["search", "compare", "map", "eigenfunctions", "gallery", "duplicates"];
+const LIST = [["o", "choose a photograph"], ["[ and ]", "fewer and more numbers"], ["c", "search for a part of the picture"], ["+ and −", "on a result: more like it, less like it"], ["1 to 6", "the views, from Search to Duplicates"], ["t", "light, dark, or as the system has it"], ["arrows, + and −, 0", "on the map: move, come closer and go back, everything"], ["?", "this list"]];
 
 /** Listen; `go(view)` shows a view. */
 export function startShortcuts(go) {
-  const keys = { o: () => find("file").click(), t: () => find("theme").click(), "?": open, "[": () => step(-1), "]": () => step(1) };
+  const keys = { o: () => find("file").click(), c: () => find("crop").click(), t: () => find("theme").click(), "?": open, "[": () => step(-1), "]": () => step(1) };
   for (const [place, view] of VIEWS.entries()) keys[place + 1] = () => go(view);
   document.addEventListener("keydown", (event) => {
     const inField = event.target.closest?.("input:not([type=range]), select, textarea, dialog");

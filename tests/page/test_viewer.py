@@ -173,6 +173,30 @@ def test_a_part_of_the_query_is_searched_by_keyboard(page: Page) -> None:
     expect(page.locator("#query")).to_have_js_property("naturalWidth", 9)
 
 
+def test_on_a_phone_a_part_is_asked_for_and_more_and_less_like_by_keys_alone(browser: Browser, address: str) -> None:
+    with opened(browser, address, reduced_motion="reduce", **PHONE) as (page, _):
+        choose(page, png(pixels_of(5)))
+        searched(page)
+        first, second = page.locator("#results button.card").nth(1), page.locator("#results button.card").nth(2)
+        first.focus()
+        press(page, "+")
+        expect(page.locator("#examples li")).to_have_count(2)
+        second.focus()
+        press(page, "-")
+        expect(page.locator("#asked")).to_have_text("More like 2 images, less like 1 image")
+        press(page, "c")  # several pictures have no part of their own
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        page.go_back()
+        page.go_back()
+        searched(page)
+        press(page, "c")
+        expect(page.locator(".crop-area")).to_be_focused()
+        press(page, "Enter")
+        searched(page, "part of query.png")
+        press(page, "6")
+        expect(page).to_have_url(re.compile("#duplicates"))
+
+
 def test_a_card_is_dragged_onto_the_query_and_a_link_is_not_followed(page: Page, address: str) -> None:
     given = """([type, data]) => {
         const transfer = new DataTransfer();

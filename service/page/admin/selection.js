@@ -25,7 +25,7 @@ export function startSelection(place, { cards, reload, finished }) {
       last = image.id;
       tell();
     });
-    return h("label", { class: "select" }, check, h("span", { "aria-hidden": "true" }, "Select"));
+    return h("label", { class: "select", title: "Select; with Shift all up to here" }, check);
   }
 
   function set(id, on) {
@@ -53,7 +53,7 @@ export function startSelection(place, { cards, reload, finished }) {
     }
     const button = (text, work, name = "plain") => h("button", { type: "button", class: name, on: { click: work } }, text);
     bar.append(h("p", { role: "status" }, said), h("div", { class: "inline" }, button("Remove them", remove, ""),
-      button("Select all that are shown", () => {
+      button("Select all shown", () => {
         for (const id of cards.cards.keys()) set(id, true);
         tell();
       }), button("Select none", clear)));

@@ -99,8 +99,9 @@ export function startDuplicates(trouble) {
     });
     const button = h("button", { type: "button", class: "remove-others plain", hidden: !hasKey() }, `Remove the other ${images.length === 2 ? "one" : images.length - 1}`);
     const both = h("ol", { class: "alike" }, choices);
-    const title = h("h2", {}, `${plural(images.length, "image")}, ${exact ? "the same bytes" : `nearly the same (${percent(Math.min(...images.map((image) => image.cosine)))} at least)`}`);
-    const item = h("li", { class: "panel" }, h("div", { class: "bar" }, title, button), both);
+    const title = h("h2", {}, `${plural(images.length, "image")}, ${exact ? "the same bytes" : `${percent(Math.min(...images.map((image) => image.cosine)))} alike at least`}`);
+    const head = h("div", { class: "bar" }, title, button);
+    const item = h("li", { class: "panel" }, head, both);
     const fieldset = () => item.querySelectorAll("input[type=radio]");
     button.addEventListener("click", () => {
       const kept = [...fieldset()].find((radio) => radio.checked).value;
@@ -108,11 +109,11 @@ export function startDuplicates(trouble) {
       const undo = h("button", { type: "button", class: "plain" }, "Undo");
       const note = h("p", { class: "inline" }, `${plural(ids.length, "image")} beside ${kept} will be removed.`, undo);
       undo.addEventListener("click", () => removals.undo(item));
-      both.hidden = button.hidden = title.hidden = true;
+      both.hidden = head.hidden = true;
       item.append(note);
       removals.add(item, ids, () => {
         note.remove();
-        both.hidden = button.hidden = title.hidden = false;
+        both.hidden = head.hidden = false;
         button.focus();
       });
       undo.focus();
