@@ -80,6 +80,12 @@ export class Cards {
     }
   }
 
+  /** Tell anew what is known of an image that is shown. */
+  refresh(id) {
+    const card = this.cards.get(id);
+    if (card) this.update(card, card.image, Number(card.item.dataset.rank) - 1);
+  }
+
   /** Make all cards again when they are shown next. */
   forget() {
     this.cards.clear();

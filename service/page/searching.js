@@ -6,10 +6,9 @@ import { state } from "./state.js";
 const INCLUDE = ["metadata", "timing", "code"];
 
 /** The service's answer to the present query. Throws a Problem. */
-export async function search({ length, rerank = false, target, filter, k, offset = 0, grouped = false }, query = state.query) {
+export async function search({ length, rerank = false, target, filter, k, offset = 0 }, query = state.query) {
   const parameters = { k, length, include: INCLUDE };
   if (offset) parameters.offset = offset;
-  if (grouped) parameters.group_duplicates = 1; // copies are one result
   if (length === "auto") parameters.target_recall = Number(target ?? 0.99);
   else if (rerank && length !== state.gallery.code_length) parameters.rerank = "full";
   if (filter && Object.keys(filter).length) parameters.filter = filter;

@@ -108,6 +108,8 @@ def test_the_gallery_is_sorted_by_date_and_tells_dates(address: str, browser: Br
 
 def test_copies_are_one_result_with_a_count(address: str, browser: Browser) -> None:
     with opened(browser, address, view="/#search?id=even/0000.png&length=12") as (page, _):
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.post_data or ""))
         expect(page.locator("#results li").first).to_be_visible()
         for _ in range(200):
             page.mouse.wheel(0, 4000)
@@ -117,6 +119,8 @@ def test_copies_are_one_result_with_a_count(address: str, browser: Browser) -> N
             page.wait_for_timeout(50)
         assert len(copies) == 1
         expect(page.locator("#results .copies:visible")).to_have_text("+ 1")
+        # A search that groups looks deeper, by a plan of which nothing was measured for the reader to see.
+        assert not any("group_duplicates" in body for body in asked)
 
 
 def test_more_and_less_like_these_are_a_search_that_its_address_holds(page: Page, address: str) -> None:

@@ -39,7 +39,7 @@ export function startSearch(trouble) {
       trouble("This link holds a code of another encoder, which says nothing here. Search for the photograph again.");
       return;
     }
-    const asked = { length, rerank: state.rerank, target: state.target, filter: state.filter, k: FIRST, grouped: true };
+    const asked = { length, rerank: state.rerank, target: state.target, filter: state.filter, k: FIRST };
     find("results").setAttribute("aria-busy", "true");
     if (!query.code && !query.id) find("status").textContent = "Reading the photograph …";
     try {
@@ -47,7 +47,7 @@ export function startSearch(trouble) {
       if (query !== state.query) return; // another was chosen meanwhile: its search comes next
       const { plan } = answer;
       const [most, full] = [plan.rerank ?? plan.length, state.gallery.code_length];
-      shown = { asked, query, compared: most === full ? `${full} numbers` : `first ${plural(most, "number")}`, end: answer.results.length < FIRST };
+      shown = { asked, query, compared: most === full ? `${full} numbers` : `first ${plural(most, "number")}`, hits: 0, firsts: new Map(), end: answer.results.length < FIRST };
       trouble("");
       show(answer);
       remember();
@@ -66,7 +66,7 @@ export function startSearch(trouble) {
   });
 
   function show(answer) {
-    cards.show(answer.results);
+    cards.show(collapsed(answer.results));
     filters.seen(answer.results);
     const plan = answer.plan;
     tellCount();
@@ -92,17 +92,29 @@ export function startSearch(trouble) {
     more.hidden = end;
   }
 
+  /** Results without the copies of those before them, which are told with the first of them: the same bytes. */
+  function collapsed(results) {
+    shown.hits += results.length;
+    return results.filter((image) => {
+      const first = shown.firsts.get(image.sha256);
+      if (first) {
+        first.duplicates.push(image);
+        cards.refresh(first.id);
+      } else shown.firsts.set(image.sha256, Object.assign(image, { duplicates: [] }));
+      return !first;
+    });
+  }
+
   let extending = false;
   async function extend() {
     if (extending || !shown || shown.end || more.hidden) return;
     extending = true;
     const before = shown;
     try {
-      const answer = await search({ ...before.asked, k: NEXT, offset: cards.count }, before.query);
+      const answer = await search({ ...before.asked, k: NEXT, offset: before.hits }, before.query);
       if (shown !== before) return;
-      const old = cards.count;
-      cards.append(answer.results);
-      shown.end = answer.results.length < NEXT || cards.count === old;
+      cards.append(collapsed(answer.results));
+      shown.end = answer.results.length < NEXT;
       tellCount();
     } catch (reason) {
       if (shown === before && reason.status === 422) shown.end = true; // as far as pages reach
