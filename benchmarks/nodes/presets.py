@@ -33,7 +33,7 @@ _TIMES = (0.5, 1.0, 1.5, 2.0, 3.0)
 # Shares of the ridge and effective dimensions; one that is longer than a code leaves times as they are.
 _ADAPTED = (
     *((None, dimension) for dimension in (8.0, 12.0, 16.0, 24.0, 32.0, 512.0)),
-    *((share, 24.0) for share in (0.0625, 0.125, 0.25)),
+    *product((0.0625, 0.125, 0.1875, 0.25), (24.0, 32.0)),
 )
 # Preset: the pairs of hops and pair_hops that are tried for it.
 _TRIED = {"smooth": ((1, 2), (2, 2), (3, 2)), "features-only": ((0, 2), (0, 4), (0, 6))}

@@ -41,7 +41,7 @@ class GraphSettings:
 
 
 PRESETS = {
-    "smooth": GraphSettings(ridge_share=0.125, effective_dimension=24.0),
+    "smooth": GraphSettings(ridge_share=0.1875, effective_dimension=32.0),
     "features-only": GraphSettings(hops=0, pair_hops=4, ridge=1.0),
     "structure-only": GraphSettings(hops=16, structure_only=True),
 }

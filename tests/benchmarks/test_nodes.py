@@ -91,7 +91,7 @@ def test_validation_nodes_choose_settings_and_test_nodes_are_unseen(
     records = read_records(results)
     scores = [record["value"] for record in records if record["metric"] == "validation P@10"]
     assert len(scores) == len(presets._RIDGES) * len(presets._TIMES) + len(presets._ADAPTED)
-    assert "smooth, place 1 of 24: {'hops': 2," in capsys.readouterr().out
+    assert "smooth, place 1 of 29: {'hops': 2," in capsys.readouterr().out
     (_, best), *others = presets.rank(records, "smooth")
     assert best == max(scores)
     assert len([record for record in records if record["metric"] == "validation probe"]) == 4 * len(presets._ADAPTED)
