@@ -66,6 +66,10 @@ class Indexes(Protocol):
     def added_ms(self) -> float:
         """Milliseconds that a search takes longer because of images that were added since the build, as measured."""
 
+    @property
+    def graph(self) -> IndexDescription | None:
+        """A graph over a prefix, beside the indexes of the lengths, for searches without a filter; None without one."""
+
     def describe(self, length: int) -> IndexDescription:
         """Describe the index of a prefix length. Raises: PrefixLengthError, which lists the lengths that were built."""
 

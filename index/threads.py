@@ -22,14 +22,14 @@ class all_cores:  # noqa: N801 - reads as a statement: with all_cores()
         self._enabled = enabled
 
     def __enter__(self) -> None:
-        faiss.omp_set_num_threads(_allowed_threads() if self._enabled else 1)
+        faiss.omp_set_num_threads(allowed_threads() if self._enabled else 1)
 
     def __exit__(self, *_: object) -> None:
         if self._enabled:
             faiss.omp_set_num_threads(1)
 
 
-def _allowed_threads() -> int:
+def allowed_threads() -> int:
     """Return the number of cores that this process may use, or OMP_NUM_THREADS (a list by level) where it is less."""
     cores = len(os.sched_getaffinity(0))
     limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()

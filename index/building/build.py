@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,20 @@ from numpy.typing import NDArray
 from eigenlens import artifact
 from eigenlens.index.building.calibrator import Calibrator
 from eigenlens.index.building.describe import describe_codes
+from eigenlens.index.building.graph_builder import GraphBuilder
+from eigenlens.index.building.graph_choice import choose_graph
 from eigenlens.index.building.index_builder import TRAINING_VECTORS, Builder
 from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
 from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.faiss_engine.gpu_index import on_gpu
-from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, read_prefix_index
+from eigenlens.index.faiss_engine.open_index import prefix_index_over, read_prefix_index
 from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
+from eigenlens.index.faiss_engine.vamana import VAMANA
 from eigenlens.index.live.generation import KIND
 from eigenlens.index.plans.calibration import Calibration
-from eigenlens.index.plans.plan import IndexSpec
+from eigenlens.index.plans.plan import IndexSpec, Optimise
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 
@@ -38,6 +41,7 @@ class BuildOptions:
         queries: codes to calibrate with, (q, code_length); some of the codes, held out meanwhile, when None.
         removal: number of the last removal of images that the codes have in them.
         gpu: for k-means, and for the searches that are measured; the CPU when None.
+        optimise: "latency" adds a graph over one prefix to the indexes of the lengths, for many codes.
         on_progress: called with (indexes built, indexes in all) after each.
         tuning: thresholds of the build.
     """
@@ -48,6 +52,7 @@ class BuildOptions:
     queries: NDArray[np.float32] | None = None
     removal: int = 0
     gpu: Gpu | None = None
+    optimise: Optimise = "memory"
     on_progress: Callable[[int, int], None] | None = None
     tuning: Tuning = DEFAULT_TUNING
 
@@ -68,18 +73,20 @@ def build_generation(
     )
     if len(codes) == 0:  # most kinds are trained on codes
         specs = tuple(IndexSpec(spec.length, "flat") for spec in specs)
+    graph = choose_graph(codes, options.lengths, tuning=options.tuning) if options.optimise == "latency" else None
     properties: dict[str, Any] = {
         "count": len(codes),
         "code_length": codes.code_length,
         "last_key": codes.last_key,
         "removal": options.removal,
-        "indexes": [{"length": spec.length, "kind": spec.kind} for spec in specs],
+        "indexes": [asdict(spec) for spec in specs],
+        "graph": None if graph is None else asdict(graph),
         "codes": codes.artifact.path.name,
     }
     made_from = {"codes": codes.id, "encoder": codes.encoder_id}
     with artifact.publishing(path, kind=KIND, made_from=made_from, properties=properties) as directory:
         write_indexes = _write_indexes if len(codes) else _write_empty_indexes
-        calibration = write_indexes(directory, codes, specs, options)
+        calibration = write_indexes(directory, codes, (*specs, *([] if graph is None else [graph])), options)
         properties["calibration"] = calibration.to_json()
         lengths = [spec.length for spec in specs]
         describe_codes(directory, codes, properties, lengths=lengths, metadata=options.metadata)
@@ -95,7 +102,12 @@ def _write_indexes(directory: Path, codes: Codes, specs: Sequence[IndexSpec], op
     for done, spec in enumerate(specs, start=1):
         # The builder is kept by no name: its index is freed before the next is built.
         sizes[spec] = _build_index(
-            directory, Builder(codes, spec, sample=sample, gpu=gpu, tuning=tuning), calibrator, options
+            directory,
+            GraphBuilder(codes, spec, scratch=directory)
+            if spec.kind == VAMANA.name
+            else Builder(codes, spec, sample=sample, gpu=gpu, tuning=tuning),
+            calibrator,
+            options,
         )
         return_freed_memory()
         if options.on_progress is not None:
@@ -116,10 +128,12 @@ def _write_empty_indexes(
     return Calibration.of_nothing(specs, device=device_name(options.gpu))
 
 
-def _build_index(directory: Path, builder: Builder, calibrator: Calibrator, options: BuildOptions) -> int:
+def _build_index(
+    directory: Path, builder: Builder | GraphBuilder, calibrator: Calibrator, options: BuildOptions
+) -> int:
     """Fill, measure and write one index. Returns: its file's size in bytes."""
     codes, spec = builder.codes, builder.spec
     builder.add(0, calibrator.held_in)
-    calibrator.measure(on_gpu(PrefixIndex(builder.index, spec, codes), options.gpu, tuning=options.tuning))
+    calibrator.measure(on_gpu(prefix_index_over(builder.index, spec, codes), options.gpu, tuning=options.tuning))
     builder.add(calibrator.held_in, len(codes))
     return builder.write(directory)

@@ -135,6 +135,9 @@ class Calibrator:
         candidates, reached = self._search_efforts(index)
         if index.max_effort is not None:
             self._efforts[effort_name(spec)] = {k: _sufficient_effort(reached, k) for k in DEFAULT_COUNTS}
+        if not index.kind.filters:  # it runs only plans that are chosen among measured ones: no request asks for it
+            self._measured[spec] = self._time_front(index, candidates)
+            return
         defaults = self._rescored(index, candidates)
         self._defaults.update(m.plan for m in defaults)
         self._measured[spec] = [*self._time_front(index, candidates), *defaults, *self._plain(index)]

@@ -13,7 +13,8 @@ from eigenlens.index.building.spilling import SpillingWriter
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.gpu import Gpu, flat_index
-from eigenlens.index.faiss_engine.kinds import Kind, graph_of_lists, require_kind
+from eigenlens.index.faiss_engine.kind import Kind
+from eigenlens.index.faiss_engine.kinds import graph_of_lists, require_kind
 from eigenlens.index.faiss_engine.prefix_index import Scores, file_name
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.threads import all_cores

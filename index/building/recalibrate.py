@@ -51,16 +51,16 @@ def recalibrate_generation(
             _link(source.path / name, directory / name)
         calibrator = Calibrator(
             generation.codes,
-            indexes=len(generation.specs),
+            indexes=len(generation.all_specs),
             queries=queries,
             excluded_rows=excluded_rows,
             tuning=generation.tuning,
         )
-        for done, spec in enumerate(generation.specs, start=1):
-            calibrator.measure(generation.prefix_index(spec.length))
-            on_progress(done, len(generation.specs))
-        calibrator.measure_again(lambda spec: generation.prefix_index(spec.length))
-        sizes: dict[IndexSpec, int] = {spec: generation.bytes_of(spec.length) for spec in generation.specs}
+        for done, spec in enumerate(generation.all_specs, start=1):
+            calibrator.measure(generation.open_index(spec))
+            on_progress(done, len(generation.all_specs))
+        calibrator.measure_again(generation.open_index)
+        sizes: dict[IndexSpec, int] = {spec: generation.size_of(spec) for spec in generation.all_specs}
         properties["calibration"] = calibrator.result(sizes, device=device).to_json()
     return artifact.read(path, kind=KIND, verify=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from dataclasses import replace
@@ -14,18 +15,24 @@ from numpy.typing import NDArray
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import best_of_runs, rerank
 from eigenlens.index.engine import IndexDescription
+from eigenlens.index.errors import TargetError
 from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex, on_gpu
 from eigenlens.index.faiss_engine.kinds import require_kind
-from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name, open_prefix_index
+from eigenlens.index.faiss_engine.open_index import open_prefix_index
+from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name
 from eigenlens.index.faiss_engine.reach import ReachEstimator
 from eigenlens.index.faiss_engine.selected_codes import SelectedCodes
+from eigenlens.index.faiss_engine.vamana import has_svs
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.generation import BaseGeneration
-from eigenlens.index.plans.calibration import Measured
+from eigenlens.index.plans.calibration import DEFAULT_TARGET, Measured
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.threads import use_all_threads
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
+from eigenlens.install import install_line
+
+log = logging.getLogger(__name__)
 
 # Images with the same score are put in order among so many results; beyond, an index's own order decides.
 _MAX_TIED = 10_000
@@ -55,13 +62,20 @@ class Generation(BaseGeneration):
         """
         self._gpu = gpu
         self._opening = threading.Lock()
+        self.graph_spec: IndexSpec | None = None
         super().__init__(path, codes, verify=verify, tuning=tuning)
+        entry = self.artifact.properties.get("graph")
+        if entry is not None and has_svs():
+            self.graph_spec = IndexSpec(**entry)
+        elif entry is not None:
+            log.warning("the graph of %s is not used: SVS is not installed; %s", path, install_line("graph"))
+            self.calibration = self.calibration.without_kind(entry["kind"])
         self._guesses: dict[int, Measured | None] = {}
         self._selected = SelectedCodes(codes)
 
     def open_indexes(self) -> None:
         """Open the indexes that FAISS maps; the others are opened by the first search that needs them."""
-        self._indexes = {spec.length: self._open(spec) for spec in self.specs if require_kind(spec.kind).mapped}
+        self._indexes = {spec: self._open(spec) for spec in self.specs if require_kind(spec.kind).mapped}
 
     @property
     def device(self) -> str:
@@ -71,7 +85,7 @@ class Generation(BaseGeneration):
     @property
     def lengths_on_gpu(self) -> tuple[int, ...]:
         """Prefix lengths whose index has a copy on the GPU."""
-        return tuple(length for length, index in self._indexes.items() if isinstance(index, GpuIndex))
+        return tuple(spec.length for spec, index in self._indexes.items() if isinstance(index, GpuIndex))
 
     def reaches(self, queries: NDArray[np.float32], selection: Selection, *, k: int) -> NDArray[np.int64]:
         """Estimate for each query (q, code_length) how many of the nearest rows hold k that are selected, (q,)."""
@@ -94,6 +108,23 @@ class Generation(BaseGeneration):
     def bytes_of(self, length: int) -> int:
         """Return the bytes on disk of an index, 0 if it is the codes themselves. Raises: PrefixLengthError."""
         return int(self.artifact.files.get(file_name(self._spec(length)), {"bytes": 0})["bytes"])
+
+    @property
+    def all_specs(self) -> tuple[IndexSpec, ...]:
+        """The index of each length, and the graph."""
+        return self.specs if self.graph_spec is None else (*self.specs, self.graph_spec)
+
+    def size_of(self, spec: IndexSpec) -> int:
+        """Return the bytes on disk of an index, or of the graph."""
+        name = file_name(spec)
+        files = self.artifact.files.items()
+        return sum(int(entry["bytes"]) for file, entry in files if file == name or file.startswith(f"{name}/"))
+
+    @property
+    def graph(self) -> IndexDescription | None:
+        """The graph over a prefix, beside the indexes of the lengths; None without one."""
+        spec = self.graph_spec
+        return None if spec is None else IndexDescription(spec.length, spec.kind, self.size_of(spec), len(self), True)
 
     def max_effort(self, length: int) -> int | None:
         """Return the effort at which the index of a length visits everything; None if its kind has no effort.
@@ -119,7 +150,9 @@ class Generation(BaseGeneration):
 
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """
-        index = self.prefix_index(plan.prefix_length)
+        if selection is not None:
+            plan = self._for_selection(plan, k)
+        index = self.index_of(plan)
         if selection is None and len(self):
             found = index.run_prepared(queries, plan, k)
             if found is not None:
@@ -169,7 +202,7 @@ class Generation(BaseGeneration):
         available = min(k, len(self) if selection is None else selection.count)
         if available == 0 or scores.shape[1] == 0:
             return scores, rows
-        max_effort = self.prefix_index(plan.prefix_length).max_effort
+        max_effort = self.index_of(plan).max_effort
         widened: Plan | None = plan
         while widened is not None and len(short := np.flatnonzero(rows[:, available - 1] < 0)):
             widened = _widened(widened, plan, k, max_effort=max_effort)
@@ -186,7 +219,7 @@ class Generation(BaseGeneration):
         self, queries: NDArray[np.float32], plan: Plan, k: int, selection: Selection | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Scores and rows of the k best that a plan finds, each (q, at most k)."""
-        index = self.prefix_index(plan.prefix_length)
+        index = self.index_of(plan)
         last = plan.rerank_length or plan.prefix_length
         if selection is not None and self.scores_directly(selection, k):
             return self._selected.search(queries, selection, length=last, k=k)
@@ -211,7 +244,9 @@ class Generation(BaseGeneration):
         guess = self._guess(k)
         if guess is None:
             return index.search(queries, k, selection=selection)
-        scores, rows = self.prefix_index(guess.prefix_length).run(queries, plan=guess, k=k, selection=selection)
+        if selection is not None:
+            guess = self._for_selection(guess, k)
+        scores, rows = self.index_of(guess).run(queries, plan=guess, k=k, selection=selection)
         if scores.shape[1] < k or (rows[:, -1] < 0).any():
             return index.search(queries, k, selection=selection)
         return index.search_above(queries, k, least=scores[:, -1], selection=selection)
@@ -240,13 +275,34 @@ class Generation(BaseGeneration):
 
     def prefix_index(self, length: int) -> PrefixIndex:
         """Return the open index of a prefix length. Raises: PrefixLengthError; ArtifactError; SearchError."""
-        index = self._indexes.get(length)
+        return self.open_index(self._spec(length))
+
+    def index_of(self, plan: Plan) -> PrefixIndex:
+        """Return the open index that a plan searches. Raises: PrefixLengthError; ArtifactError; SearchError."""
+        spec = self.graph_spec
+        if spec is not None and plan.kind == spec.kind and plan.prefix_length == spec.length:
+            return self.open_index(spec)
+        return self.prefix_index(plan.prefix_length)
+
+    def open_index(self, spec: IndexSpec) -> PrefixIndex:
+        """Return an open index. Raises: ArtifactError; SearchError."""
+        index = self._indexes.get(spec)
         if index is None:
-            spec = self._spec(length)
             with self._opening:
-                index = self._indexes.get(length) or self._open(spec)
-                self._indexes[length] = index
+                index = self._indexes.get(spec) or self._open(spec)
+                self._indexes[spec] = index
         return index
+
+    def _for_selection(self, plan: Plan, k: int) -> Plan:
+        """Return a plan whose index can leave rows out: for one that walks the graph, the quickest with its recall."""
+        if require_kind(plan.kind).filters:
+            return plan
+        measured = self.calibration.expected(plan, k)
+        target = DEFAULT_TARGET if measured is None else measured.low(k)
+        try:
+            return self.calibration.choose(k=k, target_recall=target, without_kind=plan.kind).for_k(k)
+        except TargetError:
+            return self.calibration.exact().for_k(k)
 
     def _open(self, spec: IndexSpec) -> PrefixIndex:
         return on_gpu(open_prefix_index(self.artifact, spec, self.codes), self._gpu, tuning=self.tuning)

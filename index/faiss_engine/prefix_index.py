@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.artifact import Artifact
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import rerank
 from eigenlens.index.codes.prefix import unit_prefix
-from eigenlens.index.errors import SearchError
 from eigenlens.index.faiss_engine.kinds import graph_of_lists, require_kind
-from eigenlens.index.faiss_engine.prepared_search import PreparedSearch
+from eigenlens.index.faiss_engine.prepared_search import FunnelBuffers, MakeBuffers, PreparedSearch
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.threads import all_cores, use_all_threads
@@ -33,8 +31,8 @@ Rows = NDArray[np.int64]
 
 
 def file_name(spec: IndexSpec) -> str:
-    """Return the name of an index's file in a generation."""
-    return f"prefix-{spec.length:04d}-{spec.kind}.faiss"
+    """Return the name of an index's file in a generation, or of its directory."""
+    return f"prefix-{spec.length:04d}-{spec.kind}.{require_kind(spec.kind).suffix}"
 
 
 class PrefixIndex:
@@ -57,6 +55,17 @@ class PrefixIndex:
         self.spec, self.kind, self.codes = spec, require_kind(spec.kind), codes
         self.count = int(index.ntotal)
         self.max_effort = self.kind.max_effort(index)
+        self.index = index
+        unnormalised = codes.unnormalised_rows
+        few = len(unnormalised) <= _MAX_UNNORMALISED_SHARE * len(codes)
+        self._unnormalised_rows = frozenset(unnormalised.tolist()) if few else None
+        self._prepared: dict[tuple[Plan, int], PreparedSearch] = {}
+        self._shape_of_one = (1, codes.code_length)
+        self._open()
+
+    def _open(self) -> None:
+        """Set up what a search needs of FAISS."""
+        index, spec, codes = self.index, self.spec, self.codes
         self._graph = graph_of_lists(index)
         exhaustive = self.kind.exhaustive_index(index)
         self._exhaustive: PrefixIndex | None = None
@@ -64,7 +73,6 @@ class PrefixIndex:
             self._exhaustive = PrefixIndex(exhaustive[0], IndexSpec(spec.length, exhaustive[1]), codes)
         self._finds_rows_twice = self.kind.finds_rows_twice(index)
         self.kind.prepare_for_search(index)
-        self.index = index
         # Full codes in, prefixes sliced and normalised inside, a shortlist rescored from the mapped codes: one call.
         first = faiss.IndexPreTransform(index)
         first.prepend_transform(faiss.NormalizationTransform(spec.length, 2.0))
@@ -75,11 +83,6 @@ class PrefixIndex:
         self._funnel = faiss.IndexPreTransform(second)
         self._funnel.prepend_transform(faiss.NormalizationTransform(codes.code_length, 2.0))
         self._held = (first, scan, second)
-        unnormalised = codes.unnormalised_rows
-        few = len(unnormalised) <= _MAX_UNNORMALISED_SHARE * len(codes)
-        self._unnormalised_rows = frozenset(unnormalised.tolist()) if few else None
-        self._prepared: dict[tuple[Plan, int], PreparedSearch] = {}
-        self._shape_of_one = (1, codes.code_length)
 
     def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
         """Return scores (cosines) and rows of the k nearest by a plan, each (q, at most k), best first.
@@ -118,20 +121,21 @@ class PrefixIndex:
             return
         if k < 1 or (plan, k) in self._prepared:
             return
-        effort = self._clamp(plan.effort)
-        if self._is_whole(effort) or (self._exhaustive is not None and effort == self.count):
+        make_buffers = self._buffers_for(k, plan.shortlist, self._clamp(plan.effort))
+        if make_buffers is None:
             return
-        refined, parameters = self._refining(k, self._shortlist(plan.shortlist, k), effort, None)
         if len(self._prepared) >= _PREPARED_CACHE_SIZE:
             self._prepared.clear()
         self._prepared[plan, k] = PreparedSearch(
-            self._funnel,
-            parameters,
-            k=k,
-            refined=refined,
-            norms=self.codes.norms,
-            unnormalised_rows=self._unnormalised_rows,
+            make_buffers, k=k, norms=self.codes.norms, unnormalised_rows=self._unnormalised_rows
         )
+
+    def _buffers_for(self, k: int, shortlist: int, effort: int | None) -> MakeBuffers | None:
+        """Return what makes a thread's buffers of a search; None for an effort that visits everything."""
+        if self._is_whole(effort) or (self._exhaustive is not None and effort == self.count):
+            return None
+        refined, parameters = self._refining(k, self._shortlist(shortlist, k), effort, None)
+        return partial(FunnelBuffers, self._funnel, parameters, refined)
 
     def search(
         self, queries: Scores, k: int, *, effort: int | None = None, selection: Selection | None = None
@@ -265,31 +269,3 @@ def without_repeats(scores: Scores, rows: Rows) -> tuple[Scores, Rows]:
     repeated = np.zeros(rows.shape, dtype=bool)
     np.put_along_axis(repeated, order[:, 1:], sorted_rows[:, 1:] == sorted_rows[:, :-1], 1)
     return np.where(repeated, -np.inf, scores).astype(np.float32), np.where(repeated, -1, rows)
-
-
-def open_prefix_index(generation: Artifact, spec: IndexSpec, codes: Codes) -> PrefixIndex:
-    """Open an index of a generation.
-
-    Raises: ArtifactDamagedError, if the manifest does not list its file; SearchError, if FAISS cannot read the file or
-        it holds other vectors.
-    """
-    if require_kind(spec.kind).has_file:
-        generation.file(file_name(spec))
-    return read_prefix_index(generation.path, spec, codes)
-
-
-def read_prefix_index(directory: Path, spec: IndexSpec, codes: Codes) -> PrefixIndex:
-    """Open an index in a directory. Raises: SearchError, if FAISS cannot read its file or it holds other vectors."""
-    kind = require_kind(spec.kind)
-    if not kind.has_file:
-        return PrefixIndex(codes.scan(len(codes)), spec, codes)
-    path = directory / file_name(spec)
-    try:
-        index = kind.read(path)
-    except RuntimeError as error:
-        raise SearchError(f"FAISS cannot read {path}: {error}") from error
-    if index.d != spec.length or index.ntotal != len(codes):
-        raise SearchError(
-            f"{path} holds {index.ntotal} vectors of {index.d} coordinates, not {len(codes)} of {spec.length}"
-        )
-    return PrefixIndex(index, spec, codes)

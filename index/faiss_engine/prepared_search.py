@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import faiss
 import numpy as np
@@ -16,6 +18,32 @@ Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 
+class Buffers(Protocol):
+    """The arrays that one thread's searches read a query from and write results to, and the search between them.
+
+    Attributes:
+        query: (1, code_length), float32, of any norm.
+        scores, rows: (m,), best first: inner products of the unit query with the codes, and their rows; -1 if fewer. A
+            row may be there twice, the second time right after the first.
+        search: reads `query`, writes `scores` and `rows`.
+    """
+
+    @property
+    def query(self) -> Scores: ...
+
+    @property
+    def scores(self) -> Scores: ...
+
+    @property
+    def rows(self) -> Rows: ...
+
+    @property
+    def search(self) -> Callable[[], object]: ...
+
+
+MakeBuffers = Callable[[], Buffers]
+
+
 class PreparedSearch:
     """Searches by one plan, one query at a time. Several threads may search at once: each has buffers of its own.
 
@@ -25,25 +53,21 @@ class PreparedSearch:
 
     def __init__(
         self,
-        funnel: faiss.Index,
-        parameters: faiss.SearchParameters,
+        make_buffers: MakeBuffers,
         *,
         k: int,
-        refined: int,
         norms: Scores,
         unnormalised_rows: frozenset[int] | None,
     ) -> None:
         """Prepare.
 
         Args:
-            funnel: finds a shortlist and rescores it; a row that it finds twice has the same score twice.
-            parameters: of its search.
-            refined: results to ask of it, enough for k different rows.
+            make_buffers: called in each thread that searches; they hold enough results for k different rows.
             norms: of the codes, (n,), to divide scores by.
             unnormalised_rows: the only rows whose norm is not 1; None where it may be any.
         """
         self.k = k
-        self._buffers = _ThreadBuffers(funnel, parameters, refined)
+        self._thread = _Thread(make_buffers)
         self._norms, self._unnormalised_rows = norms, unnormalised_rows
 
     def search(self, query: NDArray[np.floating]) -> tuple[Scores, Rows] | None:
@@ -56,7 +80,7 @@ class PreparedSearch:
             finite, without a similar code or with too few rows, and where two of the results, or the last of them and
             the next, have the same score.
         """
-        query_buffer, scores, rows, earlier, later, differs, is_first, search = self._buffers.parts
+        query_buffer, scores, rows, earlier, later, differs, is_first, search = self._thread.parts
         if not abs(query.item(0)) > _MIN_FIRST_COORDINATE:
             return None
         query_buffer[:] = query
@@ -81,15 +105,27 @@ class PreparedSearch:
         return result_scores[None, :k], result_rows[None, :k]
 
 
-class _ThreadBuffers(threading.local):
-    """The arrays that FAISS reads a query from and writes results to, and the call: made once for each thread."""
+class _Thread(threading.local):
+    """A thread's buffers and views of them: made once for each thread."""
+
+    def __init__(self, make_buffers: MakeBuffers) -> None:
+        buffers = make_buffers()
+        rows = buffers.rows
+        is_first = np.ones(len(rows), bool)  # whether a row differs from the one before
+        self.parts = (
+            *(buffers.query, buffers.scores, rows, rows[:-1], rows[1:], is_first[1:], is_first),
+            buffers.search,
+        )
+
+
+class FunnelBuffers:
+    """Buffers of a search that FAISS makes in one call: a first pass, and the rescoring of its shortlist."""
 
     def __init__(self, funnel: faiss.Index, parameters: faiss.SearchParameters, refined: int) -> None:
+        """Search `funnel`, which finds a shortlist and rescores it, for `refined` results."""
         faiss.omp_set_num_threads(1)
-        query = np.empty((1, funnel.d), np.float32)
-        scores, rows = np.empty(refined, np.float32), np.empty(refined, np.int64)
-        is_first = np.ones(refined, bool)  # whether a row differs from the one before
-        x, scores_pointer, rows_pointer = map(faiss.swig_ptr, (query, scores, rows))
+        self.query = np.empty((1, funnel.d), np.float32)
+        self.scores, self.rows = np.empty(refined, np.float32), np.empty(refined, np.int64)
+        x, scores, rows = map(faiss.swig_ptr, (self.query, self.scores, self.rows))
         # FAISS's call in C++, without its wrapper in Python.
-        search = partial(funnel.search_c, 1, x, refined, scores_pointer, rows_pointer, parameters)
-        self.parts = query, scores, rows, rows[:-1], rows[1:], is_first[1:], is_first, search
+        self.search = partial(funnel.search_c, 1, x, refined, scores, rows, parameters)

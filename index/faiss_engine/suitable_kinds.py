@@ -36,6 +36,11 @@ def choose_indexes(
     full = max(lengths)
     kinds = dict(kinds or {})
     for length, kind in kinds.items():
+        if not require_kind(kind).filters:
+            raise IndexKindError(
+                f"kind '{kind}' is a graph beside the indexes of the lengths: leave it out, and build with "
+                "--optimise latency"
+            )
         if not require_kind(kind).has_file and length != full:
             raise IndexKindError(f"kind '{kind}' scans the codes themselves: for length {full} only")
         if length not in lengths:

@@ -40,6 +40,7 @@ class LiveEngine:
         self.code_length: int = generation.code_length
         self.lengths: tuple[int, ...] = generation.lengths
         self.calibration: Calibration = generation.calibration
+        self.graph: IndexDescription | None = generation.graph
         self.keys: NDArray[np.int64] = generation.keys
         self.eigenfunctions: Eigenfunctions | None = generation.eigenfunctions
         self.similarities: NearestSimilarities | None = generation.similarities

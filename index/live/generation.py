@@ -82,6 +82,11 @@ class BaseGeneration(ABC):
         return
 
     @property
+    def graph(self) -> IndexDescription | None:
+        """The graph over a prefix, beside the indexes of the lengths; None without one."""
+        return None
+
+    @property
     @abstractmethod
     def device(self) -> str:
         """Name of the device that searches, as calibrations record it."""

@@ -110,6 +110,10 @@ class Calibration:
         ]
         return cls(tuple(measured), efforts={}, queries=0, device=device)
 
+    def without_kind(self, kind: str) -> Calibration:
+        """Return the calibration without the plans of one kind of index."""
+        return replace(self, measured=tuple(m for m in self.measured if m.plan.kind != kind))
+
     def default_effort(self, spec: IndexSpec, k: int) -> int:
         """Return the effort of an index for k results where none is asked for; in proportion beyond the largest k."""
         efforts = self.efforts[effort_name(spec)]
@@ -143,6 +147,7 @@ class Calibration:
         max_latency_ms: float | None = None,
         length: int | None = None,
         added_ms: float = 0.0,
+        without_kind: str | None = None,
     ) -> Measured:
         """Return the fastest plan that reaches a recall, or, without a target recall, the best within a latency.
 
@@ -153,10 +158,15 @@ class Calibration:
             max_latency_ms: limit on the plan's 95th percentile.
             length: consider only plans that search this prefix length.
             added_ms: what every search takes beside its plan, for images that were added since the build.
+            without_kind: do not consider plans of this kind of index.
 
         Raises: TargetError, if no plan meets the targets; its message says which targets can be met.
         """
-        plans = [m for m in self.measured if length is None or m.plan.prefix_length == length]
+        plans = [
+            m
+            for m in self.measured
+            if (length is None or m.plan.prefix_length == length) and m.plan.kind != without_kind
+        ]
         fitting = [m for m in plans if max_latency_ms is None or m.latency_ms["p95"] + added_ms <= max_latency_ms]
         added = f", of which {added_ms:g} ms are for images that were added since the build" if added_ms else ""
         if target_recall is None and max_latency_ms is None:

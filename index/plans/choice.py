@@ -113,7 +113,7 @@ class PlanChooser:
         if request.target_recall is None and request.max_latency_ms is not None:
             reach = min(reach, COUNTS[-1])
         try:
-            measured = self._choose_measured(request, k=reach, added_ms=added_ms)
+            measured = self._choose_measured(request, k=reach, added_ms=added_ms, filtered=True)
         except TargetError:
             exact = self._exact_within(request.max_latency_ms, added_ms)
             if exact is None:
@@ -147,14 +147,16 @@ class PlanChooser:
         p95_ms = self.exact.latency_ms.get("p95", inf)
         return self.exact if p95_ms + added_ms <= max_latency_ms else None
 
-    def _choose_measured(self, request: PlanRequest, *, k: int, added_ms: float) -> Measured:
+    def _choose_measured(self, request: PlanRequest, *, k: int, added_ms: float, filtered: bool = False) -> Measured:
         """Choose the measured plan that meets a request's targets for k results. Raises: TargetError."""
+        graph = self._indexes.graph
         return self._indexes.calibration.choose(
             k=k,
             target_recall=request.target_recall,
             max_latency_ms=request.max_latency_ms,
             length=request.length,
             added_ms=added_ms,
+            without_kind=graph.kind if filtered and graph is not None else None,
         )
 
     def _scored_directly(self, plan: Plan) -> ChosenPlan:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from eigenlens.index.errors import LengthRangeError
 
+# What a build is for: small indexes, or also a graph over a prefix, with which one query at a time is answered sooner.
+Optimise = Literal["memory", "latency"]
 # Default length of a shortlist: this many times k, and at least the minimum.
 SHORTLIST_FACTOR = 10
 MIN_SHORTLIST = 240

@@ -81,7 +81,7 @@ def publish_recalibrated(
     served, generation = gallery.open_current(gpu=gpu)
     check_queries(queries, encoder_id=generation.encoder_id)
     number = gallery.next_number()
-    progress.start("measure", len(generation.specs))
+    progress.start("measure", len(generation.all_specs))
     recalibrate_generation(
         gallery.generation_path(number),
         generation,

@@ -23,7 +23,7 @@ class NumpyEngine:
 
     device = "cpu"
     added_ms = 0.0
-    eigenfunctions = similarities = typicality = None
+    eigenfunctions = similarities = typicality = graph = None
 
     def __init__(
         self,

@@ -1,0 +1,109 @@
+"""The graph over one prefix, over its codes: what it finds is rescored by full codes."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import faiss
+import numpy as np
+
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.codes.exact import best_of_runs, rerank
+from eigenlens.index.codes.prefix import unit_prefix
+from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, Rows, Scores
+from eigenlens.index.faiss_engine.prepared_search import MakeBuffers
+from eigenlens.index.faiss_engine.vamana import MAX_WINDOW, VamanaGraph
+from eigenlens.index.filters.selection import Selection
+from eigenlens.index.threads import allowed_threads, use_all_threads
+
+# Results beyond k that are put in order, so that the caller sees whether the k-th has a tie.
+_SPARE = 1
+
+
+class GraphIndex(PrefixIndex):
+    """A PrefixIndex whose first pass walks a graph. A search with a selection is for another index: here it scans."""
+
+    index: VamanaGraph
+
+    def _open(self) -> None:
+        return
+
+    def search(
+        self, queries: Scores, k: int, *, effort: int | None = None, selection: Selection | None = None
+    ) -> tuple[Scores, Rows]:
+        """Return what PrefixIndex.search does. An effort of all rows, or nearly, is a scan of the codes."""
+        window = max(k, self.count if effort is None else effort)
+        if selection is None and window < min(self.count, MAX_WINDOW):
+            threads = allowed_threads() if use_all_threads(queries) else 1
+            return self.index.search(unit_prefix(queries, self.spec.length), k, window=window, threads=threads)
+        runs = self.codes.runs(0, self.count)
+        if selection is not None:
+            runs = ((rows[selection.mask[rows]], codes[selection.mask[rows]]) for rows, codes in runs)
+        scores, rows = best_of_runs(runs, queries, length=self.spec.length, k=k)
+        missing = k - scores.shape[1]
+        return (
+            np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf),
+            np.pad(rows, ((0, 0), (0, missing)), constant_values=-1),
+        )
+
+    def _results_for(self, k: int) -> int:
+        return k
+
+    def _search_and_rescore(
+        self,
+        queries: Scores,
+        k: int,
+        *,
+        shortlist: int,
+        effort: int | None = None,
+        selection: Selection | None = None,
+    ) -> tuple[Scores, Rows]:
+        _, rows = self.search(queries, min(shortlist, self.count), effort=effort, selection=selection)
+        return rerank(queries, rows, self.codes.codes, length=self.codes.code_length, k=k)
+
+    def _buffers_for(self, k: int, shortlist: int, effort: int | None) -> MakeBuffers | None:
+        shortlist = min(max(shortlist, k), self.count)
+        window = max(shortlist, self.count if effort is None else effort)
+        if window >= min(self.count, MAX_WINDOW):
+            return None
+        return partial(_GraphBuffers, self.index, self.codes, shortlist, window, min(k + _SPARE, shortlist))
+
+
+class _GraphBuffers:
+    """Buffers of a search that walks the graph and rescores what it finds, with the fewest steps in Python."""
+
+    def __init__(self, graph: VamanaGraph, codes: Codes, shortlist: int, window: int, ranked: int) -> None:
+        """Rescore `shortlist` rows that a search with `window` candidates finds, and put `ranked` of them in order."""
+        faiss.omp_set_num_threads(1)
+        length = codes.code_length
+        self.query = np.empty((1, length), np.float32)
+        self.scores, self.rows = np.empty(ranked, np.float32), np.empty(ranked, np.int64)
+        self._prefix = self.query[:, : graph.d]
+        self._walk = partial(graph.search, self._prefix, shortlist, window=window)
+        self._take = codes.codes.take
+        self._shortlist = np.empty((shortlist, length), np.float16)
+        self._best, self._best_rows = np.empty(ranked, np.float32), np.empty(ranked, np.int64)
+        # FAISS scores half-precision codes four times as fast as numpy, which has no instructions to convert them.
+        self._quantizer = faiss.IndexFlatIP(length)
+        self._lists = faiss.IndexIVFScalarQuantizer(
+            self._quantizer, length, 1, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
+        )
+        self._scanner = self._lists.get_InvertedListScanner(False, None, None)
+        self._scanner.set_list(0, 0.0)
+        self._set_query = partial(self._scanner.set_query, faiss.swig_ptr(self.query))
+        self._scan = partial(self._scanner.scan_codes, shortlist, faiss.swig_ptr(self._shortlist.view(np.uint8)))
+        self._heap = faiss.swig_ptr(self._best), faiss.swig_ptr(self._best_rows), ranked
+
+    def search(self) -> None:
+        """Read the query; write scores and rows."""
+        rows = self._walk()[1][0]
+        self._take(rows, axis=0, out=self._shortlist, mode="clip")
+        self._set_query()
+        best, best_rows = self._best, self._best_rows
+        best.fill(-np.inf)
+        self._scan(faiss.swig_ptr(rows), *self._heap)
+        order = best.argsort()[::-1]
+        query = self.query[0]
+        np.multiply(best.take(order), 1 / math.sqrt(query.dot(query)), out=self.scores)
+        best_rows.take(order, out=self.rows, mode="clip")

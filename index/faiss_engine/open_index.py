@@ -1,0 +1,50 @@
+"""Opening the index of one prefix length, of whatever kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+
+from eigenlens.artifact import Artifact
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.errors import SearchError
+from eigenlens.index.faiss_engine.graph_index import GraphIndex
+from eigenlens.index.faiss_engine.kinds import require_kind
+from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name
+from eigenlens.index.faiss_engine.vamana import SETTINGS, VAMANA, VamanaGraph
+from eigenlens.index.plans.plan import IndexSpec
+
+
+def prefix_index_over(index: faiss.Index | VamanaGraph, spec: IndexSpec, codes: Codes) -> PrefixIndex:
+    """Return the PrefixIndex that searches an index in memory."""
+    return (GraphIndex if isinstance(index, VamanaGraph) else PrefixIndex)(index, spec, codes)
+
+
+def open_prefix_index(generation: Artifact, spec: IndexSpec, codes: Codes) -> PrefixIndex:
+    """Open an index of a generation.
+
+    Raises: ArtifactDamagedError, if the manifest does not list its file; SearchError, if the file
+        cannot be read or holds other vectors.
+    """
+    if require_kind(spec.kind).has_file:
+        name = file_name(spec)
+        generation.file(f"{name}/{SETTINGS}/svs_config.toml" if spec.kind == VAMANA.name else name)
+    return read_prefix_index(generation.path, spec, codes)
+
+
+def read_prefix_index(directory: Path, spec: IndexSpec, codes: Codes) -> PrefixIndex:
+    """Open an index in a directory. Raises: SearchError, if its file cannot be read or holds other vectors."""
+    kind = require_kind(spec.kind)
+    if not kind.has_file:
+        return PrefixIndex(codes.scan(len(codes)), spec, codes)
+    path = directory / file_name(spec)
+    try:
+        index = kind.read(path)
+    except RuntimeError as error:
+        raise SearchError(f"{path} cannot be read: {error}") from error
+    if index.d != spec.length or index.ntotal != len(codes):
+        raise SearchError(
+            f"{path} holds {index.ntotal} vectors of {index.d} coordinates, not {len(codes)} of {spec.length}"
+        )
+    return prefix_index_over(index, spec, codes)

@@ -1,0 +1,156 @@
+"""The graph over one prefix: built, opened, searched beside the indexes of the lengths, which answer filters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from eigenlens import artifact
+from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.codes.exact import exact_search
+from eigenlens.index.errors import IndexKindError, SearchError
+from eigenlens.index.faiss_engine import generation as opening
+from eigenlens.index.faiss_engine import vamana
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.filters.parse import parse_filter
+from eigenlens.index.live.engine import LiveEngine
+from eigenlens.index.plans.choice import PlanChooser, PlanRequest
+from eigenlens.index.plans.plan import IndexSpec, Plan
+from eigenlens.index.tuning import Tuning
+from tests.support.codes import flip_byte, hardly_calibrated, write_codes
+
+pytest.importorskip("svs")
+
+COUNT, LENGTH, LENGTHS = 3000, 64, (8, 16, 64)
+TUNING = replace(hardly_calibrated(Tuning()), min_codes_for_ivf=1000)
+
+
+def ordered_codes(seed: int, count: int) -> NDArray[np.float32]:
+    """Codes whose coordinates lose variance fast, as those of eigenfunctions do."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(count, LENGTH)) * 0.8 ** np.arange(LENGTH)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("graph")
+    codes = write_codes(path / "codes", ordered_codes(0, COUNT))
+    metadata = ({"even": number % 2 == 0} for number in range(COUNT))
+    options = BuildOptions(lengths=LENGTHS, metadata=metadata, optimise="latency", tuning=TUNING)
+    build_generation(path / "generation", codes, options)
+    return path
+
+
+@pytest.fixture
+def generation(place: Path) -> Generation:
+    return Generation(place / "generation", Codes(place / "codes"), tuning=TUNING)
+
+
+def graph_plan(generation: Generation, *, window: int = 100, shortlist: int = 100) -> Plan:
+    assert generation.graph is not None
+    return Plan(generation.graph.length, "vamana", window, shortlist, LENGTH)
+
+
+def test_a_generation_tells_of_its_graph(generation: Generation) -> None:
+    graph = generation.graph
+    assert graph is not None
+    assert (graph.kind, graph.length) == ("vamana", 8)
+    assert graph.bytes > COUNT * 2 * graph.length
+    assert [spec.kind for spec in generation.specs] == [generation.describe(length).kind for length in LENGTHS]
+    assert {m.plan.kind for m in generation.calibration.measured} >= {"vamana"}
+    assert generation.calibration.plain(8).plan.kind != "vamana"  # type: ignore[union-attr]
+
+
+def test_it_finds_the_exact_nearest_and_the_rows_that_were_held_out(generation: Generation) -> None:
+    queries = ordered_codes(1, 50)
+    exact_scores, exact = exact_search(generation.codes.codes, queries, length=LENGTH, k=10)
+    plan = graph_plan(generation)
+    for number in range(2):  # the second search of a query is prepared
+        found = [generation.search(query[None], plan=plan, k=10) for query in queries]
+        scores, rows = (np.concatenate(part) for part in zip(*found, strict=True))
+        assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, rows, strict=True)]) > 0.97, number
+        np.testing.assert_allclose(scores[:, 0], exact_scores[:, 0], atol=1e-3)
+    batch_scores, batch_rows = generation.search(queries, plan=plan, k=10)
+    np.testing.assert_array_equal(batch_rows, rows)
+    np.testing.assert_allclose(batch_scores, scores, atol=1e-6)
+    last = generation.codes.codes[-20:].astype(np.float32)  # added to the graph after it was measured
+    assert generation.search(last, plan=plan, k=1)[1][:, 0].tolist() == list(range(COUNT - 20, COUNT))
+
+
+def test_a_filter_and_many_removals_are_answered_by_another_index(generation: Generation) -> None:
+    engine = LiveEngine(generation)
+    chooser = PlanChooser(engine)
+    odd = parse_filter({"even": False})
+    plan = chooser.choose_filtered(PlanRequest(target_recall=0.9), k=10, reach=20).plan
+    assert plan.kind != "vamana"
+    query = ordered_codes(2, 1)
+    keys = {key for key, _ in engine.search(query, plan=graph_plan(generation), k=10, filter=odd)[0]}
+    mask = np.arange(COUNT) % 2 == 1
+    rows = np.flatnonzero(mask)[exact_search(generation.codes.codes[mask], query, length=LENGTH, k=10)[1][0]]
+    assert len(keys & set(generation.keys[rows].tolist())) >= 9
+    gone = generation.keys[: COUNT // 4].tolist()
+    engine.remove(gone)
+    found = [key for key, _ in engine.search(query, plan=graph_plan(generation), k=10)[0]]
+    assert len(found) == 10
+    assert not set(found) & set(gone)
+
+
+def test_few_removals_are_dropped_from_what_the_graph_finds(generation: Generation) -> None:
+    engine = LiveEngine(generation)
+    query = ordered_codes(3, 1)
+    plan = graph_plan(generation)
+    before = [key for key, _ in engine.search(query, plan=plan, k=12)[0]]
+    engine.remove(before[:2])
+    assert [key for key, _ in engine.search(query, plan=plan, k=10)[0]] == before[2:]
+
+
+def test_a_search_for_more_than_the_graph_can_tell_is_exact(generation: Generation) -> None:
+    query = ordered_codes(4, 1)
+    for plan, k in ((graph_plan(generation, window=COUNT), 10), (graph_plan(generation), COUNT)):
+        rows = generation.search(query, plan=replace(plan, shortlist=COUNT), k=k)[1][0]
+        assert rows.tolist() == exact_search(generation.codes.codes, query, length=LENGTH, k=k)[1][0].tolist()
+
+
+def test_a_damaged_graph_is_refused(place: Path, tmp_path: Path) -> None:
+    artifact.copy(place / "generation", tmp_path / "generation", kind="generation")
+    codes = Codes(place / "codes")
+    damaged = next((tmp_path / "generation").rglob("graph_*.svs"))
+    flip_byte(damaged, 5000)
+    with pytest.raises(artifact.ArtifactError, match="vamana"):
+        Generation(tmp_path / "generation", codes, tuning=TUNING)
+    settings = next((tmp_path / "generation").rglob("settings/*.toml"))
+    settings.write_bytes(b"x" * settings.stat().st_size)
+    unchecked = Generation(tmp_path / "generation", codes, verify=False, tuning=TUNING)
+    with pytest.raises(SearchError, match="cannot be read"):
+        unchecked.search(ordered_codes(5, 1), plan=graph_plan(unchecked), k=3)
+
+
+def test_without_svs_the_other_indexes_answer(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(opening, "has_svs", lambda: False)
+    monkeypatch.setattr(vamana, "has_svs", lambda: False)
+    codes = Codes(place / "codes")
+    generation = Generation(place / "generation", codes, tuning=TUNING)
+    assert generation.graph is None
+    assert "SVS is not installed" in caplog.text
+    assert all(m.plan.kind != "vamana" for m in generation.calibration.measured)
+    with pytest.raises(IndexKindError, match="SVS, which is not installed"):
+        build_generation(place / "another", codes, BuildOptions(lengths=LENGTHS, optimise="latency", tuning=TUNING))
+
+
+def test_a_length_cannot_have_the_graph_as_its_index(place: Path) -> None:
+    with pytest.raises(IndexKindError, match="--optimise latency"):
+        build_generation(place / "another", Codes(place / "codes"), BuildOptions(lengths=LENGTHS, kinds={16: "vamana"}))
+
+
+def test_few_codes_have_no_graph(tmp_path: Path) -> None:
+    codes = write_codes(tmp_path / "codes", ordered_codes(0, 300))
+    built = build_generation(tmp_path / "generation", codes, BuildOptions(lengths=LENGTHS, optimise="latency"))
+    assert built.properties["graph"] is None
+    assert IndexSpec(64, "panorama") in Generation(tmp_path / "generation", codes).specs
