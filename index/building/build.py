@@ -80,6 +80,7 @@ def build_generation(
         "last_key": codes.last_key,
         "removal": options.removal,
         "indexes": [asdict(spec) for spec in specs],
+        "optimise": options.optimise,
         "graph": None if graph is None else asdict(graph),
         "codes": codes.artifact.path.name,
     }

@@ -68,7 +68,7 @@ class Generation(BaseGeneration):
         if entry is not None and has_svs():
             self.graph_spec = IndexSpec(**entry)
         elif entry is not None:
-            log.warning("the graph of %s is not used: SVS is not installed; %s", path, install_line("graph"))
+            log.warning("the graph of %s is not used: SVS is not installed; %s", path, install_line("svs"))
             self.calibration = self.calibration.without_kind(entry["kind"])
         self._guesses: dict[int, Measured | None] = {}
         self._selected = SelectedCodes(codes)

@@ -22,7 +22,7 @@ from eigenlens.index.filters.parse import require_coordinate
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.prefix_index import AnyPrefixIndex
 from eigenlens.index.plans.calibration import Calibration
-from eigenlens.index.plans.plan import IndexSpec, Plan
+from eigenlens.index.plans.plan import IndexSpec, Optimise, Plan
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 KIND = "generation"
@@ -35,6 +35,7 @@ class BaseGeneration(ABC):
 
     Attributes:
         specs: the index of each length, ascending.
+        optimise: what the build was for.
         lengths: the prefix lengths that were built, ascending; the last is the full code length.
         keys: (n,), int64: the gallery's key of each row.
         code_length: coordinates of a full code.
@@ -65,6 +66,7 @@ class BaseGeneration(ABC):
         self.specs = tuple(IndexSpec(**entry) for entry in self.artifact.properties["indexes"])
         self.lengths: tuple[int, ...] = tuple(spec.length for spec in self.specs)
         self.open_indexes()
+        self.optimise: Optimise = self.artifact.properties.get("optimise", "memory")
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
         self._cached_coordinate = lru_cache(_KEPT_COORDINATES)(self._read_coordinate)
         self.attributes = Attributes(path, count=len(codes))

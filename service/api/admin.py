@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from eigenlens.service.api.answer import AnswerModel
 from eigenlens.service.api.search import PlanAnswer, RebuildAdviceAnswer
 
+# What a build is for: small indexes, or also a graph over a prefix.
+Optimise = Literal["memory", "latency"]
+
 
 class RebuildBody(BaseModel):
     """Options of a rebuild."""
@@ -25,6 +28,11 @@ class RebuildBody(BaseModel):
         default_factory=dict,
         max_length=64,
         description='index kind of some lengths, such as {"64": "ivf-sq8"}; default: what suits the gallery',
+    )
+    optimise: Optimise | None = Field(
+        None,
+        description="latency: also a graph over one prefix, which answers searches without a filter sooner; "
+        "default: as the present generation was built",
     )
     encoder: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = Field(
         None, description="id of an encoder in the gallery (GET /v1/admin/stats); default: the present one"

@@ -256,10 +256,22 @@ class LengthAnswer(AnswerModel):
     )
 
 
+class GraphAnswer(AnswerModel):
+    """A graph over one prefix, beside the indexes of the lengths."""
+
+    length: int
+    kind: str
+    bytes: int = Field(description="bytes in memory")
+    bytes_per_image: float
+
+
 class LengthsAnswer(AnswerModel):
     """The prefix lengths of the generation that is served."""
 
     lengths: list[LengthAnswer]
+    graph: GraphAnswer | None = Field(
+        None, description="a graph over one prefix, which answers searches without a filter; null if there is none"
+    )
     code_length: int
     count: int = Field(description="images that can be found")
     pending: int = Field(description="images that were added since the generation was built")

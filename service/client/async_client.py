@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar, Unpack, cast
 import httpx
 from httpx_sse import aconnect_sse
 
-from eigenlens.service.api.admin import BackupAnswer, GenerationAnswer, Job, StatsAnswer
+from eigenlens.service.api.admin import BackupAnswer, GenerationAnswer, Job, Optimise, StatsAnswer
 from eigenlens.service.api.duplicates import DEFAULT_COSINE, DuplicatesAnswer
 from eigenlens.service.api.embeddings import EmbeddingsAnswer
 from eigenlens.service.api.facets import FacetAnswer, FacetsAnswer
@@ -226,10 +226,11 @@ class AsyncClient:
         *,
         lengths: Sequence[int] | None = None,
         kinds: Mapping[int, str] | None = None,
+        optimise: Optimise | None = None,
         encoder: str | None = None,
     ) -> Job:
         """Start a rebuild."""
-        return await self._ask(Job, calls.rebuild(lengths, kinds, encoder))
+        return await self._ask(Job, calls.rebuild(lengths, kinds, optimise, encoder))
 
     async def recalibrate(self) -> Job:
         """Start a job that measures all plans again with recent searches."""

@@ -227,8 +227,11 @@ def images_after(
     return Call("GET", "/v1/images", params=given | {"limit": min(_PAGE, limit or _PAGE)})
 
 
-def rebuild(lengths: Sequence[int] | None, kinds: Mapping[int, str] | None, encoder: str | None) -> Call:
+def rebuild(
+    lengths: Sequence[int] | None, kinds: Mapping[int, str] | None, optimise: str | None, encoder: str | None
+) -> Call:
     """Make the call that starts a rebuild."""
-    members = {"lengths": lengths, "kinds": {str(n): kind for n, kind in (kinds or {}).items()}, "encoder": encoder}
+    members: dict[str, Any] = {"lengths": lengths, "kinds": {str(n): kind for n, kind in (kinds or {}).items()}}
+    members |= {"optimise": optimise, "encoder": encoder}
     body = {name: value for name, value in members.items() if value}
     return Call("POST", "/v1/admin/rebuild", json=body, repeatable=False)

@@ -25,6 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kinds", type=parse_kinds, metavar="N=KIND,...", help="index kinds of some lengths")
     parser.add_argument(
+        "--optimise",
+        choices=("memory", "latency"),
+        help="latency: also a graph over one prefix (default: as the present generation was built)",
+    )
+    parser.add_argument(
         "--encoder", metavar="ID", help="an encoder that `eigenlens stats` lists (default: the present one)"
     )
     parser.add_argument(
@@ -40,5 +45,5 @@ def run(args: argparse.Namespace) -> int:
         if args.folder is not None:
             job = client.import_folder(args.folder, rebuild=True)
         else:
-            job = client.rebuild(lengths=args.lengths, kinds=args.kinds, encoder=args.encoder)
+            job = client.rebuild(lengths=args.lengths, kinds=args.kinds, optimise=args.optimise, encoder=args.encoder)
         return follow_or_print_id(client, job, args)

@@ -15,6 +15,8 @@ from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, writing_codes
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.live.generation import BaseGeneration
+from eigenlens.index.faiss_engine.vamana import VAMANA, require_optimise
+from eigenlens.index.plans.plan import IndexSpec, Optimise
 from eigenlens.model.runtime.open import AnyEncoder
 from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.disk_space import require_space
@@ -36,12 +38,14 @@ class GenerationOptions:
         lengths: prefix lengths; if None, those of the current generation, or the default ones for another encoder.
         kinds: index kinds by length; other lengths get a kind that suits the gallery's size.
         backend: name of the search engine; that of the current generation, or FAISS, if None.
+        optimise: "latency" adds a graph over one prefix; if None, as the current generation was built, or "memory".
         gpu: builds the indexes and runs the searches that calibration measures; the CPU if None.
     """
 
     lengths: Sequence[int] | None = None
     kinds: Mapping[int, str] | None = None
     backend: str | None = None
+    optimise: Optimise | None = None
     gpu: Gpu | None = None
 
 
@@ -75,6 +79,11 @@ def publish_generation(
     if lengths is None and current is not None and gallery.current_backend() == backend.name:
         lengths = current.lengths
     lengths = backend.choose_lengths(encoder.code_length, lengths)
+    optimise = options.optimise or ("memory" if current is None else current.optimise)
+    if backend.name == FAISS:
+        require_optimise(optimise)
+    elif options.optimise == "latency":
+        raise IndexKindError(f"a graph over a prefix is for the backend {FAISS}; leave optimise out for {backend.name}")
     count = gallery.store.count()
     specs = backend.choose_indexes(count, lengths=lengths, kinds=options.kinds)
     on_disk = specs if backend.name == FAISS else ()
@@ -84,7 +93,7 @@ def publish_generation(
     keys, last_removal = build.encode_missing()
     number = gallery.next_number()
     codes = build.assemble(keys, name=f"{number:06d}")
-    progress.start("index", len(lengths))
+    progress.start("index", len(lengths) + (optimise == "latency"))
     backend.build(
         gallery.generation_path(number),
         codes,
@@ -94,6 +103,7 @@ def publish_generation(
             metadata=gallery.store.metadata_of(codes.keys),
             removal=last_removal,
             gpu=options.gpu,
+            optimise=optimise,
             on_progress=lambda done, total: progress.advance(1),
         ),
     )

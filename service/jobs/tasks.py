@@ -54,7 +54,9 @@ class Task:
     def publish(self) -> None:
         """Build the next generation and switch to it."""
         kinds = {int(length): kind for length, kind in self.options.get("kinds", {}).items()}
-        options = GenerationOptions(lengths=self.options.get("lengths"), kinds=kinds, gpu=self.gpu)
+        options = GenerationOptions(
+            lengths=self.options.get("lengths"), kinds=kinds, optimise=self.options.get("optimise"), gpu=self.gpu
+        )
         publish_generation(self.gallery, self.encoder(), self.progress, options, activate=self.activate)
 
     def record_result(self, result: Mapping[str, Any]) -> None:
@@ -69,7 +71,7 @@ class Task:
 
 
 def rebuild(task: Task) -> None:
-    """Build the next generation. Options: lengths, kinds, encoder."""
+    """Build the next generation. Options: lengths, kinds, optimise, encoder."""
     task.publish()
 
 

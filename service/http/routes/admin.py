@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
+from eigenlens.index.faiss_engine.vamana import require_optimise
 from eigenlens.service.api.admin import (
     GenerationAnswer,
     ImportBody,
@@ -32,6 +33,7 @@ router = APIRouter(prefix="/v1/admin", tags=["admin"])
 def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = None) -> Job:
     """Build the next generation in the background. The present one answers searches until the switch."""
     options = body or RebuildBody()
+    require_optimise(options.optimise)
     engine = state.snapshots.current.engine
     if options.encoder is None:  # refuse impossible lengths and kinds here, not later in the job
         backend = state.gallery.backend(state.gallery.current_backend())

@@ -14,6 +14,7 @@ from eigenlens.index.plans.choice import PlanRequest
 from eigenlens.model.runtime.feature_encoder import FeatureEncoder
 from eigenlens.service.api.search import (
     ExampleBody,
+    GraphAnswer,
     LengthAnswer,
     LengthsAnswer,
     SearchAnswer,
@@ -101,6 +102,14 @@ def lengths(state: CurrentState) -> LengthsAnswer:
             )
             for index in map(engine.describe, engine.lengths)
         ],
+        graph=None
+        if (graph := engine.graph) is None
+        else GraphAnswer(
+            length=graph.length,
+            kind=graph.kind,
+            bytes=graph.bytes,
+            bytes_per_image=round(graph.bytes / max(1, len(engine.keys)), 1),
+        ),
         code_length=engine.code_length,
         count=len(engine),
         pending=engine.added,
