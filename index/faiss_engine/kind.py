@@ -33,6 +33,7 @@ class Kind:
         max_results: largest number of results of one search; None without a limit.
         min_measured_effort: the smallest effort that a calibration measures.
         copies_while_built: number of copies of the index in memory at the end of its build.
+        library: that reads it.
         suffix: of its file's name, or its directory's.
         is_remote: whether another process searches it.
         filters: whether a search can be limited to some rows.
@@ -51,6 +52,7 @@ class Kind:
     max_results: ClassVar[int | None] = None
     min_measured_effort: ClassVar[int] = 1
     copies_while_built: ClassVar[int] = 1
+    library: ClassVar[str] = "FAISS"
     suffix: ClassVar[str] = "faiss"
     is_remote: ClassVar[bool] = False
     filters: ClassVar[bool] = True

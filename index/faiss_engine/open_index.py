@@ -42,7 +42,7 @@ def read_prefix_index(directory: Path, spec: IndexSpec, codes: Codes) -> PrefixI
     try:
         index = kind.read(path)
     except RuntimeError as error:
-        raise SearchError(f"{path} cannot be read: {error}") from error
+        raise SearchError(f"{kind.library} cannot read {path}: {error}") from error
     if index.d != spec.length or index.ntotal != len(codes):
         raise SearchError(
             f"{path} holds {index.ntotal} vectors of {index.d} coordinates, not {len(codes)} of {spec.length}"

@@ -81,6 +81,7 @@ class VamanaKind(Kind):
     mapped: ClassVar[bool] = False
     min_measured_effort: ClassVar[int] = 10
     copies_while_built: ClassVar[int] = 2
+    library: ClassVar[str] = "SVS"
     suffix: ClassVar[str] = "svs"
     filters: ClassVar[bool] = False
 

@@ -19,8 +19,9 @@ from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.errors import CodesError, LengthRangeError, SearchError
 from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
-from eigenlens.index.plans.plan import Plan, choose_lengths
+from eigenlens.index.plans.plan import IndexSpec, Plan, choose_lengths
 from eigenlens.index.tuning import Tuning
 from tests.support.codes import CODE_LENGTH, LENGTHS, flip_byte, random_codes, write_codes, write_generation
 
@@ -132,7 +133,8 @@ def test_an_index_that_does_not_fit_its_codes_is_refused(
     tmp_path: Path, vectors: NDArray[np.float32] | None, message: str
 ) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(0, 5))
-    properties = {"indexes": [{"length": CODE_LENGTH, "kind": "flat"}]}
+    nothing = Calibration.of_nothing([IndexSpec(CODE_LENGTH, "flat")]).to_json()
+    properties = {"indexes": [{"length": CODE_LENGTH, "kind": "flat"}], "calibration": nothing}
     with artifact.publishing(
         tmp_path / "generation", kind="generation", made_from={"codes": codes.id}, properties=properties
     ) as directory:

@@ -126,7 +126,7 @@ def test_a_damaged_graph_is_refused(place: Path, tmp_path: Path) -> None:
     settings = next((tmp_path / "generation").rglob("settings/*.toml"))
     settings.write_bytes(b"x" * settings.stat().st_size)
     unchecked = Generation(tmp_path / "generation", codes, verify=False, tuning=TUNING)
-    with pytest.raises(SearchError, match="cannot be read"):
+    with pytest.raises(SearchError, match="SVS cannot read"):
         unchecked.search(ordered_codes(5, 1), plan=graph_plan(unchecked), k=3)
 
 
