@@ -19,6 +19,7 @@ from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.errors import CodesError, LengthRangeError, SearchError
 from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.filters.columns import write_attributes
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import IndexSpec, Plan, choose_lengths
@@ -138,6 +139,7 @@ def test_an_index_that_does_not_fit_its_codes_is_refused(
     with artifact.publishing(
         tmp_path / "generation", kind="generation", made_from={"codes": codes.id}, properties=properties
     ) as directory:
+        write_attributes(directory, [{}] * len(codes))
         if vectors is None:
             (directory / "prefix-0016-flat.faiss").write_bytes(b"no index at all")
         else:
