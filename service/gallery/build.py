@@ -85,9 +85,9 @@ def publish_generation(
     elif options.optimise == "latency":
         raise IndexKindError(f"a graph over a prefix is for the backend {FAISS}; leave optimise out for {backend.name}")
     count = gallery.store.count()
-    specs = backend.choose_indexes(count, lengths=lengths, kinds=options.kinds)
+    if optimise == "latency":  # at most so large: the graph's prefix is chosen when the codes are there
+        specs = (*specs, IndexSpec(lengths[-2] if len(lengths) > 1 else lengths[-1], VAMANA.name))
     on_disk = specs if backend.name == FAISS else ()
-    requirements = require_space(gallery.root, on_disk, count=count, code_length=encoder.code_length)
     progress.log(f"the generation takes {requirements}")
     build = _Build(gallery, encoder, None if current is None else current.codes, progress, options.gpu)
     keys, last_removal = build.encode_missing()

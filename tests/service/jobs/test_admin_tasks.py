@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from eigenlens import artifact
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.service import (
     SEARCH_EVERY_S,
@@ -124,8 +125,11 @@ def test_events_of_an_unknown_job_are_not_found(client: httpx.Client) -> None:
 
 def test_a_generation_is_removed_unless_it_is_served(client: httpx.Client, gallery: Gallery) -> None:
     client.post("/v1/images", files={"image": ("new/500.png", png(pixels_of(500)))})
-    rebuilt = client.post("/v1/admin/rebuild")
+    rebuilt = client.post("/v1/admin/rebuild", json={"optimise": "latency"})
     assert events_of(client, rebuilt.headers["location"])[-1][1]["generation"] == 2
+    properties = artifact.read(gallery.generation_path(2), kind="generation", verify=False).properties
+    assert (properties["optimise"], properties["graph"]) == ("latency", None), "so few images need no graph"
+    assert client.get("/v1/lengths").json()["graph"] is None
     served = client.delete("/v1/admin/generations/2")
     assert (served.status_code, served.json()["type"]) == (409, "/problems/generation-in-use")
     assert client.delete("/v1/admin/generations/1").status_code == 204
