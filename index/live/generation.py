@@ -84,6 +84,19 @@ class BaseGeneration(ABC):
         return
 
     @property
+    def all_specs(self) -> tuple[IndexSpec, ...]:
+        """The index of each length, and the graph."""
+        return self.specs
+
+    def open_index(self, spec: IndexSpec) -> AnyPrefixIndex:
+        """Return an open index, one of `all_specs`. Raises: ArtifactError; SearchError."""
+        return self.prefix_index(spec.length)
+
+    def size_of(self, spec: IndexSpec) -> int:
+        """Return the bytes of an index, one of `all_specs`."""
+        return self.bytes_of(spec.length)
+
+    @property
     def graph(self) -> IndexDescription | None:
         """The graph over a prefix, beside the indexes of the lengths; None without one."""
         return None

@@ -38,6 +38,10 @@ class AnyKind(Protocol):
         """Whether another process searches, whose time counts."""
 
     @property
+    def filters(self) -> bool:
+        """Whether a search can be limited to some rows."""
+
+    @property
     def min_measured_effort(self) -> int:
         """The smallest effort that a calibration measures."""
 

@@ -30,6 +30,7 @@ class PgvectorKind:
     has_file = True
     prunes = False
     is_remote = True
+    filters = True
     min_measured_effort = 20
 
     def max_shortlist(self, effort: int | None) -> int | None:

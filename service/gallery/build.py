@@ -13,9 +13,10 @@ from eigenlens.index.backends import FAISS, PGVECTOR, Backend
 from eigenlens.index.building.build import BuildOptions
 from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, writing_codes
+from eigenlens.index.errors import IndexKindError
 from eigenlens.index.faiss_engine.gpu import Gpu
-from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.faiss_engine.vamana import VAMANA, require_optimise
+from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.plan import IndexSpec, Optimise
 from eigenlens.model.runtime.open import AnyEncoder
 from eigenlens.service.errors import GalleryError
@@ -76,18 +77,21 @@ def publish_generation(
     current = _current_generation(gallery, encoder)
     backend = require_backend(gallery, options.backend or gallery.current_backend(), gpu=options.gpu)
     lengths = options.lengths
-    if lengths is None and current is not None and gallery.current_backend() == backend.name:
+    is_alike = current is not None and gallery.current_backend() == backend.name
+    if lengths is None and current is not None and is_alike:
         lengths = current.lengths
     lengths = backend.choose_lengths(encoder.code_length, lengths)
-    optimise = options.optimise or ("memory" if current is None else current.optimise)
+    optimise = options.optimise or (current.optimise if current is not None and is_alike else "memory")
     if backend.name == FAISS:
         require_optimise(optimise)
-    elif options.optimise == "latency":
+    elif optimise == "latency":
         raise IndexKindError(f"a graph over a prefix is for the backend {FAISS}; leave optimise out for {backend.name}")
     count = gallery.store.count()
+    specs = backend.choose_indexes(count, lengths=lengths, kinds=options.kinds)
     if optimise == "latency":  # at most so large: the graph's prefix is chosen when the codes are there
         specs = (*specs, IndexSpec(lengths[-2] if len(lengths) > 1 else lengths[-1], VAMANA.name))
     on_disk = specs if backend.name == FAISS else ()
+    requirements = require_space(gallery.root, on_disk, count=count, code_length=encoder.code_length)
     progress.log(f"the generation takes {requirements}")
     build = _Build(gallery, encoder, None if current is None else current.codes, progress, options.gpu)
     keys, last_removal = build.encode_missing()
