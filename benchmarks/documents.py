@@ -20,7 +20,7 @@ from eigenlens.benchmarks.quality.plot import plot_quality
 from eigenlens.benchmarks.quality.tables import COMPARED, method_table, quality_table, structure_table
 from eigenlens.benchmarks.runtime.tables import runtime_table
 from eigenlens.benchmarks.search.plot import plot_search
-from eigenlens.benchmarks.search.tables import SEARCHED, growth_table, search_table
+from eigenlens.benchmarks.search.tables import SEARCHED, batch_table, growth_table, kinds_table, search_table
 from eigenlens.benchmarks.service.tables import closed_table, open_table
 from eigenlens.benchmarks.training.tables import steps_table
 
@@ -37,6 +37,14 @@ SERVICE = RESULTS / "service.jsonl"
 RUNTIME = RESULTS / "runtime.jsonl"
 STEPS = RESULTS / "steps.jsonl"
 GPU = RESULTS / "gpu.jsonl"
+
+# Kinds of codes that searches are measured over.
+VIEWS = "cifar10-views"
+KINDS_OF_CODES = {
+    VIEWS: "CIFAR-10, diffusion time 6",
+    "cifar10-views-t1": "CIFAR-10, diffusion time 1",
+    "photograph-views": "photographs, a head on a frozen backbone",
+}
 
 
 @dataclass(frozen=True)
@@ -98,8 +106,18 @@ TABLES = (
     Table(ROOT / "docs/guide/graphs.md", "methods", lambda: nodes.method_table(read_records(NODES))),
     Table(ROOT / "docs/guide/graphs.md", "further", lambda: nodes.further_table(read_records(NODES))),
     Table(ROOT / "docs/guide/graphs.md", "new", lambda: nodes.new_table(read_records(NODES))),
-    Table(ROOT / "README.md", "search", lambda: search_table(read_records(SEARCH), count=1_000_000)),
-    Table(ROOT / "docs/guide/speed.md", "growth", lambda: growth_table(read_records(SEARCH))),
+    Table(ROOT / "README.md", "search", lambda: search_table(read_records(SEARCH), data=VIEWS, count=1_000_000)),
+    Table(
+        ROOT / "docs/guide/speed.md",
+        "kinds",
+        lambda: kinds_table(read_records(SEARCH), names=KINDS_OF_CODES, count=1_000_000),
+    ),
+    Table(
+        ROOT / "docs/guide/speed.md",
+        "batches",
+        lambda: batch_table(read_records(SEARCH), data=VIEWS, count=1_000_000),
+    ),
+    Table(ROOT / "docs/guide/speed.md", "growth", lambda: growth_table(read_records(SEARCH), data=VIEWS)),
     Table(ROOT / "docs/guide/speed.md", "closed", lambda: closed_table(read_records(SERVICE))),
     Table(ROOT / "docs/guide/speed.md", "runtime", lambda: runtime_table(read_records(RUNTIME))),
     Table(ROOT / "docs/guide/speed.md", "steps", lambda: steps_table(read_records(STEPS))),
@@ -125,7 +143,9 @@ TABLES = (
 PLOTS: tuple[Callable[[], None], ...] = (
     lambda: plot_quality(read_records(QUALITY), metric="mAP@1000", path=ROOT / "docs/quality.png"),
     lambda: plot_nodes(read_records(NODES), path=ROOT / "docs/nodes.png"),
-    lambda: plot_search(read_records(SEARCH), count=1_000_000, names=SEARCHED, path=ROOT / "docs/search.png"),
+    lambda: plot_search(
+        read_records(SEARCH), data=VIEWS, count=1_000_000, names=SEARCHED, path=ROOT / "docs/search.png"
+    ),
 )
 
 

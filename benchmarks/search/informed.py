@@ -28,7 +28,7 @@ def open_informed(setup: Setup, method: str) -> Opened:
     chooser = Chooser(codes, setup.calibration_queries, calibration_truth(setup), targets=TARGETS)
     values: Values = []
     for number, one in enumerate(stored):
-        graph, _ = one.open()
+        graph = one.open()
         measured = list(chooser.measure(number, graph, prefix=one.prefix))
         values += [_curve_point(one, choice) for choice in measured]
         print(f"{method} over {one.prefix}: {len(measured)} points", file=sys.stderr)
@@ -36,10 +36,12 @@ def open_informed(setup: Setup, method: str) -> Opened:
     opened = {number: stored[number].open() for number in sorted({c.graph for c in chooser.best.values()})}
     trials: list[Timed] = []
     for target, choice in chooser.best.items():
-        one, (graph, graph_bytes) = stored[choice.graph], opened[choice.graph]
-        memory = graph_bytes + (0 if graph.rescores else codes.nbytes)
+        one, graph = stored[choice.graph], opened[choice.graph]
+        memory = one.memory_bytes + (0 if graph.rescores else codes.nbytes)
         values.append(value_of("build_s", one.build_s, "s", recall=target, **one.params))
-        values.append(value_of("memory_bytes", memory, "B", recall=target, prefix=one.prefix, graph_bytes=graph_bytes))
+        values.append(
+            value_of("memory_bytes", memory, "B", recall=target, prefix=one.prefix, graph_bytes=one.memory_bytes)
+        )
         settings = {"prefix": one.prefix, "effort": choice.effort, "shortlist": choice.shortlist}
         search = partial(prefix_search, graph, codes, **settings)
         params = {"target": target, "memory_bytes": memory} | one.params | settings

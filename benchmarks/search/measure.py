@@ -118,13 +118,14 @@ def _identical(setup: Setup, ids: Sequence[Ids]) -> bool:
 def missing(method: str) -> str | None:
     """Tell why a method cannot be measured here; None if it can."""
     if method in PREFIX_GRAPHS:
-        module = PREFIX_GRAPHS[method][0].package
+        modules = [PREFIX_GRAPHS[method][0].package, "numkong"]
     elif method in PEERS:
-        module = PACKAGES.get(method, method)
+        modules = [PACKAGES.get(method, method)]
     else:
-        return None
+        modules = []
     try:
-        __import__(module)
+        for module in modules:
+            __import__(module)
     except ImportError as error:
         return f"{error}; `pip install '.[peers]'` brings it"
     return None

@@ -9,43 +9,115 @@ K = TypeVar("K", int, str)
 
 SEARCHED = {
     "eigenlens": "**Eigenlens**",
+    "eigenlens-memory": "**Eigenlens**, least memory",
+    "eigenlens-build": "**Eigenlens**, shortest build",
     "flat": "FAISS flat",
+    "svs+prefix": "SVS (Vamana) over a prefix",
+    "hnswlib+prefix": "hnswlib over a prefix",
+    "faiss-hnsw+prefix": "FAISS HNSW over a prefix",
+    "usearch+prefix": "USearch over a prefix",
     "hnswlib": "hnswlib",
     "svs": "SVS (Vamana)",
     "scann": "ScaNN",
     "faiss-hnsw": "FAISS HNSW",
     "usearch": "USearch",
+    "vsag": "VSAG (HGraph)",
 }
+_TARGETS = (0.95, 0.99, 0.999)
+_BATCH_RECALLS = (0.95, 0.99)
+_PREFIX = "+prefix"
+NO_RECORDS = "There are no records of this yet; the command below makes them."
 
 
-def search_table(records: Sequence[Mapping[str, Any]], *, count: int) -> str:
+def search_table(records: Sequence[Mapping[str, Any]], *, data: str, count: int) -> str:
     """Draw a Markdown table of methods over `count` codes, from the newest records; empty where there is none."""
-    newest = _newest((record["method"], record) for record in records if record["params"]["n"] == count)
+    newest = _newest_methods(records, data=data, count=count)
     if not newest:
         return ""
     lines = [
-        "| method | exact | recall@10 0.95 | recall@10 0.99 | build time | memory |",
-        "|---" * 6 + "|",
+        "| method | exact | recall@10 0.95 | 0.99 | 0.999 | build time | memory |",
+        "|---" * 7 + "|",
     ]
     for method, name in SEARCHED.items():
-        if method not in newest:
-            continue
-        values = newest[method]
-        memory = values.get("memory_bytes 0.99") or values["memory_bytes"]
-        cells = [
-            _milliseconds(values.get("latency_ms exact"), seen=False),
-            _milliseconds(values.get("latency_ms 0.95")),
-            _milliseconds(values.get("latency_ms 0.99")),
-            f"{values['build_s']['value']:,.0f} s",
-            f"{memory['value'] / 1e6:,.0f} MB",
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        if method in newest:
+            values = newest[method]
+            latencies = [_milliseconds(values.get(f"latency_ms {target}")) for target in _TARGETS]
+            cells = [_milliseconds(values.get("latency_ms exact"), seen=False), *latencies, *_build_and_memory(values)]
+            lines.append(f"| {_with_prefix(name, values)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def growth_table(records: Sequence[Mapping[str, Any]]) -> str:
+def kinds_table(records: Sequence[Mapping[str, Any]], *, names: Mapping[str, str], count: int) -> str:
+    """Draw a Markdown table of Eigenlens and of graphs over a prefix, by kind of codes; without kinds that have none.
+
+    Args:
+        names: of the kinds of codes, by the name that the records have.
+    """
+    lines = ["| codes | method | exact | recall@10 0.95 | 0.99 | 0.999 | build time | memory |", "|---" * 8 + "|"]
+    for data, title in names.items():
+        newest = _newest_methods(records, data=data, count=count)
+        for method, name in SEARCHED.items():
+            if method in newest and (method.startswith("eigenlens") or method.endswith(_PREFIX)):
+                values = newest[method]
+                latencies = [_milliseconds(values.get(f"latency_ms {target}")) for target in _TARGETS]
+                cells = [_milliseconds(values.get("latency_ms exact"), seen=False), *latencies]
+                cells += _build_and_memory(values)
+                lines.append(f"| {title} | {_with_prefix(name, values)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def batch_table(records: Sequence[Mapping[str, Any]], *, data: str, count: int) -> str:
+    """Draw a Markdown table of queries a second with all cores, by size of batch and recall; a sentence without any."""
+    newest: dict[tuple[str, int, float], Mapping[str, Any]] = {}
+    for record in records:
+        params = record["params"]
+        if record["metric"] == "queries_per_s" and record["data"] == data and params["n"] == count:
+            newest[record["method"], params["batch"], params["recall"]] = record
+    if not newest:
+        return NO_RECORDS
+    batches = sorted({batch for _, batch, _ in newest})
+    columns = [(recall, batch) for recall in _BATCH_RECALLS for batch in batches]
+    titles = [f"{recall}, {'one query' if batch == 1 else f'batches of {batch:,}'}" for recall, batch in columns]
+    lines = ["| method | " + " | ".join(titles) + " |", "|---" * (1 + len(columns)) + "|"]
+    for method, name in SEARCHED.items():
+        row = [newest.get((method, batch, recall)) for recall, batch in columns]
+        if any(row):
+            cells = ["–" if record is None else f"{record['value']:,.0f}/s" for record in row]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _newest_methods(
+    records: Sequence[Mapping[str, Any]], *, data: str, count: int
+) -> dict[str, dict[str, Mapping[str, Any]]]:
+    return _newest((r["method"], r) for r in records if r["data"] == data and r["params"]["n"] == count)
+
+
+def _build_and_memory(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return cells of the index that reaches 0.99, or of the last target that is reached."""
+    build, memory = _at_recall(values, "build_s"), _at_recall(values, "memory_bytes")
+    return [f"{build['value']:,.0f} s" if build else "–", f"{memory['value'] / 1e6:,.0f} MB" if memory else "–"]
+
+
+def _at_recall(values: Mapping[str, Mapping[str, Any]], metric: str) -> Mapping[str, Any] | None:
+    targets = [f"{metric} {target}" for target in (0.99, 0.95, 0.9)]
+    return next((values[name] for name in (*targets, metric) if name in values), None)
+
+
+def _with_prefix(name: str, values: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a method's name with the prefixes that it is measured over, in the order of the table's targets."""
+    measured = [values.get(f"latency_ms {target}") for target in _TARGETS]
+    prefixes = [str(record["params"]["prefix"]) for record in measured if record and "prefix" in record["params"]]
+    return name if not prefixes else f"{name.removesuffix(' over a prefix')} over {', '.join(dict.fromkeys(prefixes))}"
+
+
+def growth_table(records: Sequence[Mapping[str, Any]], *, data: str) -> str:
     """Draw a Markdown table of Eigenlens by the number of codes, from the newest records; empty where there is none."""
-    newest = _newest((record["params"]["n"], record) for record in records if record["method"] == "eigenlens")
+    newest = _newest(
+        (record["params"]["n"], record)
+        for record in records
+        if record["method"] == "eigenlens" and record["data"] == data
+    )
     if not newest:
         return ""
     lines = [

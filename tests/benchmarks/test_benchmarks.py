@@ -23,10 +23,13 @@ from eigenlens.benchmarks.duplicates.planted import write_planted
 from eigenlens.benchmarks.encoder import novelty
 from eigenlens.benchmarks.encoder.fashion import pca_of_pixels
 from eigenlens.benchmarks.quality.tables import quality_table
-from eigenlens.benchmarks.search.tables import growth_table, search_table
-from eigenlens.benchmarks.search.view_codes import views_of_halves
+from eigenlens.benchmarks.search import view_codes as view_code_module
+from eigenlens.benchmarks.search.plot import quickest
+from eigenlens.benchmarks.search.tables import NO_RECORDS, batch_table, growth_table, kinds_table, search_table
+from eigenlens.benchmarks.search.view_codes import view_codes, views_of_halves
 from eigenlens.command import main
-from eigenlens.model.config import load_config
+from eigenlens.model.config import AugmentationConfig, load_config
+from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.training.run import Run
 from tests.support import service as service_builders
 from tests.support.training import finished_run, tiny_overrides, write_images
@@ -123,15 +126,71 @@ def test_a_search_table_shows_each_method_at_its_targets() -> None:
         search("svs", "build_s", 1, n=5),
         search("eigenlens", "build_s", 3, n=2000, peak_resident_bytes=8e6),
     ]
-    assert search_table(records, count=100).splitlines()[2:] == [
-        "| **Eigenlens** | 0.5 ms | 0.05 ms (0.960) | – | 12 s | 5 MB |",
-        "| SVS (Vamana) | – | – | – | 1 s | 7 MB |",
+    records += [
+        search("svs+prefix", "latency_ms", 0.04, recall=0.95, prefix=32),
+        search("svs+prefix", "latency_ms", 0.06, recall=0.99, prefix=64),
+        search("svs+prefix", "build_s", 7, recall=0.95),
+        search("svs+prefix", "build_s", 8, recall=0.99),
+        search("svs+prefix", "memory_bytes", 9e6, recall=0.95),
     ]
-    assert search_table(records, count=7) == ""
-    assert growth_table([r for r in records if r["params"]["n"] == 2000]).splitlines()[2:] == [
+    rows = [
+        "| **Eigenlens** | 0.5 ms | 0.05 ms (0.960) | – | – | 12 s | 5 MB |",
+        "| SVS (Vamana) over 32, 64 | – | 0.04 ms (0.960) | 0.06 ms (0.960) | – | 8 s | 9 MB |",
+    ]
+    assert search_table(records, data="d", count=100).splitlines()[2:] == [
+        *rows,
+        "| SVS (Vamana) | – | – | – | – | 1 s | 7 MB |",
+    ]
+    assert search_table(records, data="d", count=7) == search_table(records, data="other", count=100) == ""
+    kinds = kinds_table(records, names={"other": "Other", "d": "Views"}, count=100)
+    assert kinds.splitlines()[2:] == [f"| Views {row}" for row in rows]
+    assert growth_table([r for r in records if r["params"]["n"] == 2000], data="d").splitlines()[2:] == [
         "| 2,000 | – | – | – | – | 3 s | 8 MB |"
     ]
-    assert growth_table([]) == ""
+    assert growth_table(records, data="other") == ""
+    assert batch_table(records, data="d", count=100) == NO_RECORDS
+    records += [
+        search("svs", "queries_per_s", 1234.5, recall=0.95, batch=1),
+        search("svs", "queries_per_s", 9876.5, recall=0.99, batch=1000),
+    ]
+    assert batch_table(records, data="d", count=100).splitlines() == [
+        "| method | 0.95, one query | 0.95, batches of 1,000 | 0.99, one query | 0.99, batches of 1,000 |",
+        "|---|---|---|---|---|",
+        "| SVS (Vamana) | 1,234/s | – | – | 9,876/s |",
+    ]
+
+
+def test_a_plot_has_the_quickest_search_of_each_recall() -> None:
+    assert quickest([(0.9, 2.0), (0.95, 1.0), (0.99, 3.0), (0.97, 3.0), (0.8, 0.5)]) == [
+        (0.8, 0.5), (0.95, 1.0), (0.99, 3.0),
+    ]  # fmt: skip
+
+
+def test_codes_of_views_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = service_builders.write_images(tmp_path / "images", 7)
+    encoder = Encoder(service_builders.write_encoder(tmp_path / "e"), runtime="onnxruntime")
+    monkeypatch.setattr(view_code_module, "_SAVE_EVERY_S", -1)
+
+    def codes(folder: str, count: int) -> Any:
+        views = AugmentationConfig()
+        return view_codes(encoder, str(images), count=count, seed=0, directory=tmp_path / folder, augmentation=views)
+
+    whole = np.array(codes("whole", 1200))
+    encode, calls = encoder.encode, []
+
+    def stop_in_the_third_batch(batch: Any) -> Any:
+        calls.append(len(batch))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(batch)
+
+    monkeypatch.setattr(encoder, "encode", stop_in_the_third_batch)
+    with pytest.raises(KeyboardInterrupt):
+        codes("stopped", 1200)
+    np.testing.assert_array_equal(codes("stopped", 1200), whole)
+    assert calls == [500] * 4, "the first two batches are not encoded again"
+    np.testing.assert_array_equal(codes("stopped", 600), whole[:600])
+    assert len(calls) == 4
 
 
 def test_pca_is_that_of_the_gallery() -> None:
@@ -194,6 +253,9 @@ def test_search_is_measured_beside_another_index_and_not_twice(
     assert main(command) == 0
     assert read_records(results) == found
     assert "is in" in capsys.readouterr().err
+    assert main([*command, "--methods", ""]) == 0, "nothing but the codes and their neighbours"
+    assert read_records(results) == found
+    assert len(list((tmp_path / "work" / "1500").glob("truth-*.npy"))) == 2
     assert main([*command[:-4], "--methods", "nothing"]) == 1
     assert "there is no method 'nothing'; available: flat, eigenlens" in capsys.readouterr().err
 

@@ -1,8 +1,9 @@
 """Rescoring of a shortlist from half-precision codes, in the quickest way that Python offers.
 
-Of the ways that were tried (numpy's take, cast and product; FAISS's decoder or its IndexRefine over the shortlist;
-torch; NumKong, which comes with USearch), NumKong was the quickest at every size: it multiplies half-precision numbers
-as they are. Without it numpy casts them first, which takes two to four times as long.
+Of the ways that were tried, NumKong's product of half-precision numbers was the quickest at every size: 5.6, 7.9, 13.5
+and 23 us for 16, 32, 64 and 128 of 300,000 codes of 256 coordinates, the look-up and the choice of the best included.
+A cast by numpy took 15, 25, 47 and 90, FAISS's decoder 13, 21, 37 and 70, torch 15, 19, 25 and 40, and FAISS's
+IndexRefine over the shortlist 12, 18, 27 and 43.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from eigenlens.benchmarks.search.setup import Ids, K, Vectors
 
 Halves = NDArray[np.float16]
 Rescore = Callable[[Vectors, Ids], Ids]
+_LAST = -K - 1
+_TOGETHER = 32  # queries whose shortlists are looked up at once, without Python's lock
 
 
 def rescoring(codes: Halves, shortlist: int) -> Rescore:
@@ -27,35 +30,18 @@ def rescoring(codes: Halves, shortlist: int) -> Rescore:
         codes: unit codes, (n, d), in memory.
         shortlist: s, at least 10.
     """
-    try:
-        from numkong import cdist
-    except ImportError:
-        return _rescoring_by_numpy(codes, shortlist)
+    from numkong import cdist
+
     query = np.empty((1, codes.shape[1]), np.float16)
     candidates = np.empty((shortlist, codes.shape[1]), np.float16)
     scores = np.empty((1, shortlist), np.float64)
-    row_of_scores, last = scores[0], -K - 1
+    row_of_scores = scores[0]
 
     def rescore(unit: Vectors, rows: Ids) -> Ids:
         query[...] = unit
         codes.take(rows, 0, candidates, "clip")
         cdist(query, candidates, "dot", out=scores)
-        best: Ids = rows.take(row_of_scores.argsort()[:last:-1])
-        return best
-
-    return rescore
-
-
-def _rescoring_by_numpy(codes: Halves, shortlist: int) -> Rescore:
-    halves = np.empty((shortlist, codes.shape[1]), np.float16)
-    candidates, scores = halves.astype(np.float32), np.empty(shortlist, np.float32)
-    last = -K - 1
-
-    def rescore(unit: Vectors, rows: Ids) -> Ids:
-        codes.take(rows, 0, halves, "clip")
-        candidates[...] = halves
-        np.dot(candidates, unit[0], out=scores)
-        best: Ids = rows.take(scores.argsort()[:last:-1])
+        best: Ids = rows.take(row_of_scores.argsort()[:_LAST:-1])
         return best
 
     return rescore
@@ -63,24 +49,39 @@ def _rescoring_by_numpy(codes: Halves, shortlist: int) -> Rescore:
 
 def rescoring_of_batches(codes: Halves, shortlist: int, *, threads: int) -> Rescore:
     """Return a function of several threads: unit queries (q, d) and shortlists (q, s) to the 10 best rows, (q, 10)."""
-    each = [rescoring(codes, shortlist) for _ in range(threads)]
-    pool = ThreadPoolExecutor(threads) if threads > 1 else None
+    if threads == 1:
+        return _rescoring_together(codes, shortlist)
+    each = [_rescoring_together(codes, shortlist) for _ in range(threads)]
+    pool = ThreadPoolExecutor(threads)
 
-    def part(number: int, units: Vectors, rows: Ids, best: Ids) -> None:
-        rescore = each[number]
-        for i in range(len(units)):
-            best[i] = rescore(units[i : i + 1], rows[i])
+    def rescore(units: Vectors, rows: Ids) -> Ids:
+        bounds = np.linspace(0, len(units), threads + 1).astype(int)
+        parts = zip(each, itertools.pairwise(bounds), strict=True)
+        jobs = [pool.submit(rescore_part, units[a:b], rows[a:b]) for rescore_part, (a, b) in parts if a < b]
+        return np.concatenate([job.result() for job in jobs])
+
+    return rescore
+
+
+def _rescoring_together(codes: Halves, shortlist: int) -> Rescore:
+    from numkong import cdist
+
+    candidates = np.empty((_TOGETHER * shortlist, codes.shape[1]), np.float16)
+    scores = np.empty((_TOGETHER, shortlist), np.float64)
+    candidates_of = np.split(candidates, _TOGETHER)
+    scores_of = np.split(scores, _TOGETHER)
 
     def rescore(units: Vectors, rows: Ids) -> Ids:
         best = np.empty((len(units), K), np.int64)
-        if pool is None or len(units) < threads:
-            part(0, units, rows, best)
-            return best
-        bounds = np.linspace(0, len(units), threads + 1).astype(int)
-        pairs = list(itertools.pairwise(bounds))
-        jobs = [pool.submit(part, n, units[a:b], rows[a:b], best[a:b]) for n, (a, b) in enumerate(pairs)]
-        for job in jobs:
-            job.result()
+        queries = units.astype(np.float16)
+        for start in range(0, len(units), _TOGETHER):
+            some = rows[start : start + _TOGETHER]
+            codes.take(some.ravel(), 0, candidates[: some.size], "clip")
+            for number in range(len(some)):
+                query = queries[start + number : start + number + 1]
+                cdist(query, candidates_of[number], "dot", out=scores_of[number])
+            order = scores[: len(some)].argsort(1)[:, :_LAST:-1]
+            best[start : start + _TOGETHER] = np.take_along_axis(some, order, 1)
         return best
 
     return rescore

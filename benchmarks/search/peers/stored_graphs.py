@@ -9,7 +9,7 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from eigenlens import artifact
 from eigenlens.benchmarks.search.interleaved import in_process_of_its_own
 from eigenlens.benchmarks.search.peers.prefix_graphs import PREFIX_GRAPHS, PrefixGraph
 from eigenlens.benchmarks.search.peers.whole_codes import CORES
-from eigenlens.benchmarks.search.setup import Setup
+from eigenlens.benchmarks.search.setup import K, Setup
 from eigenlens.benchmarks.search.values import anonymous_bytes
 
 _TRIED = 500  # vectors that show whether a graph can be built here
+_SEARCHED = 100
+# Where the module's name is not the distribution's; a benchmark beside other libraries runs on the CPU.
+DISTRIBUTIONS = {"svs": "scalable-vs", "faiss": "faiss-cpu"}
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class StoredGraph:
     Attributes:
         prefix: length of the prefixes.
         build_s: seconds that building it with all cores took.
+        memory_bytes: what a process holds more after opening it.
     """
 
     graph_class: type[PrefixGraph]
     prefix: int
     folder: Path
     build_s: float
+    memory_bytes: int
 
     @property
     def params(self) -> dict[str, Any]:
@@ -45,12 +50,11 @@ class StoredGraph:
         variant = {"variant": self.graph_class.variant} if self.graph_class.variant else {}
         return {"prefix": self.prefix} | variant | self.graph_class.settings
 
-    def open(self) -> tuple[PrefixGraph, int]:
-        """Return it in memory, and how many bytes that took."""
-        before = anonymous_bytes()
+    def open(self) -> PrefixGraph:
+        """Return it in memory."""
         graph = self.graph_class()
         graph.load(self.folder, length=self.prefix)
-        return graph, anonymous_bytes() - before
+        return graph
 
 
 def stored_graphs(setup: Setup, method: str) -> list[StoredGraph]:
@@ -64,27 +68,30 @@ def stored_graphs(setup: Setup, method: str) -> list[StoredGraph]:
         for prefix in prefixes:
             name = "-".join(part for part in (method.removesuffix("+prefix"), graph_class.variant, str(prefix)) if part)
             folder = setup.folder / "graphs" / name
-            noted = folder / "built.json"
-            made = _made_by(graph_class, setup)
-            if not noted.exists() or {k: v for k, v in json.loads(noted.read_text()).items() if k in made} != made:
+            noted, made = folder / "built.json", _made_by(graph_class, setup)
+            values = json.loads(noted.read_text()) if noted.exists() else {}
+            if {name: values.get(name) for name in made} != made:
+                values = made
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
-                with in_process_of_its_own() as another:
-                    build_s = another.submit(_build, setup, graph_class, prefix, folder).result()
-                artifact.write_atomic(noted, json.dumps(made | {"build_s": build_s}).encode())
-            stored.append(StoredGraph(graph_class, prefix, folder, json.loads(noted.read_text())["build_s"]))
+            for measure, measured in ((_build, "build_s"), (_memory_of, "memory_bytes")):
+                if measured not in values:
+                    with in_process_of_its_own() as another:
+                        values[measured] = another.submit(measure, setup, graph_class, prefix, folder).result()
+                    artifact.write_atomic(noted, json.dumps(values).encode())
+            stored.append(StoredGraph(graph_class, prefix, folder, values["build_s"], values["memory_bytes"]))
     return stored
 
 
 def _made_by(graph_class: type[PrefixGraph], setup: Setup) -> dict[str, Any]:
     """Return what a stored graph depends on: another one is built if any of it changes."""
-    package = packages_distributions()[graph_class.package][0]
+    distribution = DISTRIBUTIONS.get(graph_class.package, graph_class.package)
     return {
         "encoder": setup.encoder,
         "count": setup.count,
         "threads": CORES,
-        "settings": graph_class.settings,
-        "version": f"{package} {version(package)}",
+        "settings": dict(graph_class.settings),
+        "version": f"{distribution} {version(distribution)}",
     }
 
 
@@ -97,6 +104,18 @@ def _build(setup: Setup, graph_class: type[PrefixGraph], prefix: int, folder: Pa
     build_s = time.perf_counter() - started
     graph.save(folder)
     return round(build_s, 1)
+
+
+def _memory_of(setup: Setup, graph_class: type[PrefixGraph], prefix: int, folder: Path) -> int:
+    """Return the memory that a saved graph takes, after a few searches."""
+    graph, queries = graph_class(), setup.calibration_queries[:_SEARCHED]
+    __import__(graph_class.package)
+    before = anonymous_bytes()
+    graph.load(folder, length=prefix)
+    search = graph.prepare(limit=K, effort=K)
+    for query in queries if graph_class.rescores else np.ascontiguousarray(queries[:, :prefix]):
+        search(query[None])
+    return anonymous_bytes() - before
 
 
 @cache
