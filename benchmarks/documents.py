@@ -20,7 +20,7 @@ from eigenlens.benchmarks.quality.plot import plot_quality
 from eigenlens.benchmarks.quality.tables import COMPARED, method_table, quality_table, structure_table
 from eigenlens.benchmarks.runtime.tables import runtime_table
 from eigenlens.benchmarks.search.plot import plot_search
-from eigenlens.benchmarks.search.tables import SEARCHED, batch_table, growth_table, kinds_table, search_table
+from eigenlens.benchmarks.search.tables import SEARCHED, batch_table, codes_table, growth_table, search_table
 from eigenlens.benchmarks.service.tables import closed_table, open_table
 from eigenlens.benchmarks.training.tables import steps_table
 
@@ -109,8 +109,8 @@ TABLES = (
     Table(ROOT / "README.md", "search", lambda: search_table(read_records(SEARCH), data=VIEWS, count=1_000_000)),
     Table(
         ROOT / "docs/guide/speed.md",
-        "kinds",
-        lambda: kinds_table(read_records(SEARCH), names=KINDS_OF_CODES, count=1_000_000),
+        "codes",
+        lambda: codes_table(read_records(SEARCH), names=KINDS_OF_CODES, count=1_000_000),
     ),
     Table(
         ROOT / "docs/guide/speed.md",

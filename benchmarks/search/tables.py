@@ -47,7 +47,7 @@ def search_table(records: Sequence[Mapping[str, Any]], *, data: str, count: int)
     return "\n".join(lines)
 
 
-def kinds_table(records: Sequence[Mapping[str, Any]], *, names: Mapping[str, str], count: int) -> str:
+def codes_table(records: Sequence[Mapping[str, Any]], *, names: Mapping[str, str], count: int) -> str:
     """Draw a Markdown table of Eigenlens and of graphs over a prefix, by kind of codes; without kinds that have none.
 
     Args:

@@ -25,7 +25,7 @@ from eigenlens.benchmarks.encoder.fashion import pca_of_pixels
 from eigenlens.benchmarks.quality.tables import quality_table
 from eigenlens.benchmarks.search import view_codes as view_code_module
 from eigenlens.benchmarks.search.plot import quickest
-from eigenlens.benchmarks.search.tables import NO_RECORDS, batch_table, growth_table, kinds_table, search_table
+from eigenlens.benchmarks.search.tables import NO_RECORDS, batch_table, codes_table, growth_table, search_table
 from eigenlens.benchmarks.search.view_codes import view_codes, views_of_halves
 from eigenlens.command import main
 from eigenlens.model.config import AugmentationConfig, load_config
@@ -142,8 +142,8 @@ def test_a_search_table_shows_each_method_at_its_targets() -> None:
         "| SVS (Vamana) | – | – | – | – | 1 s | 7 MB |",
     ]
     assert search_table(records, data="d", count=7) == search_table(records, data="other", count=100) == ""
-    kinds = kinds_table(records, names={"other": "Other", "d": "Views"}, count=100)
-    assert kinds.splitlines()[2:] == [f"| Views {row}" for row in rows]
+    by_codes = codes_table(records, names={"other": "Other", "d": "Views"}, count=100)
+    assert by_codes.splitlines()[2:] == [f"| Views {row}" for row in rows]
     assert growth_table([r for r in records if r["params"]["n"] == 2000], data="d").splitlines()[2:] == [
         "| 2,000 | – | – | – | – | 3 s | 8 MB |"
     ]

@@ -24,7 +24,7 @@ class Choice:
     """How a graph is searched.
 
     Attributes:
-        graph: name of the graph.
+        graph: number of the graph.
         effort: nodes that a search keeps as candidates.
         shortlist: rows that are rescored.
         recall: of the 10 nearest, with the queries that chose it.
@@ -68,26 +68,25 @@ class Chooser:
         self._targets = targets
         self.best: dict[float, Choice] = {}
 
-    def measure(self, name: int, graph: PrefixGraph, *, prefix: int) -> Iterator[Choice]:
+    def measure(self, number: int, graph: PrefixGraph, *, prefix: int) -> Iterator[Choice]:
         """Yield what is measured of a graph: by effort, the smallest shortlist for each target that it reaches."""
         quickest: dict[float, float] = {}
         for effort in (effort for effort in EFFORTS if effort <= len(self._codes)):
             found = self._recalls(graph, prefix=prefix, effort=effort)
-            timed: dict[int, Choice] = {}
-            for target in self._targets:
-                reaching = np.flatnonzero(found >= target)
-                if not len(reaching):
-                    continue
-                shortlist = K + int(reaching[0])
-                if shortlist not in timed:
-                    search = prefix_search(graph, self._codes, prefix=prefix, effort=effort, shortlist=shortlist)
-                    timed[shortlist] = Choice(name, effort, shortlist, float(found[reaching[0]]), self._time(search))
-                    yield timed[shortlist]
-                choice = timed[shortlist]
-                quickest[target] = min(quickest.get(target, np.inf), choice.milliseconds)
-                if target not in self.best or choice.milliseconds < self.best[target].milliseconds:
-                    self.best[target] = choice
-            slowest = max((choice.milliseconds for choice in timed.values()), default=0.0)
+            # The smallest shortlist of each target; several targets may have the same.
+            reaching = {int(np.argmax(found >= target)) for target in self._targets if found[-1] >= target}
+            slowest = 0.0
+            for extra in sorted(reaching):
+                shortlist = K + extra
+                search = prefix_search(graph, self._codes, prefix=prefix, effort=effort, shortlist=shortlist)
+                choice = Choice(number, effort, shortlist, float(found[extra]), self._time(search))
+                yield choice
+                slowest = choice.milliseconds
+                for target in self._targets:
+                    if choice.recall >= target:
+                        quickest[target] = min(quickest.get(target, np.inf), slowest)
+                        if target not in self.best or slowest < self.best[target].milliseconds:
+                            self.best[target] = choice
             if len(quickest) == len(self._targets) and slowest > _HOPELESS * max(quickest.values()):
                 return
 
