@@ -150,8 +150,8 @@ class Generation(BaseGeneration):
 
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """
-        if selection is not None:
-            plan = self._for_selection(plan, k)
+        if selection is not None or use_all_threads(queries):
+            plan = self._without_graph(plan, k)
         index = self.index_of(plan)
         if selection is None and len(self):
             found = index.run_prepared(queries, plan, k)
@@ -245,7 +245,7 @@ class Generation(BaseGeneration):
         if guess is None:
             return index.search(queries, k, selection=selection)
         if selection is not None:
-            guess = self._for_selection(guess, k)
+            guess = self._without_graph(guess, k)
         scores, rows = self.index_of(guess).run(queries, plan=guess, k=k, selection=selection)
         if scores.shape[1] < k or (rows[:, -1] < 0).any():
             return index.search(queries, k, selection=selection)
@@ -293,8 +293,11 @@ class Generation(BaseGeneration):
                 self._indexes[spec] = index
         return index
 
-    def _for_selection(self, plan: Plan, k: int) -> Plan:
-        """Return a plan whose index can leave rows out: for one that walks the graph, the quickest with its recall."""
+    def _without_graph(self, plan: Plan, k: int) -> Plan:
+        """Return a plan whose index can leave rows out: for one that walks the graph, the quickest with its recall.
+
+        It is also the quicker one for many queries: FAISS searches them all in one call, on all cores.
+        """
         if require_kind(plan.kind).filters:
             return plan
         measured = self.calibration.expected(plan, k)

@@ -15,6 +15,7 @@ from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, Rows, Scores
 from eigenlens.index.faiss_engine.prepared_search import MakeBuffers
 from eigenlens.index.faiss_engine.vamana import MAX_WINDOW, VamanaGraph
 from eigenlens.index.filters.selection import Selection
+from eigenlens.index.plans.plan import Plan
 from eigenlens.index.threads import allowed_threads, use_all_threads
 
 # Results beyond k that are put in order, so that the caller sees whether the k-th has a tie.
@@ -46,6 +47,14 @@ class GraphIndex(PrefixIndex):
             np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf),
             np.pad(rows, ((0, 0), (0, missing)), constant_values=-1),
         )
+
+    def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
+        """Return what PrefixIndex.run does, one query after the other: so each is rescored with the fewest steps."""
+        if selection is not None or len(queries) < 2:
+            return super().run(queries, plan=plan, k=k, selection=selection)
+        results = [super(GraphIndex, self).run(query[None], plan=plan, k=k) for query in queries]
+        scores, rows = zip(*results, strict=True)
+        return np.concatenate(scores), np.concatenate(rows)
 
     def _results_for(self, k: int) -> int:
         return k

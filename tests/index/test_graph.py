@@ -77,6 +77,8 @@ def test_it_finds_the_exact_nearest_and_the_rows_that_were_held_out(generation: 
         np.testing.assert_allclose(scores[:, 0], exact_scores[:, 0], atol=1e-3)
     batch_scores, batch_rows = generation.search(queries, plan=plan, k=10)
     np.testing.assert_array_equal(batch_rows, rows)
+    many = np.concatenate([queries, ordered_codes(6, 50)])  # searched by another index
+    assert np.isin(generation.search(many, plan=plan, k=10)[1][:50], rows).mean() > 0.9
     np.testing.assert_allclose(batch_scores, scores, atol=1e-6)
     last = generation.codes.codes[-20:].astype(np.float32)  # added to the graph after it was measured
     assert generation.search(last, plan=plan, k=1)[1][:, 0].tolist() == list(range(COUNT - 20, COUNT))
