@@ -23,6 +23,7 @@ BENCHMARKS = {
     "node-presets": ("nodes.presets", "which settings of a fit to graphs validation nodes choose"),
     "graph-scale": ("nodes.scale", "time and memory of importing a large graph and of fitting to it"),
     "search": ("search.command", "recall against latency, memory and build time, beside others"),
+    "backends": ("search.backends", "a gallery's codes in FAISS and in PostgreSQL: recall, latency and bytes"),
     "promises": ("search.promises", "whether recall targets hold for every k and under filters"),
     "duplicates": ("duplicates.command", "which planted duplicates are found, and what joining a million codes costs"),
     "adds": ("service.adds", "search latency of a service while images arrive"),
@@ -50,6 +51,8 @@ eigenlens bench kinds --gallery .demo/fashion-mnist/gallery --images clothing/te
     "search": """\
 eigenlens bench search --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz \\
     --work runs/search --count 1000000 --results benchmarks/results/search.jsonl""",
+    "backends": """\
+eigenlens bench backends --gallery .demo/fashion-mnist/gallery --store "$EIGENLENS_STORE" --work runs/backends""",
     "promises": """\
 eigenlens bench promises --gallery .demo/fashion-mnist/gallery --work runs/promises""",
     "duplicates": """\

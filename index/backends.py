@@ -16,6 +16,7 @@ from eigenlens.index.pgvector_engine.build import BACKEND, build_pgvector_genera
 from eigenlens.index.pgvector_engine.database import Database
 from eigenlens.index.pgvector_engine.generation import PgvectorGeneration
 from eigenlens.index.pgvector_engine.kinds import choose_pgvector_indexes
+from eigenlens.index.pgvector_engine.sizes import graph_bytes, table_bytes
 from eigenlens.index.pgvector_engine.statements import TABLES, table_name
 from eigenlens.index.plans.plan import IndexSpec, choose_lengths
 
@@ -39,6 +40,9 @@ class Backend(Protocol):
         self, count: int, *, lengths: Sequence[int], kinds: Mapping[int, str] | None = None
     ) -> tuple[IndexSpec, ...]:
         """Return the indexes to build for `count` codes. Raises: IndexKindError, for what this engine has not."""
+
+    def describe_size(self, specs: Sequence[IndexSpec], *, count: int, code_length: int) -> str:
+        """Return what a generation takes outside of its directory; empty if it takes nothing."""
 
     def build(self, path: Path, codes: Codes, options: BuildOptions) -> None:
         """Build, calibrate and publish the generation at `path`, whose name is its number, whole or not at all."""
@@ -68,6 +72,10 @@ class FaissBackend:
     ) -> tuple[IndexSpec, ...]:
         """Return the indexes to build for `count` codes. Raises: IndexKindError."""
         return choose_indexes(count, lengths=lengths, kinds=kinds, gpu=self._gpu is not None)
+
+    def describe_size(self, specs: Sequence[IndexSpec], *, count: int, code_length: int) -> str:
+        """Return nothing: all is in the directory."""
+        return ""
 
     def build(self, path: Path, codes: Codes, options: BuildOptions) -> None:
         """Build a generation."""
@@ -101,6 +109,12 @@ class PgvectorBackend:
     ) -> tuple[IndexSpec, ...]:
         """Return the indexes to build for `count` codes. Raises: IndexKindError."""
         return choose_pgvector_indexes(count, lengths=lengths, kinds=kinds)
+
+    def describe_size(self, specs: Sequence[IndexSpec], *, count: int, code_length: int) -> str:
+        """Return the megabytes of the table and of each index."""
+        sizes = graph_bytes(specs, count)
+        by_index = [f"length {spec.length} {size / 1e6:,.1f} MB" for spec, size in sizes.items() if size]
+        return ", ".join([f"in PostgreSQL: codes {table_bytes(count, code_length) / 1e6:,.1f} MB", *by_index])
 
     def build(self, path: Path, codes: Codes, options: BuildOptions) -> None:
         """Build a generation in a table of its number."""

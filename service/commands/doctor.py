@@ -113,6 +113,7 @@ def _gallery(root: Path, address: str | None) -> Iterator[Finding]:
     if importlib.util.find_spec("faiss") is None:
         yield f"a gallery is looked at with FAISS: {install_line('cpu')}", True
         return
+    from eigenlens.index.backends import FAISS
     from eigenlens.service.gallery.layout import Gallery
 
     try:
@@ -124,8 +125,10 @@ def _gallery(root: Path, address: str | None) -> Iterator[Finding]:
             if problems and address is None:  # the file is damaged
                 return
             yield f"gallery {root}: {gallery.store.count()} images, {gallery.store.describe()}", False
-            number, generation = gallery.open_current()
-            yield f"generation {number} is whole: lengths {', '.join(map(str, generation.lengths))}", False
+            number, generation = gallery.open_current(check=True)
+            backend = gallery.manifest(number).properties.get("backend", FAISS)
+            lengths = ", ".join(map(str, generation.lengths))
+            yield f"generation {number} is whole: lengths {lengths}, backend {backend}", False
             if number != gallery.current():
                 current = gallery.current()
                 yield f"generation {current} is damaged, {number} is served: run `eigenlens build` again", True

@@ -35,6 +35,8 @@ def require_space(root: Path, specs: Sequence[IndexSpec], *, count: int, code_le
     by_index = ", ".join(f"length {spec.length} ({spec.kind}) {_megabytes(size)}" for spec, size in sizes.items())
     estimate = (
         f"{_megabytes(disk)} on disk for {count} images, at most {_megabytes(memory)} at once in memory: {by_index}"
+        if specs
+        else f"{_megabytes(disk)} on disk for {count} images"
     )
     free = shutil.disk_usage(root).free
     if disk > free:

@@ -19,6 +19,7 @@ from eigenlens.index.live.engine import LiveEngine
 from eigenlens.index.pgvector_engine.build import build_pgvector_generation
 from eigenlens.index.pgvector_engine.generation import PgvectorGeneration
 from eigenlens.index.pgvector_engine.kinds import MAX_ROWS, choose_pgvector_indexes
+from eigenlens.index.pgvector_engine.sizes import graph_bytes, table_bytes
 from eigenlens.index.pgvector_engine.statements import TABLES, table_name
 from eigenlens.index.plans.plan import Plan
 from eigenlens.service.gallery.store.postgres.vectors import VectorConnections
@@ -109,8 +110,15 @@ def test_calibration_measures_what_a_search_through_the_connection_finds(generat
     rescored = [m for plan, m in measured.items() if plan.rerank_length == LENGTH and (plan.shortlist or 0) >= 240]
     assert max(m.recall[10].mean for m in rescored) > 0.97
     assert all(m.latency_ms["p50"] > 0 for m in measured.values())
-    assert generation.bytes_of(32) > COUNT * 64
     assert generation.bytes_of(LENGTH) == 0
+
+
+def test_bytes_are_as_they_were_estimated(generation: PgvectorGeneration, database: VectorConnections) -> None:
+    ((table,),) = database.query("SELECT pg_relation_size('vectors_000001') + pg_relation_size('vectors_000001_pkey')")
+    # A table grows by several pages at a time.
+    assert table == pytest.approx(table_bytes(COUNT, LENGTH), abs=16 * 8192)
+    for spec, size in graph_bytes(generation.specs, COUNT).items():
+        assert generation.bytes_of(spec.length) == pytest.approx(size, rel=0.05), spec
 
 
 def test_a_build_leaves_all_or_nothing(

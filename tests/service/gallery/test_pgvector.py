@@ -41,6 +41,7 @@ def test_a_gallery_goes_to_postgres_with_its_codes_and_back(
     assert main([*build, *at, "--backend", "pgvector", "--kinds", "4=ivf-sq8"]) == 1
     assert "pgvector has no index of kind 'ivf-sq8'" in capsys.readouterr().err
     assert main([*build, *at, "--backend", "pgvector"]) == 0
+    assert "12 images; in PostgreSQL: codes 0.0 MB" in capsys.readouterr().err
     moved = Gallery(gallery.root, store=address)
     assert tables(moved) == ["vectors_000002"]
     with serving(settings_of(moved, store=address, deadline_s=30)) as client:
@@ -56,7 +57,9 @@ def test_a_gallery_goes_to_postgres_with_its_codes_and_back(
         assert client.get("/v1/lengths").json()["lengths"][-1]["kind"] == "pg-scan"
         backup = client.post("/v1/admin/backups", json={}).raise_for_status().json()["name"]
     assert tables(moved) == ["vectors_000002", "vectors_000003"]
+    capsys.readouterr()
     assert main(["doctor", "--gallery", str(gallery.root), *at]) == 0
+    assert "backend pgvector" in capsys.readouterr().out
     archive, restored = moved.root / "backups" / backup, tmp_path / "restored"
     assert main(["restore", str(archive), "--gallery", str(restored)]) == 0
     assert main(["serve", "--gallery", str(restored), "--port", "0"]) == 1
