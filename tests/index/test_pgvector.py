@@ -12,6 +12,7 @@ import pytest
 
 from eigenlens.index.backends import PgvectorBackend
 from eigenlens.index.building.build import BuildOptions
+from eigenlens.index.building.sizes import codes_bytes, index_bytes
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.errors import IndexKindError, SearchError
 from eigenlens.index.filters.parse import matches, parse_filter
@@ -21,7 +22,7 @@ from eigenlens.index.pgvector_engine.generation import PgvectorGeneration
 from eigenlens.index.pgvector_engine.kinds import MAX_ROWS, choose_pgvector_indexes
 from eigenlens.index.pgvector_engine.sizes import graph_bytes, table_bytes
 from eigenlens.index.pgvector_engine.statements import TABLES, table_name
-from eigenlens.index.plans.plan import Plan
+from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.service.gallery.store.postgres.vectors import VectorConnections
 from tests.support import oracles
 from tests.support.codes import HARDLY_CALIBRATED, random_codes, write_codes
@@ -100,6 +101,9 @@ def test_a_search_needs_the_graph_and_what_holds_for_one_search_ends_with_it(
         f"EXPLAIN {statement.text(10)}", [f"[{'1,' * 63}1]", f"[{'1,' * 31}1]"], before=statement.settings
     )
     assert "Index Scan using vectors_000001_32" in "\n".join(line for (line,) in explained)
+    beyond, rows = generation.search(query, plan=Plan(32, "pg-hnsw", effort=100), k=1500)
+    assert len(set(rows[0].tolist()) - {-1}) == 1500, "more than pgvector keeps at a time"
+    assert (np.diff(beyond) <= 0).all()
     exact, _ = index.run(query, plan=replace(PLAN, effort=index.max_effort, shortlist=COUNT - 1), k=10)
     np.testing.assert_allclose(exact, index.scan(query, 10, length=LENGTH)[0], atol=1e-6)
 
@@ -158,3 +162,15 @@ def test_what_pgvector_cannot_hold_is_refused_with_what_can() -> None:
     with pytest.raises(IndexKindError, match="at most 4000 coordinates, not 5000; use the backend faiss"):
         choose_pgvector_indexes(10, lengths=(8, 5000))
     assert [spec.kind for spec in choose_pgvector_indexes(10**6, lengths=(8, 64))] == ["pg-hnsw", "pg-scan"]
+
+
+def test_the_guide_tells_the_bytes_that_are_computed() -> None:
+    guide = (Path(__file__).parents[2] / "docs/guide/outgrowing.md").read_text()
+    for count in (10**6, 10**7, MAX_ROWS, 10**8, 10**9):
+        faiss, graph = IndexSpec(64, "ivf-pq"), IndexSpec(64, "pg-hnsw")
+        sizes = [index_bytes([faiss], count)[faiss], 532 * count]
+        assert codes_bytes(count, 256) == 532 * count
+        if count <= MAX_ROWS:
+            sizes += [graph_bytes([graph], count)[graph], table_bytes(count, 256)]
+        cells = [f"{size / 1e9:.2f} GB" for size in sizes] + ["refused"] * (4 - len(sizes))
+        assert f"| {count:,} | {' | '.join(cells)} |" in guide
