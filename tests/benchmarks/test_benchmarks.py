@@ -236,19 +236,19 @@ def test_search_is_measured_beside_another_index_and_not_twice(
     results = tmp_path / "results.jsonl"
     command = ["bench", "search", "--encoder", str(encoder), "--images", str(images), "--query-images", str(images)]
     command += ["--work", str(tmp_path / "work"), "--count", "1500", "--lengths", "4,8", "--kinds", "8=ivf-sq8"]
-    command += ["--methods", "flat,eigenlens,faiss-hnsw", "--batches", "", "--results", str(results)]
+    command += ["--methods", "flat,eigenlens-memory,faiss-hnsw", "--batches", "", "--results", str(results)]
     assert main(command) == 0
     found = read_records(results)
-    assert {entry["method"] for entry in found} == {"flat", "eigenlens", "faiss-hnsw"}
+    assert {entry["method"] for entry in found} == {"flat", "eigenlens-memory", "faiss-hnsw"}
     by_target = {
         entry["params"]["recall"]: entry["params"]["recall_seen"]
         for entry in found
-        if entry["method"] == "eigenlens" and entry["metric"] == "latency_ms" and "recall" in entry["params"]
+        if entry["method"] == "eigenlens-memory" and entry["metric"] == "latency_ms" and "recall" in entry["params"]
     }
     assert set(by_target) == {0.9, 0.95, 0.99, 0.999}
     assert all(seen >= target - 0.01 for target, seen in by_target.items())
     exact = [entry for entry in found if entry["params"].get("exact")]
-    assert [entry["method"] for entry in exact] == ["flat", "eigenlens"]
+    assert [entry["method"] for entry in exact] == ["flat", "eigenlens-memory"]
     assert all(entry["params"]["identical"] for entry in exact)
     assert main(command) == 0
     assert read_records(results) == found
