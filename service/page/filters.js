@@ -84,6 +84,7 @@ export function startFilters() {
 function parts(filter) {
   return Object.entries(filter).flatMap(([name, condition]) => {
     const { [name]: _, ...others } = filter;
+    if (name === "$or" && condition.every?.((part) => part.$code)) return [{ name: "in the shape on the map", said: "", without: others }];
     if (name === "$code") return [{ name: "in the box on the map", said: "", without: others }];
     if (condition === null || typeof condition !== "object" || Array.isArray(condition)) return [{ name, said: name.startsWith("$") ? "…" : `is ${condition}`, without: others }];
     return Object.entries(condition).map(([operator, value]) => {

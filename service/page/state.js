@@ -92,6 +92,6 @@ function mapOf({ axes, colour, box }, available) {
   return {
     axes: arePossible ? axes : state.axes,
     colour: colour === "none" || colour in state.gallery.filters ? colour : state.colour,
-    box: edges.length === 4 && edges.every(Number.isFinite) && edges[0] < edges[1] && edges[2] < edges[3] ? box : null,
+    box: edges.every(Number.isFinite) && (edges.length === 4 ? edges[0] < edges[1] && edges[2] < edges[3] : edges.length >= 6 && edges.length % 2 === 0) ? box : null, // edges, or corners of a shape
   };
 }

@@ -186,6 +186,49 @@ def test_a_box_is_searched_linked_to_and_saved_as_a_table(page: Page, address: s
     assert set(ids_of(page)) <= inside
 
 
+def test_a_shape_drawn_around_images_is_searched_linked_to_and_saved_as_a_table(page: Page, address: str) -> None:
+    place = page.locator("#map-canvas").bounding_box()
+    assert place is not None
+    corners = [(0.3, 0.02), (0.98, 0.5), (0.3, 0.98)]  # a triangle, shares of the canvas from its left and its top
+    page.get_by_role("button", name="Draw a shape").click()
+    path = [(place["x"] + x * place["width"], place["y"] + y * place["height"]) for x, y in corners]
+    page.mouse.move(*path[0])
+    page.mouse.down()
+    for corner in path[1:]:
+        page.mouse.move(*corner, steps=10)
+    page.mouse.up()
+    panel = page.locator("#map-box")
+    whole = httpx.get(f"{address}/v1/map", params={"columns": 1, "rows": 1, "parts": 1}).json()
+    rows = httpx.get(f"{address}/v1/map/images").text.splitlines()[1:]
+    inside, near = set(), set()
+    for row in rows:
+        id, across, up = row.rsplit(",", 2)
+        x = (float(across) - whole["left"]) / (whole["right"] - whole["left"])
+        y = (whole["top"] - float(up)) / (whole["top"] - whole["bottom"])
+        half = (x - 0.3) / 0.68 * 0.48  # at x the triangle reaches from half below 0.02 to half above 0.98
+        if x >= 0.3 and 0.02 + half <= y <= 0.98 - half:
+            inside.add(id)
+        if min(abs(x - 0.3), abs(y - 0.02 - half), abs(y - 0.98 + half)) < 0.06:
+            near.add(id)  # the shape is of strips: at its edges a little may be in or out
+    expect(panel).to_contain_text(re.compile(r"\d+ images? in the shape"))
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save their names").click()
+    listed = {line.rsplit(",", 2)[0] for line in Path(saved.value.path()).read_text().splitlines()[1:]}
+    assert listed - near == inside - near
+    assert inside - near
+    assert {row.rsplit(",", 2)[0] for row in rows} - inside - near
+    expect(panel).to_contain_text(f"{len(listed)} image")
+    page.reload()  # the link brings the shape back
+    expect(panel).to_contain_text(f"{len(listed)} image")
+    page.get_by_role("button", name="Search only these").click()
+    expect(page.locator("#filters")).to_contain_text("in the shape on the map")
+    expect(page.locator("#status")).to_contain_text("there are no more")
+    query = (page.url.split("id=")[1].split("&")[0]).replace("%2F", "/").replace("+", " ")
+    assert set(ids_of(page)) == listed - {query}
+    page.get_by_role("button", name="Remove the filter: in the shape").click()
+    expect(page.locator("#filters li")).to_have_count(0)
+
+
 def test_everything_on_the_map_is_done_by_keyboard_and_heard(page: Page) -> None:
     page.get_by_role("button", name="Mark what is shown").press("Enter")
     expect(page.locator("#map-box")).to_contain_text(f"{IMAGES} images in the box")

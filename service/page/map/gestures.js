@@ -5,7 +5,8 @@ const STEP = 0.2;
 
 /**
  * Listen on a canvas. `does` has move(across, up), zoom(factor, [at, up]), reset(), pick([at, up]), hover([at, up]),
- * boxing() whether a drag draws a box, box([at, up], [at, up], done). Places are shares of the view from its left and
+ * drawing() what a drag draws, "box", "shape" or "", box([at, up], [at, up], done), trace([at, up], "begin", "on" or
+ * "end"). Places are shares of the view from its left and
  * bottom.
  */
 export function listenTo(canvas, does) {
@@ -23,7 +24,8 @@ export function listenTo(canvas, does) {
     if (event.button) return;
     canvas.setPointerCapture(event.pointerId);
     touches.set(event.pointerId, point(event));
-    drag = { at: point(event), moved: 0, boxes: touches.size === 1 && (event.shiftKey || does.boxing()) };
+    drag = { at: point(event), moved: 0, boxes: touches.size === 1 && (event.shiftKey || does.drawing() === "box"), traces: touches.size === 1 && does.drawing() === "shape" };
+    if (drag.traces) does.trace(drag.at, "begin");
   });
   canvas.addEventListener("pointermove", (event) => {
     if (!touches.has(event.pointerId)) {
@@ -38,11 +40,13 @@ export function listenTo(canvas, does) {
       const apart = (place) => Math.max(0.02, Math.hypot(place[0] - others[0][0], place[1] - others[0][1]));
       does.zoom(apart(now) / apart(before), [(now[0] + others[0][0]) / 2, (now[1] + others[0][1]) / 2], { at_once: true });
     } else if (drag.boxes) does.box(drag.at, now, false);
+    else if (drag.traces) does.trace(now, "on");
     else does.move(before[0] - now[0], before[1] - now[1], { at_once: true });
   });
   const release = (event) => {
     if (!touches.delete(event.pointerId) || touches.size || event.type !== "pointerup") return;
-    if (drag.moved < 0.01) does.pick(point(event));
+    if (drag.traces) does.trace(point(event), "end");
+    else if (drag.moved < 0.01) does.pick(point(event));
     else if (drag.boxes) does.box(drag.at, point(event), true);
   };
   canvas.addEventListener("pointerup", release);

@@ -185,15 +185,27 @@ export class Painter {
 
   mark(box, across, up) {
     const { pen } = this;
+    if (box.points) {
+      pen.beginPath();
+      for (const [x, y] of box.points) pen.lineTo(across(x), up(y));
+      pen.closePath();
+      this.outline(() => pen.fill(), () => pen.stroke());
+      return;
+    }
     const place = [across(box.left), up(box.top), across(box.right) - across(box.left), up(box.bottom) - up(box.top)];
+    this.outline(() => pen.fillRect(...place), () => pen.strokeRect(...place));
+  }
+
+  outline(fill, stroke) {
+    const { pen } = this;
     pen.globalAlpha = 0.12;
     pen.fillStyle = this.colours.accent;
-    pen.fillRect(...place);
+    fill();
     pen.globalAlpha = 1;
     pen.strokeStyle = this.colours.accent;
     pen.lineWidth = 2;
     pen.setLineDash([7, 4]);
-    pen.strokeRect(...place);
+    stroke();
     pen.setLineDash([]);
   }
 

@@ -15,6 +15,7 @@ import { change, listen, remember, state } from "../state.js";
 const NEAR = 24;
 const RESULTS = 24;
 const ZOOMED_MS = 90; // after the last step closer or back, tiles are loaded: not those of every level on the way
+const CORNERS = 40; // of a shape
 const CHASE = 0.3; // share of the way to where the view goes, each frame
 
 /** Start; `trouble(message)` shows what went wrong, "" that it is over. */
@@ -30,14 +31,15 @@ export function startMap(trouble) {
   let lit = []; // results of the query, with their places
   let names = null; // values of the legend
   let focus = null;
-  let boxing = false;
+  let draws = ""; // what a drag draws: "box", "shape", or nothing
+  let traced = [];
   let version = 0;
   let drawing = false;
   let zoomed = 0; // when the last step closer or back was
   let painted = false; // whether anything was, for measurements
 
   const axes = () => Object.fromEntries(["x", "y"].map((name, place) => [name, Number(state.axes.split(",")[place])]));
-  const marked = () => (state.box ? Object.fromEntries(state.box.split(",").map((value, place) => [["left", "right", "bottom", "top"][place], Number(value)])) : null);
+  const marked = () => (traced.length ? { points: traced } : state.box ? shapeOf(state.box.split(",").map(Number)) : null);
   const near = new Cards(find("map-near"), { chosen: (image) => searchFrom(image) });
   find("map-near").addEventListener("focusin", (event) => { focusOn(event.target.closest("li")?.dataset.rank); });
   find("map-near").addEventListener("focusout", () => { focusOn(null); });
@@ -198,10 +200,22 @@ export function startMap(trouble) {
       if ((image?.id ?? null) === focus) return;
       focus = image?.id ?? null;
       canvas.title = image ? `${nameOf(image)} – ${image.id}` : "";
-      canvas.style.cursor = boxing ? "crosshair" : image ? "pointer" : "";
+      canvas.style.cursor = draws ? "crosshair" : image ? "pointer" : "";
       redraw();
     },
-    boxing: () => boxing,
+    drawing: () => draws,
+    /** Draw a line around images. */
+    trace([at, up], stage) {
+      const point = [view.left + at * (view.right - view.left), view.bottom + up * (view.top - view.bottom)];
+      if (stage === "begin") traced = [];
+      traced.push(point.map((value) => Number(value.toFixed(5))));
+      redraw();
+      if (stage !== "end") return;
+      const points = thinned(traced);
+      traced = [];
+      arm("");
+      if (points.length > 2) change({ box: points.flat().join(",") }, { step: true });
+    },
     box(from, to, done) {
       const value = ([at, up]) => [view.left + at * (view.right - view.left), view.bottom + up * (view.top - view.bottom)];
       const [[x, y], [otherX, otherY]] = [value(from), value(to)];
@@ -214,14 +228,15 @@ export function startMap(trouble) {
     state.box = [left, right, bottom, top].map((value) => value.toFixed(5)).join(",");
     redraw();
     if (!done) return;
-    arm(false);
+    arm("");
     change({ box: state.box }, { step: true });
   }
 
-  function arm(on) {
-    boxing = on;
-    find("map-boxing").ariaPressed = String(on);
-    canvas.style.cursor = on ? "crosshair" : "";
+  function arm(what) {
+    draws = what;
+    find("map-boxing").ariaPressed = String(what === "box");
+    find("map-drawing").ariaPressed = String(what === "shape");
+    canvas.style.cursor = what ? "crosshair" : "";
   }
 
   function pictureAt([at, up]) {
@@ -263,7 +278,8 @@ export function startMap(trouble) {
   const buttons = listenTo(canvas, does);
   const step = (text, label, work) => h("button", { type: "button", class: "step", "aria-label": label, title: label, on: { click: work } }, text);
   find("map-steps").append(
-    h("button", { type: "button", id: "map-boxing", class: "plain", ariaPressed: "false", title: "Or hold Shift while you drag", on: { click: () => arm(!boxing) } }, "Mark a box"),
+    h("button", { type: "button", id: "map-boxing", class: "plain", ariaPressed: "false", title: "Or hold Shift while you drag", on: { click: () => arm(draws === "box" ? "" : "box") } }, "Mark a box"),
+    h("button", { type: "button", id: "map-drawing", class: "plain", ariaPressed: "false", title: "Drag a line around pictures", on: { click: () => arm(draws === "shape" ? "" : "shape") } }, "Draw a shape"),
     h("button", { type: "button", class: "plain", on: { click: () => goal && setBox(goal, true) } }, "Mark what is shown"),
     step("−", "Go back from the map", () => buttons.further()), step("+", "Come closer to the map", () => buttons.closer()),
     h("button", { type: "button", id: "map-all", class: "plain", on: { click: () => does.reset() } }, "Show everything"));
@@ -288,3 +304,9 @@ export function startMap(trouble) {
   });
   return { again: reset };
 }
+
+/** A box of its edges, or a shape of its corners' places. */
+const shapeOf = (numbers) => (numbers.length === 4 ? Object.fromEntries(numbers.map((value, place) => [["left", "right", "bottom", "top"][place], value])) : { points: Array.from({ length: numbers.length / 2 }, (_, place) => numbers.slice(2 * place, 2 * place + 2)) });
+
+/** So few corners of a line that an address can hold them. */
+const thinned = (points) => points.filter((_, place) => place % Math.ceil(points.length / CORNERS) === 0);
