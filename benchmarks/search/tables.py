@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-K = TypeVar("K", int, str)
+K = TypeVar("K", str, tuple[int, str])
 
 SEARCHED = {
     "eigenlens": "**Eigenlens**",
@@ -112,11 +112,11 @@ def _with_prefix(name: str, values: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def growth_table(records: Sequence[Mapping[str, Any]], *, data: str) -> str:
-    """Draw a Markdown table of Eigenlens by the number of codes, from the newest records; empty where there is none."""
+    """Draw a Markdown table of Eigenlens's modes by the number of codes, from the newest records; empty without any."""
     newest = _newest(
-        (record["params"]["n"], record)
+        ((record["params"]["n"], record["method"]), record)
         for record in records
-        if record["method"] == "eigenlens" and record["data"] == data
+        if record["method"].startswith("eigenlens") and record["data"] == data
     )
     if not newest:
         return ""
@@ -124,12 +124,13 @@ def growth_table(records: Sequence[Mapping[str, Any]], *, data: str) -> str:
         "| codes | recall@10 0.95 | 0.99 | 0.999 | exact | build time | peak memory of the build |",
         "|---" * 7 + "|",
     ]
-    for count, values in sorted(newest.items()):
-        cells = [_milliseconds(values.get(f"latency_ms {target}")) for target in (0.95, 0.99, 0.999)]
+    for (count, method), values in sorted(newest.items()):
+        cells = [_milliseconds(values.get(f"latency_ms {target}")) for target in _TARGETS]
         cells.append(_milliseconds(values.get("latency_ms exact"), seen=False))
         built = values["build_s"]
         cells += [f"{built['value']:,.0f} s", f"{built['params']['peak_resident_bytes'] / 1e6:,.0f} MB"]
-        lines.append(f"| {count:,} | " + " | ".join(cells) + " |")
+        mode = SEARCHED[method].partition(", ")[2]
+        lines.append(f"| {count:,}{', ' + mode if mode else ''} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

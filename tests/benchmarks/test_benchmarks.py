@@ -125,6 +125,7 @@ def test_a_search_table_shows_each_method_at_its_targets() -> None:
         search("svs", "memory_bytes", 7e6),
         search("svs", "build_s", 1, n=5),
         search("eigenlens", "build_s", 3, n=2000, peak_resident_bytes=8e6),
+        search("eigenlens-memory", "build_s", 2, n=2000, peak_resident_bytes=7e6),
     ]
     records += [
         search("svs+prefix", "latency_ms", 0.04, recall=0.95, prefix=32),
@@ -145,7 +146,8 @@ def test_a_search_table_shows_each_method_at_its_targets() -> None:
     by_codes = codes_table(records, names={"other": "Other", "d": "Views"}, count=100)
     assert by_codes.splitlines()[2:] == [f"| Views {row}" for row in rows]
     assert growth_table([r for r in records if r["params"]["n"] == 2000], data="d").splitlines()[2:] == [
-        "| 2,000 | – | – | – | – | 3 s | 8 MB |"
+        "| 2,000 | – | – | – | – | 3 s | 8 MB |",
+        "| 2,000, least memory | – | – | – | – | 2 s | 7 MB |",
     ]
     assert growth_table(records, data="other") == ""
     assert batch_table(records, data="d", count=100) == NO_RECORDS
