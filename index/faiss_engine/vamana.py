@@ -27,8 +27,8 @@ from eigenlens.index.plans.plan import Optimise
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 from eigenlens.install import install_line
 
-# Links of each row.
-DEGREE = 32
+# Links of each row: with their number, 128 bytes, which is two lines of the processor's cache.
+DEGREE = 31
 # SVS keeps three directories: settings, links, vectors.
 SETTINGS, LINKS, VECTORS = "settings", "links", "vectors"
 # A longer list of candidates takes longer than a scan of the prefixes.
