@@ -100,9 +100,11 @@ EXTRAS = {
     "pyarrow": "parquet",
     "scipy": "graphs",
     "matplotlib": "bench",
+    "svs": "svs",
     "hnswlib": "peers",
+    "numkong": "peers",
+    "pyvsag": "peers",
     "scann": "peers",
-    "svs": "peers",
     "usearch": "peers",
 }
 # Modules that the extra for training installs as well.

@@ -14,8 +14,8 @@ from eigenlens import artifact
 from eigenlens.index.building.calibrator import Calibrator
 from eigenlens.index.building.describe import describe_codes
 from eigenlens.index.building.graph_builder import GraphBuilder
-from eigenlens.index.building.graph_choice import choose_graph
 from eigenlens.index.building.index_builder import TRAINING_VECTORS, Builder
+from eigenlens.index.building.prefix_choice import choose_fewest, choose_graph
 from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
@@ -41,7 +41,8 @@ class BuildOptions:
         queries: codes to calibrate with, (q, code_length); some of the codes, held out meanwhile, when None.
         removal: number of the last removal of images that the codes have in them.
         gpu: for k-means, and for the searches that are measured; the CPU when None.
-        optimise: "latency" adds a graph over one prefix to the indexes of the lengths, for many codes.
+        optimise: "latency" adds a graph over one prefix to the indexes of the lengths, for many codes; "build" leaves
+            out all lengths but the full one and that which finds shortlists best.
         on_progress: called with (indexes built, indexes in all) after each.
         tuning: thresholds of the build.
     """
@@ -68,9 +69,11 @@ def build_generation(
 
     Raises: ArtifactExistsError; IndexKindError.
     """
-    specs = choose_indexes(
-        len(codes), lengths=options.lengths, kinds=options.kinds, gpu=options.gpu is not None, tuning=options.tuning
-    )
+    lengths, kinds = options.lengths, dict(options.kinds or {})
+    if options.optimise == "build":
+        lengths, quickest = choose_fewest(codes, lengths, tuning=options.tuning)
+        kinds = quickest | {length: kind for length, kind in kinds.items() if length in lengths}
+    specs = choose_indexes(len(codes), lengths=lengths, kinds=kinds, gpu=options.gpu is not None, tuning=options.tuning)
     if len(codes) == 0:  # most kinds are trained on codes
         specs = tuple(IndexSpec(spec.length, "flat") for spec in specs)
     graph = choose_graph(codes, options.lengths, tuning=options.tuning) if options.optimise == "latency" else None

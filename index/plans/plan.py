@@ -8,8 +8,9 @@ from typing import Literal
 
 from eigenlens.index.errors import LengthRangeError
 
-# What a build is for: small indexes, or also a graph over a prefix, with which one query at a time is answered sooner.
-Optimise = Literal["memory", "latency"]
+# What a build is for: small indexes of all lengths; also a graph over a prefix, which answers one query at a time
+# sooner; or indexes of so few lengths that they are built soon.
+Optimise = Literal["memory", "latency", "build"]
 # Default length of a shortlist: this many times k, and at least the minimum.
 SHORTLIST_FACTOR = 10
 MIN_SHORTLIST = 240

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from eigenlens.service.api.answer import AnswerModel
 from eigenlens.service.api.search import PlanAnswer, RebuildAdviceAnswer
 
-# What a build is for: small indexes, or also a graph over a prefix.
-Optimise = Literal["memory", "latency"]
+# What a build is for: small indexes of all lengths, also a graph over a prefix, or the indexes of two lengths only.
+Optimise = Literal["memory", "latency", "build"]
 
 
 class RebuildBody(BaseModel):
@@ -31,8 +31,8 @@ class RebuildBody(BaseModel):
     )
     optimise: Optimise | None = Field(
         None,
-        description="latency: also a graph over one prefix, which answers searches without a filter sooner; "
-        "default: as the present generation was built",
+        description="latency: also a graph over one prefix, which answers searches without a filter sooner; build: of "
+        "the lengths only the full one and that which finds shortlists best; default: as the present generation",
     )
     encoder: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = Field(
         None, description="id of an encoder in the gallery (GET /v1/admin/stats); default: the present one"

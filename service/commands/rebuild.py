@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from typing import get_args
 
+from eigenlens.service.api.admin import Optimise
 from eigenlens.service.commands.connection import configure_connection, connect, follow_or_print_id
 from eigenlens.service.commands.options import parse_kinds, parse_lengths
 
@@ -26,8 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kinds", type=parse_kinds, metavar="N=KIND,...", help="index kinds of some lengths")
     parser.add_argument(
         "--optimise",
-        choices=("memory", "latency"),
-        help="latency: also a graph over one prefix (default: as the present generation was built)",
+        choices=get_args(Optimise),
+        help="memory: all lengths; latency: also a graph over one prefix; build: the full length and that which finds "
+        "shortlists best (default: as the present generation was built)",
     )
     parser.add_argument(
         "--encoder", metavar="ID", help="an encoder that `eigenlens stats` lists (default: the present one)"

@@ -39,7 +39,7 @@ class GenerationOptions:
         lengths: prefix lengths; if None, those of the current generation, or the default ones for another encoder.
         kinds: index kinds by length; other lengths get a kind that suits the gallery's size.
         backend: name of the search engine; that of the current generation, or FAISS, if None.
-        optimise: "latency" adds a graph over one prefix; if None, as the current generation was built, or "memory".
+        optimise: as `BuildOptions`; if None, what the current generation was built for, or "memory".
         gpu: builds the indexes and runs the searches that calibration measures; the CPU if None.
     """
 
@@ -78,7 +78,7 @@ def publish_generation(
     backend = require_backend(gallery, options.backend or gallery.current_backend(), gpu=options.gpu)
     lengths = options.lengths
     is_alike = current is not None and gallery.current_backend() == backend.name
-    if lengths is None and current is not None and is_alike:
+    if lengths is None and current is not None and is_alike and current.optimise != "build":  # that has few of them
         lengths = current.lengths
     lengths = backend.choose_lengths(encoder.code_length, lengths)
     optimise = options.optimise or (current.optimise if current is not None and is_alike else "memory")

@@ -156,3 +156,16 @@ def test_few_codes_have_no_graph(tmp_path: Path) -> None:
     built = build_generation(tmp_path / "generation", codes, BuildOptions(lengths=LENGTHS, optimise="latency"))
     assert built.properties["graph"] is None
     assert IndexSpec(64, "panorama") in Generation(tmp_path / "generation", codes).specs
+
+
+def test_a_build_in_a_hurry_has_two_lengths(place: Path, tmp_path: Path) -> None:
+    codes = Codes(place / "codes")
+    built = build_generation(
+        tmp_path / "generation", codes, BuildOptions(lengths=LENGTHS, optimise="build", tuning=TUNING)
+    )
+    assert built.properties["indexes"] == [{"length": 8, "kind": "ivf-sq8"}, {"length": LENGTH, "kind": "half"}]
+    generation = Generation(tmp_path / "generation", codes, tuning=TUNING)
+    query = ordered_codes(7, 1)
+    exact = generation.calibration.choose(k=10, target_recall=1.0).for_k(10)
+    rows = generation.search(query, plan=exact, k=10)[1]
+    assert rows.tolist() == exact_search(codes.codes, query, length=LENGTH, k=10)[1].tolist()
