@@ -52,7 +52,7 @@ eigenlens bench kinds --gallery .demo/fashion-mnist/gallery --images clothing/te
 eigenlens bench search --encoder encoders/cifar10 --images cifar10/train.tar.gz --query-images cifar10/test.tar.gz \\
     --work runs/search --count 1000000 --results benchmarks/results/search.jsonl""",
     "backends": """\
-eigenlens bench backends --gallery .demo/fashion-mnist/gallery --store "$EIGENLENS_STORE" --work runs/backends""",
+eigenlens bench backends --gallery .demo/fashion-mnist/gallery --work runs/backends    with EIGENLENS_STORE""",
     "promises": """\
 eigenlens bench promises --gallery .demo/fashion-mnist/gallery --work runs/promises""",
     "duplicates": """\

@@ -20,7 +20,14 @@ from eigenlens.benchmarks.quality.plot import plot_quality
 from eigenlens.benchmarks.quality.tables import COMPARED, method_table, quality_table, structure_table
 from eigenlens.benchmarks.runtime.tables import runtime_table
 from eigenlens.benchmarks.search.plot import plot_search
-from eigenlens.benchmarks.search.tables import SEARCHED, batch_table, codes_table, growth_table, search_table
+from eigenlens.benchmarks.search.tables import (
+    SEARCHED,
+    backends_table,
+    batch_table,
+    codes_table,
+    growth_table,
+    search_table,
+)
 from eigenlens.benchmarks.service.tables import closed_table, open_table
 from eigenlens.benchmarks.training.tables import steps_table
 
@@ -33,6 +40,7 @@ DUPLICATES = RESULTS / "duplicates.jsonl"
 HEADS = RESULTS / "heads.jsonl"
 NODES = RESULTS / "nodes.jsonl"
 SEARCH = RESULTS / "search.jsonl"
+BACKENDS = RESULTS / "backends.jsonl"
 SERVICE = RESULTS / "service.jsonl"
 RUNTIME = RESULTS / "runtime.jsonl"
 STEPS = RESULTS / "steps.jsonl"
@@ -117,6 +125,7 @@ TABLES = (
         "batches",
         lambda: batch_table(read_records(SEARCH), data=VIEWS, count=1_000_000),
     ),
+    Table(ROOT / "docs/guide/nodes.md", "backends", lambda: backends_table(read_records(BACKENDS))),
     Table(ROOT / "docs/guide/speed.md", "growth", lambda: growth_table(read_records(SEARCH), data=VIEWS)),
     Table(ROOT / "docs/guide/speed.md", "closed", lambda: closed_table(read_records(SERVICE))),
     Table(ROOT / "docs/guide/speed.md", "runtime", lambda: runtime_table(read_records(RUNTIME))),

@@ -7,8 +7,9 @@ turns, so that both meet the same machine.
 from __future__ import annotations
 
 import argparse
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--gallery", metavar="DIR", type=Path, required=True, help="gallery whose codes are indexed")
     parser.add_argument(
-        "--store", metavar="ADDRESS", required=True, help="address of an empty schema in a PostgreSQL with pgvector"
+        "--store",
+        metavar="ADDRESS",
+        default=os.environ.get("EIGENLENS_STORE"),
+        help="address of an empty schema in a PostgreSQL with pgvector (default: EIGENLENS_STORE)",
     )
+    parser.add_argument("--name", default="fashion-mnist", help="name of the images in records (default: %(default)s)")
     parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where the codes are indexed")
     parser.add_argument("--queries", type=positive, default=500, help="images to search with (default: %(default)s)")
     parser.add_argument("--count", type=positive, help="index only so many images (default: all others)")
@@ -68,7 +73,9 @@ class _Case:
     def params(self) -> dict[str, Any]:
         """Return what its records say of it."""
         request = self.request
-        plan = f"{request.length} -> {request.rerank}" if request.length else f"target {request.target_recall}"
+        plan = f"{request.length} -> {request.rerank}, shortlist {request.shortlist}"
+        if request.length is None:
+            plan = f"target {request.target_recall}"
         return {"plan": plan, "filter": self.filter, "change": self.change}
 
 
@@ -84,13 +91,15 @@ def run(args: argparse.Namespace) -> None:
     """Build both, search both in turns, and print a line for each case and backend. Raises: EigenlensError."""
     from eigenlens.service.gallery.store.postgres.vectors import VectorConnections  # needs psycopg
 
+    if not args.store:
+        raise GalleryError("give the address of an empty schema as EIGENLENS_STORE or --store")
     gallery = Gallery(args.gallery)
     _, generation = gallery.open_current()
     codes, queries = _split(args.work, generation.codes, queries=args.queries, count=args.count)
     gallery.store.close()
     database = VectorConnections(args.store)
     try:
-        bench = _Bench(codes, queries, args.lengths, args.results)
+        bench = _Bench(codes, queries, args)
         bench.build(FaissBackend(), args.work / "faiss" / "000001")
         bench.build(PgvectorBackend(database), args.work / "pgvector" / "000001")
         table = database.query("SELECT pg_relation_size('vectors_000001'), pg_relation_size('vectors_000001_pkey')")
@@ -122,10 +131,8 @@ def _split(work: Path, codes: Codes, *, queries: int, count: int | None) -> tupl
 class _Bench:
     """The same codes in several backends."""
 
-    def __init__(
-        self, codes: Codes, queries: NDArray[np.float32], lengths: Sequence[int], results: Path | None
-    ) -> None:
-        self._codes, self._queries, self._lengths, self._results = codes, queries, lengths, results
+    def __init__(self, codes: Codes, queries: NDArray[np.float32], args: argparse.Namespace) -> None:
+        self._codes, self._queries, self._args = codes, queries, args
         rng = np.random.default_rng(0)
         self._numbers = rng.integers(0, 1000, len(codes))
         self._added = self._queries[rng.integers(0, len(queries), len(codes) // 2)] * 0.5
@@ -136,7 +143,7 @@ class _Bench:
         """Build the codes in a backend, and record time and bytes of its indexes."""
         path.parent.mkdir(parents=True)
         metadata = ({"number": int(number)} for number in self._numbers)
-        lengths = backend.choose_lengths(self._codes.code_length, self._lengths)
+        lengths = backend.choose_lengths(self._codes.code_length, self._args.lengths)
         begun = time.perf_counter()
         backend.build(path, self._codes, BuildOptions(lengths=lengths, metadata=metadata))
         self.record(backend.name, {"part": "build"}, "build_s", time.perf_counter() - begun, "s")
@@ -183,15 +190,15 @@ class _Bench:
     def record(self, backend: str, params: Mapping[str, Any], metric: str, value: float, unit: str = "") -> None:
         """Print a value, and add it to the results."""
         print(f"{backend:9} {' '.join(map(str, params.values())):36} {metric:16} {value:10.4f} {unit}", flush=True)
-        if self._results is not None:
+        if self._args.results is not None:
             subject = Subject(
                 "backends",
-                self._codes.encoder_id,
+                self._args.name,
                 backend,
                 self._codes.code_length,
                 params={**params, "count": len(self._codes), "queries": len(self._queries)},
             )
-            append_records(self._results, [make_record(subject, metric, round(value, 4), unit)])
+            append_records(self._args.results, [make_record(subject, metric, round(value, 4), unit)])
 
 
 def _search(

@@ -150,3 +150,28 @@ def _milliseconds(record: Mapping[str, Any] | None, *, seen: bool = True) -> str
         return "–"
     reached = f" ({record['params']['recall_seen']:.3f})" if seen else ""
     return f"{record['value']:.3g} ms{reached}"
+
+
+def backends_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Draw recall and median latency of each backend, case by case."""
+    cases = dict.fromkeys(
+        (r["params"]["plan"], r["params"]["filter"], r["params"]["change"]) for r in records if "plan" in r["params"]
+    )
+    if not cases:
+        return "No record yet."
+    lines = [
+        "| search | filter leaves | change | FAISS recall@10 | pgvector recall@10 | pgvector's time |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case in cases:
+        values = {
+            (r["method"], r["metric"]): r["value"]
+            for r in records
+            if (r["params"].get("plan"), r["params"].get("filter"), r["params"].get("change")) == case
+        }
+        plan, filter, change = (word if word != "none" else "–" for word in case)
+        lines.append(
+            f"| {plan} | {filter} | {change} | {values['faiss', 'recall@10']:.3f} "
+            f"| {values['pgvector', 'recall@10']:.3f} | {values['pgvector', 'times_faiss']:.1f} times FAISS's |"
+        )
+    return "\n".join(lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import re
 import subprocess
@@ -12,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
+from psycopg.conninfo import conninfo_to_dict
 
+from eigenlens.command import COMMANDS
 from tests.support.docker_files import (
     DOCKERFILES,
     ROOT,
@@ -104,7 +109,7 @@ def test_the_service_image_requires_faiss_and_no_torch() -> None:
         assert {name for name in required if "faiss" in name} == {faiss}
         assert not required & names(requirements("train").stdout) - names(requirements("service").stdout)
     runs = [i.value for i in instructions(SERVICE) if i.name == "RUN" and "requirements.py" in i.value]
-    assert [re.findall(r"requirements\.py (.*) >", run) for run in runs] == [['"${VARIANT}"']]
+    assert [re.findall(r"requirements\.py (.*) >", run) for run in runs] == [['"${VARIANT}" postgres']]
 
 
 def test_an_unknown_variant_fails_the_build() -> None:
@@ -252,6 +257,25 @@ def test_the_admin_key_is_on_a_volume_that_training_never_sees() -> None:
     assert command[command.index("--admin-key-file") + 1].startswith("/data/keys/")
     holders = {name for name in SERVICES if "keys:/data/keys" in services[name]["volumes"]}
     assert holders == set(SERVING)
+
+
+def test_the_demo_in_postgres_is_beside_the_other_and_has_no_password_of_its_own() -> None:
+    text = (ROOT / "docker/postgres.yml").read_text()
+    beside = yaml.safe_load(text)
+    assert schema_errors(beside) == []
+    there = compose()["services"]
+    merged = {name: there.get(name, {}) | service for name, service in beside["services"].items()}
+    assert merged["serve"]["depends_on"].keys() == {"migrate"}
+    assert merged["migrate"]["depends_on"].keys() == {"prepare", "postgres"}
+    assert merged["migrate"]["image"] == merged["serve"]["image"]
+    assert merged["serve"]["environment"] == merged["migrate"]["environment"]
+    (address,) = merged["serve"]["environment"].values()
+    assert conninfo_to_dict(re.sub(r"\$\{[^}]*\}", "chosen", address))["password"] == "chosen"
+    for line in merged["migrate"]["command"][0].splitlines():
+        name, *arguments = line.rpartition("eigenlens ")[2].split()
+        parser = argparse.ArgumentParser()
+        importlib.import_module(COMMANDS[name][0]).configure(parser)
+        parser.parse_args(arguments)
 
 
 def test_a_folder_of_ones_own_never_meets_the_samples_volumes() -> None:
