@@ -203,3 +203,7 @@ class DeadlineError(OverloadedError):
 
 class NotReadyError(ServiceError):
     """The service is starting or has nothing to serve yet."""
+
+
+class WouldWaitError(ServiceError):
+    """Something would have to wait, and runs on the event loop, where nothing may: a thread has to do it."""

@@ -30,7 +30,23 @@ class Records:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._cache: dict[int, ImageRecord] = {}
+        self._keys: dict[str, int] = {}
         self._view = _ThreadView()
+
+    def of_ids(self, ids: Sequence[str]) -> dict[str, ImageRecord]:
+        """Return the records of images by their ids. Raises: ImageNotFoundError, if there is no such image."""
+        # While the image of a key exists, its id is of no other.
+        keys = {id: key for id in ids if (key := self._keys.get(id)) is not None}
+        present = self.present(list(keys.values()))
+        records = {id: present[key] for id, key in keys.items() if key in present}
+        for id in ids:
+            if id not in records:
+                records[id] = record = self._store.record(id)
+                if len(self._keys) >= _RECORD_CACHE_SIZE:
+                    self._keys = {}
+                if record.id == id:  # not another one of Unicode's spellings, of which several may be stored
+                    self._keys[id] = record.key
+        return records
 
     def present(self, keys: Sequence[int]) -> dict[int, ImageRecord]:
         """Return the records of those images that still exist, by key."""

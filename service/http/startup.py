@@ -96,6 +96,7 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
         deadline_s=settings.deadline_s,
         observe=observe,
     )
+    batcher.answer_at_once(pipeline.is_light, pipeline.answer_light)
     recall.start(is_idle=lambda: batcher.depth == 0, has_room=lambda: batcher.waiting == 0)
     return State(
         settings=settings,

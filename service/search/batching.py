@@ -3,6 +3,9 @@
 A thread takes waiting requests and prepares each of them, until none is waiting, the batch is full, or it has spent as
 long on this as finishing a batch takes. Then it finishes the batch. So a request to an idle service never waits for
 others, and a busy service fills its batches without a long wait for the first request of each.
+
+Light requests, which take less time than handing them to a thread and back, are answered on the event loop: those that
+arrived in one of its turns together. Work that turns out to take longer goes to the threads after all.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -32,6 +36,10 @@ _SWEEP_S = 0.05
 MIN_BATCH = 4
 # Weight of the newest measurement in a moving average.
 _SMOOTHING = 0.1
+# Light requests that are answered in one turn of the event loop.
+_MAX_LIGHT = 8
+# Where such a turn takes longer than this in the mean, light requests go to the threads for a while.
+_MAX_TURN_S, _PAUSE_S = 0.02, 1.0
 
 
 class _Job(Generic[Q, A]):
@@ -82,6 +90,10 @@ class Batcher(Generic[Q, A]):
         observe: Observe = lambda name, value: None,
     ) -> None:
         self._prepare, self._finish, self._observe = prepare, finish, observe
+        self._is_light: Callable[[Q], bool] = lambda query: False
+        self._answer_light = finish
+        self._light: deque[_Job[Q, A]] = deque()
+        self._turn_s = self._resume_at = 0.0
         self._max_waiting, self._max_batch, self._deadline_s = max_waiting, max_batch, deadline_s
         self._jobs: dict[_Job[Q, A], None] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -93,6 +105,18 @@ class Batcher(Generic[Q, A]):
         ]
         for thread in self._threads:
             thread.start()
+
+    def answer_at_once(
+        self, is_light: Callable[[Q], bool], answer: Callable[[Sequence[Q]], Sequence[A | Exception]]
+    ) -> None:
+        """Answer light requests on the event loop from now on.
+
+        Args:
+            is_light: whether `answer` answers a request in less time than it takes to wake a thread.
+            answer: returns answers as `finish` does, of requests that were not prepared. Where it raises anything,
+                threads prepare and finish these requests.
+        """
+        self._is_light, self._answer_light = is_light, answer
 
     @property
     def depth(self) -> int:
@@ -129,7 +153,12 @@ class Batcher(Generic[Q, A]):
         self._jobs[job] = None
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())
-        self._waiting.put(job)
+        if self._may_answer_at_once(job):
+            self._light.append(job)
+            if len(self._light) == 1:
+                job.future.get_loop().call_soon(self._answer_some)
+        else:
+            self._waiting.put(job)
         try:
             return await job.future
         finally:
@@ -159,6 +188,36 @@ class Batcher(Generic[Q, A]):
                 elif job.watch is None and job.receive is not None and now - job.arrived >= every_s:
                     job.watch = asyncio.create_task(_watch(job, job.receive))
         self._sweeper = None
+
+    def _may_answer_at_once(self, job: _Job[Q, A]) -> bool:
+        """Whether a request is light, and light requests took little time so far."""
+        return job.arrived >= self._resume_at and self._is_light(job.query)
+
+    def _answer_some(self) -> None:
+        """Answer light requests on the event loop, those that arrived in its last turn together."""
+        jobs = [self._light.popleft() for _ in range(min(_MAX_LIGHT, len(self._light)))]
+        if self._light:  # let others have a turn before the rest
+            jobs[0].future.get_loop().call_soon(self._answer_some)
+        jobs = [job for job in jobs if not job.is_done]
+        if not jobs:
+            return
+        begun = time.perf_counter()
+        try:
+            outcomes = self._answer_light([job.query for job in jobs])
+        except Exception:  # whatever it is, such as work that has to wait: a thread can, and tells what is wrong
+            for job in jobs:
+                self._waiting.put(job)
+            return
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            job.end(outcome)
+        ended = time.perf_counter()
+        for job in jobs:
+            self._observe("queue", begun - job.arrived)
+        self._observe("batch", len(jobs))
+        self._pace_s += _SMOOTHING * ((ended - jobs[-1].arrived) / jobs[-1].place - self._pace_s)
+        self._turn_s += _SMOOTHING * (ended - begun - self._turn_s)
+        if self._turn_s > _MAX_TURN_S:
+            self._turn_s, self._resume_at = 0.0, ended + _PAUSE_S
 
     def _run(self) -> None:
         while (job := self._waiting.get()) is not None:

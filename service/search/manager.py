@@ -10,7 +10,8 @@ from functools import partial
 from eigenlens.artifact import EigenlensError
 from eigenlens.index.engine import Engine
 from eigenlens.model.runtime.open import AnyEncoder, open_encoder
-from eigenlens.service.errors import GalleryError, NotReadyError
+from eigenlens.service.errors import GalleryError, NotReadyError, WouldWaitError
+from eigenlens.service.event_loop import is_on_event_loop
 from eigenlens.service.gallery.changes import apply_to_engine
 from eigenlens.service.gallery.encoding import encode_images
 from eigenlens.service.gallery.layout import Gallery
@@ -117,7 +118,12 @@ class SnapshotManager:
             log.warning("what changed in the gallery cannot be followed: %s", error)
 
     def sync(self) -> None:
-        """Apply the images that were added to or removed from the gallery so far to the engine that is served."""
+        """Apply the images that were added to or removed from the gallery so far to the engine that is served.
+
+        Raises: WouldWaitError, on the event loop.
+        """
+        if is_on_event_loop():
+            raise WouldWaitError("the gallery's changes are followed by a thread")
         with self._switching:
             if self._snapshot is not None:
                 self._position = self._apply_changes(self._snapshot, self._position)

@@ -7,6 +7,7 @@ each page of results; write each answer.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,9 @@ from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.paging import Result, find_page, hits_of_page
 from eigenlens.service.search.request import SearchRequest
 from eigenlens.service.search.snapshot import Hit, Likeness, SearchResult, Snapshot
+
+# A search whose plan takes at most this long in the median, as calibrated, is light.
+_LIGHT_MS = 0.5
 
 
 @dataclass(eq=False)
@@ -167,6 +171,38 @@ class Pipeline:
         if query.image is not None:
             with self._stage("decode", [query]):
                 query.pixels = self._decode(query.image, require_images(snapshot.encoder))
+
+    def is_light(self, query: Query) -> bool:
+        """Whether a search by an id or a code takes so little time that waking a thread would take longer."""
+        request = query.request
+        if request is None or (query.id is None and query.code is None) or self._manager.gallery.store.is_remote:
+            return False
+        snapshot = self._manager.current
+        if request.filter is not None or request.duplicate_cosine is not None or snapshot.engine.device != "cpu":
+            return False
+        try:
+            measured = snapshot.choose_plan(request).measured
+        except EigenlensError:  # the answer to this request
+            return False
+        return measured is not None and measured.latency_ms.get("p50", math.inf) <= _LIGHT_MS
+
+    def answer_light(self, queries: Sequence[Query]) -> list[Answer | Exception]:
+        """Answer light searches without any wait. Raises: WouldWaitError, if there is one; EigenlensError."""
+        begun, snapshot = time.perf_counter(), self._manager.current
+        images = snapshot.records.of_ids([query.id for query in queries if query.id is not None])
+        codes = snapshot.engine.codes_of([record.key for record in images.values()])
+        for query in queries:
+            query.timing_ms["queue"] = _milliseconds(begun - query.arrived)
+            query.snapshot, request = snapshot, query.request
+            assert request is not None
+            if query.id is not None:
+                key = images[query.id].key
+                query.vector = codes[key] if key in codes else snapshot.code_of(key)
+                request = replace(request, exclude_keys=(key,))
+            elif query.code is not None:
+                query.vector = _checked_code(query.code, snapshot.engine.code_length)
+            query.request = snapshot.with_least_score(request)
+        return self.finish(queries)
 
     def _decode(self, image: bytes, encoder: Encoder) -> NDArray[np.uint8]:
         """Return the pixels that the encoder takes. Raises: ImageError."""

@@ -200,6 +200,10 @@ class Store(ImageStore, FolderStore, JobStore, Protocol):
     """
 
     @property
+    def is_remote(self) -> bool:
+        """Whether calls wait for another process, which may be on another machine."""
+
+    @property
     def read_only(self) -> bool:
         """Whether this process may not change the store."""
 

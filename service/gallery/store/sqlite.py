@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from eigenlens import artifact
 from eigenlens.service.errors import GalleryError
+from eigenlens.service.event_loop import is_on_event_loop
 from eigenlens.service.gallery.store.folders import FolderStatements
 from eigenlens.service.gallery.store.images import ImageStatements
 from eigenlens.service.gallery.store.jobs import JobStatements
@@ -83,6 +84,10 @@ CREATE INDEX IF NOT EXISTS files_of_folder ON files (folder);
 _MIGRATIONS = {1: _REMOVED, 2: "ALTER TABLE jobs ADD COLUMN result TEXT;", 3: _FOLDERS}
 
 
+# Longest time that a thread waits for the database while another process has it for itself; the event loop never does.
+_LOCKED_S = 30
+
+
 def is_writable(path: Path) -> bool:
     """Return whether this process may change a file and put others beside it."""
     return all(os.access(p, os.W_OK, effective_ids=True) for p in (path, path.parent))
@@ -96,6 +101,7 @@ class SqliteStore(ImageStatements, FolderStatements, JobStatements):
     """
 
     backup_prefix = "backup."
+    is_remote = False
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         if not create and not path.is_file():
@@ -138,8 +144,9 @@ class SqliteStore(ImageStatements, FolderStatements, JobStatements):
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             # check_same_thread is off only so that close() may close every thread's connection.
+            timeout_s = 0 if is_on_event_loop() else _LOCKED_S
             connection = sqlite3.connect(
-                self._address(), uri=True, isolation_level=None, timeout=30, check_same_thread=False
+                self._address(), uri=True, isolation_level=None, timeout=timeout_s, check_same_thread=False
             )
             if not self.read_only:
                 connection.execute("PRAGMA journal_mode = WAL")

@@ -64,6 +64,7 @@ class PostgresStore(ImageStatements, FolderStatements, JobStatements):
 
     backup_prefix = "backup_"
     read_only = False
+    is_remote = True
 
     def __init__(self, address: str, *, create: bool = False) -> None:
         """Connect, and bring the tables to this version; they are made only if `create`.
