@@ -29,13 +29,25 @@ class Server:
         return int(self.address.rpartition(":")[2])
 
     def cpu_s(self) -> float:
-        """Return the processor time that it took so far, of all its threads."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Return the processor time that it and its workers took so far, of all their threads."""
+        return sum(map(_cpu_s, self.pids()))
+
+    def pids(self) -> list[int]:
+        """Return the ids of its process and of all below it."""
+        pids = [self.process.pid]
+        for pid in pids:
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                pids += map(int, children.read_text().split())
+        return pids
 
     def memory_mb(self) -> float:
         """Return its resident memory."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * _PAGE_BYTES / 1e6
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -67,6 +79,7 @@ def start_service(
 
     Raises: RuntimeError, with the service's own words, if it does not start.
     """
+    workers = int((environment or os.environ).get("EIGENLENS_WORKERS", "1"))
     command = [sys.executable, "-m", "eigenlens", "serve", "--gallery", str(gallery), "--port", "0"]
     with log.open("wb") as f:
         process = subprocess.Popen(command, stderr=f, env=environment)
@@ -74,7 +87,7 @@ def start_service(
     while process.poll() is None and time.monotonic() < deadline:
         text = log.read_text()
         addresses = [word for word in text.split() if word.startswith("http://127.0.0.1:")]
-        if addresses and "startup complete" in text:
+        if addresses and text.count("Application startup complete") == workers:
             return process, addresses[0]
         time.sleep(0.01)
     process.kill()

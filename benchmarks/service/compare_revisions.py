@@ -3,6 +3,9 @@
     python -m eigenlens.benchmarks.service.compare_revisions --before OLD --after NEW --gallery galleries/cifar10 \\
         --photos holidays.tar.gz --work runs/revisions --results benchmarks/results/revisions.jsonl
 
+With `--size id`, `code` or `codes` the searches are by ids, by codes, or by 100 codes in each request; `--workers 2`
+starts two processes of the service. `cpu_ms` is the processor time of all its processes for each search.
+
 Each revision serves a copy of the gallery, which the earlier one built. Rounds alternate between them, and each starts
 the service anew: neither a disturbance of the machine nor the luck of one process meets one revision alone.
 """
@@ -29,8 +32,19 @@ from eigenlens.benchmarks.common.revisions import (
     revisions_of,
 )
 from eigenlens.benchmarks.common.service_process import running_service
-from eigenlens.benchmarks.service.measure import PHOTOS, Cell, Measured, merged, run_load, write_photos
+from eigenlens.benchmarks.service.measure import (
+    PHOTOS,
+    QUERIES,
+    Cell,
+    Measured,
+    merged,
+    run_load,
+    write_photos,
+    write_queries,
+)
+from eigenlens.model.errors import ConfigError
 from eigenlens.model.images.sources import open_source
+from eigenlens.service.gallery.layout import Gallery
 
 _WARM_S = 2.0
 
@@ -40,7 +54,7 @@ def compare(
     revisions: Sequence[Revision],
     cell: Cell,
     *,
-    photos: Path,
+    workers: Mapping[str, int],
     work: Path,
     rounds: int,
 ) -> dict[str, list[Measured]]:
@@ -49,8 +63,9 @@ def compare(
     for number in tqdm(range(rounds), desc="rounds"):
         for revision in alternating(revisions, number):
             log = work / f"{revision.name}.log"
-            with running_service(galleries[revision.name], log, environment=revision.environment()) as server:
-                one = run_load(cell, "eigenlens", server, photos, warm_s=_WARM_S, seed=number)
+            environment = revision.environment(EIGENLENS_WORKERS=str(workers[revision.name]))
+            with running_service(galleries[revision.name], log, environment=environment) as server:
+                one = run_load(cell, "eigenlens", server, work / "photos", warm_s=_WARM_S, seed=number)
             measured[revision.name].append(one)
     return measured
 
@@ -64,10 +79,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_revision_arguments(parser)
     parser.add_argument("--gallery", metavar="GALLERY", type=Path, required=True, help="a gallery to search; copied")
-    parser.add_argument("--photos", metavar="SOURCE", required=True, help="photographs to search with")
+    parser.add_argument("--photos", metavar="SOURCE", help="photographs to search with")
     parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where copies and logs are kept")
     parser.add_argument("--data", default="cifar10", help="name of the gallery in the records (default: %(default)s)")
-    parser.add_argument("--size", choices=tuple(PHOTOS), default="200px", help="of photographs (default: %(default)s)")
+    parser.add_argument(
+        "--size",
+        choices=(*PHOTOS, *QUERIES),
+        default="200px",
+        help="of photographs; or what else is searched by: an id, a code, or 100 codes in each request "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--workers", type=positive, default=1, help="processes of the service (default: %(default)s)")
+    parser.add_argument(
+        "--workers-before", type=positive, metavar="N", help="those of the earlier revision (default: as --workers)"
+    )
     parser.add_argument("--concurrency", type=positive, default=32, help="clients (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each round (default: %(default)s)")
     parser.add_argument("--rounds", type=positive, default=8, help="of each revision (default: %(default)s)")
@@ -77,13 +102,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         revisions = revisions_of(args)
         work = args.work.resolve()
         work.mkdir(parents=True, exist_ok=True)
-        write_photos(open_source(args.photos), work / "photos", sizes=[args.size])
+        if args.size in QUERIES:
+            write_queries(Gallery(args.gallery), work / "photos", kinds=[args.size])
+        elif args.photos is None:
+            raise ConfigError("give the photographs to search with: --photos")
+        else:
+            write_photos(open_source(args.photos), work / "photos", sizes=[args.size])
         galleries = {revision.name: work / f"gallery-{revision.name}" for revision in revisions}
         for copy in galleries.values():
             if not copy.exists():
                 shutil.copytree(args.gallery, copy)
         cell = Cell(args.size, "closed", args.concurrency, seconds=args.seconds)
-        measured = compare(galleries, revisions, cell, photos=work / "photos", work=work, rounds=args.rounds)
+        workers = {"before": args.workers_before or args.workers, "after": args.workers}
+        measured = compare(galleries, revisions, cell, workers=workers, work=work, rounds=args.rounds)
     except EigenlensError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -93,7 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         total = merged(measured[revision.name])
         params = {"photo": cell.photo, "load": cell.load, "concurrency": cell.concurrency, "seconds": cell.seconds}
         params |= {"rounds": args.rounds, "statuses": dict(total.statuses), "lost": total.lost}
-        params |= {"revision": revision.describe(), "of rounds": [round(ratio, 4) for ratio in (low, of_rounds, high)]}
+        params |= {
+            "workers": workers[revision.name],
+            "revision": revision.describe(),
+            "of rounds": [round(ratio, 4) for ratio in (low, of_rounds, high)],
+        }
         subject = Subject(bench="revisions", data=args.data, method=revision.name, params=params)
         for metric, value, unit in total.metrics():
             records.append(make_record(subject, metric, value, unit))

@@ -35,6 +35,12 @@ def request_bytes(path: str, photo: bytes, *, form: bool) -> bytes:
     return head % (path.encode(), kind, len(photo)) + photo
 
 
+def json_request(path: str, body: bytes) -> bytes:
+    """A POST of a JSON body."""
+    head = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % (path.encode(), len(body)) + body
+
+
 class Load:
     """What is sent, and what came back."""
 
@@ -44,9 +50,9 @@ class Load:
         self.statuses: Counter[int] = Counter()
         self.latencies_s: list[float] = []
         self.batches: Counter[int] = Counter()
-        self.lost = 0
+        self.lost = self.answers = 0
         self.counting = False
-        self.next = 0
+        self.next = random.Random(seed).randrange(len(requests))
 
     def request(self) -> bytes:
         """The next request, one after the other."""
@@ -55,6 +61,7 @@ class Load:
 
     def answered(self, status: int, took_s: float, head: bytes) -> None:
         """Count an answer; of one in sixteen, also count the size of its batch."""
+        self.answers += 1
         if not self.counting:
             return
         self.statuses[status] += 1
@@ -157,8 +164,11 @@ async def open_loop(
 
 def run(spec: dict[str, Any]) -> dict[str, Any]:
     """One measurement, as the process that sends it describes it."""
-    photos = [path.read_bytes() for path in sorted(Path(spec["photos"]).iterdir())]
-    requests = [request_bytes(spec["path"], photo, form=spec["form"]) for photo in photos]
+    bodies = [path.read_bytes() for path in sorted(Path(spec["bodies"]).iterdir())]
+    if spec["json"]:
+        requests = [json_request(spec["path"], body) for body in bodies]
+    else:
+        requests = [request_bytes(spec["path"], photo, form=spec["form"]) for photo in bodies]
     load = Load(requests, port=spec["port"], seed=spec["seed"])
     times = {"warm_s": spec["warm_s"], "seconds": spec["seconds"]}
     if spec["load"] == "closed":
@@ -176,6 +186,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         "latencies_ms": [round(1000 * s, 3) for s in load.latencies_s],
         "batches": {str(size): count for size, count in sorted(load.batches.items())},
         "lost": load.lost,
+        "answers": load.answers,
         "cpu_s": time.process_time() - before,
     }
 

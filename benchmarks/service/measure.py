@@ -30,6 +30,9 @@ from eigenlens.service.gallery.layout import Gallery
 # Longest side in pixels, or pixels in all; how many photographs.
 PHOTOS = {"200px": (200, None, 64), "1mp": (None, 1e6, 16), "12mp": (None, 12e6, 4)}
 PATHS = {"eigenlens": "/v1/search?k=10", "plain-fastapi": "/search?k=10"}
+# What is searched by other than a photograph: path of the service, searches in one request.
+QUERIES = {"id": ("/v1/search?k=10", 1), "code": ("/v1/search?k=10", 1), "codes": ("/v1/search/batch?k=10", 100)}
+_QUERY_COUNT = 1000
 _QUALITY = 90
 _READY_S = 60.0
 _BATCH = 16
@@ -52,9 +55,35 @@ def write_photos(source: Source, folder: Path, *, sizes: Iterable[str]) -> None:
             (target / f"{number:03d}.jpg").write_bytes(buffer.getvalue())
 
 
+def write_queries(gallery: Gallery, folder: Path, *, kinds: Iterable[str]) -> None:
+    """Write the bodies of searches by ids and codes of random images of a gallery; what is there is left as it is."""
+    _, generation = gallery.open_current()
+    rng = np.random.default_rng(0)
+    for kind in kinds:
+        target = folder / kind
+        if target.is_dir():
+            continue
+        target.mkdir(parents=True)
+        _, size = QUERIES[kind]
+        for number in range(_QUERY_COUNT // size):
+            rows = rng.integers(0, len(generation), size)
+            if kind == "id":
+                records = gallery.store.records(generation.keys[rows].tolist())
+                searches = [{"id": record.id} for record in records.values()]
+            else:
+                codes = generation.codes.codes[rows].astype(float).round(6)
+                searches = [{"code": code.tolist()} for code in codes]
+            body = {"searches": searches} if kind == "codes" else searches[0]
+            (target / f"{number:04d}.json").write_text(json.dumps(body))
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One measurement: so many clients (closed loop) or requests a second (open loop) of photographs of one size."""
+    """One measurement: so many clients (closed loop) or requests a second (open loop).
+
+    Attributes:
+        photo: the size of the photographs, one of PHOTOS, or another sort of search, one of QUERIES.
+    """
 
     photo: str
     load: str
@@ -91,7 +120,7 @@ class Measured:
             mean = sum(size * count for size, count in self.batches.items()) / self.batches.total()
             yield "batch_mean", round(mean, 2), ""
         for name, values in self.more.items():
-            yield name, round(float(np.median(values)), 3), "ms" if name.endswith("_ms") else "MB"
+            yield name, round(float(np.median(values)), 4), "ms" if name.endswith("_ms") else "MB"
 
 
 @contextmanager
@@ -138,9 +167,11 @@ def _start_plain_endpoint(gallery: Path, index: Path, log: Path) -> Server:
 
 def run_load(cell: Cell, method: str, server: Server, photos: Path, *, warm_s: float, seed: int) -> Measured:
     """Measure one round against a server, by a load generator in a process of its own."""
+    path, searches = QUERIES.get(cell.photo, (PATHS[method], 1))
     spec = {
-        "photos": str(photos / cell.photo),
-        "path": PATHS[method],
+        "bodies": str(photos / cell.photo),
+        "json": cell.photo in QUERIES,
+        "path": path,
         "form": True,
         "port": server.port,
         "load": cell.load,
@@ -152,7 +183,12 @@ def run_load(cell: Cell, method: str, server: Server, photos: Path, *, warm_s: f
     }
     measured = Measured()
     with _memory(server, measured, after_s=warm_s + cell.seconds / 4):
-        measured.add(_in_process_of_its_own("eigenlens.benchmarks.service.load", spec))
+        before_s = server.cpu_s()
+        answer = _in_process_of_its_own("eigenlens.benchmarks.service.load", spec)
+        took_s = server.cpu_s() - before_s
+        measured.add(answer)
+    measured.throughputs = [searches * rate for rate in measured.throughputs]
+    measured.more["cpu_ms"] = [1000 * took_s / max(1, searches * answer["answers"])]
     return measured
 
 
@@ -191,7 +227,7 @@ def _memory(server: Server, measured: Measured, *, after_s: float) -> Iterator[N
     finally:
         timer.cancel()
     if seen:
-        measured.more = {"memory_mb": [seen[0]], "memory_growth_mb": [server.memory_mb() - seen[0]]}
+        measured.more |= {"memory_mb": [seen[0]], "memory_growth_mb": [server.memory_mb() - seen[0]]}
 
 
 def _in_process_of_its_own(module: str, spec: Mapping[str, Any]) -> Any:

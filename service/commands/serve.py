@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,9 +19,11 @@ from uvicorn.supervisors import Multiprocess
 from eigenlens.service.commands.listening import LOOPBACK_OF, address_of, listen
 from eigenlens.service.http.app import create_app
 from eigenlens.service.http.protocol import server_options
+from eigenlens.service.http.shared_port import make_room
 from eigenlens.service.http.startup import open_and_freeze
 from eigenlens.service.settings import Settings, load_settings
 from eigenlens.service.telemetry.logs import configure_logs
+from eigenlens.service.telemetry.metrics import MULTIPROCESS_DIR
 
 EPILOG = """example:
   eigenlens serve --gallery galleries/fashion --port 8080
@@ -81,11 +84,13 @@ def _serve_with_workers(settings: Settings, listener: socket.socket) -> int:
         if (value := getattr(settings, name)) is not None:
             os.environ[f"EIGENLENS_{name.upper()}"] = str(value)
     with tempfile.TemporaryDirectory(prefix="eigenlens-metrics-") as shared:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        os.environ[MULTIPROCESS_DIR] = shared
+        make_room(Path(shared), workers=settings.workers)
         config = uvicorn.Config(
             "eigenlens.service.http.app:from_environment",
             factory=True,
             workers=settings.workers,
+            loop="eigenlens.service.http.shared_port:SharedPortLoop",
             # A worker answers the supervisor once its modules are imported: on a busy machine not within 5 seconds.
             timeout_worker_healthcheck=_WORKER_S,
             **_SERVER | server_options(settings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Sequence
+from typing import cast
 
 from eigenlens.service.gallery.store.protocol import Store
 from eigenlens.service.gallery.store.records import ImageRecord
@@ -53,6 +54,8 @@ class Records:
         cache, view, version = self._cache, self._view, self._store.version()
         if view.version != version or len(view.present) > _RECORD_CACHE_SIZE:
             view.version, view.present = version, set()
+        if view.present.issuperset(keys) and None not in (records := list(map(cache.get, keys))):  # nearly always
+            return cast(dict[int, ImageRecord], dict(zip(keys, records, strict=True)))
         present = {key: cache[key] for key in keys if key in view.present and key in cache}
         unknown = [key for key in dict.fromkeys(keys) if key not in present]
         for start in range(0, len(unknown), _KEYS_PER_QUERY):

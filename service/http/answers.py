@@ -12,6 +12,7 @@ from eigenlens.service.search.snapshot import Hit, Likeness
 
 _IMAGE_CACHE_SIZE = 50_000
 _PLAN_CACHE_SIZE = 1000
+_JSON = {None: "null", True: "true", False: "false"}
 
 
 class AnswerWriter:
@@ -20,28 +21,31 @@ class AnswerWriter:
     def __init__(self, *, root_path: str = "") -> None:
         self._root_path = root_path
         # A plain dictionary: every result of every answer is looked up here, and an LRU cache takes ten times as long.
-        self._images: dict[tuple[int, bool], bytes] = {}
-        self._plans: dict[object, bytes] = {}
+        self._images: dict[bool, dict[int, str]] = {True: {}, False: {}}
+        self._plans: dict[object, str] = {}
 
     def write(self, page: Page) -> bytes:
         """Return the bytes of an answer, with the optional parts that the search includes."""
         metadata = "metadata" in page.include
-        parts = [
-            self._write_hit(result, metadata=metadata)
-            if isinstance(result, Hit)
-            else self._write_result(result, metadata=metadata)
-            for result in page.results
-        ]
-        more = b""
+        images = self._images[metadata]
+        parts = []
+        for result in page.results:
+            if isinstance(result, Hit):
+                record, score = result
+                image = images.get(record.key) or self._write_image(result, metadata=metadata)
+                parts.append(f'{image},"score":{score!r}}}')
+            else:
+                parts.append(self._write_result(result, metadata=metadata))
+        more = ""
         if "timing" in page.include:
             stages = ",".join([f'"{name}":{ms}' for name, ms in page.timing_ms.items()])
-            more += b',"timing_ms":{%s}' % stages.encode()
+            more += f',"timing_ms":{{{stages}}}'
         if "code" in page.include:
-            more += b',"code":%s' % json.dumps(page.code.tolist()).encode()
+            more += f',"code":{json.dumps(page.code.tolist())}'
         likeness = _write_likeness(page.likeness)
-        return b'{"results":[%s],%s,%s%s}' % (b",".join(parts), likeness, self._write_plan(page), more)
+        return f'{{"results":[{",".join(parts)}],{likeness},{self._write_plan(page)}{more}}}'.encode()
 
-    def _write_plan(self, page: Page) -> bytes:
+    def _write_plan(self, page: Page) -> str:
         """Return the members that answers of the same plan share, without the braces."""
         plan, measured = page.search.plan, page.search.measured
         # The same plan is exact under a filter that leaves few images, and has no latency then.
@@ -56,36 +60,31 @@ class AnswerWriter:
                 rebuild_advice=present_advice(page.advice),
             )
             members = {"plan", "generation", "rebuild_advice"}
-            body = answer.model_dump_json(include=members, exclude_none=True).encode()[1:-1]
+            body = answer.model_dump_json(include=members, exclude_none=True)[1:-1]
             if len(self._plans) >= _PLAN_CACHE_SIZE:
                 self._plans.clear()
             self._plans[key] = body
         return body
 
-    def _write_hit(self, hit: Hit, *, metadata: bool) -> bytes:
-        key = hit.record.key, metadata
-        image = self._images.get(key)
-        if image is None:
-            answer = present_result(Result(hit), metadata=metadata, grouped=False, root_path=self._root_path)
-            image = answer.model_dump_json(exclude={"score"}, exclude_none=True).encode()[:-1]
-            if len(self._images) >= _IMAGE_CACHE_SIZE:
-                self._images.clear()
-            self._images[key] = image
-        return b'%s,"score":%s}' % (image, repr(hit.score).encode())
+    def _write_image(self, hit: Hit, *, metadata: bool) -> str:
+        """Return what tells a hit's image, without its score and the brace at the end."""
+        images = self._images[metadata]
+        answer = present_result(Result(hit), metadata=metadata, grouped=False, root_path=self._root_path)
+        if len(images) >= _IMAGE_CACHE_SIZE:
+            images.clear()
+        image = images[hit.record.key] = answer.model_dump_json(exclude={"score"}, exclude_none=True)[:-1]
+        return image
 
-    def _write_result(self, result: Result, *, metadata: bool) -> bytes:
+    def _write_result(self, result: Result, *, metadata: bool) -> str:
         answer = present_result(result, metadata=metadata, grouped=True, root_path=self._root_path)
-        return answer.model_dump_json(exclude_none=True).encode()
+        return answer.model_dump_json(exclude_none=True)
 
 
-def _write_likeness(likeness: Likeness) -> bytes:
+def _write_likeness(likeness: Likeness) -> str:
     """Return how a search compares with what is usual in the gallery: members of an answer, without the braces."""
-    best, query = (
-        b"null" if percentile is None else repr(round(percentile, 2)).encode()
-        for percentile in (likeness.best_percentile, likeness.query_percentile)
-    )
-    return b'"best_percentile":%s,"query_percentile":%s,"unlike_everything":%s' % (
-        best,
-        query,
-        {None: b"null", True: b"true", False: b"false"}[likeness.unlike_everything],
+    best, query, unlike = likeness
+    return (
+        f'"best_percentile":{"null" if best is None else repr(round(best, 2))},'
+        f'"query_percentile":{"null" if query is None else repr(round(query, 2))},'
+        f'"unlike_everything":{_JSON[unlike]}'
     )

@@ -97,6 +97,8 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
         version=eigenlens.__version__,
         openapi_tags=openapi.TAGS,
         generate_unique_id_function=lambda route: route.name,
+        # This project's own is in service.telemetry. To look whether the framework's is on takes time.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.install(app)
     routers = [routes.router for routes in _ROUTES]

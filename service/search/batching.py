@@ -37,7 +37,7 @@ MIN_BATCH = 4
 # Weight of the newest measurement in a moving average.
 _SMOOTHING = 0.1
 # Light requests that are answered in one turn of the event loop.
-_MAX_LIGHT = 8
+_MAX_LIGHT = 16
 # Where such a turn takes longer than this in the mean, light requests go to the threads for a while.
 _MAX_TURN_S, _PAUSE_S = 0.02, 1.0
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,7 @@ _ADVICE_STEP = 10
 _MAX_TRIES = 4
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """One image of the gallery, and the cosine of its code with the query's."""
 
     record: ImageRecord
@@ -50,8 +50,7 @@ class SearchResult:
     measured: Measured | None
 
 
-@dataclass(frozen=True)
-class Likeness:
+class Likeness(NamedTuple):
     """How a search compares with what is usual in the gallery; None where nothing tells it.
 
     Attributes:
@@ -169,15 +168,18 @@ class Snapshot:
         hits: dict[int, list[Hit]] = {}
         pending = list(range(len(codes)))
         for _ in range(_MAX_TRIES):
-            nearest = self.engine.search(codes[pending], plan=plan, k=limit, filter=filter)
-            records = self.records.present([key for neighbors in nearest for key, _ in neighbors])
+            nearest = self.engine.search(
+                codes if len(pending) == len(codes) else codes[pending], plan=plan, k=limit, filter=filter
+            )
+            keys = {key for neighbors in nearest for key, _ in neighbors}
+            records = self.records.present(list(keys))
             outdated = []
             for query, neighbors in zip(pending, nearest, strict=True):
                 excluded = requests[query].exclude_keys
                 hits[query] = [
                     Hit(records[key], score) for key, score in neighbors if key in records and key not in excluded
                 ]
-                if any(key not in records for key, _ in neighbors):
+                if len(records) < len(keys) and any(key not in records for key, _ in neighbors):
                     outdated.append(query)
             pending = outdated
             if not pending:

@@ -32,10 +32,11 @@ class AccessMiddleware:
     ) -> None:
         """Check requests before `app`; `serves` returns whether a route answers a method at a path."""
         self.app, self.search_needs_key, self.rate_limit, self.serves = app, search_needs_key, rate_limit, serves
+        self.lets_anybody_search = not search_needs_key and rate_limit is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         needed_scope = policy_of(scope["path"]).scope_of(scope["method"]) if scope["type"] == "http" else None
-        if needed_scope is None:
+        if needed_scope is None or (needed_scope == "search" and self.lets_anybody_search):
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Iterable
 from functools import partial
 from gzip import compress
 
@@ -20,7 +21,7 @@ _LEAST_BYTES_FOR_A_THREAD = 256 * 1024
 _LEVEL = 4
 _PIECE_BYTES = 1024 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
-_TYPES = ("text/", "application/json", "application/problem+json", "application/javascript", "image/svg+xml")
+_TYPES = (b"text/", b"application/json", b"application/problem+json", b"application/javascript", b"image/svg+xml")
 
 
 class GzipAnswers:
@@ -38,8 +39,8 @@ class GzipAnswers:
 
         async def send_compressed(message: Message) -> None:
             nonlocal start
-            if message["type"] == "http.response.start" and _is_text(message):
-                MutableHeaders(scope=message).add_vary_header("Accept-Encoding")
+            if message["type"] == "http.response.start" and _is_text(message["headers"]):
+                _add_vary(message)
                 if accepted and message["status"] == 200:
                     start = message  # until the body is known
                     return
@@ -69,10 +70,21 @@ def _takes_gzip(accepted: bytes) -> bool:
     return any(c.partition(b";")[0] == b"gzip" and not c.endswith((b";q=0", b";q=0.0")) for c in codings)
 
 
-def _is_text(message: Message) -> bool:
-    headers = MutableHeaders(scope=message)
-    kind = headers.get("content-type", "")
-    return kind.startswith(_TYPES) and kind != "text/event-stream" and "content-encoding" not in headers
+def _is_text(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    kind = b""
+    for name, value in headers:
+        if name == b"content-type":
+            kind = value
+        elif name == b"content-encoding":
+            return False
+    return kind.startswith(_TYPES) and kind != b"text/event-stream"
+
+
+def _add_vary(message: Message) -> None:
+    if any(name == b"vary" for name, _ in message["headers"]):
+        MutableHeaders(scope=message).add_vary_header("Accept-Encoding")
+    else:
+        message["headers"] = [*message["headers"], (b"vary", b"Accept-Encoding")]
 
 
 def decoding(scope: Scope, receive: Receive, *, max_bytes: int) -> Receive:

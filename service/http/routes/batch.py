@@ -24,7 +24,7 @@ from eigenlens.service.http.parameters import (
     with_standard_names,
     without_defaults,
 )
-from eigenlens.service.http.routes.search import answer_search, image_query, query_of
+from eigenlens.service.http.routes.search import answer_search, image_query, plain_query, query_of
 from eigenlens.service.http.state import CurrentState, State, Timing
 
 router = APIRouter(prefix="/v1", tags=["search"])
@@ -90,7 +90,7 @@ async def _answer(
         if isinstance(search, bytes):
             query = image_query(SearchParameters.model_validate(shared), search)
         else:
-            query = query_of(from_json(search, shared))
+            query = plain_query(b"", {**shared, **search}) or query_of(from_json(search, shared))
         answer = await answer_search(state, query, receive=request.receive)
     except (EigenlensError, ValidationError) as error:
         problem = problems.explain(error, request=request)

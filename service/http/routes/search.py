@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
+from pydantic import ConfigDict, TypeAdapter
 from starlette.datastructures import QueryParams
 
+from eigenlens.artifact import EigenlensError
 from eigenlens.index.plans.choice import PlanRequest
 from eigenlens.model.runtime.feature_encoder import FeatureEncoder
 from eigenlens.service.api.search import (
@@ -31,6 +33,7 @@ from eigenlens.service.http.parameters import (
     from_json,
     from_text,
     search_request,
+    with_standard_names,
     without_defaults,
 )
 from eigenlens.service.http.presenters import present_measured
@@ -43,6 +46,7 @@ from eigenlens.service.search.request import SearchRequest
 router = APIRouter(prefix="/v1", tags=["search"])
 
 _MAX_FIELDS = 40
+_CODE = TypeAdapter(list[float], config=ConfigDict(strict=True))
 _DOCUMENTED = body_of(
     {"application/json": {"$ref": "#/components/schemas/SearchBody"}, **IMAGE_BODY}, **documented_in_form()
 ) | {"parameters": parameters_of(documented_in_query())}
@@ -144,8 +148,12 @@ async def _read(request: Request) -> Query:
         )
         return image_query(parameters, upload)
     if media_type == "application/json":
-        parameters, _ = _from_query_string(request.scope["query_string"])
-        return query_of(from_json(await read_json(request), without_defaults(parameters)))
+        query_string, body = request.scope["query_string"], await read_json(request)
+        query = plain_query(query_string, body)
+        if query is not None:
+            return query
+        parameters, _ = _from_query_string(query_string)
+        return query_of(from_json(body, without_defaults(parameters)))
     raise ContentTypeError(
         "a search takes multipart/form-data with a file `image`, an image as the body itself (image/...), "
         f"or application/json, not '{media_type or 'nothing'}'"
@@ -157,6 +165,35 @@ def _from_query_string(query_string: bytes) -> tuple[SearchParameters, SearchReq
     """Parse a query string; cached, since many searches have the same one."""
     parameters = from_text(QueryParams(query_string).multi_items())
     return parameters, search_request(parameters)
+
+
+def plain_query(query_string: bytes, body: Mapping[str, Any]) -> Query | None:
+    """Return the query of a body with an id or a code and plain parameters, as `from_json` and `query_of` would.
+
+    Returns: None for another body, and for one that they may refuse.
+    """
+    id, code = body.get("id"), body.get("code")
+    others = tuple((name, type(value), value) for name, value in body.items() if name not in ("id", "code"))
+    try:
+        search, include = _from_plain_parameters(query_string, others)
+        if code is None and isinstance(id, str) and id.isascii():
+            return Query(search, include, id=id)
+        if id is None and code is not None:
+            return Query(search, include, code=_CODE.validate_python(code))
+    except (TypeError, ValueError, EigenlensError):  # not hashable, or not valid
+        pass
+    return None
+
+
+@lru_cache(maxsize=256)
+def _from_plain_parameters(
+    query_string: bytes, values: tuple[tuple[str, type, Any], ...]
+) -> tuple[SearchRequest, frozenset[str]]:
+    """Parse the parameters of a query string and of a JSON body, whose types tell 1 from 1.0 and true; cached."""
+    shared = without_defaults(_from_query_string(query_string)[0])
+    own = with_standard_names({name: value for name, _, value in values})
+    parameters = SearchParameters.model_validate({**shared, **own}, strict=True)
+    return search_request(parameters), frozenset(parameters.include)
 
 
 def _image_query(request: Request, image: bytes) -> Query:

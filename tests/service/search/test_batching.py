@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from eigenlens.service.errors import DeadlineError, OverloadedError
+from eigenlens.service.errors import DeadlineError, OverloadedError, WouldWaitError
 from eigenlens.service.search.batching import Batcher
 from tests.support.service import wait_for
 
@@ -272,3 +272,58 @@ def test_closing_finishes_what_was_accepted() -> None:
         return await asyncio.gather(*accepted)
 
     assert asyncio.run(body()) == [number * number for number in range(20)]
+
+
+def test_light_requests_are_answered_together_on_the_event_loop(run: Run) -> None:
+    squares = Squares(prepare_s=0.2)
+    threads: set[threading.Thread] = set()
+
+    def answer(numbers: Sequence[int]) -> list[int | Exception]:
+        threads.add(threading.current_thread())
+        squares.batches.append(list(numbers))
+        return [number * number for number in numbers]
+
+    squares.batcher.answer_at_once(lambda number: number < 100, answer)
+
+    async def body(batcher: Batcher[int, int]) -> list[int]:
+        return await asyncio.gather(*(batcher.run(number) for number in (*range(40), 100)))
+
+    assert run(squares, body) == [number * number for number in (*range(40), 100)]
+    assert threads == {threading.main_thread()}
+    assert squares.batches == [[*range(16)], [*range(16, 32)], [*range(32, 40)], [100]]
+    assert [value for name, value in squares.observed if name == "batch"] == [16, 16, 8, 1]
+
+
+def test_light_requests_that_fail_or_have_to_wait_are_answered_by_threads(run: Run) -> None:
+    squares = Squares()
+
+    def answer(numbers: Sequence[int]) -> list[int | Exception]:
+        raise WouldWaitError("somebody has the lock")
+
+    squares.batcher.answer_at_once(lambda number: True, answer)
+
+    async def body(batcher: Batcher[int, int]) -> list[int | BaseException]:
+        return await asyncio.gather(*(batcher.run(number) for number in (3, -1)), return_exceptions=True)
+
+    good, bad = run(squares, body)
+    assert good == 9
+    assert isinstance(bad, ValueError)
+
+
+def test_light_requests_that_take_long_go_to_the_threads_for_a_while(run: Run) -> None:
+    squares = Squares()
+    on_loop: list[int] = []
+
+    def answer(numbers: Sequence[int]) -> list[int | Exception]:
+        on_loop.extend(numbers)
+        time.sleep(0.3)
+        return [number * number for number in numbers]
+
+    squares.batcher.answer_at_once(lambda number: True, answer)
+
+    async def body(batcher: Batcher[int, int]) -> list[int]:
+        return [await batcher.run(number) for number in range(5)]
+
+    assert run(squares, body) == [number * number for number in range(5)]
+    assert on_loop == [0]
+    assert squares.prepared == [1, 2, 3, 4]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +15,12 @@ import numpy as np
 import pytest
 
 from eigenlens.service.api.search import ResultAnswer, SearchAnswer, SearchParameters
+from eigenlens.service.errors import ImageNotFoundError, WouldWaitError
 from eigenlens.service.gallery.layout import Gallery
+from eigenlens.service.gallery.records import Records
 from eigenlens.service.http.answers import AnswerWriter
 from eigenlens.service.http.parameters import search_request
+from eigenlens.service.search import pipeline as pipeline_module
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.pipeline import Answer, Pipeline, Query
 from tests.support.service import (
@@ -96,6 +100,61 @@ def test_a_batch_is_answered_as_each_search_alone(observed: Observed) -> None:
     alone = [parsed(observed.answers([query])[0]) for query in queries()]
     assert together == alone
     np.testing.assert_allclose(together[-1], code_of(pixels_of(500)), atol=1e-4)
+
+
+def test_light_searches_are_answered_as_any_others(observed: Observed) -> None:
+    def light() -> list[Query]:
+        return [query for query in queries() if query.id is not None or query.code is not None]
+
+    assert len(light()) == 8
+    at_once = [parsed(answer) for answer in observed.pipeline.answer_light(light())]
+    assert at_once == [parsed(answer) for answer in observed.answers(light())]
+
+
+def test_only_quick_searches_by_an_id_or_a_code_are_light(observed: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
+    heavy = [
+        query_by(SearchParameters(), image=png(pixels_of(0))),
+        query_by(SearchParameters(filter={"label": "odd"}), id=image_id(0)),
+        query_by(SearchParameters(group_duplicates=0.9), id=image_id(0)),
+        query_by(SearchParameters(length=5), id=image_id(0)),
+    ]
+    monkeypatch.setattr(pipeline_module, "_LIGHT_MS", math.inf)
+    assert not any(observed.pipeline.is_light(query) for query in heavy)
+    assert observed.pipeline.is_light(query_by(SearchParameters(), id=image_id(0)))
+    assert observed.pipeline.is_light(query_by(SearchParameters(), code=[1.0] * CODE_LENGTH))
+    monkeypatch.setattr(pipeline_module, "_LIGHT_MS", 0.0)
+    assert not observed.pipeline.is_light(query_by(SearchParameters(), id=image_id(0)))
+
+
+def test_a_light_search_finds_no_image_that_was_removed_or_replaced(tmp_path: Path) -> None:
+    gallery = build_gallery(tmp_path, count=4)
+    records = Records(gallery.store)
+    first = records.of_ids([image_id(0), image_id(1)])
+    assert [record.id for record in first.values()] == [image_id(0), image_id(1)]
+    assert records.of_ids([image_id(0)])[image_id(0)] == first[image_id(0)]
+    replaced = gallery.store.replace_metadata(
+        image_id(0),
+        {"label": "new"},
+        key=first[image_id(0)].key,
+        code=np.zeros(CODE_LENGTH, dtype=np.float32),
+        encoder_id="any",
+    )
+    assert replaced
+    assert records.of_ids([image_id(0)])[image_id(0)].metadata == {"label": "new"}
+    gallery.store.remove([image_id(1)])
+    with pytest.raises(ImageNotFoundError):
+        records.of_ids([image_id(0), image_id(1)])
+
+
+def test_changes_are_not_followed_on_the_event_loop(gallery: Gallery) -> None:
+    manager = SnapshotManager(gallery)
+    manager.load()
+
+    async def sync() -> None:
+        manager.sync()
+
+    with pytest.raises(WouldWaitError):
+        asyncio.run(sync())
 
 
 def test_a_batch_is_encoded_in_one_call_and_searched_in_one_for_each_plan_and_filter(observed: Observed) -> None:
