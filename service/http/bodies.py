@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import Request
 from pydantic import TypeAdapter
-from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 
 from eigenlens.model.images.sources import SourceImage
@@ -22,6 +21,7 @@ _MAX_FIELDS = 40
 # What writers of base64 differ in: line breaks, and the two last letters of the URL-safe alphabet.
 _PLAIN_BASE64 = str.maketrans({"-": "+", "_": "/", "\n": None, "\r": None, " ": None, "\t": None})
 _ID: TypeAdapter[str] = TypeAdapter(ImageId)
+_JSON: TypeAdapter[Any] = TypeAdapter(Any)
 _METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
 
 
@@ -124,7 +124,7 @@ async def read_json(request: Request) -> dict[str, Any]:
 def _parse(text: bytes) -> Any:
     """Parse JSON. Raises: ValueError; RecursionError."""
     try:
-        return from_json(text)
+        return _JSON.validate_json(text)
     except ValueError:
         return json.loads(text)  # takes longer, and takes more: other encodings, lone surrogates
 
