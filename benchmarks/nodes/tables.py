@@ -28,13 +28,13 @@ METHODS = {
     "cca-ssg": "CCA-SSG",
     "bgrl": "BGRL",
 }
-_COMPARED = ("smooth", "trained", "pca-smoothed")
+_COMPARED = ("smooth", "trained", "pca-smoothed", "grace", "cca-ssg", "bgrl")
 _NEW = ("seen", "new with edges", "new, one at a time", "new without edges")
 _AT, _NEW_AT = 8, 32
 
 
 def length_table(records: Sequence[Record], *, metric: str) -> str:
-    """Draw a metric by length, of `smooth`, of trained codes and of the closest peer, in per cent."""
+    """Draw a metric by length, of `smooth`, of trained codes and of the closest peers, in per cent."""
     values = _newest(records)
     shown = [key for key in values if key[1] in _COMPARED and key[3] == metric]
     lengths = sorted({length for _, _, length, _ in shown if length is not None})

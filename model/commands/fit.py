@@ -72,7 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=("smooth", "features-only", "structure-only"),
         help="for a graph: smooth, codes of features over edges (the default); features-only, codes that need no "
-        "edges once fitted, for new nodes and for graphs whose neighbours differ; structure-only, where there are no "
+        "edges once fitted, for new nodes whose edges are not known; structure-only, where there are no "
         "features",
     )
     parser.add_argument(
