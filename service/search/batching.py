@@ -263,9 +263,9 @@ class Batcher(Generic[Q, A]):
             outcomes = self._finish([job.query for job in jobs])
         except Exception as error:
             outcomes = [error] * len(jobs)
+        self._observe("batch", len(jobs))  # who has an answer finds it counted
         _deliver(jobs, outcomes)
         ended = time.perf_counter()
-        self._observe("batch", len(jobs))
         self._window_s += _SMOOTHING * (min(ended - begun, _MAX_WINDOW_S) - self._window_s)
         self._pace_s += _SMOOTHING * ((ended - jobs[0].arrived) / jobs[0].place - self._pace_s)
 

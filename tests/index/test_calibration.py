@@ -15,6 +15,7 @@ from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.codes.exact import exact_search, rerank
 from eigenlens.index.errors import TargetError
 from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.faiss_engine.open_index import prefix_index_over
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex
 from eigenlens.index.metrics import recall_at_k
 from eigenlens.index.plans.calibration import Calibration, Measured, Recall
@@ -107,7 +108,7 @@ def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeyp
     codes = write_codes(tmp_path / "codes", clustered(1, 500))
 
     def slowed(*arguments: Any) -> PrefixIndex:
-        index = PrefixIndex(*arguments)
+        index = prefix_index_over(*arguments)
         run = index.run
 
         def late(*given: Any, **more: Any) -> Any:
@@ -117,7 +118,7 @@ def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeyp
         monkeypatch.setattr(index, "run", late)
         return index
 
-    monkeypatch.setattr("eigenlens.index.building.build.PrefixIndex", slowed)
+    monkeypatch.setattr("eigenlens.index.building.build.prefix_index_over", slowed)
     build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "sq8"}))
     calibration = Generation(tmp_path / "generation", codes).calibration
     assert any(m.latency_ms["p50"] < 5 for m in calibration.measured if m.plan.rerank_length == CODE_LENGTH)
