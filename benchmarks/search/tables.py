@@ -90,7 +90,9 @@ def batch_table(records: Sequence[Mapping[str, Any]], *, data: str, count: int) 
 def _newest_methods(
     records: Sequence[Mapping[str, Any]], *, data: str, count: int
 ) -> dict[str, dict[str, Mapping[str, Any]]]:
-    return _newest((r["method"], r) for r in records if r["data"] == data and r["params"]["n"] == count)
+    """Return the newest records of each method over the codes that were measured last: those of one encoder."""
+    alike = [record for record in records if record["data"] == data and record["params"]["n"] == count]
+    return _newest((r["method"], r) for r in alike if r["params"]["encoder"] == alike[-1]["params"]["encoder"])
 
 
 def _build_and_memory(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
