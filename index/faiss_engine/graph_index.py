@@ -28,7 +28,7 @@ class GraphIndex(PrefixIndex):
     index: VamanaGraph
 
     def _open(self) -> None:
-        return
+        self._finds_rows_twice = False
 
     def search(
         self, queries: Scores, k: int, *, effort: int | None = None, selection: Selection | None = None
@@ -114,5 +114,5 @@ class _GraphBuffers:
         self._scan(faiss.swig_ptr(rows), *self._heap)
         order = best.argsort()[::-1]
         query = self.query[0]
-        np.multiply(best.take(order), 1 / math.sqrt(query.dot(query)), out=self.scores)
+        np.multiply(best[order], 1 / math.sqrt(query.dot(query)), out=self.scores)
         best_rows.take(order, out=self.rows, mode="clip")

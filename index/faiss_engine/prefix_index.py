@@ -127,7 +127,11 @@ class PrefixIndex:
         if len(self._prepared) >= _PREPARED_CACHE_SIZE:
             self._prepared.clear()
         self._prepared[plan, k] = PreparedSearch(
-            make_buffers, k=k, norms=self.codes.norms, unnormalised_rows=self._unnormalised_rows
+            make_buffers,
+            k=k,
+            norms=self.codes.norms,
+            unnormalised_rows=self._unnormalised_rows,
+            finds_rows_twice=self._finds_rows_twice,
         )
 
     def _buffers_for(self, k: int, shortlist: int, effort: int | None) -> MakeBuffers | None:

@@ -58,6 +58,7 @@ class PreparedSearch:
         k: int,
         norms: Scores,
         unnormalised_rows: frozenset[int] | None,
+        finds_rows_twice: bool = True,
     ) -> None:
         """Prepare.
 
@@ -65,10 +66,12 @@ class PreparedSearch:
             make_buffers: called in each thread that searches; they hold enough results for k different rows.
             norms: of the codes, (n,), to divide scores by.
             unnormalised_rows: the only rows whose norm is not 1; None where it may be any.
+            finds_rows_twice: whether a row may be in the results twice.
         """
         self.k = k
         self._thread = _Thread(make_buffers)
         self._norms, self._unnormalised_rows = norms, unnormalised_rows
+        self._finds_rows_twice = finds_rows_twice
 
     def search(self, query: NDArray[np.floating]) -> tuple[Scores, Rows] | None:
         """Return scores (cosines) and rows of the k nearest codes, each (1, k), best first.
@@ -87,10 +90,12 @@ class PreparedSearch:
         search()
         if rows.item(-1) < 0 or not scores.item(0) > _MIN_BEST_SCORE:
             return None
-        # Two lists may hold the same row: its second result comes right after its first.
-        np.not_equal(later, earlier, differs)
-        indices = is_first.nonzero()[0]
-        result_rows, result_scores = rows.take(indices), scores.take(indices)
+        if self._finds_rows_twice:  # the second result of a row comes right after its first
+            np.not_equal(later, earlier, differs)
+            indices = is_first.nonzero()[0]
+            result_rows, result_scores = rows.take(indices), scores.take(indices)
+        else:
+            result_rows, result_scores = rows.copy(), scores.copy()
         # Inner products are cosines but for the rows whose norm is not 1.
         if self._unnormalised_rows is None or (
             self._unnormalised_rows and not self._unnormalised_rows.isdisjoint(result_rows.tolist())
