@@ -76,7 +76,6 @@ class Generation(BaseGeneration):
     def open_indexes(self) -> None:
         """Open the indexes that FAISS maps; the others are opened by the first search that needs them."""
         self._indexes = {spec: self._open(spec) for spec in self.specs if require_kind(spec.kind).mapped}
-        self._by_length = {spec.length: index for spec, index in self._indexes.items()}
 
     @property
     def device(self) -> str:
@@ -276,10 +275,7 @@ class Generation(BaseGeneration):
 
     def prefix_index(self, length: int) -> PrefixIndex:
         """Return the open index of a prefix length. Raises: PrefixLengthError; ArtifactError; SearchError."""
-        index = self._by_length.get(length)
-        if index is None:
-            index = self._by_length[length] = self.open_index(self._spec(length))
-        return index
+        return self.open_index(self._spec(length))
 
     def index_of(self, plan: Plan) -> PrefixIndex:
         """Return the open index that a plan searches. Raises: PrefixLengthError; ArtifactError; SearchError."""

@@ -112,10 +112,11 @@ def test_the_list_of_benchmarks_imports_none_of_them() -> None:
 
 def test_a_search_table_shows_each_method_at_its_targets() -> None:
     def search(method: str, metric: str, value: float, **params: object) -> dict[str, Any]:
-        common = {"n": 100, "recall_seen": 0.96}
+        common = {"n": 100, "recall_seen": 0.96, "encoder": "e"}
         return make_record(Subject(bench="search", data="d", method=method, params=common | params), metric, value)
 
     records = [
+        search("scann", "build_s", 9.0, encoder="of other codes"),
         search("eigenlens", "build_s", 12.4),
         search("eigenlens", "memory_bytes", 5e6, recall=0.99),
         search("eigenlens", "latency_ms", 0.5, exact=True),
