@@ -23,7 +23,7 @@ from eigenlens.artifact import EigenlensError
 from eigenlens.index.plans.advice import RebuildAdvice
 from eigenlens.model.images.decode import decode
 from eigenlens.model.runtime.encoder import Encoder
-from eigenlens.service.errors import RequestError
+from eigenlens.service.errors import RequestError, WouldWaitError
 from eigenlens.service.gallery.nodes import NewNode, code_of_node, require_images, require_nodes
 from eigenlens.service.gallery.store.records import Position
 from eigenlens.service.search.batching import Batcher, Observe
@@ -241,6 +241,8 @@ class Pipeline:
             try:
                 results = self._search(group)
                 answers.update((q, self._answer(q, results.get(q), position=position, batch=batch)) for q in group)
+            except WouldWaitError:  # no answer: a thread searches
+                raise
             except EigenlensError as error:  # the queries of a group share the plan, so they share its error
                 answers.update((query, error) for query in group)
         return [answers[query] for query in queries]

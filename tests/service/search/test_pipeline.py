@@ -157,6 +157,22 @@ def test_changes_are_not_followed_on_the_event_loop(gallery: Gallery) -> None:
         asyncio.run(sync())
 
 
+def test_a_light_search_that_meets_an_image_removed_a_moment_ago_is_answered_by_a_thread(tmp_path: Path) -> None:
+    """The engine does not know of the removal yet: to search again, it follows the gallery's changes, under a lock."""
+    gallery = build_gallery(tmp_path, count=4)
+    observed = Observed(gallery)
+    gallery.store.remove([image_id(1)])
+    request = SearchParameters(k=3, length=CODE_LENGTH)
+
+    async def answer() -> None:
+        observed.pipeline.answer_light([query_by(request, id=image_id(0))])
+
+    with pytest.raises(WouldWaitError):
+        asyncio.run(answer())
+    (answered,) = observed.answers([query_by(request, id=image_id(0))])
+    assert {result["id"] for result in parsed(answered)["results"]} == {image_id(2), image_id(3)}
+
+
 def test_a_batch_is_encoded_in_one_call_and_searched_in_one_for_each_plan_and_filter(observed: Observed) -> None:
     plain, other = SearchParameters(k=3, length=4), SearchParameters(k=3, length=CODE_LENGTH)
     filtered = SearchParameters(k=3, length=4, filter={"label": "odd"})
