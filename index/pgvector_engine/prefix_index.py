@@ -11,7 +11,7 @@ from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.prefix_index import Rows, Scores
 from eigenlens.index.pgvector_engine.database import Queries
 from eigenlens.index.pgvector_engine.kinds import KINDS, MAX_EF_SEARCH, WHOLE, PgvectorKind
-from eigenlens.index.pgvector_engine.statements import SearchStatement, vector
+from eigenlens.index.pgvector_engine.statements import SearchStatement, integers, vector
 from eigenlens.index.plans.calibration import measured_count
 from eigenlens.index.plans.plan import IndexSpec, Plan
 
@@ -125,7 +125,7 @@ class PgvectorIndex:
             before = f"SET hnsw.ef_search = {effort}; {before}"
         chosen: list[object] = []
         if selection is not None:
-            chosen = [selection.bits.tobytes() if statement.condition == "bits" else selection.rows.tolist()]
+            chosen = [selection.bits.tobytes() if statement.condition == "bits" else integers(selection.rows)]
         for number, query in enumerate(queries):
             parameters = [vector(query, statement.last_length), *chosen]
             if statement.shortlist is not None:

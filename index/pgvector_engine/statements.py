@@ -81,6 +81,11 @@ def vector(query: NDArray[np.float32], length: int) -> str:
     return "[" + ("%.5g," * length)[:-1] % tuple(unit_prefix(query[None], length)[0].tolist()) + "]"
 
 
+def integers(rows: NDArray[np.int64]) -> str:
+    """Return row numbers (n,) as the text of an array; psycopg makes it of a list in five times the time."""
+    return f"{{{str(rows.tolist())[1:-1]}}}"
+
+
 @dataclass(frozen=True)
 class SearchStatement:
     """A search in one statement: a shortlist by one prefix, scored by another.
