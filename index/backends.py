@@ -8,9 +8,11 @@ from typing import Any, Protocol
 
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.errors import IndexKindError
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
+from eigenlens.index.faiss_engine.vamana import require_svs
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.pgvector_engine.build import BACKEND, build_pgvector_generation
 from eigenlens.index.pgvector_engine.database import Database
@@ -18,7 +20,7 @@ from eigenlens.index.pgvector_engine.generation import PgvectorGeneration
 from eigenlens.index.pgvector_engine.kinds import choose_pgvector_indexes
 from eigenlens.index.pgvector_engine.sizes import graph_bytes, table_bytes
 from eigenlens.index.pgvector_engine.statements import TABLES, table_name
-from eigenlens.index.plans.plan import IndexSpec, choose_lengths
+from eigenlens.index.plans.plan import IndexSpec, Optimise, choose_lengths
 
 FAISS, PGVECTOR = "faiss", BACKEND
 BACKENDS = (FAISS, PGVECTOR)
@@ -43,6 +45,9 @@ class Backend(Protocol):
 
     def describe_size(self, specs: Sequence[IndexSpec], *, count: int, code_length: int) -> str:
         """Return what a generation takes outside of its directory; empty if it takes nothing."""
+
+    def check_optimise(self, optimise: Optimise) -> None:
+        """Check that this engine can build for that. Raises: IndexKindError, which says what it needs."""
 
     def build(self, path: Path, codes: Codes, options: BuildOptions) -> None:
         """Build, calibrate and publish the generation at `path`, whose name is its number, whole or not at all."""
@@ -76,6 +81,11 @@ class FaissBackend:
     def describe_size(self, specs: Sequence[IndexSpec], *, count: int, code_length: int) -> str:
         """Return nothing: all is in the directory."""
         return ""
+
+    def check_optimise(self, optimise: Optimise) -> None:
+        """Check that SVS is there for a graph. Raises: IndexKindError."""
+        if optimise == "latency":
+            require_svs()
 
     def build(self, path: Path, codes: Codes, options: BuildOptions) -> None:
         """Build a generation."""
@@ -115,6 +125,11 @@ class PgvectorBackend:
         sizes = graph_bytes(specs, count)
         by_index = [f"length {spec.length} {size / 1e6:,.1f} MB" for spec, size in sizes.items() if size]
         return ", ".join([f"in PostgreSQL: codes {table_bytes(count, code_length) / 1e6:,.1f} MB", *by_index])
+
+    def check_optimise(self, optimise: Optimise) -> None:
+        """Refuse all but the default, since the table has the same indexes always. Raises: IndexKindError."""
+        if optimise != "memory":
+            raise IndexKindError(f"optimise {optimise} is for the backend {FAISS}; {PGVECTOR} has memory only")
 
     def build(self, path: Path, codes: Codes, options: BuildOptions) -> None:
         """Build a generation in a table of its number."""

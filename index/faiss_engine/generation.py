@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 # Images with the same score are put in order among so many results; beyond, an index's own order decides.
 _MAX_TIED = 10_000
+_PLAN_CACHE_SIZE = 256
 # A search that finds too few is repeated with so many times the effort.
 _MORE_EFFORT = 4
 
@@ -71,6 +72,7 @@ class Generation(BaseGeneration):
             log.warning("the graph of %s is not used: SVS is not installed; %s", path, install_line("svs"))
             self.calibration = self.calibration.without_kind(entry["kind"])
         self._guesses: dict[int, Measured | None] = {}
+        self._cached_without_graph = lru_cache(_PLAN_CACHE_SIZE)(self._choose_without_graph)
         self._selected = SelectedCodes(codes)
 
     def open_indexes(self) -> None:
@@ -300,6 +302,9 @@ class Generation(BaseGeneration):
         """
         if require_kind(plan.kind).filters:
             return plan
+        return self._cached_without_graph(plan, k)
+
+    def _choose_without_graph(self, plan: Plan, k: int) -> Plan:
         measured = self.calibration.expected(plan, k)
         target = DEFAULT_TARGET if measured is None else measured.low(k)
         try:

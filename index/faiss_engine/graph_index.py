@@ -20,10 +20,12 @@ from eigenlens.index.threads import allowed_threads, use_all_threads
 
 # Results beyond k that are put in order, so that the caller sees whether the k-th has a tie.
 _SPARE = 1
+# Outside of these, float32 holds the squares of a query's coordinates only roughly, or not at all.
+_SMALL, _LARGE = 1e-20, 1e30
 
 
 class GraphIndex(PrefixIndex):
-    """A PrefixIndex whose first pass walks a graph. A search with a selection is for another index: here it scans."""
+    """A PrefixIndex whose first pass walks a graph. It has no selections: where there is one, another index answers."""
 
     index: VamanaGraph
 
@@ -33,43 +35,28 @@ class GraphIndex(PrefixIndex):
     def search(
         self, queries: Scores, k: int, *, effort: int | None = None, selection: Selection | None = None
     ) -> tuple[Scores, Rows]:
-        """Return what PrefixIndex.search does. An effort of all rows, or nearly, is a scan of the codes."""
+        """Return what PrefixIndex.search does, without a selection. An effort of thousands or more scans the codes."""
+        assert selection is None
         window = max(k, self.count if effort is None else effort)
-        if selection is None and window < min(self.count, MAX_WINDOW):
-            threads = allowed_threads() if use_all_threads(queries) else 1
-            return self.index.search(unit_prefix(queries, self.spec.length), k, window=window, threads=threads)
-        runs = self.codes.runs(0, self.count)
-        if selection is not None:
-            runs = ((rows[selection.mask[rows]], codes[selection.mask[rows]]) for rows, codes in runs)
-        scores, rows = best_of_runs(runs, queries, length=self.spec.length, k=k)
-        missing = k - scores.shape[1]
-        return (
-            np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf),
-            np.pad(rows, ((0, 0), (0, missing)), constant_values=-1),
-        )
+        if window >= min(self.count, MAX_WINDOW):
+            return best_of_runs(self.codes.runs(0, self.count), queries, length=self.spec.length, k=k)
+        threads = allowed_threads() if use_all_threads(queries) else 1
+        return self.index.search(unit_prefix(queries, self.spec.length), k, window=window, threads=threads)
 
     def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
-        """Return what PrefixIndex.run does, one query after the other: so each is rescored with the fewest steps."""
-        if selection is not None or len(queries) < 2:
-            return super().run(queries, plan=plan, k=k, selection=selection)
-        results = [super(GraphIndex, self).run(query[None], plan=plan, k=k) for query in queries]
+        """Return what PrefixIndex.run does, one query after the other, so that each takes the fewest steps."""
+        assert selection is None
+        self.prepare(plan, k)
+        shortlist = min(max(plan.shortlist or k, k), self.count)
+        results = []
+        for query in queries[:, None]:
+            found = self.run_prepared(query, plan, k)
+            if found is None:
+                _, candidates = self.search(query, shortlist, effort=plan.effort)
+                found = rerank(query, candidates, self.codes.codes, length=self.codes.code_length, k=k)
+            results.append(found)
         scores, rows = zip(*results, strict=True)
         return np.concatenate(scores), np.concatenate(rows)
-
-    def _results_for(self, k: int) -> int:
-        return k
-
-    def _search_and_rescore(
-        self,
-        queries: Scores,
-        k: int,
-        *,
-        shortlist: int,
-        effort: int | None = None,
-        selection: Selection | None = None,
-    ) -> tuple[Scores, Rows]:
-        _, rows = self.search(queries, min(shortlist, self.count), effort=effort, selection=selection)
-        return rerank(queries, rows, self.codes.codes, length=self.codes.code_length, k=k)
 
     def _buffers_for(self, k: int, shortlist: int, effort: int | None) -> MakeBuffers | None:
         shortlist = min(max(shortlist, k), self.count)
@@ -105,7 +92,13 @@ class _GraphBuffers:
         self._heap = faiss.swig_ptr(self._best), faiss.swig_ptr(self._best_rows), ranked
 
     def search(self) -> None:
-        """Read the query; write scores and rows."""
+        """Read the query; write scores and rows. A query whose squared norm is no ordinary number has no rows."""
+        query = self.query[0]
+        with np.errstate(over="ignore"):
+            squared_norm = float(query.dot(query))
+        if not _SMALL < squared_norm < _LARGE:
+            self.rows.fill(-1)
+            return
         rows = self._walk()[1][0]
         self._take(rows, axis=0, out=self._shortlist, mode="clip")
         self._set_query()
@@ -113,6 +106,5 @@ class _GraphBuffers:
         best.fill(-np.inf)
         self._scan(faiss.swig_ptr(rows), *self._heap)
         order = best.argsort()[::-1]
-        query = self.query[0]
-        np.multiply(best[order], 1 / math.sqrt(query.dot(query)), out=self.scores)
+        np.multiply(best[order], 1 / math.sqrt(squared_norm), out=self.scores)
         best_rows.take(order, out=self.rows, mode="clip")

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from eigenlens.index.errors import IndexKindError
 from eigenlens.index.faiss_engine.huge_pages import new_memory_in_huge_pages
 from eigenlens.index.faiss_engine.kind import Kind
-from eigenlens.index.plans.plan import Optimise
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 from eigenlens.install import install_line
 
@@ -117,12 +116,6 @@ def require_svs() -> None:
     """Raise IndexKindError, which says how to install SVS, unless it is there."""
     if not has_svs():
         raise IndexKindError(f"a graph over a prefix needs SVS, which is not installed: {install_line('svs')}")
-
-
-def require_optimise(optimise: Optimise | None) -> None:
-    """Raise IndexKindError if a build for latency lacks SVS."""
-    if optimise == "latency":
-        require_svs()
 
 
 def save(index: Any, path: Path) -> None:

@@ -15,7 +15,6 @@ from eigenlens.artifact import MANIFEST
 from eigenlens.index.backends import BACKENDS
 from eigenlens.index.faiss_engine.gpu import open_gpu
 from eigenlens.index.faiss_engine.kinds import KINDS
-from eigenlens.index.faiss_engine.vamana import require_optimise
 from eigenlens.index.plans.plan import Optimise, choose_lengths
 from eigenlens.model.graphs.artifact import Graph
 from eigenlens.model.graphs.sources.open import open_graph_source
@@ -130,7 +129,6 @@ def run(args: argparse.Namespace) -> int:
         optimise=args.optimise,
         gpu=open_gpu(args.search_device),
     )
-    require_optimise(args.optimise)
     encoder = open_encoder(args.encoder) if args.encoder is not None else None
     limits = limits_of(args)
     images = None if args.images is None else Images(args.images, args.name, args.follow_links, limits)
@@ -142,8 +140,9 @@ def run(args: argparse.Namespace) -> int:
         choose_lengths(encoder.code_length, args.lengths)  # refuse wrong lengths before a gallery is made
     gallery = Gallery(args.gallery, store=args.store, create=True)
     with closing(gallery.store), gallery.writing(), ProgressBar() as progress:
-        if args.backend is not None:
-            require_backend(gallery, args.backend)
+        backend = require_backend(gallery, args.backend or gallery.current_backend())
+        if args.optimise is not None:
+            backend.check_optimise(args.optimise)
         if encoder is None and gallery.current() is None:
             raise GalleryError(f"the gallery {args.gallery} has no generation yet{_ENCODER_MISSING}")
         if encoder is None:

@@ -15,7 +15,7 @@ from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, writing_codes
 from eigenlens.index.errors import IndexKindError
 from eigenlens.index.faiss_engine.gpu import Gpu
-from eigenlens.index.faiss_engine.vamana import VAMANA, require_optimise
+from eigenlens.index.faiss_engine.vamana import VAMANA
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.plan import IndexSpec, Optimise
 from eigenlens.model.runtime.open import AnyEncoder
@@ -82,10 +82,13 @@ def publish_generation(
         lengths = current.lengths
     lengths = backend.choose_lengths(encoder.code_length, lengths)
     optimise = options.optimise or (current.optimise if current is not None and is_alike else "memory")
-    if backend.name == FAISS:
-        require_optimise(optimise)
-    elif optimise == "latency":
-        raise IndexKindError(f"a graph over a prefix is for the backend {FAISS}; leave optimise out for {backend.name}")
+    try:
+        backend.check_optimise(optimise)
+    except IndexKindError as error:
+        if options.optimise is not None:
+            raise
+        progress.log(f"{error}; the generation is built without it")
+        optimise = "memory"
     count = gallery.store.count()
     specs = backend.choose_indexes(count, lengths=lengths, kinds=options.kinds)
     if optimise == "latency":  # at most so large: the graph's prefix is chosen when the codes are there

@@ -13,12 +13,13 @@ from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import exact_search
-from eigenlens.index.errors import IndexKindError, SearchError
+from eigenlens.index.errors import CodesError, IndexKindError, SearchError
 from eigenlens.index.faiss_engine import generation as opening
 from eigenlens.index.faiss_engine import vamana
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.filters.parse import parse_filter
 from eigenlens.index.live.engine import LiveEngine
+from eigenlens.index.plans.calibration import COUNTS, Measured, Recall
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.tuning import Tuning
@@ -27,7 +28,7 @@ from tests.support.codes import flip_byte, hardly_calibrated, write_codes
 pytest.importorskip("svs")
 
 COUNT, LENGTH, LENGTHS = 3000, 64, (8, 16, 64)
-TUNING = replace(hardly_calibrated(Tuning()), min_codes_for_ivf=1000)
+TUNING = replace(hardly_calibrated(Tuning()), min_codes_for_ivf=1000, max_rows_scored_directly=100)
 
 
 def ordered_codes(seed: int, count: int) -> NDArray[np.float32]:
@@ -62,7 +63,7 @@ def test_a_generation_tells_of_its_graph(generation: Generation) -> None:
     assert (graph.kind, graph.length) == ("vamana", 8)
     assert graph.bytes > COUNT * 2 * graph.length
     assert [spec.kind for spec in generation.specs] == [generation.describe(length).kind for length in LENGTHS]
-    assert {m.plan.kind for m in generation.calibration.measured} >= {"vamana"}
+    assert "8 vamana" in generation.calibration.efforts, "it is measured like the others"
     assert generation.calibration.plain(8).plan.kind != "vamana"  # type: ignore[union-attr]
 
 
@@ -85,9 +86,13 @@ def test_it_finds_the_exact_nearest_and_the_rows_that_were_held_out(generation: 
 
 
 def test_a_filter_and_many_removals_are_answered_by_another_index(generation: Generation) -> None:
+    quickest = Measured(graph_plan(generation), dict.fromkeys(COUNTS, Recall(1.0, 1.0)), {"p50": 1e-6, "p95": 1e-6})
+    measured = (quickest, *generation.calibration.measured)
+    generation.calibration = replace(generation.calibration, measured=measured)
     engine = LiveEngine(generation)
     chooser = PlanChooser(engine)
     odd = parse_filter({"even": False})
+    assert chooser.choose(PlanRequest(target_recall=0.9), k=10).plan.kind == "vamana"
     plan = chooser.choose_filtered(PlanRequest(target_recall=0.9), k=10, reach=20).plan
     assert plan.kind != "vamana"
     query = ordered_codes(2, 1)
@@ -109,6 +114,28 @@ def test_few_removals_are_dropped_from_what_the_graph_finds(generation: Generati
     before = [key for key, _ in engine.search(query, plan=plan, k=12)[0]]
     engine.remove(before[:2])
     assert [key for key, _ in engine.search(query, plan=plan, k=10)[0]] == before[2:]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-12, 1e12, 1e30])
+def test_a_query_of_any_norm_is_answered_as_the_other_indexes_do(generation: Generation, scale: float) -> None:
+    query = (ordered_codes(8, 1) * scale).astype(np.float32)
+    lists = Plan(8, "ivf-sq8", generation.max_effort(8), COUNT - 1, LENGTH)
+    for _ in range(2):
+        scores, rows = generation.search(query, plan=graph_plan(generation, window=300, shortlist=300), k=5)
+        expected_scores, expected_rows = generation.search(query, plan=lists, k=5)
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
+        if scale:
+            np.testing.assert_array_equal(rows, expected_rows)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_query_that_is_not_finite_is_refused(generation: Generation, value: float) -> None:
+    for place in (0, LENGTH - 1):
+        query = ordered_codes(9, 1)
+        generation.search(query, plan=graph_plan(generation), k=5)  # prepares the plan
+        query[0, place] = value
+        with pytest.raises(CodesError, match="not finite"):
+            generation.search(query, plan=graph_plan(generation), k=5)
 
 
 def test_a_search_for_more_than_the_graph_can_tell_is_exact(generation: Generation) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
-from eigenlens.index.faiss_engine.vamana import require_optimise
 from eigenlens.service.api.admin import (
     GenerationAnswer,
     ImportBody,
@@ -33,10 +32,11 @@ router = APIRouter(prefix="/v1/admin", tags=["admin"])
 def rebuild(state: CurrentState, response: Response, body: RebuildBody | None = None) -> Job:
     """Build the next generation in the background. The present one answers searches until the switch."""
     options = body or RebuildBody()
-    require_optimise(options.optimise)
     engine = state.snapshots.current.engine
+    backend = state.gallery.backend(state.gallery.current_backend())
+    if options.optimise is not None:
+        backend.check_optimise(options.optimise)
     if options.encoder is None:  # refuse impossible lengths and kinds here, not later in the job
-        backend = state.gallery.backend(state.gallery.current_backend())
         lengths = backend.choose_lengths(engine.code_length, options.lengths or engine.lengths)
         kinds = {int(length): kind for length, kind in options.kinds.items()}
         backend.choose_indexes(len(engine.keys), lengths=lengths, kinds=kinds)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from eigenlens.command import main
+from eigenlens.index.backends import PgvectorBackend
+from eigenlens.index.errors import IndexKindError
+from eigenlens.index.faiss_engine import vamana
 from eigenlens.index.live.generation import BaseGeneration
+from eigenlens.index.plans.plan import Optimise
 from eigenlens.model.images.sources import FolderSource
 from eigenlens.model.runtime.encoder import Encoder
+from eigenlens.service.api import admin
 from eigenlens.service.errors import GalleryBusyError, GalleryError, ImageContentGoneError
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
 from eigenlens.service.gallery.ingest import add_images
@@ -291,6 +296,27 @@ def test_a_build_keeps_the_lengths_of_the_gallery_unless_others_are_asked_for(tm
         with gallery.writing():
             publish_generation(gallery, encoder, Progress(), GenerationOptions(lengths=asked))
         assert gallery.open_current()[1].lengths == expected
+
+
+def test_a_build_is_for_what_the_last_one_was_for_unless_that_is_impossible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("svs")
+    gallery, encoder = build_gallery(tmp_path, count=4), Encoder(tmp_path / "encoder")
+
+    def build(optimise: Optimise | None = None) -> str:
+        with gallery.writing():
+            publish_generation(gallery, encoder, Progress(), GenerationOptions(optimise=optimise))
+        return gallery.open_current()[1].optimise
+
+    assert get_args(admin.Optimise) == get_args(Optimise), "a request can ask for each"
+    assert [build("build"), build(), build("latency"), build()] == ["build", "build", "latency", "latency"]
+    monkeypatch.setattr(vamana, "has_svs", lambda: False)
+    with pytest.raises(IndexKindError, match="needs SVS"):
+        build("latency")
+    assert build() == "memory", "a rebuild goes on without what is no longer installed"
+    with pytest.raises(IndexKindError, match="pgvector has memory only"):
+        PgvectorBackend(None).check_optimise("build")
 
 
 def test_a_length_that_cannot_be_built_is_refused_before_a_gallery_is_made(
