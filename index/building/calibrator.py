@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.index.building.measured_grid import deepest_shortlist, measured_efforts, measured_shortlists
 from eigenlens.index.building.pareto import near_front, pareto_front
 from eigenlens.index.building.recall_counting import plain_recalls, ranks_of, shortlist_recalls
 from eigenlens.index.building.row_order import sample_size
@@ -118,7 +119,7 @@ class Calibrator:
         self._efforts: dict[str, dict[int, int]] = {}
         self._spent_s = time.monotonic() - started
         self._searched_s = 0.0
-        self._shortlists, self._deep_shortlists = _shortlists(tuning.shortlist_steps)
+        self._shortlists, self._deep_shortlists = measured_shortlists(tuning.shortlist_steps)
 
     def measure(self, index: AnyPrefixIndex) -> None:
         """Measure the plans of one index that holds the first `held_in` rows."""
@@ -156,7 +157,7 @@ class Calibrator:
         candidates: Candidates = {}
         reached: dict[int, list[tuple[int, float]]] = {k: [] for k in COUNTS}
         is_shallow = is_deep = True  # whether recall still grows
-        for step, effort in enumerate(efforts := _efforts(index, tuning.effort_steps)):
+        for step, effort in enumerate(efforts := measured_efforts(index, tuning.effort_steps)):
             passes: list[tuple[NDArray[np.float32], Rows, Sequence[int], Sequence[int]]] = []
             if is_shallow:
                 passes.append((self._queries, self._exact, SHALLOW_COUNTS, self._shortlists))
@@ -165,7 +166,7 @@ class Calibrator:
                 passes.append((deep_queries, self._deep_exact, COUNTS, self._deep_shortlists))
             for queries, exact, counts, shortlists in passes:
                 # One search gives the recall of every shortlist: the rank of each true neighbour decides.
-                deepest = _depth(index, effort, shortlists[-1])
+                deepest = deepest_shortlist(index, effort, shortlists[-1])
                 _, rows = index.search(queries, deepest, effort=effort)
                 ranks = self._ranks(exact, rows)
                 recalls = shortlist_recalls(ranks, sorted({min(s, deepest) for s in shortlists}), counts)
@@ -299,7 +300,7 @@ class Calibrator:
         plan = Plan(spec.length, spec.kind, effort, MIN_SHORTLIST, self._codes.code_length)
         if spec.length == self._codes.code_length or len(self._codes) <= MIN_SHORTLIST:  # everything would be rescored
             return []
-        clipped = replace(plan, shortlist=min(MIN_SHORTLIST, _depth(index, effort, MIN_SHORTLIST)))
+        clipped = replace(plan, shortlist=min(MIN_SHORTLIST, deepest_shortlist(index, effort, MIN_SHORTLIST)))
         return [Measured(plan, candidates.get(clipped, {}), self._timer.latencies(index, plan))]
 
     def _exact_plan(self, index: AnyPrefixIndex, plan: Plan) -> Measured:
@@ -331,27 +332,6 @@ def _sufficient_effort(reached: Mapping[int, Sequence[tuple[int, float]]], k: in
     """Return the least effort that finds nearly as many of the k nearest as the highest that was measured."""
     enough = _SUFFICIENT_SHARE * max(recall for _, recall in reached[k])
     return next(effort for effort, recall in reached[k] if recall >= enough)
-
-
-def _efforts(index: AnyPrefixIndex, steps_to_double: int) -> list[int | None]:
-    """Return the efforts to measure, ascending, which double in so many steps."""
-    if index.max_effort is None:
-        return [None]
-    steps = {round(2 ** (i / steps_to_double)) for i in range(24 * steps_to_double)}
-    least = index.kind.min_measured_effort
-    return [*sorted(step for step in steps if least <= step < index.max_effort), index.max_effort]
-
-
-def _shortlists(steps: int) -> tuple[list[int], list[int]]:
-    """Return the measured lengths of shortlists, which double in so many steps, and the deep ones, in half as many."""
-    shallow = {1, *(round(10 * 2 ** (i / steps)) for i in range(5 * steps)), MIN_SHORTLIST, 300}
-    deep_steps = max(1, steps // 2)
-    return sorted(shallow), [round(300 * 2 ** (i / deep_steps)) for i in range(1, 4 * deep_steps)]
-
-
-def _depth(index: AnyPrefixIndex, effort: int | None, deepest: int) -> int:
-    """Return the longest shortlist to measure at an effort: a graph search would work harder for a longer one."""
-    return min(deepest, index.count, index.kind.max_shortlist(effort) or deepest)
 
 
 def _depth_of(plan: Plan) -> int:

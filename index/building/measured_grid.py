@@ -1,0 +1,27 @@
+"""The grid of a calibration: which efforts of an index are measured, and which lengths of a shortlist."""
+
+from __future__ import annotations
+
+from eigenlens.index.live.prefix_index import AnyPrefixIndex
+from eigenlens.index.plans.plan import MIN_SHORTLIST
+
+
+def measured_efforts(index: AnyPrefixIndex, steps_to_double: int) -> list[int | None]:
+    """Return the efforts to measure, ascending, which double in so many steps."""
+    if index.max_effort is None:
+        return [None]
+    steps = {round(2 ** (i / steps_to_double)) for i in range(24 * steps_to_double)}
+    least = index.kind.min_measured_effort
+    return [*sorted(step for step in steps if least <= step < index.max_effort), index.max_effort]
+
+
+def measured_shortlists(steps: int) -> tuple[list[int], list[int]]:
+    """Return the measured lengths of shortlists, which double in so many steps, and the deep ones, in half as many."""
+    shallow = {1, *(round(10 * 2 ** (i / steps)) for i in range(5 * steps)), MIN_SHORTLIST, 300}
+    deep_steps = max(1, steps // 2)
+    return sorted(shallow), [round(300 * 2 ** (i / deep_steps)) for i in range(1, 4 * deep_steps)]
+
+
+def deepest_shortlist(index: AnyPrefixIndex, effort: int | None, deepest: int) -> int:
+    """Return the longest shortlist to measure at an effort: a graph search would work harder for a longer one."""
+    return min(deepest, index.count, index.kind.max_shortlist(effort) or deepest)
