@@ -11,7 +11,6 @@ from eigenlens.artifact import EigenlensError
 from eigenlens.index.engine import Engine
 from eigenlens.model.runtime.open import AnyEncoder, open_encoder
 from eigenlens.service.errors import GalleryError, NotReadyError, WouldWaitError
-from eigenlens.service.event_loop import is_on_event_loop
 from eigenlens.service.gallery.changes import apply_to_engine
 from eigenlens.service.gallery.encoding import encode_images
 from eigenlens.service.gallery.layout import Gallery
@@ -20,6 +19,7 @@ from eigenlens.service.gallery.records import Records
 from eigenlens.service.gallery.store.records import Position
 from eigenlens.service.search.batching import MIN_BATCH
 from eigenlens.service.search.snapshot import Snapshot
+from eigenlens.service.waiting import may_wait
 
 log = logging.getLogger(__name__)
 
@@ -120,9 +120,9 @@ class SnapshotManager:
     def sync(self) -> None:
         """Apply the images that were added to or removed from the gallery so far to the engine that is served.
 
-        Raises: WouldWaitError, on the event loop.
+        Raises: WouldWaitError, where nothing may wait.
         """
-        if is_on_event_loop():
+        if not may_wait():
             raise WouldWaitError("the gallery's changes are followed by a thread")
         with self._switching:
             if self._snapshot is not None:

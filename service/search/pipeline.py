@@ -32,9 +32,11 @@ from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.paging import Result, find_page, hits_of_page
 from eigenlens.service.search.request import SearchRequest
 from eigenlens.service.search.snapshot import Hit, Likeness, SearchResult, Snapshot
+from eigenlens.service.waiting import without_waiting
 
-# A search whose plan takes at most this long in the median, as calibrated, is light.
-_LIGHT_MS = 0.5
+# A search is light whose plan takes at most so long in the median, as calibrated, and that has at most so many results:
+# to read the records of a thousand from the database takes tens of milliseconds.
+_LIGHT_MS, _LIGHT_DEPTH = 0.5, 100
 
 
 @dataclass(eq=False)
@@ -177,6 +179,8 @@ class Pipeline:
         request = query.request
         if request is None or (query.id is None and query.code is None) or self._manager.gallery.store.is_remote:
             return False
+        if request.depth > _LIGHT_DEPTH:
+            return False
         snapshot = self._manager.current
         if request.filter is not None or request.duplicate_cosine is not None or snapshot.engine.device != "cpu":
             return False
@@ -188,6 +192,10 @@ class Pipeline:
 
     def answer_light(self, queries: Sequence[Query]) -> list[Answer | Exception]:
         """Answer light searches without any wait. Raises: WouldWaitError, if there is one; EigenlensError."""
+        with without_waiting():
+            return self._answer_light(queries)
+
+    def _answer_light(self, queries: Sequence[Query]) -> list[Answer | Exception]:
         begun, snapshot = time.perf_counter(), self._manager.current
         images = snapshot.records.of_ids([query.id for query in queries if query.id is not None])
         codes = snapshot.engine.codes_of([record.key for record in images.values()])

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from eigenlens import artifact
 from eigenlens.service.errors import GalleryError
-from eigenlens.service.event_loop import is_on_event_loop
 from eigenlens.service.gallery.store.folders import FolderStatements
 from eigenlens.service.gallery.store.images import ImageStatements
 from eigenlens.service.gallery.store.jobs import JobStatements
 from eigenlens.service.gallery.store.locks import FileLock, LockName, lock_file
 from eigenlens.service.gallery.store.sql import Connection, Row
+from eigenlens.service.waiting import may_wait
 
 DATABASE = "gallery.sqlite"
 
@@ -84,7 +84,7 @@ CREATE INDEX IF NOT EXISTS files_of_folder ON files (folder);
 _MIGRATIONS = {1: _REMOVED, 2: "ALTER TABLE jobs ADD COLUMN result TEXT;", 3: _FOLDERS}
 
 
-# Longest time that a thread waits for the database while another process has it for itself; the event loop never does.
+# Longest time that a thread waits for the database while another process has it for itself, if it may wait.
 _LOCKED_S = 30
 
 
@@ -140,11 +140,12 @@ class SqliteStore(ImageStatements, FolderStatements, JobStatements):
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """Return the calling thread's connection, opened on first use."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        """Return the calling thread's connection, opened on first use; it has another one while it may not wait."""
+        name = "connection" if may_wait() else "connection_without_waiting"
+        connection: sqlite3.Connection | None = getattr(self._local, name, None)
         if connection is None:
             # check_same_thread is off only so that close() may close every thread's connection.
-            timeout_s = 0 if is_on_event_loop() else _LOCKED_S
+            timeout_s = _LOCKED_S if may_wait() else 0
             connection = sqlite3.connect(
                 self._address(), uri=True, isolation_level=None, timeout=timeout_s, check_same_thread=False
             )
@@ -152,7 +153,7 @@ class SqliteStore(ImageStatements, FolderStatements, JobStatements):
                 connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
-            self._local.connection = connection
+            setattr(self._local, name, connection)
             with self._lock:
                 self._connections.append(connection)
         return connection
@@ -222,10 +223,10 @@ class SqliteStore(ImageStatements, FolderStatements, JobStatements):
         )
         return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows)), [row[1] for row in rows]
 
-    def version(self) -> tuple[int, int]:
+    def version(self) -> tuple[int, int, int]:
         """Return a value that differs, for the calling thread, whenever any process has changed the database."""
         connection = self.connection
-        return connection.execute("PRAGMA data_version").fetchone()[0], connection.total_changes
+        return id(connection), connection.execute("PRAGMA data_version").fetchone()[0], connection.total_changes
 
     def current(self) -> int | None:
         """Return the number of the generation to serve; None before the first build. Raises: GalleryError."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import sqlite3
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,13 @@ from eigenlens.service.api.search import ResultAnswer, SearchAnswer, SearchParam
 from eigenlens.service.errors import ImageNotFoundError, WouldWaitError
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.records import Records
+from eigenlens.service.gallery.store.sqlite import DATABASE, SqliteStore
 from eigenlens.service.http.answers import AnswerWriter
 from eigenlens.service.http.parameters import search_request
 from eigenlens.service.search import pipeline as pipeline_module
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.pipeline import Answer, Pipeline, Query
+from eigenlens.service.waiting import without_waiting
 from tests.support.service import (
     CODE_LENGTH,
     build_gallery,
@@ -117,6 +122,7 @@ def test_only_quick_searches_by_an_id_or_a_code_are_light(observed: Observed, mo
         query_by(SearchParameters(filter={"label": "odd"}), id=image_id(0)),
         query_by(SearchParameters(group_duplicates=0.9), id=image_id(0)),
         query_by(SearchParameters(length=5), id=image_id(0)),
+        query_by(SearchParameters(k=101), id=image_id(0)),
     ]
     monkeypatch.setattr(pipeline_module, "_LIGHT_MS", math.inf)
     assert not any(observed.pipeline.is_light(query) for query in heavy)
@@ -146,15 +152,25 @@ def test_a_light_search_finds_no_image_that_was_removed_or_replaced(tmp_path: Pa
         records.of_ids([image_id(0), image_id(1)])
 
 
-def test_changes_are_not_followed_on_the_event_loop(gallery: Gallery) -> None:
-    manager = SnapshotManager(gallery)
-    manager.load()
+def test_light_searches_never_wait_for_a_locked_database_and_the_start_of_a_worker_does(tmp_path: Path) -> None:
+    """A worker opens its gallery on the event loop, and other workers write meanwhile."""
+    gallery = build_gallery(tmp_path, count=4)
+    store = gallery.store
+    assert isinstance(store, SqliteStore)
 
-    async def sync() -> None:
-        manager.sync()
+    async def remove() -> list[bool]:
+        return store.remove([image_id(1)])
 
-    with pytest.raises(WouldWaitError):
-        asyncio.run(sync())
+    with closing(
+        sqlite3.connect(tmp_path / "gallery" / DATABASE, isolation_level=None, check_same_thread=False)
+    ) as other:
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.5, other.execute, ["COMMIT"])
+        release.start()
+        with without_waiting(), pytest.raises(sqlite3.OperationalError, match="locked"):
+            store.remove([image_id(1)])
+        assert asyncio.run(remove()) == [True]
+        release.join()
 
 
 def test_a_light_search_that_meets_an_image_removed_a_moment_ago_is_answered_by_a_thread(tmp_path: Path) -> None:
@@ -163,12 +179,8 @@ def test_a_light_search_that_meets_an_image_removed_a_moment_ago_is_answered_by_
     observed = Observed(gallery)
     gallery.store.remove([image_id(1)])
     request = SearchParameters(k=3, length=CODE_LENGTH)
-
-    async def answer() -> None:
-        observed.pipeline.answer_light([query_by(request, id=image_id(0))])
-
     with pytest.raises(WouldWaitError):
-        asyncio.run(answer())
+        observed.pipeline.answer_light([query_by(request, id=image_id(0))])
     (answered,) = observed.answers([query_by(request, id=image_id(0))])
     assert {result["id"] for result in parsed(answered)["results"]} == {image_id(2), image_id(3)}
 
