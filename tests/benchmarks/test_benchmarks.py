@@ -170,7 +170,7 @@ def test_a_plot_has_the_quickest_search_of_each_recall() -> None:
 
 
 def test_codes_of_views_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = service_builders.write_images(tmp_path / "images", 7)
+    images = service_builders.write_images(tmp_path / "images", 5)
     encoder = Encoder(service_builders.write_encoder(tmp_path / "e"), runtime="onnxruntime")
     monkeypatch.setattr(view_code_module, "_SAVE_EVERY_S", -1)
 
@@ -179,6 +179,7 @@ def test_codes_of_views_go_on_where_they_stopped(tmp_path: Path, monkeypatch: py
         return view_codes(encoder, str(images), count=count, seed=0, directory=tmp_path / folder, augmentation=views)
 
     whole = np.array(codes("whole", 1200))
+    assert (whole[500:1000] != whole[:500]).any(axis=1).mean() > 0.9, "other views of the same photographs"
     encode, calls = encoder.encode, []
 
     def stop_in_the_third_batch(batch: Any) -> Any:
