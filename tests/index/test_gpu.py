@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from eigenlens.command import main
 from eigenlens.index.building.build import BuildOptions, build_generation
@@ -33,7 +32,7 @@ from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.engine import LiveEngine
 from eigenlens.index.plans.plan import Plan
-from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
+from eigenlens.index.tuning import Tuning
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
 from eigenlens.service.gallery.progress import Progress
@@ -41,7 +40,14 @@ from eigenlens.service.jobs.runner import Runner
 from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.search.manager import SnapshotManager
 from eigenlens.service.search.request import SearchRequest
-from tests.support.codes import CODE_LENGTH, HARDLY_CALIBRATED, hardly_calibrated, random_codes, repeatable, write_codes
+from tests.support.codes import (
+    CODE_LENGTH,
+    HARDLY_CALIBRATED,
+    generation_of_kind,
+    random_codes,
+    repeatable,
+    write_codes,
+)
 from tests.support.service import build_gallery, code_of, pixels_of, serving, settings_of, wait_for
 
 # A real GPU sums the products of an inner product in another order.
@@ -61,18 +67,6 @@ class Copies:
             raise RuntimeError("cudaMalloc error out of memory [2]")
         self.made.append(faiss.clone_index(index))
         return self.made[-1]
-
-
-def generation_of(
-    folder: Path, codes: NDArray[np.float32], kind: str, *, length: int = 8, tuning: Tuning = DEFAULT_TUNING
-) -> Generation:
-    opened = write_codes(folder / "codes", codes)
-    build_generation(
-        folder / "generation",
-        opened,
-        BuildOptions(lengths=sorted({length, CODE_LENGTH}), kinds={length: kind}, tuning=hardly_calibrated(tuning)),
-    )
-    return Generation(folder / "generation", opened, tuning=tuning)
 
 
 @cache
@@ -122,7 +116,7 @@ def test_the_same_plans_find_the_same(kind: str, data: st.DataObject) -> None:
     length = CODE_LENGTH if kind == "half" else data.draw(st.sampled_from((8, CODE_LENGTH)))
     queries = np.concatenate([random_codes(1, data.draw(st.sampled_from([2, 70]))), codes[:1]])
     with tempfile.TemporaryDirectory() as folder:
-        here = generation_of(Path(folder), codes, kind, length=length, tuning=Tuning(max_rows_scored_directly=0))
+        here = generation_of_kind(Path(folder), codes, kind, length=length, tuning=Tuning(max_rows_scored_directly=0))
         there = on_gpu(here)
         assert there.lengths_on_gpu == ((length,) if kind in ON_GPU else ())
         most = here.max_effort(length)
@@ -145,7 +139,7 @@ def test_the_same_plans_find_the_same(kind: str, data: st.DataObject) -> None:
 def test_what_a_selection_leaves_out_is_never_found_and_the_rest_is(
     tmp_path: Path, kind: str, left_out: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = generation_of(tmp_path, random_codes(0, 400), kind, tuning=Tuning(max_rows_scored_directly=0))
+    here = generation_of_kind(tmp_path, random_codes(0, 400), kind, tuning=Tuning(max_rows_scored_directly=0))
     there = on_gpu(here)
     refuse(monkeypatch, there.prefix_index(CODE_LENGTH))
     index, selection, queries = of_gpu(there), removed(400, left_out), random_codes(1, 5)
@@ -165,7 +159,7 @@ def test_what_a_selection_leaves_out_is_never_found_and_the_rest_is(
 def test_the_effort_is_the_plans_whatever_rows_a_selection_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index = of_gpu(on_gpu(generation_of(tmp_path, random_codes(0, 400), "ivf")))
+    index = of_gpu(on_gpu(generation_of_kind(tmp_path, random_codes(0, 400), "ivf")))
     asked: list[int | None] = []
     run = index._copy.run
 
@@ -183,7 +177,7 @@ def test_the_effort_is_the_plans_whatever_rows_a_selection_leaves(
 def test_lists_that_a_graph_finds_are_found_by_a_scan_of_the_same_centroids(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = generation_of(tmp_path, random_codes(0, 3000), kind, tuning=Tuning(max_scanned_lists=4))
+    here = generation_of_kind(tmp_path, random_codes(0, 3000), kind, tuning=Tuning(max_scanned_lists=4))
     copies = Copies()
     there = on_gpu(here, copies)
     assert type(faiss.downcast_index(copies.made[0].quantizer)) is faiss.IndexFlatIP
@@ -200,7 +194,7 @@ def test_lists_that_a_graph_finds_are_found_by_a_scan_of_the_same_centroids(
 def test_more_than_a_gpu_gives_comes_from_the_cpu(
     tmp_path: Path, plan: Plan, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = generation_of(tmp_path, random_codes(0, 3000), "ivf", tuning=Tuning(max_gpu_results=8))
+    here = generation_of_kind(tmp_path, random_codes(0, 3000), "ivf", tuning=Tuning(max_gpu_results=8))
     there = on_gpu(here)
     refuse(monkeypatch, of_gpu(there)._copy)
     queries = random_codes(1, 3)
@@ -229,7 +223,7 @@ def test_a_search_that_finds_no_memory_is_done_on_the_cpu(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("alloc fail")
 
-    here = generation_of(tmp_path, random_codes(0, 300), "flat")
+    here = generation_of_kind(tmp_path, random_codes(0, 300), "flat")
     there = on_gpu(here)
     index = of_gpu(there)
     monkeypatch.setattr(index._copy, "run", fail)
@@ -281,7 +275,7 @@ def test_searches_of_several_threads_come_one_after_the_other(tmp_path: Path, mo
 
 
 def test_no_copy_is_made_or_freed_while_another_is_searched(tmp_path: Path) -> None:
-    there = on_gpu(generation_of(tmp_path, random_codes(0, 300), "ivf"))
+    there = on_gpu(generation_of_kind(tmp_path, random_codes(0, 300), "ivf"))
     gpu, held = of_gpu(there)._gpu, [of_gpu(there)]
     there._indexes.clear()
     made: list[faiss.Index | None] = []

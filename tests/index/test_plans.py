@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.row_order import order_rows, sample_size
 from eigenlens.index.errors import EffortError, IndexKindError, RerankLengthError, ResultCountError
 from eigenlens.index.faiss_engine.generation import Generation
@@ -22,12 +21,12 @@ from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import IndexSpec, Plan
-from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
+from eigenlens.index.tuning import Tuning
 from tests.support import oracles
 from tests.support.codes import (
     CODE_LENGTH,
     LENGTHS,
-    hardly_calibrated,
+    generation_of_kind,
     random_codes,
     repeatable,
     write_codes,
@@ -39,16 +38,6 @@ TOLERANCE = 2e-4  # codes are kept in half precision
 
 def make_plan(generation: Generation, *, k: int, **parts: Any) -> Plan:
     return PlanChooser(generation).choose(PlanRequest(**parts), k=k).plan
-
-
-def generation_of(
-    folder: Path, codes: NDArray[np.float32], kind: str, *, length: int, tuning: Tuning = DEFAULT_TUNING
-) -> Generation:
-    opened = write_codes(folder / "codes", codes)
-    tuning = hardly_calibrated(tuning)
-    options = BuildOptions(lengths=sorted({length, CODE_LENGTH}), kinds={length: kind}, tuning=tuning)
-    build_generation(folder / "generation", opened, options)
-    return Generation(folder / "generation", opened, tuning=tuning)
 
 
 def lengths_of(kind: str) -> tuple[int, ...]:
@@ -69,7 +58,7 @@ def test_every_kind_finds_the_exact_best_at_its_greatest_effort(kind: str, data:
     queries = np.concatenate([random_codes(seed + 1, 3), codes[:1]])
     k = data.draw(st.sampled_from([1, 10, n, n + 5]))
     with tempfile.TemporaryDirectory() as folder:
-        generation = generation_of(Path(folder), codes, kind, length=length)
+        generation = generation_of_kind(Path(folder), codes, kind, length=length)
         plan = Plan(length, kind, generation.max_effort(length), shortlist=n, rerank_length=CODE_LENGTH)
         if length == CODE_LENGTH and not KINDS[kind].lossy:
             plan = Plan(length, kind, generation.max_effort(length))
@@ -91,7 +80,7 @@ def test_all_of_many_lists_are_visited_at_the_greatest_effort(
     codes[1500:] = codes[:1500]  # copies: their centroids, being equal, are easily cut off from a graph
     monkeypatch.setattr("faiss.IO_FLAG_MMAP_IFC", 0)  # a graph that is mapped cannot be changed
     tuning = Tuning(max_scanned_lists=4, max_rows_scored_directly=0)
-    generation = generation_of(tmp_path, codes, kind, length=8, tuning=tuning)
+    generation = generation_of_kind(tmp_path, codes, kind, length=8, tuning=tuning)
     opened = generation.prefix_index(8)
     graph = graph_of_lists(opened.index)
     assert graph is not None
@@ -151,7 +140,7 @@ def test_an_index_of_a_prefix_that_prunes_is_not_told_scores_of_full_codes(tmp_p
     """They may be higher than any of the prefix's, which then leaves out too much."""
     codes = random_codes(0, 400)
     codes[:, 4:] = 100  # full codes are all alike, and prefixes are not
-    generation = generation_of(tmp_path, codes, "panorama", length=4, tuning=Tuning(min_bound_recall=0.0))
+    generation = generation_of_kind(tmp_path, codes, "panorama", length=4, tuning=Tuning(min_bound_recall=0.0))
     assert generation._guess(10) is not None
     queries = codes[200:205]
     scores, rows = generation.search(queries, plan=Plan(4, "panorama"), k=10)
@@ -163,7 +152,7 @@ def test_an_index_of_a_prefix_that_prunes_is_not_told_scores_of_full_codes(tmp_p
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_selection_keeps_every_kind_to_its_rows(tmp_path: Path, kind: str) -> None:
     length, tuning = lengths_of(kind)[0], Tuning(max_rows_scored_directly=0)
-    generation = generation_of(tmp_path, random_codes(0, 400), kind, length=length, tuning=tuning)
+    generation = generation_of_kind(tmp_path, random_codes(0, 400), kind, length=length, tuning=tuning)
     mask = np.random.default_rng(1).random(400) < 0.1
     queries = random_codes(2, 5)
     plan = Plan(length, kind, generation.max_effort(length), shortlist=400, rerank_length=CODE_LENGTH)
@@ -178,7 +167,7 @@ def test_a_selection_keeps_every_kind_to_its_rows(tmp_path: Path, kind: str) -> 
 def test_a_filter_that_leaves_few_rows_raises_the_effort(tmp_path: Path, kind: str) -> None:
     """With one row in fifty allowed, the effort for all rows would see hardly one of them."""
     tuning = Tuning(max_rows_scored_directly=0)
-    generation = generation_of(tmp_path, random_codes(0, 3000), kind, length=8, tuning=tuning)
+    generation = generation_of_kind(tmp_path, random_codes(0, 3000), kind, length=8, tuning=tuning)
     mask = np.zeros(3000, dtype=bool)
     mask[::50] = True
     plan = Plan(8, kind, 10 if kind == "hnsw" else 2, shortlist=40, rerank_length=CODE_LENGTH)
@@ -236,7 +225,7 @@ def test_the_view_of_the_mapped_codes_is_the_codes(tmp_path: Path) -> None:
 
 
 def test_a_plan_for_a_lossy_index_rescores_at_its_own_length(tmp_path: Path) -> None:
-    generation = generation_of(tmp_path, random_codes(0, 300), "ivf-sq8", length=8)
+    generation = generation_of_kind(tmp_path, random_codes(0, 300), "ivf-sq8", length=8)
     plan = make_plan(generation, k=10, length=8)
     assert (plan.kind, plan.shortlist, plan.rerank_length) == ("ivf-sq8", 240, 8)
     assert plan.effort is not None
@@ -293,7 +282,7 @@ def test_a_rerank_uses_more_coordinates_than_the_prefix(
 def test_an_effort_that_an_index_does_not_have_is_refused(flat: Generation, tmp_path: Path) -> None:
     with pytest.raises(EffortError, match="of kind 'flat', which has no effort"):
         make_plan(flat, k=10, length=8, effort=3)
-    lists = generation_of(tmp_path, random_codes(0, 300), "ivf", length=8)
+    lists = generation_of_kind(tmp_path, random_codes(0, 300), "ivf", length=8)
     assert make_plan(lists, k=10, length=8, effort=10**6).effort == lists.max_effort(8)
 
 

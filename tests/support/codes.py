@@ -75,6 +75,17 @@ def write_generation(
     return Generation(folder / "generation", opened, tuning=tuning)
 
 
+def generation_of_kind(
+    folder: Path, codes: NDArray[np.float32], kind: str, *, length: int = 8, tuning: Tuning = DEFAULT_TUNING
+) -> Generation:
+    """Publish and open `folder`/codes and `folder`/generation, whose index of this length is of this kind."""
+    opened = write_codes(folder / "codes", codes)
+    tuning = hardly_calibrated(tuning)
+    options = BuildOptions(lengths=sorted({length, CODE_LENGTH}), kinds={length: kind}, tuning=tuning)
+    build_generation(folder / "generation", opened, options)
+    return Generation(folder / "generation", opened, tuning=tuning)
+
+
 def without_similarities(generation: artifact.Artifact) -> None:
     """Make a generation as versions did that did not measure how near images are to each other, and how far out."""
     names = [name for name in generation.files if not name.startswith("typicality")]
