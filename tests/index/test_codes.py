@@ -184,3 +184,26 @@ def test_large_codes_that_were_read_are_given_back(tmp_path: Path, monkeypatch: 
     assert np.array_equal(codes.take(rows), expected)
     assert mapped_bytes() < left + codes.codes.nbytes / 2  # they were not mapped for it
     assert np.array_equal(codes.codes[rows], expected)
+
+
+def test_the_view_of_the_mapped_codes_is_the_codes(tmp_path: Path) -> None:
+    codes = write_codes(tmp_path / "codes", random_codes(0, 50))
+    view = codes.scan(40)
+    assert (view.ntotal, view.d) == (40, CODE_LENGTH)
+    np.testing.assert_array_equal(view.reconstruct_n(0, 40), codes.codes[:40].astype(np.float32))
+
+
+def test_rows_are_found_by_key_in_any_order(tmp_path: Path) -> None:
+    keys = np.random.default_rng(0).permutation(np.arange(10, 60, 2))
+    codes = write_codes(tmp_path / "codes", random_codes(0, 25), keys=keys.tolist())
+    assert codes.rows_of(keys).tolist() == list(range(25))
+    assert codes.rows_of(np.array([11, 9, 1000])).tolist() == [-1, -1, -1]
+    assert codes.last_key == 58
+
+
+def test_a_sample_lies_at_equal_distances_whatever_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = write_codes(tmp_path / "codes", random_codes(0, 25))
+    for run in (4, 10, 100):
+        monkeypatch.setattr(codes, "tuning", Tuning(rows_per_run=run))
+        np.testing.assert_array_equal(codes.sample(7), codes.codes[::4])
+        assert len(codes.sample(1000)) == 25

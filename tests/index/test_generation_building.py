@@ -16,8 +16,13 @@ from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.index_builder import Builder
 from eigenlens.index.building.process_memory import return_freed_memory
+from eigenlens.index.building.row_order import order_rows, sample_size
 from eigenlens.index.codes.artifact import Codes
-from eigenlens.index.errors import CodesError, LengthRangeError, SearchError
+from eigenlens.index.errors import (
+    CodesError,
+    LengthRangeError,
+    SearchError,
+)
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.filters.columns import write_attributes
 from eigenlens.index.plans.calibration import Calibration
@@ -238,3 +243,16 @@ def test_memory_that_was_freed_goes_back_to_the_system() -> None:
 def _own_bytes() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+def test_near_codes_lie_near_each_other_and_the_last_rows_are_a_sample() -> None:
+    tuning = Tuning(min_codes_for_groups=1000, row_groups=32)
+    centres = np.random.default_rng(0).normal(size=(32, CODE_LENGTH))
+    of_centre = np.random.default_rng(1).integers(0, 32, 4000)
+    codes = (centres[of_centre] + 0.05 * np.random.default_rng(2).normal(size=(4000, CODE_LENGTH))).astype(np.float32)
+    order = order_rows(lambda start, stop: codes[start:stop], 4000, tuning=tuning)
+    assert sorted(order.tolist()) == list(range(4000))
+    kept, sample = order[: -sample_size(4000)], order[-sample_size(4000) :]
+    assert (np.diff(of_centre[kept]) != 0).mean() < 0.3, "groups lie together"
+    assert len(set(of_centre[sample].tolist())) == 32, "the sample is of all groups"
+    assert (np.diff(of_centre[sample]) != 0).mean() > 0.9

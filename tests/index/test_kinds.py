@@ -1,4 +1,4 @@
-"""What an index kind makes of the number of codes."""
+"""Index kinds: which suits a number of codes, and what it makes of that number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import faiss
 import numpy as np
 import pytest
 
-from eigenlens.index.faiss_engine.kinds import graph_of_lists, require_kind
+from eigenlens.index.errors import IndexKindError
+from eigenlens.index.faiss_engine.kinds import graph_of_lists, list_count, require_kind
+from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
 from tests.support.codes import random_codes
 
 
@@ -47,3 +49,33 @@ def test_so_many_lists_are_found_by_a_graph_over_centroids_in_half_precision() -
         graph = graph_of_lists(many)
         storage = faiss.downcast_index(graph.storage)
         assert storage.sq.qtype == faiss.ScalarQuantizer.QT_fp16
+
+
+def test_kinds_suit_the_number_of_codes() -> None:
+    def kinds(count: int) -> list[str]:
+        return [spec.kind for spec in choose_indexes(count, lengths=(8, 64, 256))]
+
+    assert kinds(1000) == ["flat", "flat", "panorama"]
+    assert kinds(1_000_000) == ["ivf-sq8", "ivf-pq", "panorama"]
+    assert kinds(10_000_000) == ["ivf-sq8", "ivf-pq", "half"]
+
+
+def test_lists_hold_enough_vectors_to_train() -> None:
+    for count in (1, 38, 100, 5000, 10**6, 10**8):
+        lists = list_count(count)
+        assert lists == 1 or count / lists >= 39
+        assert lists & (lists - 1) == 0
+    assert list_count(10**6) == 4096
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        ({8: "annoy"}, "no index kind 'annoy'; available: flat, panorama"),
+        ({9: "flat"}, "length 9, which is not built"),
+        ({8: "half"}, "for length 16 only"),
+    ],
+)
+def test_kinds_that_cannot_be_built_are_refused(kinds: dict[int, str], message: str) -> None:
+    with pytest.raises(IndexKindError, match=message):
+        choose_indexes(100, lengths=(8, 16), kinds=kinds)
