@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from eigenlens.benchmarks.search.interleaved import Search
-from eigenlens.benchmarks.search.peers.whole_codes import CORES
-from eigenlens.benchmarks.search.setup import Ids, Vectors
+from eigenlens.benchmarks.search.setup import CORES, Ids, Vectors
 
 RECALLS = (0.95, 0.99)
 _LEAST_QUERIES, _TRIES = 2000, 2  # of a turn; of each way

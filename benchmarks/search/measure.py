@@ -12,11 +12,11 @@ import numpy as np
 
 from eigenlens.benchmarks.search.batches import RECALLS, batch_trials
 from eigenlens.benchmarks.search.eigenlens_modes import MODES, open_eigenlens
-from eigenlens.benchmarks.search.informed import open_informed
 from eigenlens.benchmarks.search.interleaved import Opened, Timed, Times, Trial, run_interleaved
 from eigenlens.benchmarks.search.peers.prefix_graphs import PREFIX_GRAPHS
-from eigenlens.benchmarks.search.peers.whole_codes import CORES, PACKAGES, PEERS
-from eigenlens.benchmarks.search.setup import Ids, K, Setup, truth
+from eigenlens.benchmarks.search.peers.whole_codes import PACKAGES, PEERS
+from eigenlens.benchmarks.search.prefix_peers import open_prefix_peer
+from eigenlens.benchmarks.search.setup import CORES, Ids, K, Setup, truth
 from eigenlens.benchmarks.search.values import (
     SLOWEST_MS,
     TARGETS,
@@ -100,7 +100,7 @@ def _open_peer(setup: Setup, method: str) -> Opened:
 _OPEN: dict[str, Callable[[Setup, str], Opened]] = {
     "flat": _open_flat,
     **dict.fromkeys(MODES, open_eigenlens),
-    **dict.fromkeys(PREFIX_GRAPHS, open_informed),
+    **dict.fromkeys(PREFIX_GRAPHS, open_prefix_peer),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from eigenlens.index.codes.prefix import unit_prefix
 Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]
 K = 10
+CORES = len(os.sched_getaffinity(0))
 PREFIXES = (16, 32, 64, 128)
 _CHUNK = 50_000
 

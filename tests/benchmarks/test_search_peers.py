@@ -13,7 +13,6 @@ import pytest
 
 from eigenlens.benchmarks.search import batches
 from eigenlens.benchmarks.search.batches import BatchTrial, batch_trials
-from eigenlens.benchmarks.search.informed import open_informed
 from eigenlens.benchmarks.search.interleaved import TURNS
 from eigenlens.benchmarks.search.measure import missing
 from eigenlens.benchmarks.search.peers import choice, prefix_graphs, stored_graphs, whole_codes
@@ -21,7 +20,8 @@ from eigenlens.benchmarks.search.peers.choice import Chooser, prefix_search
 from eigenlens.benchmarks.search.peers.prefix_graphs import PREFIX_GRAPHS, PrefixGraph, Shortlist
 from eigenlens.benchmarks.search.peers.rescoring import rescoring, rescoring_of_batches
 from eigenlens.benchmarks.search.peers.whole_codes import PACKAGES, PEERS
-from eigenlens.benchmarks.search.setup import Setup, Vectors, calibration_truth, truth
+from eigenlens.benchmarks.search.prefix_peers import open_prefix_peer
+from eigenlens.benchmarks.search.setup import CORES, Setup, Vectors, calibration_truth, truth
 from eigenlens.benchmarks.search.values import TARGETS, recall_of
 
 COUNT, CODE_LENGTH, QUERIES = 600, 16, 40
@@ -66,7 +66,7 @@ def test_a_graph_over_a_prefix_reaches_its_targets_and_is_built_once(
     monkeypatch.setitem(PREFIX_GRAPHS, method, (first,))  # others may end the process, which is here this one
     monkeypatch.setattr(stored_graphs, "_refusal", lambda _: None)
     monkeypatch.setattr(stored_graphs, "anonymous_bytes", itertools.count(0, 1000).__next__)
-    opened = open_informed(setup, method)
+    opened = open_prefix_peer(setup, method)
     assert {value["params"]["prefix"] for value in opened.values} <= {4, 8}
     built = {value["params"]["recall"] for value in opened.values if value["metric"] == "build_s"}
     assert built == set(TARGETS)
@@ -208,7 +208,7 @@ def test_every_query_of_a_batch_is_answered_once_whoever_calls(monkeypatch: pyte
             milliseconds, ids = BatchTrial("t", prepare, queries, size, callers).take_turn(0)
             assert [int(row[0]) for row in ids] == list(range(40))
             assert len(milliseconds) == 1
-            assert threads_of_searches == ([whole_codes.CORES] if callers == 1 else [1] * 3)
+            assert threads_of_searches == ([CORES] if callers == 1 else [1] * 3)
     assert BatchTrial("t", prepare, queries, 7, 1).take_turn(1)[1] == []
 
 

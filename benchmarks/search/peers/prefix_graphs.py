@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Protocol
 import faiss
 import numpy as np
 
-from eigenlens.benchmarks.search.peers.whole_codes import CORES
-from eigenlens.benchmarks.search.setup import Ids, Vectors
+from eigenlens.benchmarks.search.setup import CORES, Ids, Vectors
 
 Shortlist = Callable[[Vectors], Ids]
 
@@ -27,8 +26,8 @@ class PrefixGraph(Protocol):
         settings: what it is built with, for the records.
     """
 
-    variant: ClassVar[str]
-    rescores: ClassVar[bool]
+    variant: ClassVar[str] = ""
+    rescores: ClassVar[bool] = False
     package: ClassVar[str]
     settings: ClassVar[dict[str, Any]]
 
@@ -48,11 +47,9 @@ class PrefixGraph(Protocol):
         """A search of so many threads: prefixes (q, length) to rows, best first, (q, limit)."""
 
 
-class HnswlibGraph:
+class HnswlibGraph(PrefixGraph):
     """hnswlib's HNSW, float32."""
 
-    variant: ClassVar[str] = ""
-    rescores: ClassVar[bool] = False
     package: ClassVar[str] = "hnswlib"
     settings: ClassVar[dict[str, Any]] = {"M": 16, "ef_construction": 100}
 
@@ -83,11 +80,9 @@ class HnswlibGraph:
         return lambda prefixes: search(prefixes, limit, threads)[0].view(np.int64)
 
 
-class UsearchGraph:
+class UsearchGraph(PrefixGraph):
     """USearch's HNSW, half precision."""
 
-    variant: ClassVar[str] = ""
-    rescores: ClassVar[bool] = False
     package: ClassVar[str] = "usearch"
     settings: ClassVar[dict[str, Any]] = {"connectivity": 16, "expansion_add": 100, "dtype": "f16"}
 
@@ -119,11 +114,9 @@ class UsearchGraph:
         return lambda prefixes: search(prefixes, limit, threads=threads).keys.view(np.int64).reshape(-1, limit)
 
 
-class FaissGraph:
+class FaissGraph(PrefixGraph):
     """FAISS's HNSW, float32."""
 
-    variant: ClassVar[str] = ""
-    rescores: ClassVar[bool] = False
     package: ClassVar[str] = "faiss"
     settings: ClassVar[dict[str, Any]] = {"M": 16, "efConstruction": 100}
 
@@ -166,11 +159,10 @@ class FaissGraph:
         return shortlist
 
 
-class SvsGraph:
+class SvsGraph(PrefixGraph):
     """Intel's SVS: a Vamana graph, half precision."""
 
     variant: ClassVar[str] = "float16"
-    rescores: ClassVar[bool] = False
     package: ClassVar[str] = "svs"
     settings: ClassVar[dict[str, Any]] = {"graph_max_degree": 32, "window_size": 100, "alpha": 0.95}
 

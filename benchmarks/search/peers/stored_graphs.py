@@ -18,8 +18,7 @@ import numpy as np
 from eigenlens import artifact
 from eigenlens.benchmarks.search.interleaved import in_process_of_its_own
 from eigenlens.benchmarks.search.peers.prefix_graphs import PREFIX_GRAPHS, PrefixGraph
-from eigenlens.benchmarks.search.peers.whole_codes import CORES
-from eigenlens.benchmarks.search.setup import K, Setup
+from eigenlens.benchmarks.search.setup import CORES, K, Setup
 from eigenlens.benchmarks.search.values import anonymous_bytes
 
 _TRIED = 500  # vectors that show whether a graph can be built here

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import faiss
 import numpy as np
 
-from eigenlens.benchmarks.search.setup import Ids, K, Vectors
+from eigenlens.benchmarks.search.setup import CORES, Ids, K, Vectors
 
 
 class Peer(Protocol):
@@ -34,7 +33,6 @@ class Peer(Protocol):
         """The library's own search of batches with so many threads: queries (q, d) to ids, (q, 10)."""
 
 
-CORES = len(os.sched_getaffinity(0))
 _GRAPH_EFFORTS = (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 200, 256, 400)
 
 

@@ -1,4 +1,4 @@
-"""Peers that know of the ordering: other libraries' graphs over the best prefix, with rescoring."""
+"""Peers that know that prefixes are codes: other libraries' graphs over the best prefix, with rescoring."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eigenlens.benchmarks.search.setup import Setup, calibration_truth
 from eigenlens.benchmarks.search.values import TARGETS, Values, value_of
 
 
-def open_informed(setup: Setup, method: str) -> Opened:
+def open_prefix_peer(setup: Setup, method: str) -> Opened:
     """Build the graphs that are missing, choose one for each target, and open those.
 
     The curve of each graph is measured with the queries that are for choosing. For each target the quickest graph,
