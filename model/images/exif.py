@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from PIL import ExifTags, Image
@@ -13,7 +14,7 @@ from PIL import ExifTags, Image
 _FORMATS = ("JPEG", "TIFF", "WEBP", "PNG", "AVIF")
 _MAX_LENGTH = 200
 # What Pillow raises on EXIF that is damaged.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, ZeroDivisionError, RuntimeError)
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, ArithmeticError, RuntimeError)
 _TAGS = {
     "camera": (ExifTags.Base.Make, ExifTags.Base.Model),
     "lens": (ExifTags.Base.LensModel,),
@@ -68,8 +69,10 @@ def _text(name: str, value: Any) -> str:
 
 def _moment(values: Mapping[int, Any]) -> str:
     written = str(values.get(ExifTags.Base.DateTimeOriginal) or values.get(ExifTags.Base.DateTime) or "")
-    parts = re.match(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)", written)
-    return "" if parts is None else "{}-{}-{}T{}:{}:{}".format(*parts.groups())
+    try:
+        return datetime.strptime(written[:19], "%Y:%m:%d %H:%M:%S").isoformat()
+    except ValueError:  # zeros, where the clock was not set
+        return ""
 
 
 def _position(tags: Mapping[int, Any]) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from PIL import ExifTags, Image
-from PIL.TiffImagePlugin import IFDRational
+from PIL import ExifTags, Image, TiffTags
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from eigenlens.model.images.exif import read_exif
 
@@ -68,6 +68,21 @@ def test_a_long_exposure_is_told_in_seconds() -> None:
 @pytest.mark.parametrize("unknown", [IFDRational(0, 0), IFDRational(0, 1), IFDRational(1, 0)])
 def test_numbers_that_the_camera_did_not_know_are_left_out(unknown: IFDRational) -> None:
     assert details_of(ExposureTime=unknown, FNumber=unknown, FocalLength=unknown) == {}
+
+
+@pytest.mark.parametrize("unknown", ["0000:00:00 00:00:00", "    :  :     :  :  ", "2026:13:03 14:12:09", "2026:05:03"])
+def test_a_date_that_is_none_is_left_out(unknown: str) -> None:
+    assert details_of(DateTimeOriginal=unknown) == {}
+
+
+def test_a_number_whose_inverse_is_none_is_left_out() -> None:
+    """A TIFF may have a double where cameras write a fraction."""
+    directory = ImageFileDirectory_v2()
+    directory.tagtype[ExifTags.Base.ExposureTime] = TiffTags.DOUBLE
+    directory[ExifTags.Base.ExposureTime] = 5e-324
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "TIFF", tiffinfo=directory)
+    assert read_exif(buffer.getvalue()) == {}
 
 
 def test_what_cannot_be_read_is_left_out() -> None:
