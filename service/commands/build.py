@@ -12,7 +12,7 @@ from typing import Never, get_args
 from tqdm import tqdm
 
 from eigenlens.artifact import MANIFEST
-from eigenlens.index.backends import BACKENDS
+from eigenlens.index.backends import BACKENDS, PGVECTOR
 from eigenlens.index.faiss_engine.gpu import open_gpu
 from eigenlens.index.faiss_engine.kinds import KINDS
 from eigenlens.index.plans.plan import Optimise, choose_lengths
@@ -122,6 +122,10 @@ def run(args: argparse.Namespace) -> int:
     """Build the gallery, with progress on standard error. Raises: EigenlensError."""
     if args.encoder is None and not has_store(args.gallery):
         raise GalleryError(f"there is no gallery at {args.gallery} yet{_ENCODER_MISSING}")
+    if args.backend == PGVECTOR and args.store is None and not has_store(args.gallery):
+        raise GalleryError(
+            f"the backend {PGVECTOR} keeps codes in a PostgreSQL: give its address, --store postgresql://user@host/database"
+        )
     options = GenerationOptions(
         lengths=args.lengths,
         kinds=args.kinds,

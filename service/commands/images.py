@@ -8,6 +8,7 @@ from typing import get_args
 from eigenlens.service.api.images import Order
 from eigenlens.service.client.sync_client import Client
 from eigenlens.service.commands.connection import configure_connection, connect, print_json, print_table
+from eigenlens.service.commands.options import parse_whole
 from eigenlens.service.errors import ServiceError
 
 EPILOG = """examples:
@@ -30,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="name",
         help="newest: added last; taken: photographed last (default: %(default)s)",
     )
-    parser.add_argument("--limit", type=int, default=50, metavar="N", help="0: no limit (default: %(default)s)")
+    parser.add_argument("--limit", type=parse_whole, default=50, metavar="N", help="0: no limit (default: %(default)s)")
     parser.add_argument("--facets", action="store_true", help="list the values of the metadata with counts instead")
     configure_connection(parser)
 

@@ -125,6 +125,13 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
+def parse_whole(text: str) -> int:
+    """Parse a whole number, 0 or above."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, such as 0 or 20")
+    return int(text)
+
+
 def parse_positive(text: str) -> int:
     """Parse a whole number above 0."""
     if not (text.isascii() and text.isdigit()) or int(text) < 1:

@@ -18,6 +18,7 @@ from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.faiss_engine.vamana import VAMANA
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.plan import IndexSpec, Optimise
+from eigenlens.index.tuning import DEFAULT_TUNING
 from eigenlens.model.runtime.open import AnyEncoder
 from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.disk_space import require_space
@@ -91,8 +92,13 @@ def publish_generation(
         optimise = "memory"
     count = gallery.store.count()
     specs = backend.choose_indexes(count, lengths=lengths, kinds=options.kinds)
-    if optimise == "latency":  # at most so large: the graph's prefix is chosen when the codes are there
-        specs = (*specs, IndexSpec(lengths[-2] if len(lengths) > 1 else lengths[-1], VAMANA.name))
+    if count >= DEFAULT_TUNING.min_codes_for_ivf:
+        specs = _largest_of(optimise, specs, kinds=options.kinds or {})
+    elif options.optimise not in (None, "memory"):
+        progress.log(
+            f"optimise={optimise} builds what memory does: with fewer than {DEFAULT_TUNING.min_codes_for_ivf:,} images "
+            "a scan is quick"
+        )
     on_disk = specs if backend.name == FAISS else ()
     requirements = require_space(gallery.root, on_disk, count=count, code_length=encoder.code_length)
     elsewhere = backend.describe_size(specs, count=count, code_length=encoder.code_length)
@@ -101,7 +107,7 @@ def publish_generation(
     keys, last_removal = build.encode_missing()
     number = gallery.next_number()
     codes = build.assemble(keys, name=f"{number:06d}")
-    progress.start("index", len(lengths) + (optimise == "latency"))
+    progress.start("index", len(specs))
     backend.build(
         gallery.generation_path(number),
         codes,
@@ -204,6 +210,21 @@ def require_backend(gallery: Gallery, name: str, *, gpu: Gpu | None = None) -> B
             f"SQLite: `eigenlens migrate --gallery {gallery.root}` takes them there, or build with --backend faiss"
         )
     return gallery.backend(name, gpu=gpu)
+
+
+def _largest_of(optimise: Optimise, specs: tuple[IndexSpec, ...], *, kinds: Mapping[int, str]) -> tuple[IndexSpec, ...]:
+    """Return the largest indexes that a build may have: the prefix it prefers is chosen when the codes are there.
+
+    Args:
+        specs: an index of every length, ascending.
+        kinds: that were asked for, by length.
+    """
+    prefix, full = specs[-2] if len(specs) > 1 else specs[-1], specs[-1]
+    if optimise == "latency":
+        return (*specs, IndexSpec(prefix.length, VAMANA.name))
+    if optimise == "build":
+        return (*specs[-2:-1], full if full.length in kinds else IndexSpec(full.length, "half"))
+    return specs
 
 
 def _current_generation(gallery: Gallery, encoder: AnyEncoder) -> BaseGeneration | None:

@@ -173,7 +173,12 @@ def test_exit_statuses_tell_what_to_do(
     assert run("search", key=False)[0] == 1
     assert run("search", "--id", image_id(1), "--length", "5", key=False)[0] == 1
     assert run("search", "--id", "nowhere", key=False)[0] == 3
-    for arguments in (["rebuild", "--lengths", "x"], ["add"], ["add", "x", "--metadata", "["]):
+    for arguments in (
+        ["rebuild", "--lengths", "x"],
+        ["add"],
+        ["add", "x", "--metadata", "["],
+        ["images", "--limit=-1"],
+    ):
         with pytest.raises(SystemExit) as wrong:
             run(*arguments)
         assert wrong.value.code == 2

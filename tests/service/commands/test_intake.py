@@ -18,7 +18,7 @@ from eigenlens.service.gallery.folders import register_folder
 from eigenlens.service.gallery.limits import DEFAULT_LIMITS, Limits
 from eigenlens.service.gallery.store.locks import Lock
 from eigenlens.service.gallery.store.records import Folder
-from tests.support.service import build_gallery, database_of
+from tests.support.service import build_gallery, database_of, write_encoder
 
 
 @pytest.mark.parametrize("configure", [build.configure, sync.configure])
@@ -55,6 +55,16 @@ def test_a_wrong_limit_of_the_environment_is_named(
     for words in (["build", "--images", str(tmp_path / "images")], ["sync"]):
         assert main([*words, "--gallery", str(gallery.root)]) == 1
         assert "error: EIGENLENS_MAX_PIXELS: 'abc' is not a positive whole number" in capsys.readouterr().err
+
+
+def test_a_new_gallery_in_pgvector_needs_an_address_and_is_not_made_in_sqlite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EIGENLENS_STORE", raising=False)
+    words = ["--encoder", str(write_encoder(tmp_path / "encoder")), "--gallery", str(tmp_path / "gallery")]
+    assert main(["build", *words, "--backend", "pgvector"]) == 1
+    assert "keeps codes in a PostgreSQL: give its address, --store postgresql://" in capsys.readouterr().err
+    assert not (tmp_path / "gallery").exists()
 
 
 def test_a_gallery_that_is_watched_is_not_taken_elsewhere_or_replaced(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,10 +16,12 @@ from eigenlens.index.errors import IndexKindError
 from eigenlens.index.faiss_engine import vamana
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.plan import Optimise
+from eigenlens.index.tuning import DEFAULT_TUNING
 from eigenlens.model.images.sources import FolderSource
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.api import admin
 from eigenlens.service.errors import GalleryBusyError, GalleryError, ImageContentGoneError
+from eigenlens.service.gallery import build
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
 from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
@@ -45,6 +48,7 @@ class Recorder(Progress):
     def __init__(self) -> None:
         self.done: dict[str, int] = {}
         self.stage = ""
+        self.texts: list[str] = []
 
     def start(self, stage: str, total: int) -> None:
         self.stage = stage
@@ -52,6 +56,9 @@ class Recorder(Progress):
 
     def advance(self, count: int) -> None:
         self.done[self.stage] += count
+
+    def log(self, text: str) -> None:
+        self.texts.append(text)
 
 
 class Stop(Progress):
@@ -317,6 +324,25 @@ def test_a_build_is_for_what_the_last_one_was_for_unless_that_is_impossible(
     assert build() == "memory", "a rebuild goes on without what is no longer installed"
     with pytest.raises(IndexKindError, match="pgvector has memory only"):
         PgvectorBackend(None).check_optimise("build")
+
+
+def test_an_estimate_names_the_indexes_that_a_mode_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=4, lengths=(3, 6)), Encoder(tmp_path / "encoder")
+
+    def log_of(optimise: Optimise) -> str:
+        recorder = Recorder()
+        with gallery.writing():
+            publish_generation(gallery, encoder, recorder, GenerationOptions(lengths=(3, 6), optimise=optimise))
+        return "; ".join(recorder.texts)
+
+    few = log_of("build")
+    assert "optimise=build builds what memory does: with fewer than 20,000 images" in few
+    assert "length 3 (flat)" in few
+    assert "optimise" not in log_of("memory")
+    monkeypatch.setattr(build, "DEFAULT_TUNING", replace(DEFAULT_TUNING, min_codes_for_ivf=4))
+    many = log_of("build")
+    assert "length 3" not in many
+    assert many.endswith("length 12 (half) 0.0 MB")
 
 
 def test_a_length_that_cannot_be_built_is_refused_before_a_gallery_is_made(
