@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 K = TypeVar("K", str, tuple[int, str])
 
+# "eigenlens" was the name of "eigenlens-memory" until builds had a mode; records from before then have been renamed.
 SEARCHED = {
     "eigenlens": "**Eigenlens**",
     "eigenlens-memory": "**Eigenlens**, least memory",
