@@ -73,8 +73,9 @@ class Dates:
         if position == self._position:
             return
         keys, moments = store.values_of(FIELD)
-        self._dated = sorted((moment[:_MAX_MOMENT], key) for key, moment in zip(keys.tolist(), moments, strict=True))
-        self._undated = np.setdiff1d(store.contents()[0], keys)
+        pairs = zip(keys.tolist(), moments, strict=True)
+        self._dated = sorted((moment[:_MAX_MOMENT], key) for key, moment in pairs if moment)
+        self._undated = np.setdiff1d(store.contents()[0], np.array([key for _, key in self._dated], dtype=np.int64))
         self._position = position
 
 
