@@ -95,8 +95,19 @@ def _serve_with_workers(settings: Settings, listener: socket.socket) -> int:
             timeout_worker_healthcheck=_WORKER_S,
             **_SERVER | server_options(settings),
         )
-        Multiprocess(config, sockets=[listener]).run()
+        _Supervisor(config, sockets=[listener]).run()
     return 0
+
+
+class _Supervisor(Multiprocess):
+    """Starts the workers and replaces those that die."""
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace workers that died, at once: also one that dies while its answer is waited for."""
+        for process in self.processes:
+            # Only the worker itself keeps its end of the pipe, so its death ends the wait.
+            process.child_conn.close()
+        super().keep_subprocess_alive()
 
 
 def _default_of(field: FieldInfo) -> str:

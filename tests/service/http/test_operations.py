@@ -139,7 +139,7 @@ def test_workers_may_take_their_time_to_start(tmp_path: Path, monkeypatch: pytes
         return SimpleNamespace(run=lambda: None)
 
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    monkeypatch.setattr(serve, "Multiprocess", supervisor)
+    monkeypatch.setattr(serve, "_Supervisor", supervisor)
     with socket.socket() as listener:
         serve._serve_with_workers(settings_of(build_gallery(tmp_path, count=4), workers=2), listener)
     assert [config.timeout_worker_healthcheck for config in configs] == [60]
@@ -166,7 +166,9 @@ def survive(gallery: Gallery, address: str, log: Path) -> None:
         time.sleep(1)
         assert best_everywhere(client, 100) == {"new100.png"}
         add(client, 101)
-        os.kill(workers[0], signal.SIGKILL)  # an instant after the answer, whichever gave it
+        os.kill(workers[0], signal.SIGSTOP)  # an instant after the answer, whichever gave it
+        time.sleep(1)  # the supervisor waits for a sign of life
+        os.kill(workers[0], signal.SIGKILL)
         wait_for(lambda: log.read_text().count("Application startup complete") == 3, timeout_s=60)
         time.sleep(1)
         assert best_everywhere(client, 101) == {"new101.png"}

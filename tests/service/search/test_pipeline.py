@@ -237,7 +237,7 @@ def test_concurrent_searches_of_a_server_share_batches(gallery: Gallery, monkeyp
 
     monkeypatch.setattr(Pipeline, "finish", take_a_while)
     images = [png(pixels_of(700 + n)) for n in range(64)]
-    with serving(settings_of(gallery, max_batch=16)) as client:
+    with serving(settings_of(gallery, max_batch=16, deadline_s=30)) as client:
         alone = [client.post("/v1/search?k=3", files={"image": data}).json()["results"] for data in images]
         seconds[0] = 0.25
 
