@@ -63,6 +63,7 @@ def test_what_the_camera_wrote_is_metadata_and_sending_it_again_changes_nothing(
 
 def test_lists_are_by_date_page_by_page_also_while_images_go(opened: Client, client: httpx.Client) -> None:
     opened.change_metadata(image_id(0), {"taken": ""})  # no date
+    opened.change_metadata(image_id(1), {})  # neither, and newer
     names = [image.id for image in opened.images(order="taken")]
     assert names[: len(TAKEN)] == in_order(TAKEN)
     newest = [image.id for image in opened.images(order="newest")]
