@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens.benchmarks.common.records import read_records
-from eigenlens.benchmarks.nodes import methods, network_peers, presets, probe, scale, tables
+from eigenlens.benchmarks.nodes import command, methods, network_peers, presets, probe, scale, tables
 from eigenlens.benchmarks.nodes.differing import with_differing_neighbours
 from eigenlens.command import main
 from eigenlens.model.errors import ConfigError
@@ -70,6 +70,7 @@ def test_where_neighbours_differ_smoothing_loses_what_features_tell(tmp_path: Pa
 
 def test_the_command_records_each_method_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "SEEDS", (1000, 1001, 1002))
+    monkeypatch.setattr(command, "_DRAWS_OF_FEW", 4)
     monkeypatch.setattr(probe.probe_accuracy, "__kwdefaults__", {"seeds": (1000,)})
     graph, results = save_graph(tmp_path / "cora.npz"), tmp_path / "nodes.jsonl"
     arguments = ["bench", "nodes", str(graph), "--results", str(results), "--methods", "smooth,pca-smoothed,new-smooth"]
@@ -78,6 +79,10 @@ def test_the_command_records_each_method_once(tmp_path: Path, monkeypatch: pytes
     assert main(arguments) == 0
     assert read_records(results) == records
     assert "| Cora | **Eigenlens**, `smooth` |" in tables.length_table(records, metric="P@10")
+    new = {record["metric"]: record["value"] for record in records if record["method"] == "new-smooth"}
+    assert new["draws"] == 4
+    assert new["new with edges, below seen"] == pytest.approx(new["seen"] - new["new with edges"], abs=2e-5)
+    assert 0 < new["new with edges, below seen, standard error"] < 0.1
     assert tables.new_table(records).count("| Cora | `smooth` |") == 1
     assert main([*arguments[:-1], "unknown"]) == 1
 
