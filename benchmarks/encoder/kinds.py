@@ -1,27 +1,33 @@
 """`eigenlens bench kinds`: whether photographs find their kind in a gallery, or are told that it knows nothing like it.
 
 The sample's pictures of clothes are grey, small and on black. Photographs of the same clothes are not, so each search
-must either find the kind of its query or say that nothing here looks like it. What does neither misleads.
+must either find the kind of its query or say that nothing here looks like it. What does neither misleads. The sample's
+own pictures can be asked for as shops show them, dark on white, without themselves among the results.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from eigenlens.benchmarks.common.arguments import positive
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record
 from eigenlens.benchmarks.common.service_process import running_service
 from eigenlens.model.errors import ConfigError
+from eigenlens.model.images.fashion_mnist import LABELS
 from eigenlens.model.images.sources import Source, SourceImage, open_source
 from eigenlens.service.client import Client
 
 # Classes of the clothing dataset, and the labels of Fashion-MNIST that are of their kind; others have no kind there.
+# Then those of Fashion-MNIST itself.
 CLOTHES = {
     "dress": ("Dress",),
     "longsleeve": ("Pullover", "Shirt"),
@@ -30,8 +36,10 @@ CLOTHES = {
     "shirt": ("Shirt",),
     "shoes": ("Sneaker", "Ankle boot", "Sandal"),
     "t-shirt": ("T-shirt/top",),
-}
+} | {label: (label,) for label in LABELS}
 _K = 10
+# Sides of a thing and of the picture that a shop shows it in.
+_THING, _PICTURE = 420, (800, 600)
 # A best result that is less like the query than most images are like their nearest other: the page says so.
 UNLIKE_BEST_PERCENTILE = 5.0
 
@@ -42,12 +50,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", metavar="SOURCE", required=True, help="photographs in folders by class")
     parser.add_argument("--data", help="name of the photographs in the records (default: that of the source)")
     parser.add_argument("--queries", type=positive, default=40, help="photographs a class (default: %(default)s)")
+    parser.add_argument(
+        "--on-white", action="store_true", help="the images are grey things on black: show them as shops do, on white"
+    )
     parser.add_argument("--results", type=Path, metavar="FILE", help="add the records to FILE")
 
 
 def run(args: argparse.Namespace) -> None:
     """Ask a service of the gallery for the ten nearest of each photograph; print a table. Raises: EigenlensError."""
     by_class = _choose(open_source(args.images), args.queries)
+    if args.on_white:
+        by_class = {
+            name: [replace(image, data=_on_white(image.data)) for image in images] for name, images in by_class.items()
+        }
     with (
         tempfile.TemporaryDirectory() as folder,
         running_service(args.gallery, Path(folder) / "log") as server,
@@ -61,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
             f"{shares['told']:>14.1%}{shares['neither']:>10.1%}"
         )
     if args.results:
-        data = args.data or Path(args.images).name.partition(".")[0]
+        data = args.data or Path(args.images).name.partition(".")[0] + ("-on-white" if args.on_white else "")
         append_records(
             args.results,
             [
@@ -84,6 +99,16 @@ def _choose(images: Source, count: int) -> Mapping[str, list[SourceImage]]:
     return dict(sorted(chosen.items()))
 
 
+def _on_white(data: bytes) -> bytes:
+    """Return a grey picture of a thing on black as a photograph (JPEG) of a dark thing on white, with a margin."""
+    thing = ImageOps.invert(Image.open(io.BytesIO(data)).convert("L"))
+    picture, file = Image.new("L", _PICTURE, "white"), io.BytesIO()
+    left, top = ((whole - _THING) // 2 for whole in _PICTURE)
+    picture.paste(thing.resize((_THING, _THING), Image.Resampling.BICUBIC), (left, top))
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
 def _measure(client: Client, images: Sequence[SourceImage], kind: Sequence[str]) -> dict[str, float]:
     """Return shares of searches.
 
@@ -93,8 +118,9 @@ def _measure(client: Client, images: Sequence[SourceImage], kind: Sequence[str])
     """
     shares, told = np.zeros(len(images)), np.zeros(len(images), dtype=bool)
     for number, image in enumerate(images):
-        answer = client.search(image.data, k=_K)
-        shares[number] = np.mean([(result.metadata or {}).get("label") in kind for result in answer.results])
+        answer = client.search(image.data, k=_K + 1)
+        others = [result for result in answer.results if result.id != image.id][:_K]
+        shares[number] = np.mean([(result.metadata or {}).get("label") in kind for result in others])
         best = answer.best_percentile
         told[number] = bool(answer.unlike_everything) or (best is not None and best < UNLIKE_BEST_PERCENTILE)
     half = shares >= 0.5

@@ -37,7 +37,7 @@ def kinds_table(records: Sequence[Record]) -> str:
     newest: dict[str, dict[str, float]] = {}
     counts: dict[str, int] = {}
     for record in records:
-        name = record["params"]["class"]
+        name = record["params"]["class"] + (" of the sample, on white" if record["data"].endswith("on-white") else "")
         newest.setdefault(name, {})[record["metric"]] = record["value"]
         counts[name] = record["params"]["queries"]
     if not newest:
@@ -45,7 +45,7 @@ def kinds_table(records: Sequence[Record]) -> str:
     metrics = ("of_kind", "at_least_half", "told", "neither")
     lines = ["| photographs of | | of ten results, of their kind | at least half are | told unlike | neither |"]
     lines.append("|---" * (2 + len(metrics)) + "|")
-    for name, shares in sorted(newest.items()):
+    for name, shares in sorted(newest.items(), key=lambda row: ("on white" in row[0], row[0])):
         cells = [f"{100 * shares[metric]:.1f} %" for metric in metrics]
         lines.append("| " + " | ".join([name, str(counts[name]), *cells]) + " |")
     return "\n".join(lines)

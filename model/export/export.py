@@ -16,7 +16,8 @@ from eigenlens import artifact
 from eigenlens.model.config import TrainingConfig
 from eigenlens.model.export.coder import code_network, estimate_spectrum, set_codes
 from eigenlens.model.export.onnx_file import ServingNetwork, check_agreement, write_onnx
-from eigenlens.model.images.preprocessing import FIRST, LATEST, Preprocessing
+from eigenlens.model.images.ground import are_on_black
+from eigenlens.model.images.preprocessing import FIRST, ON_BLACK, STANDARD, Preprocessing
 from eigenlens.model.pairs.sampler import PairSampler
 from eigenlens.model.runtime.encoder import KIND, ONNX_FILE
 from eigenlens.model.spectrum.lengths import suggest_lengths
@@ -35,14 +36,15 @@ def export(
     device: torch.device,
     diffusion_time: float | None = None,
     precision: str = "float32",
-    preprocessing: Preprocessing = LATEST,
+    preprocessing: Preprocessing = STANDARD,
 ) -> artifact.Artifact:
     """Publish the finished run's encoder at `out`.
 
     Args:
         pixels: the run's training images, (n, side, side, 3).
         diffusion_time: t, where it is not to be the configuration's.
-        preprocessing: version of how files became these pixels.
+        preprocessing: version of how files became these pixels; the encoder's is that of things on black, where all
+            of these show such.
         precision: in which the encoder is run, for galleries and queries alike; the ONNX file is float32 in any case.
 
     Raises: ArtifactExistsError; TrainingError, if the run is not finished; EncoderError, if ONNX and torch disagree.
@@ -52,6 +54,8 @@ def export(
     time = config.spectrum.diffusion_time if diffusion_time is None else diffusion_time
     network = code_network(trained_network, config).to(device).eval()
     serving = ServingNetwork(network).eval()
+    if preprocessing == STANDARD and are_on_black(pixels):
+        preprocessing = ON_BLACK
     properties: dict[str, object] = {
         "image_size": config.image_size,
         "backbone": config.backbone,

@@ -19,7 +19,7 @@ from eigenlens import artifact
 from eigenlens.model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.errors import ImageError, SourceError
-from eigenlens.model.images.preprocessing import LATEST
+from eigenlens.model.images.preprocessing import STANDARD
 from eigenlens.model.images.sources import Source, batches
 from eigenlens.model.pairs.source import rng_for
 from eigenlens.model.pairs.views import augment
@@ -60,7 +60,7 @@ class _Request:
         return {
             "source": self.source.name,
             "images": len(self.source),
-            "preprocessing": LATEST,
+            "preprocessing": STANDARD,
             "backbone": self.backbone.id,
             "views": self.views,
             "augmentation": self.augmentation.model_dump(mode="json"),

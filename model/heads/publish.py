@@ -17,7 +17,7 @@ from eigenlens.model.export.feature_extractor import OUTPUT
 from eigenlens.model.export.onnx_file import require_agreement
 from eigenlens.model.heads.features import power_normalise
 from eigenlens.model.heads.fit import Head
-from eigenlens.model.images.preprocessing import LATEST
+from eigenlens.model.images.preprocessing import STANDARD
 from eigenlens.model.runtime.encoder import KIND, ONNX_FILE, Encoder
 
 _CHECKED = 4
@@ -44,7 +44,7 @@ def publish_head(
     manifest = {
         "code_length": len(eigenvalues),
         "image_size": backbone.image_size,
-        "preprocessing": LATEST,
+        "preprocessing": STANDARD,
         "backbone": backbone.artifact.properties["backbone"],
         **properties,
         "eigenvalues": eigenvalues,

@@ -26,7 +26,8 @@ from eigenlens.model.images.colours import (
     to_srgb,
 )
 from eigenlens.model.images.containers import Container, open_container, orientation_of, size_of_webp
-from eigenlens.model.images.preprocessing import FIRST, LATEST, Preprocessing
+from eigenlens.model.images.ground import OVERSAMPLING, show_on_black
+from eigenlens.model.images.preprocessing import FIRST, ON_BLACK, STANDARD, Preprocessing
 
 FORMATS = {
     "JPEG": "image/jpeg",
@@ -106,7 +107,7 @@ def decode(
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     at_least: int | None = None,
-    preprocessing: Preprocessing = LATEST,
+    preprocessing: Preprocessing = STANDARD,
 ) -> Image.Image:
     """Decode an image, turned upright by its EXIF orientation, as RGB; transparency is laid on a ground that suits.
 
@@ -131,6 +132,8 @@ def _decode(
     opened = _open(data, max_pixels=max_pixels)
     info = _info(opened)  # before the pixels: a JPEG that is decoded at a part of its size tells that size
     try:
+        if preprocessing == ON_BLACK and at_least is not None:
+            at_least *= OVERSAMPLING
         image = _load(opened, at_least=at_least)
         # Twice as large as needed is enough: what follows takes time and memory by the pixel.
         factor = 1 if at_least is None else min(image.size) // (2 * at_least)
@@ -156,7 +159,7 @@ def _info(opened: _Opened) -> ImageInfo:
 
 
 def load_square(
-    data: bytes, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = LATEST
+    data: bytes, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = STANDARD
 ) -> NDArray[np.uint8] | ImageError:
     """Decode an image to a centred square, (size, size, 3), or return why that cannot be: one bad image fails alone."""
     loaded = load_square_with_info(data, size, max_pixels=max_pixels, preprocessing=preprocessing)
@@ -164,18 +167,20 @@ def load_square(
 
 
 def load_square_with_info(
-    data: bytes, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = LATEST
+    data: bytes, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = STANDARD
 ) -> tuple[NDArray[np.uint8], ImageInfo] | ImageError:
     """Decode an image as `load_square` does, and tell what `inspect` tells, from one reading of its header."""
     try:
         image, info = _decode(data, max_pixels=max_pixels, at_least=size, preprocessing=preprocessing)
-        return to_square(image, size), info
+        return to_square(image, size, preprocessing=preprocessing), info
     except ImageError as error:
         return error
 
 
-def to_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
+def to_square(image: Image.Image, size: int, *, preprocessing: Preprocessing = STANDARD) -> NDArray[np.uint8]:
     """Resize the largest centred square of an RGB image to (size, size, 3), uint8."""
+    if preprocessing == ON_BLACK:
+        image = show_on_black(image, size)
     fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
     return np.asarray(fitted, dtype=np.uint8)
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from eigenlens import artifact
 from eigenlens.model.errors import ImageError, SourceError
-from eigenlens.model.images.preprocessing import FIRST, LATEST, Preprocessing
+from eigenlens.model.images.preprocessing import FIRST, STANDARD, Preprocessing
 from eigenlens.model.images.sources import Source, batches
 
 _BATCH = 256
@@ -31,7 +31,7 @@ class PixelCache:
 
     pixels: NDArray[np.uint8]
     skipped: tuple[tuple[str, str], ...]
-    preprocessing: Preprocessing = LATEST
+    preprocessing: Preprocessing = STANDARD
 
 
 def cache_pixels(source: Source, *, side: int, directory: Path) -> PixelCache:
@@ -53,7 +53,7 @@ def cache_pixels(source: Source, *, side: int, directory: Path) -> PixelCache:
     if {key: record.get(key) for key in request} != request:
         directory.mkdir(parents=True, exist_ok=True)
         description.unlink(missing_ok=True)
-        record = request | {"preprocessing": LATEST} | _fill(source, side=side, path=array)
+        record = request | {"preprocessing": STANDARD} | _fill(source, side=side, path=array)
         artifact.write_atomic(description, json.dumps(record).encode())
     if record["count"] == 0:
         reasons = "; ".join(f"{id}: {reason}" for id, reason in record["skipped"][:3])

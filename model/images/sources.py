@@ -33,7 +33,7 @@ from eigenlens.image_ids import escape_bytes, ids_of_paths
 from eigenlens.model.errors import ImageError, SourceError
 from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, READABLE, ImageInfo, load_square_with_info
 from eigenlens.model.images.fashion_mnist import FashionMnist
-from eigenlens.model.images.preprocessing import LATEST, Preprocessing
+from eigenlens.model.images.preprocessing import STANDARD, Preprocessing
 
 DEFAULT_MAX_IMAGE_BYTES = 64 * 2**20
 
@@ -59,14 +59,14 @@ class SourceImage:
     file: FoundFile | None = None
 
     def load(
-        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = LATEST
+        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = STANDARD
     ) -> NDArray[np.uint8] | ImageError:
         """Decode the image to a centred square, (size, size, 3), or return why that cannot be."""
         loaded = self.load_with_info(size, max_pixels=max_pixels, preprocessing=preprocessing)
         return loaded if isinstance(loaded, ImageError) else loaded[0]
 
     def load_with_info(
-        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = LATEST
+        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = STANDARD
     ) -> tuple[NDArray[np.uint8], ImageInfo] | ImageError:
         """Decode the image as `load` does, and tell what its header says."""
         if self.problem is not None:

@@ -126,7 +126,7 @@ class Encoder:
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return the encoder's input for one decoded image, (image_size, image_size, 3)."""
-        return to_square(image, self.image_size)
+        return to_square(image, self.image_size, preprocessing=self.preprocessing)
 
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Encode prepared pixels, uint8 (n, image_size, image_size, 3), as (n, code_length). Raises: ShapeError."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from eigenlens.benchmarks.encoder import kinds
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.images.sources import FolderSource, SourceImage, open_source
 from eigenlens.service.client import Client
 from tests.support import oracles
-from tests.support.service import build_gallery, code_of, pixels_of, png, serving, settings_of
+from tests.support.codes import encoded
+from tests.support.service import build_gallery, code_of, image_id, pixels_of, png, serving, settings_of
 
 IMAGES, STRANGERS = 60, 4
 
@@ -29,9 +32,11 @@ def test_shares_of_the_kind_and_of_what_is_told_are_those_of_plain_cosines(tmp_p
     with serving(settings_of(build_gallery(tmp_path, count=IMAGES))) as served, Client(str(served.base_url)) as client:
         shares = kinds._measure(client, photographs, ("even",))
         nothing = kinds._measure(client, photographs[:STRANGERS], ("no such label",))
+        itself = kinds._measure(client, [SourceImage(image_id(0), png(pixels_of(0)))], ("even",))
     assert shares["of_kind"] == pytest.approx(np.mean(of_kind), abs=1e-4)
     assert shares["at_least_half"] == np.mean(of_kind >= 0.5)
     assert shares["told"] == 0.5  # the strangers, and not the gallery's own images
+    assert itself["of_kind"] == pytest.approx(np.mean(np.argsort(-scores[0])[1:11] % 2 == 0), abs=1e-4)
     assert nothing == {"of_kind": 0, "at_least_half": 0, "told": 0, "neither": 1}
 
 
@@ -44,3 +49,12 @@ def test_only_classes_that_have_a_kind_are_asked_and_not_more_than_wanted(tmp_pa
     assert {name: len(images) for name, images in chosen.items()} == {"pants": 2, "shoes": 2}
     with pytest.raises(ConfigError, match="dress, longsleeve"):
         kinds._choose(FolderSource(tmp_path / "hat"), 2)
+
+
+def test_a_thing_on_black_is_shown_as_shops_do() -> None:
+    thing = np.zeros((28, 28), np.uint8)
+    thing[4:24, 8:20] = 230
+    shown = np.asarray(Image.open(io.BytesIO(kinds._on_white(encoded(Image.fromarray(thing), "PNG")))))
+    assert shown.shape == (600, 800)
+    assert shown[0].min() > 250
+    assert shown[300, 400] == pytest.approx(25, abs=3)

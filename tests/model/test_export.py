@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from PIL import Image
 from safetensors.torch import load_file
 
 from eigenlens import artifact
@@ -22,6 +23,7 @@ from eigenlens.model.export.coder import add_neighbours, code_network, estimate_
 from eigenlens.model.export.export import export
 from eigenlens.model.export.onnx_file import ServingNetwork, check_agreement
 from eigenlens.model.images.pixel_cache import PixelCache, cache_pixels
+from eigenlens.model.images.preprocessing import ON_BLACK, STANDARD
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.network import CodeNetwork, EncoderNetwork, normalise_pixels
 from eigenlens.model.pairs.sampler import PairSampler
@@ -54,6 +56,18 @@ def encoder_path(run: Run, cache: PixelCache) -> Path:
     out = run.path.parent / "encoder"
     export(run, cache.pixels, out, device=CPU)
     return out
+
+
+def test_an_encoder_of_things_on_black_shows_others_so(run: Run, encoder_path: Path, tmp_path: Path) -> None:
+    side = run.config.image_size
+    pixels = np.zeros((24, side, side, 3), np.uint8)
+    pixels[:, 4:-4, 4:-4] = np.random.default_rng(0).integers(60, 200, (24, 1, 1, 1))
+    export(run, pixels, tmp_path / "encoder", device=CPU)
+    on_black, other = Encoder(tmp_path / "encoder"), Encoder(encoder_path)
+    assert (on_black.preprocessing, other.preprocessing) == (ON_BLACK, STANDARD)
+    dark_on_white = Image.fromarray(255 - pixels[0])
+    assert on_black.prepare(dark_on_white).min() == 255, "as large as it fits, and light"
+    np.testing.assert_array_equal(other.prepare(dark_on_white), 255 - pixels[0])
 
 
 def coder_of(network: EncoderNetwork, *, basis: str = "features", leading: int = 0) -> CodeNetwork:
