@@ -85,7 +85,12 @@ def open_eigenlens(setup: Setup, method: str) -> Opened:
 
 
 def _memory_of(setup: Setup, mode: Optimise, plan: Plan) -> int:
-    """Return what a process holds that searches by one plan: its own memory, the codes and a mapped index's file."""
+    """Return what a process holds that searches by one plan: its own memory, and of what is mapped what it reads.
+
+    That is the index's file, unless it is in the process's own memory, a key of each image, and the codes that rescore
+    every shortlist: the compact ones where the plan has these. The few rows of the true codes that are then read for
+    each query stay on disk, and the system keeps in memory as many of them as it has room for.
+    """
     before = anonymous_bytes()
     generation = _open(setup, mode)
     search, queries = _searching(generation, plan), setup.queries
@@ -93,7 +98,9 @@ def _memory_of(setup: Setup, mode: Optimise, plan: Plan) -> int:
         search(queries[number : number + 1])
     mapped = generation.bytes_of(plan.prefix_length) if require_kind(plan.kind).mapped else 0
     codes = generation.codes.codes.nbytes if plan.rerank_length is not None else 0
-    return anonymous_bytes() - before + mapped + codes
+    if plan.final_shortlist and generation.compact is not None:
+        codes = len(generation) * generation.compact.code_size
+    return anonymous_bytes() - before + mapped + codes + generation.keys.nbytes
 
 
 def build(setup: Setup, *, mode: Optimise = "memory") -> dict[str, float]:

@@ -19,10 +19,11 @@ from eigenlens.index.building.prefix_choice import choose_fewest, choose_graph
 from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
+from eigenlens.index.faiss_engine.compact_codes import CODES_FILE, CompactCodes, write_compact_codes
 from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.faiss_engine.gpu_index import on_gpu
 from eigenlens.index.faiss_engine.open_index import prefix_index_over, read_prefix_index
-from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
+from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes, suits_compact_codes
 from eigenlens.index.faiss_engine.vamana import VAMANA
 from eigenlens.index.live.generation import KIND
 from eigenlens.index.plans.calibration import Calibration
@@ -41,8 +42,9 @@ class BuildOptions:
         queries: codes to calibrate with, (q, code_length); some of the codes, held out meanwhile, when None.
         removal: number of the last removal of images that the codes have in them.
         gpu: for k-means, and for the searches that are measured; the CPU when None.
-        optimise: "latency" adds a graph over one prefix to the indexes of the lengths, for many codes; "build" leaves
-            out all lengths but the full one and that which finds shortlists best.
+        optimise: for many codes, "memory" adds compact codes, which rescore shortlists; "latency" adds a graph over one
+            prefix to the indexes of the lengths; "build" leaves out all lengths but the full one and that which finds
+            shortlists best.
         on_progress: called with (indexes built, indexes in all) after each.
         tuning: thresholds of the build.
     """
@@ -77,6 +79,9 @@ def build_generation(
     if len(codes) == 0:  # most kinds are trained on codes
         specs = tuple(IndexSpec(spec.length, "flat") for spec in specs)
     graph = choose_graph(codes, options.lengths, tuning=options.tuning) if options.optimise == "latency" else None
+    has_compact = suits_compact_codes(
+        len(codes), optimise=options.optimise, gpu=options.gpu is not None, tuning=options.tuning
+    )
     properties: dict[str, Any] = {
         "count": len(codes),
         "code_length": codes.code_length,
@@ -85,11 +90,14 @@ def build_generation(
         "indexes": [asdict(spec) for spec in specs],
         "optimise": options.optimise,
         "graph": None if graph is None else asdict(graph),
+        "compact": has_compact,
         "codes": codes.artifact.path.name,
     }
     made_from = {"codes": codes.id, "encoder": codes.encoder_id}
     with artifact.publishing(path, kind=KIND, made_from=made_from, properties=properties) as directory:
         write_indexes = _write_indexes if len(codes) else _write_empty_indexes
+        if has_compact:
+            write_compact_codes(directory, codes, sample=codes.sample(TRAINING_VECTORS))
         calibration = write_indexes(directory, codes, (*specs, *([] if graph is None else [graph])), options)
         properties["calibration"] = calibration.to_json()
         lengths = [spec.length for spec in specs]
@@ -101,7 +109,10 @@ def _write_indexes(directory: Path, codes: Codes, specs: Sequence[IndexSpec], op
     """Fill, measure and write all indexes, and the eigenfunctions. Returns: what was measured."""
     gpu, tuning = options.gpu, options.tuning
     sample = codes.sample(TRAINING_VECTORS)
-    calibrator = Calibrator(codes, indexes=len(specs), queries=options.queries, tuning=tuning)
+    compact = None
+    if (directory / CODES_FILE).exists():
+        compact = CompactCodes(directory, count=len(codes), code_length=codes.code_length)
+    calibrator = Calibrator(codes, indexes=len(specs), queries=options.queries, compact=compact, tuning=tuning)
     sizes: dict[IndexSpec, int] = {}
     for done, spec in enumerate(specs, start=1):
         # The builder is kept by no name: its index is freed before the next is built.
@@ -112,11 +123,14 @@ def _write_indexes(directory: Path, codes: Codes, specs: Sequence[IndexSpec], op
             else Builder(codes, spec, sample=sample, gpu=gpu, tuning=tuning),
             calibrator,
             options,
+            compact,
         )
         return_freed_memory()
         if options.on_progress is not None:
             options.on_progress(done, len(specs))
-    calibrator.measure_again(lambda spec: on_gpu(read_prefix_index(directory, spec, codes), gpu, tuning=tuning))
+    calibrator.measure_again(
+        lambda spec: on_gpu(read_prefix_index(directory, spec, codes, compact=compact), gpu, tuning=tuning)
+    )
     write_eigenfunctions(directory, codes, sample=sample)
     return calibrator.result(sizes, device=device_name(gpu))
 
@@ -133,11 +147,16 @@ def _write_empty_indexes(
 
 
 def _build_index(
-    directory: Path, builder: Builder | GraphBuilder, calibrator: Calibrator, options: BuildOptions
+    directory: Path,
+    builder: Builder | GraphBuilder,
+    calibrator: Calibrator,
+    options: BuildOptions,
+    compact: CompactCodes | None,
 ) -> int:
     """Fill, measure and write one index. Returns: its file's size in bytes."""
     codes, spec = builder.codes, builder.spec
     builder.add(0, calibrator.held_in)
-    calibrator.measure(on_gpu(prefix_index_over(builder.index, spec, codes), options.gpu, tuning=options.tuning))
+    index = prefix_index_over(builder.index, spec, codes, compact=compact)
+    calibrator.measure(on_gpu(index, options.gpu, tuning=options.tuning))
     builder.add(calibrator.held_in, len(codes))
     return builder.write(directory)

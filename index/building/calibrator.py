@@ -20,11 +20,11 @@ from eigenlens.index.building.measured_grid import deepest_shortlist, measured_e
 from eigenlens.index.building.pareto import near_front, pareto_front
 from eigenlens.index.building.recall_counting import plain_recalls, ranks_of, shortlist_recalls
 from eigenlens.index.building.row_order import sample_size
-from eigenlens.index.building.timing import MIN_TIMED, Timer, line_through, percentiles, smoothed
+from eigenlens.index.building.timing import MIN_TIMED, Latencies, Timer, line_through, percentiles, smoothed
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import best_of_runs
 from eigenlens.index.codes.prefix import unit_prefix
-from eigenlens.index.live.prefix_index import AnyPrefixIndex, Rows
+from eigenlens.index.live.prefix_index import AnyCompactCodes, AnyPrefixIndex, Rows
 from eigenlens.index.plans.calibration import (
     COUNTS,
     DEEP_COUNTS,
@@ -37,7 +37,7 @@ from eigenlens.index.plans.calibration import (
     effort_name,
     is_plain,
 )
-from eigenlens.index.plans.plan import MIN_SHORTLIST, IndexSpec, Plan
+from eigenlens.index.plans.plan import MIN_SHORTLIST, IndexSpec, Plan, final_shortlist_for
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 # Queries that shortlists of thousands are measured with, at every so many-th effort.
@@ -51,8 +51,14 @@ _REPEATS = 3
 _TOLERANCE, _TOLERANCE_WITHIN_INDEX = 1.1, 1.01
 # Queries per call, if the codes exceed the memory budget.
 _RESCORED_AT_ONCE = 10
+# Results of the searches that are timed.
+_TIMED_RESULTS = 10
 # The recall of hundreds of neighbours stops growing when the next of its efforts adds less than this.
 _MIN_DEEP_GAIN = 1e-3
+# Exact nearest of a query among which the compact codes' ranks are counted: those farther off are behind in both.
+_COMPARED = 250
+# With compact codes: room for these and for lists over a third of the coordinates.
+_BYTES_OF_IDS, _BYTES_OF_COORDINATE = 16, 0.875
 # The default effort of an index is the smallest that reaches this share of the recall at the highest measured effort.
 _SUFFICIENT_SHARE = 0.99
 
@@ -90,6 +96,7 @@ class Calibrator:
         indexes: int,
         queries: NDArray[np.float32] | None = None,
         excluded_rows: Rows | None = None,
+        compact: AnyCompactCodes | None = None,
         tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
         """Prepare to measure a number of indexes.
@@ -99,6 +106,7 @@ class Calibrator:
             indexes: number of indexes, which share the time for measurements.
             queries: codes (q, code_length) to search with; if None, the last rows are held out and used.
             excluded_rows: a row for each query that is no result, (q,), such as the query itself; -1 for none.
+            compact: codes in fewer bits, where plans that first rescore by them are to be measured too.
         """
         self._codes, self._indexes, self._tuning = codes, indexes, tuning
         held_out = min(sample_size(len(codes)), tuning.calibration_queries) if queries is None else 0
@@ -109,7 +117,11 @@ class Calibrator:
         self._excluded_rows = np.full(len(self._queries), -1) if excluded_rows is None else excluded_rows
         self._source: Source = "gallery" if queries is None else "searches"
         # The ground truth: exact search by full codes.
-        self._scores, self._exact = self._find_exact(len(self._queries), SHALLOW_COUNTS[-1])
+        compared = SHALLOW_COUNTS[-1] if compact is None else _COMPARED
+        scores, exact = self._find_exact(len(self._queries), compared)
+        self._scores, self._exact = scores[:, : SHALLOW_COUNTS[-1]], exact[:, : SHALLOW_COUNTS[-1]]
+        self._compact = compact
+        self._compact_ranks = None if compact is None else self._rank_compactly(compact, exact)
         _, self._deep_exact = self._find_exact(_DEEP_QUERIES, DEEP_COUNTS[-1])
         # A gallery too small to hold out queries still needs a query to time searches with.
         timed = self._queries if len(self._queries) else unit_prefix(codes.read(0, 1), codes.code_length)
@@ -149,7 +161,8 @@ class Calibrator:
         Returns: the plans with the recall of each; by k, each effort and the highest mean recall that it reaches.
         """
         spec, tuning = index.spec, self._tuning
-        alone = spec.length == self._codes.code_length and not index.kind.lossy  # there is nothing to rescore by
+        is_shorter = spec.length < self._codes.code_length
+        alone = not is_shorter and not index.kind.lossy  # there is nothing to rescore by
         started = _Stopwatch(is_remote=index.kind.is_remote)
         # The remaining time for searches is divided equally among the remaining indexes.
         budget_s = tuning.calibration_s * max(1.0, len(self._codes) / tuning.calibration_codes) - self._searched_s
@@ -175,6 +188,8 @@ class Calibrator:
                 }
                 if alone:
                     plans = {Plan(spec.length, spec.kind, effort): plain_recalls(ranks, counts)}
+                if counts is SHALLOW_COUNTS and is_shorter and self._compact_ranks is not None:
+                    plans |= self._with_compact_codes(plans, ranks)
                 for plan, recall in plans.items():  # what more queries measured stands
                     candidates[plan] = {**recall, **candidates.get(plan, {})}
                 for k in counts if counts is SHALLOW_COUNTS else DEEP_COUNTS:
@@ -196,6 +211,34 @@ class Calibrator:
         kept = np.argsort(rows == excluded[:, None], axis=1, kind="stable")[:, : max(1, limit - self._spare)]
         return np.take_along_axis(scores, kept, 1), np.take_along_axis(rows, kept, 1)
 
+    def _rank_compactly(self, compact: AnyCompactCodes, exact: Rows) -> NDArray[np.int64]:
+        """Return how many of each query's exact nearest (q, m) precede each of the first by compact codes, (q, k).
+
+        In a shortlist there are at most as many before it.
+        """
+        scores = compact.score(self._queries, exact, codes=self._codes)
+        ranks = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1)
+        return np.asarray(ranks[:, : SHALLOW_COUNTS[-1]])
+
+    def _with_compact_codes(self, plans: Candidates, ranks: NDArray[np.int32]) -> Candidates:
+        """Return the same plans with a first rescoring by compact codes, and their recall.
+
+        A true neighbour is found that is in the shortlist, and that compact codes leave to the rerank.
+
+        Args:
+            ranks: of the true neighbours in the shortlist, (q, k).
+        """
+        assert self._compact_ranks is not None
+        final = final_shortlist_for(_TIMED_RESULTS)
+        longer = {plan.shortlist: plan for plan in plans if plan.shortlist is not None and plan.shortlist > final}
+        recalls: dict[int, dict[int, Recall]] = {shortlist: {} for shortlist in longer}
+        for k in SHALLOW_COUNTS if longer else ():
+            kept = self._compact_ranks[:, :k] < final_shortlist_for(k)
+            found = np.where(kept, ranks[:, :k], np.iinfo(np.int32).max)
+            for shortlist, by_k in shortlist_recalls(found, sorted(longer), [k]).items():
+                recalls[shortlist] |= by_k
+        return {replace(plan, final_shortlist=final): recalls[shortlist] for shortlist, plan in longer.items()}
+
     @property
     def _spare(self) -> int:
         """How many results more than k hold k that are not excluded."""
@@ -214,7 +257,14 @@ class Calibrator:
         started = time.monotonic()
         # Choose the plans that can lie on the front over all indexes, and open those indexes.
         everything = [m for measured in self._measured.values() for m in measured if m.plan.shortlist is not None]
-        chosen = list({m.plan: m for k in COUNTS for m in near_front(everything, k=k, sure=_TOLERANCE)}.values())
+        chosen = list(
+            {
+                m.plan: m
+                for group in _by_rescoring(everything)
+                for k in COUNTS
+                for m in near_front(group, k=k, sure=_TOLERANCE)
+            }.values()
+        )
         spec_of = {m.plan: spec for spec, measured in self._measured.items() for m in measured}
         indexes = {spec: open_index(spec) for spec in {spec_of[m.plan] for m in chosen}}
         # Time all of them several times, each time in a new random order, so that a passing disturbance of the machine
@@ -228,7 +278,9 @@ class Calibrator:
                 times[plan] += self._timer.times(indexes[spec_of[plan]], plan, queries=queries)
         # Replace the latencies of each index's plans by the smoothed new ones.
         for spec, measured in self._measured.items():
-            latencies = smoothed({m.plan: percentiles(times[m.plan]) for m in measured if m.plan in times})
+            latencies: dict[Plan, Latencies] = {}
+            for group in _by_rescoring(measured):
+                latencies |= smoothed({m.plan: percentiles(times[m.plan]) for m in group if m.plan in times})
             self._measured[spec] = [replace(m, latency_ms=latencies.get(m.plan, m.latency_ms)) for m in measured]
         self._spent_s += time.monotonic() - started
 
@@ -244,20 +296,36 @@ class Calibrator:
             for spec, size in sizes.items()
             for m in self._measured[spec]
         ]
-        front = {m.plan for k in COUNTS for m in pareto_front(everything, k=k)}
+        front = {m.plan for group in _by_rescoring(everything) for k in COUNTS for m in pareto_front(group, k=k)}
         kept: dict[Plan, Measured] = {}
         for m in everything:
             if m.plan in front or m.plan in self._defaults or is_plain(m.plan) or m.exact:
                 kept[m.plan] = replace(m, recall={**kept[m.plan].recall, **m.recall}) if m.plan in kept else m
         measured, seconds = tuple(kept.values()), round(self._spent_s, 1)
-        return Calibration(measured, self._efforts, len(self._queries), seconds, device, self._source)
+        return Calibration(
+            measured, self._efforts, len(self._queries), seconds, device, self._source, self._bytes_limit
+        )
+
+    @property
+    def _bytes_limit(self) -> float | None:
+        """The bytes of an image that plans of a build for memory take, where any of those reaches the recall."""
+        return None if self._compact is None else _BYTES_OF_IDS + _BYTES_OF_COORDINATE * self._codes.code_length
 
     def _bytes(self, plan: Plan, size: int) -> float:
         codes = 2 * self._codes.code_length if plan.rerank_length is not None else 0
+        if plan.final_shortlist and self._compact is not None:  # the true codes of a few candidates are read from disk
+            codes = self._compact.code_size
         return size / max(1, len(self._codes)) + codes
 
     def _time_front(self, index: AnyPrefixIndex, candidates: Candidates) -> list[Measured]:
-        """Time the candidates that can lie on the front of recall and latency, and return these."""
+        """Time the candidates that can lie on a front of recall and latency, and return these."""
+        groups = [
+            {p: r for p, r in candidates.items() if bool(p.final_shortlist) == compact} for compact in (False, True)
+        ]
+        return [m for group in groups if group for m in self._time_front_of(index, group)]
+
+    def _time_front_of(self, index: AnyPrefixIndex, candidates: Candidates) -> list[Measured]:
+        """Do what _time_front does for plans that rescore alike."""
         # Time the shortest and the longest shortlist of each effort in a short trial; estimate the others by a line.
         ends: dict[int | None, list[Plan]] = {}
         for plan in candidates:
@@ -332,6 +400,11 @@ def _sufficient_effort(reached: Mapping[int, Sequence[tuple[int, float]]], k: in
     """Return the least effort that finds nearly as many of the k nearest as the highest that was measured."""
     enough = _SUFFICIENT_SHARE * max(recall for _, recall in reached[k])
     return next(effort for effort, recall in reached[k] if recall >= enough)
+
+
+def _by_rescoring(measured: Sequence[Measured]) -> list[list[Measured]]:
+    """Return the plans that rescore by full codes alone, and those that begin with compact ones: each has its front."""
+    return [[m for m in measured if bool(m.plan.final_shortlist) == compact] for compact in (False, True)]
 
 
 def _depth_of(plan: Plan) -> int:

@@ -54,6 +54,7 @@ def recalibrate_generation(
             indexes=len(generation.all_specs),
             queries=queries,
             excluded_rows=excluded_rows,
+            compact=generation.compact if device == "cpu" else None,
             tuning=generation.tuning,
         )
         for done, spec in enumerate(generation.all_specs, start=1):

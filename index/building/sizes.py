@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from eigenlens.index.faiss_engine.compact_codes import compact_bytes
 from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
@@ -15,6 +16,11 @@ _BYTES_OF_ROW = 8 + 8 + 4
 def codes_bytes(count: int, code_length: int) -> int:
     """Return the size of a codes artifact."""
     return count * (2 * code_length + _BYTES_OF_ROW)
+
+
+def compact_codes_bytes(count: int, code_length: int) -> int:
+    """Return the size of the compact codes of a build for memory."""
+    return count * compact_bytes(code_length)
 
 
 def index_bytes(specs: Sequence[IndexSpec], count: int, *, tuning: Tuning = DEFAULT_TUNING) -> Mapping[IndexSpec, int]:

@@ -16,10 +16,11 @@ from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import best_of_runs, rerank
 from eigenlens.index.engine import IndexDescription
 from eigenlens.index.errors import TargetError
+from eigenlens.index.faiss_engine.compact_codes import CompactCodes
 from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex, on_gpu
 from eigenlens.index.faiss_engine.kinds import require_kind
-from eigenlens.index.faiss_engine.open_index import open_prefix_index
+from eigenlens.index.faiss_engine.open_index import open_compact_codes, open_prefix_index
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name
 from eigenlens.index.faiss_engine.reach import ReachEstimator
 from eigenlens.index.faiss_engine.selected_codes import SelectedCodes
@@ -43,6 +44,8 @@ _MORE_EFFORT = 4
 
 class Generation(BaseGeneration):
     """An open generation that FAISS searches. Several threads may search at once."""
+
+    compact: CompactCodes | None
 
     def __init__(
         self,
@@ -77,6 +80,8 @@ class Generation(BaseGeneration):
 
     def open_indexes(self) -> None:
         """Open the indexes that FAISS maps; the others are opened by the first search that needs them."""
+        if self.artifact.properties.get("compact"):
+            self.compact = open_compact_codes(self.artifact, self.codes)
         self._indexes = {spec: self._open(spec) for spec in self.specs if require_kind(spec.kind).mapped}
 
     @property
@@ -313,12 +318,14 @@ class Generation(BaseGeneration):
             return self.calibration.exact().for_k(k)
 
     def _open(self, spec: IndexSpec) -> PrefixIndex:
-        return on_gpu(open_prefix_index(self.artifact, spec, self.codes), self._gpu, tuning=self.tuning)
+        return on_gpu(
+            open_prefix_index(self.artifact, spec, self.codes, compact=self.compact), self._gpu, tuning=self.tuning
+        )
 
 
 def _most_ranked(plan: Plan, k: int) -> int:
     """Return how many results a plan puts in order, for k: those of its shortlist, or all."""
-    return sys.maxsize if plan.shortlist is None else max(plan.shortlist, k)
+    return sys.maxsize if plan.ranked is None else max(plan.ranked, k)
 
 
 def _ends_in_tie(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
@@ -329,7 +336,7 @@ def _ends_in_tie(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -
 def _widened(plan: Plan, first: Plan, k: int, *, max_effort: int | None) -> Plan | None:
     """Return the plan to try after one that found too few rows; None where only a scan is left."""
     if first.shortlist is not None and plan.shortlist == first.shortlist:  # some rows may be in it twice
-        return replace(plan, shortlist=2 * max(first.shortlist, k))
+        return replace(plan, shortlist=2 * max(first.shortlist, k), final_shortlist=0)
     if plan.effort is None or max_effort is None or plan.effort >= max_effort:
         return None
     return replace(plan, effort=min(_MORE_EFFORT * plan.effort, max_effort))

@@ -28,7 +28,7 @@ class GpuIndex(PrefixIndex):
         """Search `copy`, on the GPU, or `index` for more than `max_results` results or lists."""
         self._gpu, self._max_results = gpu, max_results
         self._copy = PrefixIndex(copy, index.spec, index.codes)
-        super().__init__(index.index, index.spec, index.codes)
+        super().__init__(index.index, index.spec, index.codes, compact=index.compact)
 
     def __del__(self) -> None:
         with self._gpu.lock:

@@ -58,8 +58,8 @@ class GraphIndex(PrefixIndex):
         scores, rows = zip(*results, strict=True)
         return np.concatenate(scores), np.concatenate(rows)
 
-    def _buffers_for(self, k: int, shortlist: int, effort: int | None) -> MakeBuffers | None:
-        shortlist = min(max(shortlist, k), self.count)
+    def _buffers_for(self, plan: Plan, k: int) -> MakeBuffers | None:
+        effort, shortlist = self._clamp(plan.effort), min(max(plan.shortlist or k, k), self.count)
         window = max(shortlist, self.count if effort is None else effort)
         if window >= min(self.count, MAX_WINDOW):
             return None

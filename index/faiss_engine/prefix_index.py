@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import rerank
 from eigenlens.index.codes.prefix import unit_prefix
+from eigenlens.index.faiss_engine.compact_codes import CompactCodes
 from eigenlens.index.faiss_engine.kinds import graph_of_lists, require_kind
 from eigenlens.index.faiss_engine.prepared_search import FunnelBuffers, MakeBuffers, PreparedSearch
 from eigenlens.index.filters.selection import Selection
@@ -45,14 +46,17 @@ class PrefixIndex:
         spec: length and kind of the index.
         kind: object with the methods that depend on the kind.
         codes: codes of all rows, which rescore a shortlist.
+        compact: the same in fewer bits, for plans that first rescore by these; None without them.
         count: number of rows in the index.
         index: FAISS's index.
         max_effort: the effort at which a search compares every code; None if the kind has no effort.
     """
 
-    def __init__(self, index: faiss.Index, spec: IndexSpec, codes: Codes) -> None:
+    def __init__(
+        self, index: faiss.Index, spec: IndexSpec, codes: Codes, *, compact: CompactCodes | None = None
+    ) -> None:
         """Search `index`, which holds the first `index.ntotal` rows of the codes."""
-        self.spec, self.kind, self.codes = spec, require_kind(spec.kind), codes
+        self.spec, self.kind, self.codes, self.compact = spec, require_kind(spec.kind), codes, compact
         self.count = int(index.ntotal)
         self.max_effort = self.kind.max_effort(index)
         self.index = index
@@ -80,9 +84,14 @@ class PrefixIndex:
             first.prepend_transform(faiss.RemapDimensionsTransform(codes.code_length, spec.length, False))
         scan = codes.scan(self.count)
         second = faiss.IndexRefine(first, scan)
-        self._funnel = faiss.IndexPreTransform(second)
-        self._funnel.prepend_transform(faiss.NormalizationTransform(codes.code_length, 2.0))
-        self._held = (first, scan, second)
+        self._funnel = self._compact_funnel = _of_unit_codes(second, codes.code_length)
+        self._held = [first, scan, second]
+        if self.compact is not None:
+            compact_scan = self.compact.scan(self.count)
+            middle = faiss.IndexRefine(first, compact_scan)
+            second = faiss.IndexRefine(middle, scan)
+            self._compact_funnel = _of_unit_codes(second, codes.code_length)
+            self._held += [compact_scan, middle, second]
 
     def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
         """Return scores (cosines) and rows of the k nearest by a plan, each (q, at most k), best first.
@@ -101,9 +110,9 @@ class PrefixIndex:
             results = self.run_prepared(queries, plan, k)
             if results is not None:
                 return results
-        shortlist = self._shortlist(plan.shortlist, k)
         if plan.rerank_length == self.codes.code_length:
-            return self._search_and_rescore(queries, k, shortlist=shortlist, effort=plan.effort, selection=selection)
+            return self._search_and_rescore(queries, k, plan=plan, selection=selection)
+        shortlist = self._shortlist(plan.shortlist, k)
         _, rows = self.search(queries, shortlist, effort=plan.effort, selection=selection)
         return rerank(queries, rows, self.codes.codes, length=plan.rerank_length, k=k)
 
@@ -121,7 +130,7 @@ class PrefixIndex:
             return
         if k < 1 or (plan, k) in self._prepared:
             return
-        make_buffers = self._buffers_for(k, plan.shortlist, self._clamp(plan.effort))
+        make_buffers = self._buffers_for(plan, k)
         if make_buffers is None:
             return
         if len(self._prepared) >= _PREPARED_CACHE_SIZE:
@@ -134,12 +143,12 @@ class PrefixIndex:
             finds_rows_twice=self._finds_rows_twice,
         )
 
-    def _buffers_for(self, k: int, shortlist: int, effort: int | None) -> MakeBuffers | None:
+    def _buffers_for(self, plan: Plan, k: int) -> MakeBuffers | None:
         """Return what makes a thread's buffers of a search; None for an effort that visits everything."""
+        effort = self._clamp(plan.effort)
         if self._is_whole(effort) or (self._exhaustive is not None and effort == self.count):
             return None
-        refined, parameters = self._refining(k, self._shortlist(shortlist, k), effort, None)
-        return partial(FunnelBuffers, self._funnel, parameters, refined)
+        return partial(FunnelBuffers, *self._refining(plan, k, None))
 
     def search(
         self, queries: Scores, k: int, *, effort: int | None = None, selection: Selection | None = None
@@ -212,8 +221,7 @@ class PrefixIndex:
         queries: Scores,
         k: int,
         *,
-        shortlist: int,
-        effort: int | None = None,
+        plan: Plan,
         selection: Selection | None = None,
     ) -> tuple[Scores, Rows]:
         """Return the k nearest of a shortlist by the cosine of full codes, each (q, k); row -1, score -inf if fewer.
@@ -221,19 +229,20 @@ class PrefixIndex:
         Args:
             queries: codes, (q, code_length).
         """
-        effort = self._clamp(effort)
+        effort = self._clamp(plan.effort)
         if self._exhaustive is not None and effort == self.count:
-            return self._exhaustive._search_and_rescore(queries, k, shortlist=shortlist, selection=selection)
+            return self._exhaustive._search_and_rescore(queries, k, plan=plan, selection=selection)
         if self._is_whole(effort):
+            shortlist = self._shortlist(plan.shortlist or k, k)
             _, rows = self.search(queries, shortlist, effort=effort, selection=selection)
             return rerank(queries, rows, self.codes.codes, length=self.codes.code_length, k=k)
-        refined, parameters = self._refining(k, shortlist, effort, selection)
+        funnel, parameters, refined = self._refining(plan, k, selection)
         count = len(queries)
         unit = unit_prefix(queries, self.codes.code_length)
         scores, rows = np.empty((count, refined), np.float32), np.empty((count, refined), np.int64)
         with all_cores(use_all_threads(queries)):
             x, scores_pointer, rows_pointer = map(faiss.swig_ptr, (unit, scores, rows))
-            self._funnel.search_c(count, x, refined, scores_pointer, rows_pointer, parameters)
+            funnel.search_c(count, x, refined, scores_pointer, rows_pointer, parameters)
         if self._finds_rows_twice:
             scores, rows = without_repeats(scores, rows)
         scores[rows < 0] = -np.inf
@@ -242,18 +251,22 @@ class PrefixIndex:
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
     def _refining(
-        self, k: int, shortlist: int, effort: int | None, selection: Selection | None
-    ) -> tuple[int, faiss.SearchParameters]:
-        """Return how many results of the shortlist to rescore for k results, and FAISS's parameters for that."""
+        self, plan: Plan, k: int, selection: Selection | None
+    ) -> tuple[faiss.Index, faiss.SearchParameters, int]:
+        """Return the index to search for k results, FAISS's parameters for that, and how many results to ask for."""
         # FAISS rescores by inner products with codes whose norm is 1 only up to rounding. It returns a few results more
         # than k, and the caller orders them by their cosines.
+        shortlist = self._shortlist(plan.shortlist or k, k)
         refined = min(self._results_for(k) + _SPARE, shortlist)
-        refining = faiss.IndexRefineSearchParameters(
-            # FAISS takes int(k * factor): a little more keeps rounding from taking one off.
-            k_factor=shortlist / refined + 1e-6,
-            base_index_params=self._parameters(effort, selection),
-        )
-        return refined, faiss.SearchParametersPreTransform(index_params=refining)
+        parameters = self._parameters(self._clamp(plan.effort), selection)
+        funnel = self._funnel
+        if self.compact is not None and plan.final_shortlist:
+            # A true neighbour that is among so many different rows is among twice as many results.
+            final = min(max(self._results_for(plan.final_shortlist), refined), shortlist)
+            parameters = _taking(shortlist, final, parameters)
+            funnel, shortlist = self._compact_funnel, final
+        parameters = faiss.SearchParametersPreTransform(index_params=_taking(shortlist, refined, parameters))
+        return funnel, parameters, refined
 
     def _parameters(self, effort: int | None, selection: Selection | None) -> faiss.SearchParameters | None:
         selector = None if selection is None else faiss.IDSelectorBitmap(selection.bits)
@@ -264,6 +277,19 @@ class PrefixIndex:
         if self.max_effort is None:
             return None
         return self.max_effort if effort is None else max(1, min(effort, self.max_effort))
+
+
+def _of_unit_codes(index: faiss.Index, code_length: int) -> faiss.IndexPreTransform:
+    """Return an index that normalises queries before it searches another."""
+    normalising = faiss.IndexPreTransform(index)
+    normalising.prepend_transform(faiss.NormalizationTransform(code_length, 2.0))
+    return normalising
+
+
+def _taking(candidates: int, results: int, parameters: faiss.SearchParameters | None) -> faiss.SearchParameters:
+    """Return parameters of an IndexRefine: rescore `candidates` of the index below, searched with `parameters`."""
+    # FAISS takes int(results * factor): a little more keeps rounding from taking one off.
+    return faiss.IndexRefineSearchParameters(k_factor=candidates / results + 1e-6, base_index_params=parameters)
 
 
 def without_repeats(scores: Scores, rows: Rows) -> tuple[Scores, Rows]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from eigenlens.index.errors import IndexKindError
 from eigenlens.index.faiss_engine.kinds import require_kind
-from eigenlens.index.plans.plan import IndexSpec
+from eigenlens.index.plans.plan import IndexSpec, Optimise
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 # For more codes than this, full float32 vectors take too much memory.
@@ -51,6 +51,11 @@ def choose_indexes(
         IndexSpec(n, kinds.get(n) or _suitable_kind(count, n, full=n == full, gpu=gpu, tuning=tuning))
         for n in sorted(lengths)
     )
+
+
+def suits_compact_codes(count: int, *, optimise: Optimise, gpu: bool = False, tuning: Tuning = DEFAULT_TUNING) -> bool:
+    """Whether a build of `count` codes has compact ones: a build for memory, of many codes, that no GPU searches."""
+    return optimise == "memory" and not gpu and count >= tuning.min_codes_for_ivf
 
 
 def _suitable_kind(count: int, length: int, *, full: bool, gpu: bool, tuning: Tuning) -> str:

@@ -116,7 +116,7 @@ class LiveEngine:
         The results for a smaller k are the first of those for a larger one: both are of the same shortlist.
         """
         present, count = self._present, len(self._present)
-        limit = count if plan.shortlist is None else min(plan.shortlist, count)
+        limit = count if plan.ranked is None else min(plan.ranked, count)
         width = min(k + _SPARE, limit)
         while width >= k:
             scores, rows = self.generation.search(codes, plan=plan, k=width)

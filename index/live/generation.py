@@ -20,7 +20,7 @@ from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountErr
 from eigenlens.index.filters.columns import Attributes
 from eigenlens.index.filters.parse import require_coordinate
 from eigenlens.index.filters.selection import Selection
-from eigenlens.index.live.prefix_index import AnyPrefixIndex
+from eigenlens.index.live.prefix_index import AnyCompactCodes, AnyPrefixIndex
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import IndexSpec, Optimise, Plan
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
@@ -44,6 +44,7 @@ class BaseGeneration(ABC):
         eigenfunctions: statistics of each coordinate; None in a generation that an earlier version built.
         similarities: of its images with their nearest other; None of very few images and of an earlier version.
         typicality: how far its codes lie from their centre; None likewise.
+        compact: codes in fewer bits, which rescore shortlists; None of a build that is not for memory.
         added_ms: milliseconds that images beside it take of a search: none.
     """
 
@@ -65,6 +66,7 @@ class BaseGeneration(ABC):
         self.encoder_id, self.code_length = codes.encoder_id, codes.code_length
         self.specs = tuple(IndexSpec(**entry) for entry in self.artifact.properties["indexes"])
         self.lengths: tuple[int, ...] = tuple(spec.length for spec in self.specs)
+        self.compact: AnyCompactCodes | None = None
         self.open_indexes()
         self.optimise: Optimise = self.artifact.properties.get("optimise", "memory")
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])

@@ -49,6 +49,17 @@ class AnyKind(Protocol):
         """Return the longest shortlist that a search of this effort finds without working harder; None: any length."""
 
 
+class AnyCompactCodes(Protocol):
+    """Codes of all rows in fewer bits, from which shortlists are rescored first."""
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a code."""
+
+    def score(self, queries: Scores, rows: Rows, *, codes: Codes) -> Scores:
+        """Return the inner product of each unit query (q, code_length) with each of its rows (q, m): (q, m)."""
+
+
 class AnyPrefixIndex(Protocol):
     """The index of one prefix length, over its codes; rows are those of the codes."""
 

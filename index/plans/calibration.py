@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.errors import TargetError
-from eigenlens.index.plans.plan import IndexSpec, Plan
+from eigenlens.index.plans.plan import IndexSpec, Plan, final_shortlist_for
 
 # Target recall of a search that gives no targets.
 DEFAULT_TARGET = 0.99
@@ -76,6 +76,8 @@ class Measured:
     def for_k(self, k: int) -> Plan:
         """Return the plan for k results, the same for all k up to the next that is measured: a shortlist holds it."""
         plan, least = self.plan, measured_count(k)
+        if plan.final_shortlist:
+            plan = replace(plan, final_shortlist=final_shortlist_for(least))
         return plan if plan.shortlist is None or plan.shortlist >= least else replace(plan, shortlist=least)
 
 
@@ -90,6 +92,8 @@ class Calibration:
         seconds: that measuring took.
         device: that searched while it was measured, "cpu" or "gpu", where the GPU can.
         source: where the queries come from.
+        bytes_limit: bytes of an image beyond which a plan is chosen only where no other meets the targets; None for no
+            limit.
     """
 
     measured: tuple[Measured, ...]
@@ -98,6 +102,7 @@ class Calibration:
     seconds: float = 0.0
     device: str = "cpu"
     source: Source = "gallery"
+    bytes_limit: float | None = None
 
     @classmethod
     def of_nothing(cls, specs: Sequence[IndexSpec], *, device: str = "cpu") -> Self:
@@ -182,7 +187,8 @@ class Calibration:
         meeting = [m for m in plans if m.low(k) >= target_recall]
         both = [m for m in fitting if m.low(k) >= target_recall]
         if both:
-            return min(both, key=lambda m: (m.latency_ms["p50"], m.plan))
+            small = [m for m in both if self.bytes_limit is None or m.bytes_per_image <= self.bytes_limit]
+            return min(small or both, key=lambda m: (m.latency_ms["p50"], m.plan))
         best = max(plans, key=lambda m: m.low(k))
         if not meeting:
             where = "" if length is None else f" of length {length}"
@@ -204,6 +210,7 @@ class Calibration:
             "seconds": self.seconds,
             "device": self.device,
             "source": self.source,
+            "bytes_limit": self.bytes_limit,
             "efforts": {name: {str(k): effort for k, effort in by_k.items()} for name, by_k in self.efforts.items()},
             "measured": [
                 {**asdict(m), "recall": {str(k): asdict(recall) for k, recall in m.recall.items()}}
@@ -230,7 +237,7 @@ class Calibration:
             for name, by_k in data["efforts"].items()
         }
         device, source = data.get("device", "cpu"), data.get("source", "gallery")
-        return cls(measured, efforts, data["queries"], data["seconds"], device, source)
+        return cls(measured, efforts, data["queries"], data["seconds"], device, source, data.get("bytes_limit"))
 
 
 def is_plain(plan: Plan) -> bool:

@@ -14,6 +14,8 @@ Optimise = Literal["memory", "latency", "build"]
 # Default length of a shortlist: this many times k, and at least the minimum.
 SHORTLIST_FACTOR = 10
 MIN_SHORTLIST = 240
+# Candidates beyond the results, and a quarter of these, among which compact codes leave nearly all true neighbours.
+_SPARE_CANDIDATES = 10
 
 
 @dataclass(frozen=True, order=True)
@@ -26,6 +28,7 @@ class Plan:
         effort: how much of that index it visits (nprobe, efSearch); None if the kind has no such parameter.
         shortlist: candidates that the first pass hands to the rerank; None without a rerank.
         rerank_length: leading coordinates of the second pass; None without one.
+        final_shortlist: candidates of the shortlist that compact codes leave to the rerank; 0 where it takes them all.
     """
 
     prefix_length: int
@@ -33,10 +36,19 @@ class Plan:
     effort: int | None = None
     shortlist: int | None = None
     rerank_length: int | None = None
+    final_shortlist: int = 0
+
+    @property
+    def ranked(self) -> int | None:
+        """How many candidates the rerank puts in order; None without one."""
+        return self.final_shortlist or self.shortlist
 
     def excluding(self, count: int) -> Plan:
         """Return the plan for a query whose own images, so many, are no results: they take places of the shortlist."""
-        return self if self.shortlist is None else replace(self, shortlist=self.shortlist + count)
+        if self.shortlist is None:
+            return self
+        final_shortlist = self.final_shortlist and self.final_shortlist + count
+        return replace(self, shortlist=self.shortlist + count, final_shortlist=final_shortlist)
 
 
 @dataclass(frozen=True, order=True)
@@ -45,6 +57,11 @@ class IndexSpec:
 
     length: int
     kind: str
+
+
+def final_shortlist_for(count: int) -> int:
+    """Return how many candidates compact codes leave to the rerank, for so many results."""
+    return count + count // 4 + _SPARE_CANDIDATES
 
 
 def choose_lengths(code_length: int, wanted: Sequence[int] | None = None) -> tuple[int, ...]:

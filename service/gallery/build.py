@@ -15,6 +15,7 @@ from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, writing_codes
 from eigenlens.index.errors import IndexKindError
 from eigenlens.index.faiss_engine.gpu import Gpu
+from eigenlens.index.faiss_engine.suitable_kinds import suits_compact_codes
 from eigenlens.index.faiss_engine.vamana import VAMANA
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.plan import IndexSpec, Optimise
@@ -100,7 +101,14 @@ def publish_generation(
             "a scan is quick"
         )
     on_disk = specs if backend.name == FAISS else ()
-    requirements = require_space(gallery.root, on_disk, count=count, code_length=encoder.code_length)
+    requirements = require_space(
+        gallery.root,
+        on_disk,
+        count=count,
+        code_length=encoder.code_length,
+        has_compact_codes=backend.name == FAISS
+        and suits_compact_codes(count, optimise=optimise, gpu=options.gpu is not None),
+    )
     elsewhere = backend.describe_size(specs, count=count, code_length=encoder.code_length)
     progress.log(f"the generation takes {requirements}{elsewhere and '; '}{elsewhere}")
     build = _Build(gallery, encoder, None if current is None else current.codes, progress, options.gpu)

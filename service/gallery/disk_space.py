@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from eigenlens.index.building.sizes import building_bytes, codes_bytes, index_bytes
+from eigenlens.index.building.sizes import building_bytes, codes_bytes, compact_codes_bytes, index_bytes
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.service.errors import InsufficientSpaceError
 
@@ -17,11 +17,14 @@ _MEGABYTE = 1_000_000
 _WORKING_BYTES = 600 * _MEGABYTE
 
 
-def require_space(root: Path, specs: Sequence[IndexSpec], *, count: int, code_length: int) -> str:
+def require_space(
+    root: Path, specs: Sequence[IndexSpec], *, count: int, code_length: int, has_compact_codes: bool = False
+) -> str:
     """Estimate the disk and the memory that a generation of `count` images needs, and check that both are free.
 
     Args:
         specs: indexes that are files; those in a database are its own business.
+        has_compact_codes: whether the generation is to have these too.
 
     Returns: the estimate as text, index by index.
 
@@ -29,6 +32,8 @@ def require_space(root: Path, specs: Sequence[IndexSpec], *, count: int, code_le
     """
     sizes = index_bytes(specs, count)
     disk = codes_bytes(count, code_length) + sum(sizes.values())
+    if has_compact_codes:
+        disk += compact_codes_bytes(count, code_length)
     peak_bytes = building_bytes(specs, count)
     largest = max(specs, key=lambda spec: peak_bytes[spec], default=None)
     memory = 0 if largest is None else peak_bytes[largest]

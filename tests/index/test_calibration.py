@@ -107,8 +107,8 @@ def test_what_counts_is_timed_when_all_indexes_are_there(tmp_path: Path, monkeyp
     """While they are built one after the other, a machine is not as fast from one to the next."""
     codes = write_codes(tmp_path / "codes", clustered(1, 500))
 
-    def slowed(*arguments: Any) -> PrefixIndex:
-        index = prefix_index_over(*arguments)
+    def slowed(*arguments: Any, **named: Any) -> PrefixIndex:
+        index = prefix_index_over(*arguments, **named)
         run = index.run
 
         def late(*given: Any, **more: Any) -> Any:

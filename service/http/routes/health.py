@@ -68,6 +68,7 @@ def _recall_figures(reached: ReachedRecall) -> RecallFigures:
 def _plan_name(plan: Plan) -> str:
     """Return a short name of a plan, such as "64 ivf-pq effort=8 shortlist=240 rerank=128"."""
     parts = {"effort": plan.effort, "shortlist": plan.shortlist, "rerank": plan.rerank_length}
+    parts["final"] = plan.final_shortlist or None
     return " ".join(
         [str(plan.prefix_length), plan.kind, *(f"{name}={value}" for name, value in parts.items() if value is not None)]
     )

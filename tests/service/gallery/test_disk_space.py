@@ -66,6 +66,8 @@ def test_more_than_the_disk_has_free_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=disk))
     estimate = require_space(tmp_path, specs, count=1_000_000, code_length=256)
     assert "660.0 MB on disk for 1000000 images, at most 128.0 MB" in estimate
+    with pytest.raises(InsufficientSpaceError, match=r"takes 804\.0 MB"):
+        require_space(tmp_path, specs, count=1_000_000, code_length=256, has_compact_codes=True)
     assert "length 32 (flat) 128.0 MB, length 256 (half) 0.0 MB" in estimate
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=disk - 1))
     with pytest.raises(InsufficientSpaceError, match=r"has 660\.0 MB free, and the build takes 660\.0 MB on disk"):

@@ -1,0 +1,223 @@
+"""Compact codes: written by a build for memory, and used by plans that promise what was measured with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from eigenlens import artifact
+from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.building.recalibrate import recalibrate_generation
+from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.codes.exact import exact_search
+from eigenlens.index.codes.prefix import unit_prefix
+from eigenlens.index.errors import SearchError
+from eigenlens.index.faiss_engine.compact_codes import (
+    CODES_FILE,
+    QUANTIZER_FILE,
+    CompactCodes,
+    allocate_bits,
+    compact_bytes,
+)
+from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.faiss_engine.suitable_kinds import suits_compact_codes
+from eigenlens.index.filters.parse import parse_filter
+from eigenlens.index.live.engine import LiveEngine
+from eigenlens.index.plans.calibration import Measured
+from eigenlens.index.plans.plan import Plan, final_shortlist_for
+from eigenlens.index.tuning import Tuning
+from tests.support.codes import flip_byte, hardly_calibrated, write_codes
+
+COUNT, LENGTH, LENGTHS = 3000, 64, (8, 32, 64)
+TUNING = replace(
+    hardly_calibrated(Tuning()),
+    min_codes_for_ivf=1000,
+    max_rows_scored_directly=100,
+    shortlist_steps=2,
+    calibration_s=0.5,
+    calibration_queries=200,
+)
+
+
+def ordered_codes(seed: int, count: int) -> NDArray[np.float32]:
+    """Codes whose coordinates lose variance, as those of eigenfunctions do."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(count, LENGTH)) * 0.95 ** np.arange(LENGTH)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("compact")
+    codes = write_codes(path / "codes", ordered_codes(0, COUNT))
+    metadata = ({"even": number % 2 == 0} for number in range(COUNT))
+    build_generation(path / "generation", codes, BuildOptions(lengths=LENGTHS, metadata=metadata, tuning=TUNING))
+    return path
+
+
+@pytest.fixture
+def generation(place: Path) -> Generation:
+    return Generation(place / "generation", Codes(place / "codes"), tuning=TUNING)
+
+
+def compact_plans(generation: Generation) -> list[Measured]:
+    return [m for m in generation.calibration.measured if m.plan.final_shortlist]
+
+
+def compact_plan(generation: Generation, *, shortlist: int = 200, k: int = 10) -> Plan:
+    effort = generation.max_effort(32)
+    return Plan(32, generation.describe(32).kind, effort, shortlist, LENGTH, final_shortlist_for(k))
+
+
+def test_bits_go_where_they_lower_the_error_most() -> None:
+    wide, narrow = allocate_bits((0.7 ** np.arange(64)).astype(np.float32))
+    assert len(wide) + len(narrow) / 2 == compact_bytes(64) == 36
+    assert sorted([*wide, *narrow]) == list(range(len(wide) + len(narrow))), "the last coordinates have none"
+    assert max(wide) < min(narrow)
+    alike, few = allocate_bits(np.ones(64, np.float32))
+    assert (len(alike), len(few)) == (8, 56)
+
+
+def test_compact_scores_are_nearly_those_of_full_codes(generation: Generation) -> None:
+    compact = generation.compact
+    assert compact is not None
+    assert compact.code_size == compact_bytes(LENGTH)
+    queries = unit_prefix(ordered_codes(1, 20), LENGTH)
+    scores, rows = exact_search(generation.codes.codes, queries, length=LENGTH, k=100)
+    np.testing.assert_allclose(compact.score(queries, rows, codes=generation.codes), scores, atol=0.06)
+    by_faiss, faiss_rows = compact.scan(COUNT).search(queries, 5)  # the same sums by FAISS's own scan
+    np.testing.assert_allclose(compact.score(queries, faiss_rows, codes=generation.codes), by_faiss, atol=1e-5)
+
+
+def test_what_is_found_is_what_was_measured_with_scores_of_full_codes(generation: Generation) -> None:
+    queries = ordered_codes(2, 200)
+    _, exact = exact_search(generation.codes.codes, queries, length=LENGTH, k=10)
+    measured = compact_plans(generation)
+    assert measured
+    for m in measured:
+        plan = m.for_k(10)
+        for search in (
+            lambda plan=plan: generation.search(queries, plan=plan, k=10),
+            lambda plan=plan: [
+                np.concatenate(part)
+                for part in zip(*(generation.search(q[None], plan=plan, k=10) for q in queries), strict=True)
+            ],
+        ):
+            scores, rows = search()
+            recall = np.mean([np.isin(a, b).mean() for a, b in zip(exact, rows, strict=True)])
+            assert recall >= m.recall[10].low - 0.02, plan
+            true = np.einsum(
+                "qd,qkd->qk",
+                unit_prefix(queries, LENGTH),
+                unit_prefix(generation.codes.codes[rows.ravel()], LENGTH).reshape(*rows.shape, LENGTH),
+            )
+            np.testing.assert_allclose(scores, true, atol=2e-6)
+
+
+def test_the_promise_counts_what_compact_codes_lose(generation: Generation) -> None:
+    plain = {m.plan: m for m in generation.calibration.measured}
+    for m in compact_plans(generation):
+        alike = plain.get(replace(m.plan, final_shortlist=0))
+        assert alike is None or all(m.recall[k].low <= alike.recall[k].low for k in m.recall)
+        assert m.low(200) == 0, "it was not measured"
+        assert m.for_k(100).final_shortlist == final_shortlist_for(100)
+
+
+def test_a_plan_of_few_bytes_is_preferred(generation: Generation) -> None:
+    limit = generation.calibration.bytes_limit
+    assert limit == 16 + 0.875 * LENGTH
+    small = min(m.bytes_per_image for m in compact_plans(generation))
+    best = max((m for m in compact_plans(generation)), key=lambda m: m.low(10))
+    low = replace(generation.calibration, bytes_limit=best.bytes_per_image)
+    assert low.choose(k=10, target_recall=best.low(10)).bytes_per_image <= best.bytes_per_image
+    assert small < 2 * LENGTH
+    beyond = replace(low, bytes_limit=1.0)
+    quickest = replace(low, bytes_limit=None)
+    assert beyond.choose(k=10, target_recall=0.9) == quickest.choose(k=10, target_recall=0.9)
+    assert low.choose(k=10, target_recall=1.0).exact
+    assert low.from_json(low.to_json()) == low
+
+
+def test_pages_of_results_fit_together(generation: Generation) -> None:
+    query, plan = ordered_codes(3, 1), compact_plan(generation)
+    pages = [generation.search(query, plan=plan, k=k)[1][0] for k in (10, 5, 3, 10)]
+    for page in pages:
+        assert page.tolist() == pages[0][: len(page)].tolist()
+    assert len(set(generation.search(query, plan=plan, k=150)[1][0].tolist())) == 150
+
+
+def test_filters_removals_and_added_images_are_as_without_compact_codes(generation: Generation) -> None:
+    engine, odd = LiveEngine(generation), parse_filter({"even": False})
+    query, plan = ordered_codes(4, 1), compact_plan(generation, shortlist=400)
+    engine.add([9_000_000], query * 2, [{"even": False}])
+    few = [key for key, _ in engine.search(query, plan=plan, k=3)[0]][1:]
+    engine.remove(few)
+    for removals in ((), generation.keys[: COUNT // 4].tolist()):
+        engine.remove(removals)
+        for filter in (None, odd):
+            full = engine.search(query, plan=replace(plan, final_shortlist=0), k=10, filter=filter)[0]
+            compact = engine.search(query, plan=plan, k=10, filter=filter)[0]
+            assert [key for key, _ in compact] == [key for key, _ in full]
+            np.testing.assert_allclose([s for _, s in compact], [s for _, s in full], atol=1e-6)
+            assert compact[0][0] == 9_000_000
+            assert not {key for key, _ in compact} & {*few, *removals}
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
+def test_a_query_of_any_norm_is_answered(generation: Generation, scale: float) -> None:
+    query = (ordered_codes(5, 1) * scale).astype(np.float32)
+    plan = compact_plan(generation)
+    for _ in range(2):
+        scores, rows = generation.search(query, plan=plan, k=5)
+        expected_scores, expected = generation.search(query, plan=replace(plan, final_shortlist=0), k=5)
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
+        if scale:
+            np.testing.assert_array_equal(rows, expected)
+
+
+@pytest.mark.parametrize("name", [CODES_FILE, QUANTIZER_FILE])
+def test_damaged_compact_codes_are_refused(place: Path, tmp_path: Path, name: str) -> None:
+    artifact.copy(place / "generation", tmp_path / "generation", kind="generation")
+    codes, file = Codes(place / "codes"), tmp_path / "generation" / name
+    flip_byte(file, -1)
+    with pytest.raises(artifact.ArtifactDamagedError, match=name):
+        Generation(tmp_path / "generation", codes, tuning=TUNING)
+    file.write_bytes(b"x" * file.stat().st_size)
+    with pytest.raises(SearchError, match="cannot read"):
+        Generation(tmp_path / "generation", codes, verify=False, tuning=TUNING)
+    file.unlink()
+    with pytest.raises(artifact.ArtifactDamagedError, match=name):
+        Generation(tmp_path / "generation", codes, verify=False, tuning=TUNING)
+
+
+def test_compact_codes_of_other_codes_are_refused(place: Path) -> None:
+    for count, length in ((COUNT - 1, LENGTH), (COUNT, LENGTH - 1)):
+        with pytest.raises(SearchError, match="holds compact codes"):
+            CompactCodes(place / "generation", count=count, code_length=length)
+
+
+def test_a_recalibration_measures_them_too(generation: Generation, tmp_path: Path) -> None:
+    queries = unit_prefix(ordered_codes(6, 150), LENGTH)
+    built = recalibrate_generation(tmp_path / "generation", generation, queries, np.full(len(queries), -1))
+    again = Generation(built.path, generation.codes, tuning=TUNING)
+    assert compact_plans(again)
+    assert again.calibration.bytes_limit == generation.calibration.bytes_limit
+
+
+def test_few_codes_have_none(tmp_path: Path) -> None:
+    codes = write_codes(tmp_path / "codes", ordered_codes(0, 300))
+    build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, 64), tuning=hardly_calibrated(TUNING)))
+    opened = Generation(tmp_path / "generation", codes)
+    assert opened.compact is None
+    assert opened.calibration.bytes_limit is None
+    assert not compact_plans(opened)
+
+
+def test_builds_for_memory_have_them() -> None:
+    assert suits_compact_codes(20_000, optimise="memory")
+    assert not suits_compact_codes(19_999, optimise="memory")
+    assert not suits_compact_codes(20_000, optimise="memory", gpu=True)
+    assert not any(suits_compact_codes(20_000, optimise=other) for other in ("latency", "build"))
