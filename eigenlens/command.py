@@ -81,6 +81,7 @@ EXTRAS = {
     "prometheus_client": "cpu",
     "psutil": "cpu",
     "psycopg": "postgres",
+    "qdrant_client": "qdrant",
     "pydantic_settings": "cpu",
     "starlette": "cpu",
     "uvicorn": "cpu",

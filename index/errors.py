@@ -39,6 +39,18 @@ class RerankLengthError(SearchError, ValueError):
         )
 
 
+class RerankNotStoredError(RerankLengthError):
+    """The engine has no vectors of the length that a rerank asks for."""
+
+    def __init__(self, requested: int, available: tuple[int, ...]) -> None:
+        ValueError.__init__(
+            self,
+            f"the backend qdrant has no vectors of {requested} coordinates to rerank by; it has "
+            f"{', '.join(map(str, available))}: give one of these, or build the length too",
+        )
+        self.requested, self.available = requested, available
+
+
 class ResultCountError(SearchError, ValueError):
     """k or the shortlist is out of bounds."""
 
@@ -57,6 +69,10 @@ class EffortError(SearchError, ValueError):
 
 class PlanConflictError(SearchError, ValueError):
     """Parts of a plan are given together with targets that a plan is chosen for."""
+
+
+class EngineUnavailableError(SearchError):
+    """The search engine is another process, and does not answer, or not with all of its codes."""
 
 
 class NoGpuError(SearchError):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from eigenlens.model.runtime import encoder, sessions
 from tests.support.postgres import Server, running_server
+
+if TYPE_CHECKING:
+    from tests.support.qdrant_double import QdrantDouble
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,3 +37,13 @@ def postgres() -> Iterator[Server]:
     """A server of PostgreSQL; each test takes a schema of its own."""
     with running_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def qdrant() -> Iterator[QdrantDouble]:
+    """Qdrant's engine behind a double of its server; each test takes collections of its own."""
+    pytest.importorskip("qdrant_edge")
+    from tests.support.qdrant_double import running_double  # importing the client takes a second
+
+    with running_double() as double:
+        yield double

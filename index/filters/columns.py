@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.filters.masks import Coordinate, Mask, combine, no_codes
-from eigenlens.index.filters.parse import Compare, Filter, kind_of, scalars_of
+from eigenlens.index.filters.parse import Compare, Filter, Kind, Scalar, kind_of, scalars_of
 
 _COLUMNS_FILE = "attributes.json"
 MAX_FIELDS = 200
@@ -55,7 +55,7 @@ class Attributes:
         """Open the columns of `count` rows in a directory."""
         self._count = count
         entries = json.loads((directory / _COLUMNS_FILE).read_text())
-        self._columns: dict[tuple[str, str], _MappedColumn] = {
+        self._columns: dict[tuple[str, Kind], _MappedColumn] = {
             (entry["field"], entry["kind"]): _MappedColumn(directory, entry["name"], entry["kind"]) for entry in entries
         }
 
@@ -66,6 +66,15 @@ class Attributes:
         for field, kind in self._columns:
             kinds.setdefault(field, []).append(kind)
         return kinds
+
+    @property
+    def columns(self) -> Sequence[tuple[str, Kind]]:
+        """Field and kind of each column, in the order in which they were written."""
+        return list(self._columns)
+
+    def values(self, field: str, kind: Kind, start: int, stop: int) -> Iterator[tuple[int, Scalar]]:
+        """Yield the rows from `start` to `stop` that have values in a column, ascending, each with a value."""
+        return self._columns[field, kind].values(start, stop)
 
     def mask(self, condition: Filter, coordinate: Coordinate = no_codes) -> Mask:
         """Return whether each row satisfies the filter, (n,); `coordinate` tells values of the rows' unit codes."""
@@ -143,6 +152,16 @@ class _MappedColumn:
         self.rows: NDArray[np.int32] = np.load(directory / f"{name}-rows.npy", mmap_mode="r", allow_pickle=False)
         self._values = np.load(directory / f"{name}-values.npy", mmap_mode="r", allow_pickle=False)
         self._texts = _Texts(directory, name) if kind == "text" else None
+        self._kind = kind
+
+    def values(self, start: int, stop: int) -> Iterator[tuple[int, Scalar]]:
+        """Yield rows of a range and their values."""
+        first, last = np.searchsorted(self.rows, [start, stop]).tolist()
+        for row, number in zip(self.rows[first:last].tolist(), self._values[first:last].tolist(), strict=True):
+            if self._texts is not None:
+                yield row, self._texts[int(number)].decode("utf-8", "surrogatepass")
+            else:
+                yield row, bool(number) if self._kind == "boolean" else number
 
     def select(self, operator: str, values: Sequence[Any]) -> NDArray[np.int32]:
         """Return the rows with a value that satisfies the comparison."""

@@ -182,6 +182,8 @@ class LiveEngine:
 
     def _selection(self, filter: Filter | None) -> Selection | None:
         """Return the rows that a search may return; None if it may return all."""
+        if filter is not None:
+            self.generation.check_filter(filter)
         removed = self._removed
         return None if removed == 0 and filter is None else self._cached_selection(removed, filter)
 
@@ -191,4 +193,5 @@ class LiveEngine:
             present = self._present.copy()
         if filter is None:
             return Selection(present)
-        return Selection(present & self.generation.attributes.mask(filter, self.generation.coordinate))
+        mask = present & self.generation.attributes.mask(filter, self.generation.coordinate)
+        return Selection(mask, filter=filter, is_all_of_filter=bool(present.all()))

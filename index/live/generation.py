@@ -18,7 +18,7 @@ from eigenlens.index.codes.typicality import Typicality
 from eigenlens.index.engine import IndexDescription
 from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountError
 from eigenlens.index.filters.columns import Attributes
-from eigenlens.index.filters.parse import require_coordinate
+from eigenlens.index.filters.parse import Filter, require_coordinate
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.prefix_index import AnyCompactCodes, AnyPrefixIndex
 from eigenlens.index.plans.calibration import Calibration
@@ -122,6 +122,10 @@ class BaseGeneration(ABC):
 
     def check(self) -> None:
         """Check that the engine has the indexes. Raises: SearchError, which says what to do."""
+        return
+
+    def check_filter(self, filter: Filter) -> None:
+        """Check that the engine can compare what a filter does. Raises: FilterError, which says what can be."""
         return
 
     @abstractmethod

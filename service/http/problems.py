@@ -37,6 +37,7 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (index_errors.FilterError, 422, "filter"),
     (index_errors.TargetError, 422, "target"),
     (index_errors.SimilarityError, 422, "similarity"),
+    (index_errors.EngineUnavailableError, 503, "engine-unavailable"),
     (index_errors.SearchError, 500, "search-failed"),
     (model_errors.NotAnImageError, 415, "not-an-image"),
     (model_errors.ImageTooLargeError, 413, "too-many-pixels"),

@@ -26,6 +26,9 @@ from eigenlens.index.pgvector_engine.build import build_pgvector_generation
 from eigenlens.index.pgvector_engine.generation import PgvectorGeneration
 from eigenlens.index.pgvector_engine.statements import table_name
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
+from eigenlens.index.qdrant_engine.build import build_qdrant_generation
+from eigenlens.index.qdrant_engine.generation import QdrantGeneration
+from eigenlens.index.qdrant_engine.server import QdrantServer
 from eigenlens.index.tuning import Tuning
 from eigenlens.service.gallery.store.postgres.vectors import VectorConnections
 from tests.support import oracles
@@ -95,6 +98,29 @@ def open_pgvector(database: VectorConnections) -> Open:
     return open_engine
 
 
+def open_qdrant(server: QdrantServer) -> Open:
+    built: dict[bytes, tuple[Path, Codes]] = {}
+
+    def open_engine(folder: Path, codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> Engine:
+        """Open a generation of these codes in Qdrant, built by the first test that asks for them."""
+        if codes.tobytes() not in built:
+            path = folder / str(next(_folders))
+            stored = write_codes(path / "codes", codes, tuning=TUNING)
+            options = BuildOptions(
+                lengths=LENGTHS,
+                kinds={4: "qd-hnsw", 8: "qd-hnsw"},
+                metadata=metadata,
+                queries=codes[:1],
+                tuning=replace(TUNING, timed_queries=1, effort_steps=1),
+            )
+            build_qdrant_generation(path / "generation", stored, options, server, collection=f"engines-{len(built)}")
+            built[codes.tobytes()] = path / "generation", stored
+        generation, stored = built[codes.tobytes()]
+        return LiveEngine(QdrantGeneration(generation, stored, server, verify=False, tuning=TUNING))
+
+    return open_engine
+
+
 ENGINES = {
     "numpy": open_numpy,
     "faiss": open_faiss({}),
@@ -109,16 +135,20 @@ MORE_ENGINES = {
     "faiss-graph-of-lists": open_faiss({4: "ivf-pq", 8: "ivf"}, replace(TUNING, max_scanned_lists=1)),
 }
 
-ALL_ENGINES = (*ENGINES, "pgvector")
+ALL_ENGINES = (*ENGINES, "pgvector", "qdrant")
 
 
 @pytest.fixture(scope="module")
 def engine_named(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Open]]:
-    """Opens engines by name; a server of PostgreSQL is started where one is needed."""
+    """Opens engines by name; a server of PostgreSQL or the double of Qdrant's is started where one is needed."""
     databases: list[VectorConnections] = []
+    servers: list[QdrantServer] = []
 
     @functools.cache
     def named(name: str) -> Open:
+        if name == "qdrant":
+            servers.append(QdrantServer(request.getfixturevalue("qdrant").url))
+            return open_qdrant(servers[0])
         if name != "pgvector":
             return (ENGINES | MORE_ENGINES)[name]
         databases.append(VectorConnections(request.getfixturevalue("postgres").new_schema()))
@@ -127,6 +157,8 @@ def engine_named(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Ope
     yield named
     for database in databases:
         database.close()
+    for server in servers:
+        server.close()
 
 
 # A filter in its JSON form, and what it says of an image's metadata.

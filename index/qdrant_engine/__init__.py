@@ -1,0 +1,1 @@
+"""Generations whose codes and indexes are collections of Qdrant."""

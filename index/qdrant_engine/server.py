@@ -1,0 +1,250 @@
+"""A Qdrant server, through its own client: collections made, filled, searched and dropped; its errors in words."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from eigenlens.index.errors import EngineUnavailableError, SearchError
+
+if TYPE_CHECKING:  # importing it takes a second, and only galleries with this backend need it
+    from qdrant_client import QdrantClient
+
+# Collections have metadata since then.
+_OLDEST = (1, 16)
+_TIMEOUT_S, _BUILD_TIMEOUT_S = 10.0, 600
+# Kilobytes of vectors from which a segment gets its graph; 0 is none, while a collection is filled.
+_INDEXING_KB = 1
+# Kilobytes of vectors that a filter leaves, below of which they are compared one by one.
+_FULL_SCAN_KB = 100
+_POLL_S = (0.02, 1.0)
+# As many threads as search at once; a local server gets a new connection for each request otherwise.
+_CONNECTIONS = 64
+
+Hits = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class VectorForm:
+    """How the vectors of one prefix length are kept.
+
+    Attributes:
+        length: coordinates.
+        has_graph: whether they get an HNSW graph.
+        quantised: whether searches of the graph read copies of one byte a coordinate, which stay in memory.
+    """
+
+    length: int
+    has_graph: bool
+    quantised: bool
+
+
+@dataclass(frozen=True)
+class CollectionState:
+    """What a collection tells of itself: its points, its metadata and the payload fields that have an index."""
+
+    count: int
+    metadata: Mapping[str, Any]
+    indexed_fields: frozenset[str]
+
+
+class QdrantServer:
+    """A connection to a server, or to any node of a cluster, for several threads.
+
+    server = QdrantServer("http://qdrant.example:6333", api_key=key)
+    """
+
+    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+        """Name a server; the first call connects."""
+        self.url, self._api_key = url, api_key
+        parts = urlsplit(url)
+        self.address = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+    @cached_property
+    def _client(self) -> QdrantClient:
+        from httpx import Limits
+        from qdrant_client import QdrantClient
+
+        with self._explained():
+            client = QdrantClient(
+                url=self.url,
+                api_key=self._api_key,
+                port=urlsplit(self.url).port or 6333,
+                timeout=_BUILD_TIMEOUT_S,
+                check_compatibility=False,
+                limits=Limits(max_keepalive_connections=_CONNECTIONS),
+            )
+            version = client.info().version
+        if tuple(map(int, version.split("-")[0].split(".")[:2])) < _OLDEST:
+            raise EngineUnavailableError(
+                f"Qdrant at {self.address} is version {version}; {'.'.join(map(str, _OLDEST))} or newer is needed"
+            )
+        return client
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "_client" in self.__dict__:
+            self._client.close()
+
+    def version(self) -> str:
+        """Return the version of the server. Raises: EngineUnavailableError."""
+        with self._explained():
+            return str(self._client.info().version)
+
+    def names(self) -> list[str]:
+        """Return the names of all collections."""
+        with self._explained():
+            return [collection.name for collection in self._client.get_collections().collections]
+
+    def state(self, name: str) -> CollectionState | None:
+        """Return what a collection tells of itself; None if there is none."""
+        with self._explained():
+            if not self._client.collection_exists(name):
+                return None
+            info = self._client.get_collection(name)
+        return CollectionState(info.points_count or 0, info.config.metadata or {}, frozenset(info.payload_schema))
+
+    def create(self, name: str, forms: Sequence[VectorForm], fields: Mapping[str, str]) -> None:
+        """Make an empty collection anew, with an index of each payload field, before there are data.
+
+        Graphs built before them lead nowhere where a filter leaves a tenth of the points.
+
+        Args:
+            fields: kind of the values of each payload field: "text", "number" or "boolean".
+        """
+        from qdrant_client import models
+
+        schemas = {
+            "text": models.PayloadSchemaType.KEYWORD,
+            "number": models.PayloadSchemaType.FLOAT,
+            "boolean": models.PayloadSchemaType.BOOL,
+        }
+        copies = models.ScalarQuantization(
+            scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+        )
+        vectors = {
+            str(form.length): models.VectorParams(
+                size=form.length,
+                distance=models.Distance.COSINE,
+                datatype=models.Datatype.FLOAT16,
+                on_disk=form.quantised or not form.has_graph,
+                hnsw_config=models.HnswConfigDiff(m=16 if form.has_graph else 0, full_scan_threshold=_FULL_SCAN_KB),
+                quantization_config=copies if form.quantised else None,
+            )
+            for form in forms
+        }
+        self.drop(name)
+        with self._explained():
+            self._client.create_collection(
+                name,
+                vectors_config=vectors,
+                optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),
+                on_disk_payload=True,
+            )
+            for field, kind in fields.items():
+                self._client.create_payload_index(name, field, schemas[kind], wait=True)
+
+    def upsert(self, name: str, points: Sequence[Mapping[str, Any]]) -> None:
+        """Store points, each with its id, vectors and payload."""
+        body = json.dumps({"points": points}).encode()
+        with self._explained():
+            self._request("PUT", "/collections/{name}/points", name, body, timeout_s=_BUILD_TIMEOUT_S, wait="true")
+
+    def index(self, name: str) -> None:
+        """Build the graphs of what was stored, and wait for them."""
+        from qdrant_client import models
+
+        with self._explained():
+            self._client.update_collection(
+                name, optimizers_config=models.OptimizersConfigDiff(indexing_threshold=_INDEXING_KB)
+            )
+            # A server that has not begun yet tells that it is done.
+            pause_s, greens = _POLL_S[0], 0
+            while greens < 2:
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _POLL_S[1])
+                info = self._client.get_collection(name)
+                problem = getattr(info.optimizer_status, "error", None)
+                if problem is not None:
+                    raise SearchError(f"Qdrant at {self.address} cannot index {name}: {problem}")
+                greens = greens + 1 if info.status == models.CollectionStatus.GREEN else 0
+
+    def describe(self, name: str, metadata: Mapping[str, Any]) -> None:
+        """Write what `state` tells."""
+        with self._explained():
+            self._client.update_collection(name, metadata=dict(metadata))
+
+    def query(self, name: str, searches: Sequence[Mapping[str, Any]]) -> list[Hits]:
+        """Return ids and scores of each search's hits, best first, as Qdrant orders them.
+
+        Raises: EngineUnavailableError, also if a shard has no replica that answers: never a part of the results.
+        """
+        body = json.dumps({"searches": searches}).encode()
+        with self._explained():
+            results = self._request("POST", "/collections/{name}/points/query/batch", name, body, timeout_s=_TIMEOUT_S)
+        return [[(point["id"], point["score"]) for point in result["points"]] for result in results]
+
+    def drop(self, name: str) -> None:
+        """Remove a collection, if there is one."""
+        with self._explained():
+            self._client.delete_collection(name)
+
+    def _request(self, method: str, path: str, name: str, body: bytes, *, timeout_s: float, **params: str) -> Any:
+        """Send JSON as the client's own calls do; they check each number of each vector, which takes longer."""
+        answer = self._client.http.client.request(
+            type_=dict,
+            method=method,
+            url=path,
+            path_params={"name": name},
+            params=params,
+            content=body,
+            headers={"Content-Type": "application/json"},
+            timeout=timeout_s,
+        )
+        return answer["result"]
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn errors of the client into errors of this package."""
+        from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+        from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+        try:
+            yield
+        except ResponseHandlingException as error:
+            raise EngineUnavailableError(
+                f"Qdrant at {self.address} is not reached ({error}); try again when it runs, or correct the backend's "
+                "address"
+            ) from error
+        except ResourceExhaustedResponse as error:
+            raise EngineUnavailableError(f"Qdrant at {self.address} takes no more requests now: {error}") from error
+        except UnexpectedResponse as error:
+            said = _message_of(error.content)
+            if error.status_code in (401, 403):
+                raise EngineUnavailableError(
+                    f"Qdrant at {self.address} refuses the key EIGENLENS_BACKEND_API_KEY ({said})"
+                ) from error
+            if error.status_code == 404:
+                raise EngineUnavailableError(
+                    f"Qdrant at {self.address} has not what was asked for ({said}): `eigenlens build` makes it of the "
+                    "same codes"
+                ) from error
+            if error.status_code is None or error.status_code >= 500:
+                raise EngineUnavailableError(
+                    f"Qdrant at {self.address} has no answer ({said}): it is never a part of one"
+                ) from error
+            raise SearchError(f"Qdrant at {self.address} refuses: {said}") from error
+
+
+def _message_of(content: bytes) -> str:
+    """Return what an answer says of its error."""
+    try:
+        return str(json.loads(content)["status"]["error"])
+    except (ValueError, KeyError, TypeError):
+        return content[:200].decode("utf-8", "replace")

@@ -1,0 +1,395 @@
+"""A double of Qdrant's HTTP server over its real engine, qdrant-edge-py: the calls that the backend uses, no more.
+
+Each collection has one shard of the engine or several, whose results are merged as a cluster merges them. The client,
+HTTP, segments, graphs, quantisation, payload indexes and conditions are real. What a server does in the background,
+consensus, replication and transfers of shards are not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import qdrant_edge as edge
+from qdrant_client import models
+
+_SCHEMAS = {
+    "keyword": edge.PayloadSchemaType.Keyword,
+    "float": edge.PayloadSchemaType.Float,
+    "bool": edge.PayloadSchemaType.Bool,
+}
+_DATATYPES = {
+    "float16": edge.VectorStorageDatatype.Float16,
+    "float32": edge.VectorStorageDatatype.Float32,
+}
+
+
+class _Refusal(Exception):
+    """An answer other than 200."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class _Collection:
+    """A collection: its shards, and what its configuration says."""
+
+    shards: list[edge.EdgeShard]
+    params: dict[str, Any]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
+    indexing_threshold: int = 0
+    is_indexed: bool = True
+    lost: set[int] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def alive(self) -> list[edge.EdgeShard]:
+        """All shards; a search that misses one is refused, in the words of a server."""
+        if self.lost:
+            shard = min(self.lost)
+            raise _Refusal(
+                500,
+                f"Service internal error: The replica set for shard {shard} on peer 155660223948008 does not have "
+                "enough active replicas",
+            )
+        return self.shards
+
+
+class QdrantDouble:
+    """Answers on a free port of this machine until it is closed.
+
+    Attributes:
+        url: its address.
+        makes_payload_indexes: off to forget them, as a build would that makes none.
+        key: that requests have to have, if any.
+        requests: method and path of all so far.
+    """
+
+    def __init__(self, folder: Path, *, shards: int = 1) -> None:
+        """Keep collections in a folder, each of them in so many shards."""
+        self._folder, self._shards = folder, shards
+        self._collections: dict[str, _Collection] = {}
+        self._made = 0
+        self.makes_payload_indexes = True
+        self.key: str | None = None
+        self.requests: list[str] = []
+        self._server = _Server(self)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """End the server and its collections."""
+        self._server.shutdown()
+        self._server.server_close()
+        for name in list(self._collections):
+            self._drop(name)
+
+    def lose_shard(self, name: str, shard: int) -> None:
+        """Take a shard away, of which there is no replica."""
+        self._collections[name].lost.add(shard)
+
+    def restore_shards(self, name: str) -> None:
+        """Bring all shards back."""
+        self._collections[name].lost.clear()
+
+    def bytes_of(self, name: str) -> dict[str, int]:
+        """The bytes of a collection's files by their kind, as the engine names them."""
+        sizes: dict[str, int] = {}
+        for shard in self._collections[name].shards:
+            shard.flush()
+        for path in self._path(name).rglob("*"):
+            if path.is_file():
+                part = next((part for part in path.parts if part.startswith(("vector_", "payload"))), path.name)
+                kind = f"{part}/{path.name}" if part.startswith("vector_") else part
+                sizes[kind] = sizes.get(kind, 0) + path.stat().st_blocks * 512
+        return sizes
+
+    def answer(self, method: str, path: str, body: Any, key: str | None) -> Any:
+        """Return the result of a request. Raises: _Refusal."""
+        self.requests.append(f"{method} {path}")
+        if self.key is not None and key != self.key:
+            raise _Refusal(401, "Must provide an API key or an Authorization bearer token")
+        match [method, *(unquote(part) for part in path.strip("/").split("/"))]:
+            case ["GET", ""]:
+                return {"title": "qdrant - vector search engine", "version": "1.16.0", "commit": "0"}
+            case ["GET", "collections"]:
+                return {"collections": [{"name": name} for name in self._collections]}
+            case ["GET", "collections", name, "exists"]:
+                return {"exists": name in self._collections}
+            case ["PUT", "collections", name]:
+                return self._create(name, models.CreateCollection.model_validate(body))
+            case ["DELETE", "collections", name]:
+                return self._drop(name)
+            case ["GET", "collections", name]:
+                return self._info(self._open(name))
+            case ["PATCH", "collections", name]:
+                return self._update(self._open(name), models.UpdateCollection.model_validate(body))
+            case ["PUT", "collections", name, "index"]:
+                return self._index_field(self._open(name), body)
+            case ["PUT", "collections", name, "points"]:
+                return self._upsert(self._open(name), models.PointsList.model_validate(body))
+            case ["POST", "collections", name, "points", "query", "batch"]:
+                searches = models.QueryRequestBatch.model_validate(body).searches
+                return [_query(self._open(name), search) for search in searches]
+        raise _Refusal(404, f"the double has no {method} {path}")
+
+    def _open(self, name: str) -> _Collection:
+        if name not in self._collections:
+            raise _Refusal(404, f"Not found: Collection `{name}` doesn't exist!")
+        return self._collections[name]
+
+    def _path(self, name: str) -> Path:
+        return self._folder / name
+
+    def _create(self, name: str, request: models.CreateCollection) -> bool:
+        assert isinstance(request.vectors, dict)
+        assert request.optimizers_config is not None
+        if name in self._collections:
+            raise _Refusal(409, f"Wrong input: Collection `{name}` already exists!")
+        vectors = {name: _vector_params(params) for name, params in request.vectors.items()}
+        optimizers = edge.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1)
+        config = edge.EdgeConfig(vectors=vectors, optimizers=optimizers, max_search_threads=1, wal_enabled=False)
+        shards = []
+        for number in range(self._shards):
+            path = self._path(name) / str(number)
+            path.mkdir(parents=True)
+            shards.append(edge.EdgeShard.create(str(path), config))
+        self._collections[name] = _Collection(
+            shards,
+            {"vectors": {name: params.model_dump(exclude_none=True) for name, params in request.vectors.items()}},
+            indexing_threshold=request.optimizers_config.indexing_threshold or 0,
+        )
+        return True
+
+    def _drop(self, name: str) -> bool:
+        collection = self._collections.pop(name, None)
+        if collection is None:
+            return False
+        for shard in collection.shards:
+            shard.close()
+        shutil.rmtree(self._path(name), ignore_errors=True)
+        return True
+
+    def _info(self, collection: _Collection) -> dict[str, Any]:
+        """Tell of a collection, after what a server does in the background."""
+        with collection.lock:
+            if collection.indexing_threshold and not collection.is_indexed:
+                for shard in collection.shards:
+                    shard.optimize()
+                collection.is_indexed = True
+        infos = [shard.info() for shard in collection.shards]
+        return {
+            "status": "green",
+            "optimizer_status": "ok",
+            "points_count": sum(info.points_count for info in infos),
+            "indexed_vectors_count": sum(info.indexed_vectors_count for info in infos),
+            "segments_count": sum(info.segments_count for info in infos),
+            "config": {
+                "params": collection.params,
+                "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000},
+                "optimizer_config": {
+                    "deleted_threshold": 0.2,
+                    "vacuum_min_vector_number": 1000,
+                    "default_segment_number": 1,
+                    "flush_interval_sec": 5,
+                },
+                "metadata": collection.metadata,
+            },
+            "payload_schema": {name: {"data_type": kind, "points": 0} for name, kind in collection.fields.items()},
+        }
+
+    def _update(self, collection: _Collection, request: models.UpdateCollection) -> bool:
+        if request.optimizers_config is not None:
+            collection.indexing_threshold = request.optimizers_config.indexing_threshold or 0
+        collection.metadata |= request.metadata or {}
+        return True
+
+    def _index_field(self, collection: _Collection, body: Mapping[str, str]) -> dict[str, Any]:
+        name, kind = body["field_name"], body["field_schema"]
+        collection.fields[name] = kind
+        if self.makes_payload_indexes:
+            for shard in collection.shards:
+                shard.update(edge.UpdateOperation.create_field_index(name, _SCHEMAS[kind]))
+        return {"operation_id": 0, "status": "completed"}
+
+    def _upsert(self, collection: _Collection, request: models.PointsList) -> dict[str, Any]:
+        for number, shard in enumerate(collection.shards):
+            points = [
+                edge.Point(point.id, _vectors(point), point.payload)
+                for point in request.points
+                if int(point.id) % len(collection.shards) == number
+            ]
+            if points:
+                shard.update(edge.UpdateOperation.upsert_points(points))
+        collection.is_indexed = False
+        return {"operation_id": 0, "status": "completed"}
+
+
+def _vector_params(params: models.VectorParams) -> edge.EdgeVectorParams:
+    assert params.distance == models.Distance.COSINE
+    assert params.datatype is not None
+    graph, copies = params.hnsw_config, None
+    assert graph is not None
+    assert graph.m is not None
+    assert graph.full_scan_threshold is not None
+    if params.quantization_config is not None:
+        assert isinstance(params.quantization_config, models.ScalarQuantization)
+        quantile = params.quantization_config.scalar.quantile
+        copies = edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=quantile, always_ram=True)
+    return edge.EdgeVectorParams(
+        params.size,
+        edge.Distance.Cosine,
+        datatype=_DATATYPES[params.datatype],
+        on_disk=params.on_disk,
+        hnsw_config=edge.HnswIndexConfig(graph.m, 100, graph.full_scan_threshold, max_indexing_threads=1),
+        quantization_config=copies,
+    )
+
+
+def _vectors(point: models.PointStruct) -> Any:
+    return point.vector
+
+
+def _nearest(search: models.QueryRequest | models.Prefetch) -> edge.Query:
+    query: Any = search.query
+    return edge.Query.Nearest(query, using=search.using)
+
+
+def _query(collection: _Collection, request: models.QueryRequest) -> dict[str, Any]:
+    """Search every shard, and merge what they find, best first."""
+    assert request.limit is not None
+    search = edge.QueryRequest(
+        limit=request.limit,
+        query=_nearest(request),
+        prefetches=[_prefetch(request.prefetch)] if isinstance(request.prefetch, models.Prefetch) else None,
+        filter=_filter(request.filter),
+        params=_params(request.params),
+        with_payload=False,
+        with_vector=False,
+    )
+    hits = [hit for shard in collection.alive() for hit in shard.query(search)]
+    if len(collection.shards) > 1:
+        hits = sorted(hits, key=lambda hit: -hit.score)[: request.limit]
+    return {"points": [{"id": hit.id, "version": 0, "score": hit.score} for hit in hits]}
+
+
+def _prefetch(prefetch: models.Prefetch) -> edge.Prefetch:
+    assert prefetch.limit is not None
+    return edge.Prefetch(
+        limit=prefetch.limit,
+        query=_nearest(prefetch),
+        filter=_filter(prefetch.filter),
+        params=_params(prefetch.params),
+    )
+
+
+def _params(params: models.SearchParams | None) -> edge.SearchParams | None:
+    if params is None:
+        return None
+    copies = params.quantization
+    return edge.SearchParams(
+        hnsw_ef=params.hnsw_ef,
+        exact=bool(params.exact),
+        quantization=None if copies is None else edge.QuantizationSearchParams(rescore=copies.rescore),
+    )
+
+
+def _filter(filter: models.Filter | None) -> edge.Filter | None:
+    if filter is None:
+        return None
+    return edge.Filter(_conditions(filter.must), _conditions(filter.should), _conditions(filter.must_not))
+
+
+def _conditions(part: Any) -> list[Any] | None:
+    return None if part is None else [_condition(condition) for condition in part]
+
+
+def _condition(condition: Any) -> Any:
+    match condition:
+        case models.Filter():
+            return _filter(condition)
+        case models.HasIdCondition():
+            return edge.HasIdCondition(set(condition.has_id))
+        case models.IsEmptyCondition():
+            return edge.IsEmptyCondition(condition.is_empty.key)
+        case models.FieldCondition(match=models.MatchValue() as value):
+            return edge.FieldCondition(condition.key, match=edge.MatchValue(value.value))
+        case models.FieldCondition(match=models.MatchAny() as values):
+            return edge.FieldCondition(condition.key, match=edge.MatchAny(values.any))
+        case models.FieldCondition(range=models.Range() as ends):
+            return edge.FieldCondition(condition.key, range=edge.RangeFloat(ends.gte, ends.gt, ends.lte, ends.lt))
+    raise _Refusal(400, f"the double has no condition {condition!r}")
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, double: QdrantDouble) -> None:
+        class Handler(_Handler):
+            pass
+
+        Handler.double = double
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Reads requests and writes answers, in the envelope of Qdrant."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    double: QdrantDouble
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = urlsplit(self.path).path
+        status = 200
+        answer: Any
+        try:
+            result = self.double.answer(
+                self.command, path, json.loads(body) if body else None, self.headers.get("api-key")
+            )
+            answer = result if path == "/" else {"result": result, "status": "ok", "time": 0.0}
+        except _Refusal as refusal:
+            status, answer = refusal.status, {"status": {"error": str(refusal)}, "time": 0.0}
+        except Exception as error:
+            status, answer = 500, {"status": {"error": f"the double: {error!r}"}, "time": 0.0}
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+        self.wfile.flush()
+
+    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _answer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep quiet."""
+
+
+@contextlib.contextmanager
+def running_double(*, shards: int = 1) -> Iterator[QdrantDouble]:
+    """A running double, with collections of so many shards."""
+    memory = Path("/dev/shm")  # the engine waits for its files to be on the disk
+    with tempfile.TemporaryDirectory(prefix="eigenlens-qdrant-", dir=memory if memory.is_dir() else None) as folder:
+        double = QdrantDouble(Path(folder), shards=shards)
+        try:
+            yield double
+        finally:
+            double.close()
