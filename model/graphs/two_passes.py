@@ -154,7 +154,8 @@ def _describe_edges(directory: Path, source: GraphSource, counts: _Counts) -> No
             f"the edges are directed: {one_way} of {counts.edges} have none in the other direction; all count in both"
         )
     if isolated := int((np.diff(indptr) == 0).sum()):
-        counts.faults.append(f"{_number(isolated, 'node')} without an edge: of these the features alone count")
+        known = "of these the features alone count" if source.feature_count else "nothing tells what these are like"
+        counts.faults.append(f"{_number(isolated, 'node')} without an edge: {known}")
 
 
 def _write_features(directory: Path, source: GraphSource, counts: _Counts) -> None:

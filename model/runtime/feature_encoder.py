@@ -65,6 +65,11 @@ class FeatureEncoder:
         self._offset: NDArray[np.float32] = self.encode(zero)[0]  # the code of a node whose features are all zero
         self.projection_length = self.project(zero).shape[1]
 
+    @property
+    def features_of_nodes(self) -> int:
+        """How many features a node has: p, or none where random vectors stand for them."""
+        return self.features if self.random_features is None else 0
+
     def warm_up(self, *, max_batch: int) -> None:
         """Do nothing: loading has computed the offset already, and batches of all sizes take as long by the node."""
 

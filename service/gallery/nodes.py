@@ -67,8 +67,13 @@ def require_nodes(encoder: AnyEncoder) -> FeatureEncoder:
 def code_of_node(store: Store, encoder: FeatureEncoder, node: NewNode) -> tuple[NDArray[np.float32], NodeState]:
     """Return the code of a new node, (code_length,), and its state.
 
-    Raises: InputError, if the features do not fit the encoder, or a neighbour is not in the gallery.
+    Raises: InputError, if the features do not fit the encoder, if what is known of the node makes no difference to
+        its codes, or if a neighbour is not in the gallery.
     """
+    if encoder.features_of_nodes == 0 and node.features:
+        raise InputError("codes are of the edges alone here: give `neighbours`, not features", parameter="features")
+    if encoder.hops == 0 and node.features is None:
+        raise InputError("codes are of the features alone here: give `features`", parameter="neighbours")
     projection = encoder.project(_dense(node.features, encoder.features)[None])[0]
     if encoder.hops == 0:
         return encoder.finish(projection[None])[0], NodeState(len(node.neighbours), np.zeros((0, 0), dtype=np.float32))

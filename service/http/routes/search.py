@@ -123,7 +123,7 @@ def lengths(state: CurrentState) -> LengthsAnswer:
         filters={field: list(kinds) for field, kinds in engine.fields.items()},
         encoder=encoder.id,
         input="features" if isinstance(encoder, FeatureEncoder) else "image",
-        features=encoder.features if isinstance(encoder, FeatureEncoder) else None,
+        features=encoder.features_of_nodes if isinstance(encoder, FeatureEncoder) else None,
         eigenvalues=[float(x) for x in encoder.eigenvalues],
     )
 

@@ -164,11 +164,12 @@ def test_what_is_put_right_is_said(tmp_path: Path) -> None:
 
 
 def test_a_graph_without_features_or_edges_is_read(tmp_path: Path) -> None:
-    (tmp_path / "edges.csv").write_text("0,1\n2,1\n")
+    (tmp_path / "edges.csv").write_text("0,1\n3,1\n")
     graph = import_from(tmp_path)
-    assert (graph.count, graph.edges, graph.feature_count, graph.labels) == (3, 2, 0, None)
+    assert (graph.count, graph.edges, graph.feature_count, graph.labels) == (4, 2, 0, None)
     assert graph.faults == (
         "every edge is listed in one direction: taken in both",
+        "1 node without an edge: nothing tells what these are like",
         "no features: fit it with the preset structure-only",
     )
     (tmp_path / "alone").mkdir()

@@ -152,6 +152,28 @@ def test_a_search_that_does_not_fit_is_refused(body: dict[str, Any], reason: str
     assert reason in response.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("preset", "features", "meaningless", "reason"),
+    [
+        ("features-only", 20, {"neighbours": ["page/1"]}, "codes are of the features alone here"),
+        ("structure-only", 0, {"features": {"0": 1.0}, "neighbours": ["page/1"]}, "codes are of the edges alone here"),
+    ],
+)
+def test_what_makes_no_difference_to_a_code_is_no_query(
+    preset: str, features: int, meaningless: dict[str, Any], reason: str, built: Path, tmp_path: Path
+) -> None:
+    graph, encoder, gallery = (str(path) for path in (built / "graph", tmp_path / "encoder", tmp_path / "gallery"))
+    assert main(["fit", "--graph", graph, "--out", encoder, "--preset", preset, "--code-length", "8"]) == 0
+    assert main(["build", "--encoder", encoder, "--graph", graph, "--gallery", gallery, "--lengths", "8"]) == 0
+    with serving(load_settings(gallery=Path(gallery))) as client:
+        client.headers.update(admin_headers(Gallery(Path(gallery))))
+        response = client.post("/v1/search", json=meaningless)
+        assert (response.status_code, reason in response.text) == (422, True)
+        added = client.post("/v1/images", json={"images": [{"id": "new", **meaningless}]}).json()
+        assert [reason in failed["reason"] for failed in added["failed"]] == [True]
+        assert client.get("/v1/lengths").json()["features"] == features
+
+
 def test_a_gallery_of_images_has_no_features(tmp_path: Path) -> None:
     with serving(load_settings(gallery=build_gallery(tmp_path).root)) as client:
         response = client.post("/v1/search", json={"features": [1.0]})
