@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import pickle
 import zipfile
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -276,10 +277,13 @@ def test_an_npz_that_cannot_be_read_is_refused(write: Any, sentence: str, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "features",
-    [torch.eye(3, dtype=torch.bfloat16), torch.eye(3).to_sparse(), torch.eye(3, device="meta")],
+    "change",
+    [lambda tensor: tensor.bfloat16(), lambda tensor: tensor.to_sparse(), lambda tensor: tensor.to("meta")],
 )
-def test_a_tensor_that_is_no_array_is_refused_if_it_is_used(features: torch.Tensor, tmp_path: Path) -> None:
+def test_a_tensor_that_is_no_array_is_refused_if_it_is_used(
+    change: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path
+) -> None:
+    features = change(torch.eye(3))
     edges = torch.tensor(EDGES[:2]).T
     for name in ("x", "train_mask"):
         torch.save({"edge_index": edges, name: features}, tmp_path / f"{name}.pt")
