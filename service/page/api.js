@@ -9,7 +9,7 @@ const KNOCK_EVERY_MS = 1000;
 let key = ""; // for this visit only: it is written nowhere
 let lost = false;
 
-/** "lost" and "back" of the service; "busy" with the seconds to wait; "key" when it changes; "locked" if one is needed. */
+/** "lost" and "back" of the service; "busy" with the seconds to wait; "key" when it changes; "admin" when it is known to be the admin key; "locked" if one is needed. */
 export const events = new EventTarget();
 const tell = (name, detail) => events.dispatchEvent(new CustomEvent(name, { detail }));
 

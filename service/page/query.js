@@ -91,7 +91,10 @@ export function startQuery(elsewhere) {
     seed += 1;
     loadSamples().catch(() => {});
   });
-  find("query").addEventListener("error", () => { find("query").hidden = true; });
+  find("query").addEventListener("error", () => {
+    find("query").hidden = find("crop").hidden = true;
+    find("hint").textContent = "The browser cannot show this file";
+  });
   find("camera").addEventListener("change", () => {
     take(find("camera").files);
     find("camera").value = "";

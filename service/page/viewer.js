@@ -21,7 +21,7 @@ export function openViewer(images, place, { chosen, more = null }) {
   let zoom = 1;
   let at = place;
   const picture = h("img", { class: "whole", draggable: false });
-  const stage = h("div", { class: "stage-area", tabIndex: -1 }, picture);
+  const stage = h("div", { class: "stage-area", tabIndex: -1, role: "group", ariaLabel: "The picture" }, picture);
   const tool = (said, sign, work, more = {}) => h("button", { type: "button", class: "tool", "aria-label": said, title: said, on: { click: work }, ...more }, sign);
   const previous = tool("The image before", "‹", () => go(-1), { class: "tool turn before" });
   const following = tool("The next image", "›", () => go(1), { class: "tool turn after" });
@@ -49,11 +49,16 @@ export function openViewer(images, place, { chosen, more = null }) {
     tell();
   }
 
+  /** Scale what is shown; its middle stays where it is. */
   function scale(by) {
+    const whole = picture.clientWidth / zoom;
+    const middle = [(stage.scrollLeft + stage.clientWidth / 2) / stage.scrollWidth, (stage.scrollTop + stage.clientHeight / 2) / stage.scrollHeight];
     zoom = Math.min(CLOSEST, Math.max(1, zoom * by));
     if (zoom < 1.05) zoom = 1;
     stage.classList.toggle("closer", zoom > 1);
-    picture.style.width = zoom > 1 ? `${100 * zoom}%` : "";
+    stage.tabIndex = zoom > 1 ? 0 : -1; // it scrolls then
+    picture.style.width = zoom > 1 ? `${whole * zoom}px` : "";
+    stage.scrollTo(middle[0] * stage.scrollWidth - stage.clientWidth / 2, middle[1] * stage.scrollHeight - stage.clientHeight / 2);
     said.textContent = zoom > 1 ? `${Math.round(100 * zoom)} %` : "";
   }
 
@@ -112,6 +117,7 @@ export function openViewer(images, place, { chosen, more = null }) {
     event.preventDefault();
     event.stopPropagation();
     work();
+    if (zoom > 1) stage.focus({ preventScroll: true }); // for the arrows
   });
   let touch = null;
   stage.addEventListener("pointerdown", (event) => { touch = event.isPrimary && zoom === 1 ? { x: event.clientX, y: event.clientY } : null; });

@@ -18,7 +18,7 @@ from tests.support.service import client_fixture, gallery_fixture, pixels_of, pn
 pytestmark = in_a_browser
 VIEWS = ("search", "compare", "map", "eigenfunctions", "gallery", "duplicates")
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
-DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1440, "height": 900}}
 _EVASIONS = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|\son\w+=\"|<style|style=\"")
 MOST_BYTES = 250_000
 # Modules live in folders below the page.
@@ -69,6 +69,10 @@ def test_axe_finds_nothing_serious_in_any_view(
             else:
                 expect(page.locator(f"main [data-view={view}] li").first).to_be_visible()
             assert serious(page) == []
+            if device is DESKTOP:
+                page.set_viewport_size({"width": 2560, "height": 1300})
+                assert serious(page) == []
+                page.set_viewport_size(device["viewport"])
 
 
 def test_axe_sees_a_fault(browser: Browser, address: str) -> None:

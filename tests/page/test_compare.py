@@ -70,10 +70,12 @@ def test_up_to_four_lengths_are_compared_with_the_last_by_keyboard(
         expect(page.locator("#length-d-value")).to_have_text("12 numbers")
         expect(page.locator("#results-d li")).to_have_count(K)
         expect(page.locator("#agreement")).to_contain_text("4 lists")
+        values = [page.locator(f"#length-{side}").input_value() for side in "abc"]
+        assert values == sorted(values, key=int), "places on the slider, the shortest first"
         lists = {side: list(ids_of(page, f"results-{side}")) for side in "abcd"}
         for side in "abc":
             assert moves(page, side) == expected(lists[side], lists["d"], missing="not in 12")
-        shared = sum(id in lists["a"] for id in lists["d"])
+        shared = sum(id in lists["b"] for id in lists["d"])
         expect(page.locator("#agreement")).to_contain_text(f"2 numbers find {shared}")
         # One rank is one row on every screen, with letters that can be read and nothing cut off.
         assert len({round(page.locator(f"#results-{side} li").first.bounding_box()["y"]) for side in "abcd"}) == 1  # type: ignore[index]

@@ -62,5 +62,7 @@ def test_copies_are_found_one_is_kept_and_the_others_are_removed(watched: tuple[
     groups.get_by_role("button", name="Remove the other 2").press("Enter")
     page.locator("nav [data-view=gallery]").click()
     expect(page.locator("#facts")).to_contain_text("41 images")
+    expect(page.locator("#key-panel")).to_contain_text("The key is in use.")
+    expect(page.locator("#generations tbody tr")).to_have_count(1)
     left = {record.id for record in gallery.store.page(100, prefix="copies/")}
     assert left == {kept}

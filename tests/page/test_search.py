@@ -9,10 +9,12 @@ from urllib.parse import quote, quote_plus
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from eigenlens.service.gallery.layout import Gallery
 from tests.support import oracles
+from tests.support.codes import encoded
 from tests.support.pages import choose, drop, ids_of, in_a_browser, opened, press, searched
 from tests.support.service import build_gallery, code_of, database_of, image_id, pixels_of, png, serving, settings_of
 
@@ -150,6 +152,17 @@ def test_a_text_file_is_refused_readably_and_the_next_photograph_works(page: Pag
     choose(page, png(pixels_of(5)))
     searched(page)
     expect(page.locator("#error")).to_be_hidden()
+
+
+def test_a_photograph_that_the_browser_cannot_show_is_searched_and_has_no_part_to_cut(page: Page) -> None:
+    choose(page, encoded(Image.fromarray(pixels_of(5)), "HEIF"), "photo.heic", "image/heic")
+    searched(page, "photo.heic")
+    expect(page.locator("#hint")).to_have_text("The browser cannot show this file")
+    expect(page.locator("#results li").first).to_be_visible()
+    press(page, "c")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    choose(page, png(pixels_of(6)))
+    expect(page.locator("#crop")).to_be_visible()
 
 
 def test_metadata_is_shown_as_text(page: Page) -> None:

@@ -60,6 +60,14 @@ def test_the_viewer_goes_through_the_results_by_key_and_tells_why_each_matched(p
     expect(viewer.get_by_role("heading", name=ids[1].rpartition("/")[2])).to_be_visible()
     press(page, "+")
     expect(viewer.get_by_role("status")).to_have_text("150 %")
+    expect(viewer.locator(".stage-area")).to_be_focused()  # for the arrows, which scroll it
+    press(page, *"++++")
+    around = viewer.locator(".stage-area").evaluate(
+        "e => [e.scrollTop + e.clientHeight / 2, e.scrollHeight / 2, e.scrollHeight - e.clientHeight]"
+    )
+    assert around[2] > 0
+    assert around[0] == pytest.approx(around[1], abs=2)
+    assert not serious(page)
     press(page, "0", "ArrowLeft")
     expect(viewer.get_by_role("heading", name=ids[0].rpartition("/")[2])).to_be_visible()
     press(page, "ArrowRight")

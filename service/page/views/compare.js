@@ -50,9 +50,9 @@ export function startCompare(trouble) {
     const unused = lengths.filter((length) => !sides.some((side) => state[side] === length));
     const middle = unused[Math.floor(unused.length / 2)] ?? "auto";
     // The last one stays last: it is what the others are compared with.
-    const values = [...sides.slice(0, -1).map((side) => state[side]), middle, state[sides.at(-1)]];
-    setLengths(values);
-    find(`length-${SIDES[values.length - 2]}`).focus();
+    const others = [...sides.slice(0, -1).map((side) => state[side]), middle].sort((one, other) => (Number(one) || 0) - (Number(other) || 0)); // auto is first
+    setLengths([...others, state[sides.at(-1)]]);
+    find(`length-${SIDES[others.indexOf(middle)]}`).focus();
   }
 
   function removeLength(side) {

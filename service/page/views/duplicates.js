@@ -47,7 +47,7 @@ export function startDuplicates(trouble) {
     event.preventDefault();
     try {
       useKey(key.value);
-      await call("/v1/admin/generations").catch((reason) => { if (reason.status !== 403) throw reason; });
+      await call("/v1/admin/generations").then(() => events.dispatchEvent(new Event("admin")), (reason) => { if (reason.status !== 403) throw reason; });
       key.value = "";
       find("duplicates-key-error").textContent = "";
       find("duplicates").querySelector("select").focus();

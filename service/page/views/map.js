@@ -109,7 +109,7 @@ export function startMap(trouble) {
   function pinned() {
     const code = unitCode();
     const { x, y } = axes();
-    return code && code.length >= Math.max(x, y) ? { x: code[x - 1], y: code[y - 1], picture: state.query.picture } : null;
+    return code && code.length >= Math.max(x, y) ? { x: code[x - 1], y: code[y - 1], picture: (state.query.positive?.[0] ?? state.query).picture } : null;
   }
 
   /** Search for the query, and light up its results. */
