@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from eigenlens.benchmarks.common.records import read_records
+from eigenlens.benchmarks.common.records import RESULTS, read_records
 from eigenlens.benchmarks.nodes import command, methods, network_peers, presets, probe, scale, tables
 from eigenlens.benchmarks.nodes.differing import with_differing_neighbours
 from eigenlens.command import main
 from eigenlens.model.errors import ConfigError
+from eigenlens.model.graphs.settings import PRESETS
 from eigenlens.model.graphs.smoothing import Smoother
 from eigenlens.model.graphs.sources.npz import from_arrays
 from eigenlens.model.graphs.two_passes import import_graph
@@ -115,6 +118,24 @@ def test_validation_nodes_choose_settings_and_test_nodes_are_unseen(
     labels[split.test] = labels[split.test][::-1]
     second = imported(tmp_path / "second", dict(arrays) | {"labels": labels})
     assert presets._score(codes, first) == presets._score(codes, second)
+
+
+def test_the_settings_of_smooth_are_those_that_gain_most_on_validation_nodes_and_lose_on_no_graph() -> None:
+    """Of shares of the ridge and effective dimensions, by the records: decision 13."""
+    fixed = presets._params(replace(PRESETS["smooth"], ridge_share=None, effective_dimension=512.0))
+    scores: dict[tuple[str, int | None], dict[str, float]] = {}
+    for record in read_records(RESULTS / "node-presets.jsonl"):
+        if record["method"] == "smooth" and "effective_dimension" in record["params"] and record["length"] != 4:
+            measure = scores.setdefault((record["data"], record["length"]), {})
+            measure[json.dumps(record["params"])] = record["value"]
+    assert len(scores) == 6 * 4
+    gains = {
+        params: [measure[params] - measure[json.dumps(fixed)] for measure in scores.values()]
+        for params in next(iter(scores.values()))
+    }
+    harmless = [params for params, gained in gains.items() if min(gained) >= -0.0025]
+    best = max(harmless, key=lambda params: np.mean(gains[params]))
+    assert json.loads(best) == presets._params(PRESETS["smooth"])
 
 
 def test_a_made_graph_is_imported_and_fitted(capsys: pytest.CaptureFixture[str]) -> None:
