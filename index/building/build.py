@@ -129,7 +129,7 @@ def _write_indexes(directory: Path, codes: Codes, specs: Sequence[IndexSpec], op
         if options.on_progress is not None:
             options.on_progress(done, len(specs))
     calibrator.measure_again(
-        lambda spec: on_gpu(read_prefix_index(directory, spec, codes, compact=compact), gpu, tuning=tuning)
+        lambda spec: on_gpu(read_prefix_index(directory, spec, codes, compact=compact), gpu, tuning=tuning), sizes
     )
     write_eigenfunctions(directory, codes, sample=sample)
     return calibrator.result(sizes, device=device_name(gpu))

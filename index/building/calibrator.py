@@ -16,6 +16,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.index.building.compact_recall import (
+    COMPARED,
+    Candidates,
+    CompactOrder,
+    with_compact_codes,
+)
 from eigenlens.index.building.measured_grid import deepest_shortlist, measured_efforts, measured_shortlists
 from eigenlens.index.building.pareto import near_front, pareto_front
 from eigenlens.index.building.recall_counting import plain_recalls, ranks_of, shortlist_recalls
@@ -37,7 +43,7 @@ from eigenlens.index.plans.calibration import (
     effort_name,
     is_plain,
 )
-from eigenlens.index.plans.plan import MIN_SHORTLIST, IndexSpec, Plan, final_shortlist_for
+from eigenlens.index.plans.plan import MIN_SHORTLIST, IndexSpec, Plan
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 # Queries that shortlists of thousands are measured with, at every so many-th effort.
@@ -51,19 +57,12 @@ _REPEATS = 3
 _TOLERANCE, _TOLERANCE_WITHIN_INDEX = 1.1, 1.01
 # Queries per call, if the codes exceed the memory budget.
 _RESCORED_AT_ONCE = 10
-# Results of the searches that are timed.
-_TIMED_RESULTS = 10
 # The recall of hundreds of neighbours stops growing when the next of its efforts adds less than this.
 _MIN_DEEP_GAIN = 1e-3
-# Exact nearest of a query among which the compact codes' ranks are counted: those farther off are behind in both.
-_COMPARED = 250
 # With compact codes: room for these and for lists over a third of the coordinates.
 _BYTES_OF_IDS, _BYTES_OF_COORDINATE = 16, 0.875
 # The default effort of an index is the smallest that reaches this share of the recall at the highest measured effort.
 _SUFFICIENT_SHARE = 0.99
-
-
-Candidates = dict[Plan, dict[int, Recall]]
 
 
 class _Stopwatch:
@@ -117,11 +116,11 @@ class Calibrator:
         self._excluded_rows = np.full(len(self._queries), -1) if excluded_rows is None else excluded_rows
         self._source: Source = "gallery" if queries is None else "searches"
         # The ground truth: exact search by full codes.
-        compared = SHALLOW_COUNTS[-1] if compact is None else _COMPARED
+        compared = SHALLOW_COUNTS[-1] if compact is None else COMPARED
         scores, exact = self._find_exact(len(self._queries), compared)
         self._scores, self._exact = scores[:, : SHALLOW_COUNTS[-1]], exact[:, : SHALLOW_COUNTS[-1]]
         self._compact = compact
-        self._compact_ranks = None if compact is None else self._rank_compactly(compact, exact)
+        self._compact_order = None if compact is None else CompactOrder(compact, codes, self._queries, exact)
         _, self._deep_exact = self._find_exact(_DEEP_QUERIES, DEEP_COUNTS[-1])
         # A gallery too small to hold out queries still needs a query to time searches with.
         timed = self._queries if len(self._queries) else unit_prefix(codes.read(0, 1), codes.code_length)
@@ -161,6 +160,7 @@ class Calibrator:
         Returns: the plans with the recall of each; by k, each effort and the highest mean recall that it reaches.
         """
         spec, tuning = index.spec, self._tuning
+        compact_ranks = None if self._compact_order is None else self._compact_order.ranks(index)
         is_shorter = spec.length < self._codes.code_length
         alone = not is_shorter and not index.kind.lossy  # there is nothing to rescore by
         started = _Stopwatch(is_remote=index.kind.is_remote)
@@ -188,8 +188,8 @@ class Calibrator:
                 }
                 if alone:
                     plans = {Plan(spec.length, spec.kind, effort): plain_recalls(ranks, counts)}
-                if counts is SHALLOW_COUNTS and is_shorter and self._compact_ranks is not None:
-                    plans |= self._with_compact_codes(plans, ranks)
+                if counts is SHALLOW_COUNTS and is_shorter and compact_ranks is not None:
+                    plans |= with_compact_codes(plans, ranks, compact_ranks)
                 for plan, recall in plans.items():  # what more queries measured stands
                     candidates[plan] = {**recall, **candidates.get(plan, {})}
                 for k in counts if counts is SHALLOW_COUNTS else DEEP_COUNTS:
@@ -211,34 +211,6 @@ class Calibrator:
         kept = np.argsort(rows == excluded[:, None], axis=1, kind="stable")[:, : max(1, limit - self._spare)]
         return np.take_along_axis(scores, kept, 1), np.take_along_axis(rows, kept, 1)
 
-    def _rank_compactly(self, compact: AnyCompactCodes, exact: Rows) -> NDArray[np.int64]:
-        """Return how many of each query's exact nearest (q, m) precede each of the first by compact codes, (q, k).
-
-        In a shortlist there are at most as many before it.
-        """
-        scores = compact.score(self._queries, exact, codes=self._codes)
-        ranks = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1)
-        return np.asarray(ranks[:, : SHALLOW_COUNTS[-1]])
-
-    def _with_compact_codes(self, plans: Candidates, ranks: NDArray[np.int32]) -> Candidates:
-        """Return the same plans with a first rescoring by compact codes, and their recall.
-
-        A true neighbour is found that is in the shortlist, and that compact codes leave to the rerank.
-
-        Args:
-            ranks: of the true neighbours in the shortlist, (q, k).
-        """
-        assert self._compact_ranks is not None
-        final = final_shortlist_for(_TIMED_RESULTS)
-        longer = {plan.shortlist: plan for plan in plans if plan.shortlist is not None and plan.shortlist > final}
-        recalls: dict[int, dict[int, Recall]] = {shortlist: {} for shortlist in longer}
-        for k in SHALLOW_COUNTS if longer else ():
-            kept = self._compact_ranks[:, :k] < final_shortlist_for(k)
-            found = np.where(kept, ranks[:, :k], np.iinfo(np.int32).max)
-            for shortlist, by_k in shortlist_recalls(found, sorted(longer), [k]).items():
-                recalls[shortlist] |= by_k
-        return {replace(plan, final_shortlist=final): recalls[shortlist] for shortlist, plan in longer.items()}
-
     @property
     def _spare(self) -> int:
         """How many results more than k hold k that are not excluded."""
@@ -248,13 +220,20 @@ class Calibrator:
         """Return the rank of each true neighbour of the first queries among their results, as ranks_of."""
         return ranks_of(exact, rows, count=self.held_in, excluded_rows=self._excluded_rows[: len(rows)])
 
-    def measure_again(self, open_index: Callable[[IndexSpec], AnyPrefixIndex]) -> None:
+    def measure_again(self, open_index: Callable[[IndexSpec], AnyPrefixIndex], sizes: Mapping[IndexSpec, int]) -> None:
         """Time the plans near the front again, interleaved, since a machine's speed changes from one index to the next.
 
         The latencies of an index's plans are smoothed by a line through them, because neighbouring plans differ by less
         than one plan does from one trial to the next.
+
+        Args:
+            sizes: bytes of each index's file, with all rows or those that it holds now.
         """
         started = time.monotonic()
+        self._measured = {
+            spec: [m for m in self._with_bytes(measured, sizes[spec]) if not self._wastes_compact_codes(m)]
+            for spec, measured in self._measured.items()
+        }
         # Choose the plans that can lie on the front over all indexes, and open those indexes.
         everything = [m for measured in self._measured.values() for m in measured if m.plan.shortlist is not None]
         chosen = list(
@@ -291,11 +270,7 @@ class Calibrator:
             sizes: bytes of each index's file.
             device: where the searches ran, "cpu" or "gpu".
         """
-        everything = [
-            replace(m, bytes_per_image=round(self._bytes(m.plan, size), 1))
-            for spec, size in sizes.items()
-            for m in self._measured[spec]
-        ]
+        everything = [m for spec, size in sizes.items() for m in self._with_bytes(self._measured[spec], size)]
         front = {m.plan for group in _by_rescoring(everything) for k in COUNTS for m in pareto_front(group, k=k)}
         kept: dict[Plan, Measured] = {}
         for m in everything:
@@ -311,11 +286,20 @@ class Calibrator:
         """The bytes of an image that plans of a build for memory take, where any of those reaches the recall."""
         return None if self._compact is None else _BYTES_OF_IDS + _BYTES_OF_COORDINATE * self._codes.code_length
 
-    def _bytes(self, plan: Plan, size: int) -> float:
-        codes = 2 * self._codes.code_length if plan.rerank_length is not None else 0
-        if plan.final_shortlist and self._compact is not None:  # the true codes of a few candidates are read from disk
-            codes = self._compact.code_size
-        return size / max(1, len(self._codes)) + codes
+    def _with_bytes(self, measured: Sequence[Measured], size: int) -> list[Measured]:
+        """Return plans of an index of `size` bytes with the bytes of an image that they take."""
+        of_index, rows = size / max(1, len(self._codes)), []
+        for m in measured:
+            codes = 0 if m.plan.rerank_length is None else 2 * self._codes.code_length
+            if m.plan.final_shortlist and self._compact is not None:  # the codes of a few candidates are read from disk
+                codes = self._compact.code_size
+            rows.append(replace(m, bytes_per_image=round(of_index + codes, 1)))
+        return rows
+
+    def _wastes_compact_codes(self, measured: Measured) -> bool:
+        """Whether a plan with compact codes takes more bytes than it is there for."""
+        limit = self._bytes_limit
+        return limit is not None and bool(measured.plan.final_shortlist) and measured.bytes_per_image > limit
 
     def _time_front(self, index: AnyPrefixIndex, candidates: Candidates) -> list[Measured]:
         """Time the candidates that can lie on a front of recall and latency, and return these."""

@@ -60,8 +60,8 @@ def recalibrate_generation(
         for done, spec in enumerate(generation.all_specs, start=1):
             calibrator.measure(generation.open_index(spec))
             on_progress(done, len(generation.all_specs))
-        calibrator.measure_again(generation.open_index)
         sizes: dict[IndexSpec, int] = {spec: generation.size_of(spec) for spec in generation.all_specs}
+        calibrator.measure_again(generation.open_index, sizes)
         properties["calibration"] = calibrator.result(sizes, device=device).to_json()
     return artifact.read(path, kind=KIND, verify=False)
 

@@ -39,7 +39,10 @@ class CompactCodes:
     """Compact codes of all rows, memory-mapped. Several threads may search at once.
 
     Attributes:
+        codes: (n, code_size), uint8.
         code_size: bytes of a code.
+        quantizer: FAISS's, which decodes them.
+        expansion: the coordinate of a full code that each decoded one is of, (decoded,).
     """
 
     def __init__(self, directory: Path, *, count: int, code_length: int) -> None:
@@ -59,13 +62,16 @@ class CompactCodes:
         if self._empty.d != code_length or mapped.shape != (count, self.code_size) or mapped.dtype != np.uint8:
             raise SearchError(f"{directory} holds compact codes {mapped.shape} of {self._empty.d} coordinates")
         self._mapping: mmap.mmap = mapped._mmap
-        self._codes: NDArray[np.uint8] = np.asarray(mapped)
+        self.codes: NDArray[np.uint8] = np.asarray(mapped)
+        self.quantizer = self._scalar.sq
+        self._halves = faiss.downcast_VectorTransform(self._empty.chain.at(0))
+        self.expansion: NDArray[np.int64] = faiss.vector_to_array(self._halves.map).astype(np.int64)
 
     def scan(self, stop: int) -> faiss.Index:
         """Return FAISS's index of the rows before `stop`: full codes in, inner products out; these codes are kept."""
         index = faiss.clone_index(self._empty)
         scalar = faiss.downcast_index(index.index)
-        set_view(scalar.codes, self._codes[:stop].reshape(-1))
+        set_view(scalar.codes, self.codes[:stop].reshape(-1))
         scalar.ntotal = index.ntotal = stop
         return index
 
@@ -75,13 +81,12 @@ class CompactCodes:
         Args:
             codes: that these are of: pages of large codes do not stay mapped.
         """
-        transform = faiss.downcast_VectorTransform(self._empty.chain.at(0))
         scores = np.empty(rows.shape, dtype=np.float32)
         step = max(1, _DECODED_BYTES // max(1, 4 * self._scalar.d * rows.shape[1]))
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
-            decoded = self._scalar.sq.decode(self._codes[some.reshape(-1)]).reshape(*some.shape, -1)
-            expanded = transform.apply(queries[start : start + step])
+            decoded = self.quantizer.decode(self.codes[some.reshape(-1)]).reshape(*some.shape, -1)
+            expanded = self._halves.apply(queries[start : start + step])
             scores[start : start + step] = np.einsum("qmd,qd->qm", decoded, expanded)
             if codes.exceeds_memory_budget:
                 self._mapping.madvise(mmap.MADV_DONTNEED)

@@ -13,7 +13,8 @@ from eigenlens.index.codes.exact import rerank
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.compact_codes import CompactCodes
 from eigenlens.index.faiss_engine.kinds import graph_of_lists, require_kind
-from eigenlens.index.faiss_engine.prepared_search import FunnelBuffers, MakeBuffers, PreparedSearch
+from eigenlens.index.faiss_engine.prepared_graph_search import PreparedGraphSearch
+from eigenlens.index.faiss_engine.prepared_search import FunnelBuffers, PreparedSearch
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.threads import all_cores, use_all_threads
@@ -63,7 +64,7 @@ class PrefixIndex:
         unnormalised = codes.unnormalised_rows
         few = len(unnormalised) <= _MAX_UNNORMALISED_SHARE * len(codes)
         self._unnormalised_rows = frozenset(unnormalised.tolist()) if few else None
-        self._prepared: dict[tuple[Plan, int], PreparedSearch] = {}
+        self._prepared: dict[tuple[Plan, int], PreparedSearch | PreparedGraphSearch] = {}
         self._shape_of_one = (1, codes.code_length)
         self._open()
 
@@ -130,25 +131,25 @@ class PrefixIndex:
             return
         if k < 1 or (plan, k) in self._prepared:
             return
-        make_buffers = self._buffers_for(plan, k)
-        if make_buffers is None:
+        prepared = self._prepare(plan, k)
+        if prepared is None:
             return
         if len(self._prepared) >= _PREPARED_CACHE_SIZE:
             self._prepared.clear()
-        self._prepared[plan, k] = PreparedSearch(
-            make_buffers,
+        self._prepared[plan, k] = prepared
+
+    def _prepare(self, plan: Plan, k: int) -> PreparedSearch | PreparedGraphSearch | None:
+        """Return a prepared search; None for an effort that visits everything."""
+        effort = self._clamp(plan.effort)
+        if self._is_whole(effort) or (self._exhaustive is not None and effort == self.count):
+            return None
+        return PreparedSearch(
+            partial(FunnelBuffers, *self._refining(plan, k, None)),
             k=k,
             norms=self.codes.norms,
             unnormalised_rows=self._unnormalised_rows,
             finds_rows_twice=self._finds_rows_twice,
         )
-
-    def _buffers_for(self, plan: Plan, k: int) -> MakeBuffers | None:
-        """Return what makes a thread's buffers of a search; None for an effort that visits everything."""
-        effort = self._clamp(plan.effort)
-        if self._is_whole(effort) or (self._exhaustive is not None and effort == self.count):
-            return None
-        return partial(FunnelBuffers, *self._refining(plan, k, None))
 
     def search(
         self, queries: Scores, k: int, *, effort: int | None = None, selection: Selection | None = None
@@ -170,6 +171,15 @@ class PrefixIndex:
             else:
                 scores, rows = self.index.search(prefixes, k, params=parameters)
         return without_repeats(scores, rows) if self._finds_rows_twice else (scores, rows)
+
+    def entries_of(self, rows: Rows) -> Rows:
+        """Return how often each of some rows, of any shape, is in the index."""
+        if not self._finds_rows_twice:
+            return np.ones_like(rows)
+        lists, numbers = self.index.invlists, range(int(self.index.nlist))
+        sizes = [int(lists.list_size(number)) for number in numbers]
+        ids = [faiss.rev_swig_ptr(lists.get_ids(number), sizes[number]) for number in numbers if sizes[number]]
+        return np.bincount(np.concatenate(ids), minlength=self.count)[rows]
 
     def _results_for(self, k: int) -> int:
         """Return how many of FAISS's results contain k different rows, as a row can be in two lists."""
@@ -261,8 +271,7 @@ class PrefixIndex:
         parameters = self._parameters(self._clamp(plan.effort), selection)
         funnel = self._funnel
         if self.compact is not None and plan.final_shortlist:
-            # A true neighbour that is among so many different rows is among twice as many results.
-            final = min(max(self._results_for(plan.final_shortlist), refined), shortlist)
+            final = min(max(plan.final_shortlist, refined), shortlist)
             parameters = _taking(shortlist, final, parameters)
             funnel, shortlist = self._compact_funnel, final
         parameters = faiss.SearchParametersPreTransform(index_params=_taking(shortlist, refined, parameters))

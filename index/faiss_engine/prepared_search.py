@@ -105,7 +105,7 @@ class PreparedSearch:
             result_rows, result_scores = result_rows.take(order), result_scores.take(order)
         k = self.k
         best = result_scores[: k + 1]
-        if len(best) < k or not (best[1:] < best[:-1]).all():
+        if len(best) < k or len(set(best.tolist())) < len(best):
             return None
         return result_scores[None, :k], result_rows[None, :k]
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -47,8 +48,8 @@ class VamanaGraph:
         self.d, self.ntotal = d, int(index.size)
         self._index = index
         self._lock = threading.Lock()
-        # The settings of the last search: setting them anew takes longer than comparing them.
-        self._window, self._threads = 0, 0
+        # Window and threads of the last search: setting them anew takes longer than comparing them.
+        self._settings = 0, 0
 
     def search(
         self, prefixes: NDArray[np.float32], k: int, *, window: int, threads: int = 1
@@ -59,13 +60,24 @@ class VamanaGraph:
             prefixes: (q, d), contiguous, of any norm.
             window: candidates that a search keeps, at least k.
         """
-        with self._lock:
-            if threads != self._threads:
-                self._index.num_threads = self._threads = threads
-            if window != self._window:
-                self._index.search_window_size = self._window = window
-            rows, scores = self._index.search(prefixes, k)
+        rows, scores = self.walk(k, window=window, threads=threads)(prefixes)
         return scores, rows.view(np.int64)
+
+    def walk(
+        self, k: int, *, window: int, threads: int = 1
+    ) -> Callable[[NDArray[np.float32]], tuple[NDArray[np.uint64], NDArray[np.float32]]]:
+        """Return a function of prefixes (q, d) that finds the k nearest rows and their inner products, each (q, k)."""
+        index, lock, settings = self._index, self._lock, (window, threads)
+
+        def search(prefixes: NDArray[np.float32]) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+            with lock:
+                if self._settings != settings:
+                    index.search_window_size, index.num_threads = settings
+                    self._settings = settings
+                rows, scores = index.search(prefixes, k)
+            return rows, scores
+
+        return search
 
 
 @dataclass(frozen=True)

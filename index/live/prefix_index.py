@@ -86,5 +86,8 @@ class AnyPrefixIndex(Protocol):
     def search(self, queries: Scores, k: int, *, effort: int | None = None) -> tuple[Scores, Rows]:
         """Return the index's own scores and the rows of the k nearest, each (q, k), best first; row -1 if fewer."""
 
+    def entries_of(self, rows: Rows) -> Rows:
+        """Return how often each of some rows, of any shape, is in the index."""
+
     def run(self, queries: Scores, *, plan: Plan, k: int) -> tuple[Scores, Rows]:
         """Return scores (cosines) and rows of the k nearest by a plan, each (q, at most k), best first."""

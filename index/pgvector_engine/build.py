@@ -100,7 +100,8 @@ class _Build:
                 self._options.on_progress(done, len(self._specs))
         if calibrator is not None:
             held_in = calibrator.held_in
-            calibrator.measure_again(lambda spec: self._index(spec, held_in))
+            sizes = {spec: self._index_bytes(spec) for spec in self._specs}
+            calibrator.measure_again(lambda spec: self._index(spec, held_in), sizes)
             self._copy(held_in, len(codes))
         execute(f"COMMENT ON TABLE {table} IS '{codes.id}'")
         sizes = {spec: self._index_bytes(spec) for spec in self._specs}

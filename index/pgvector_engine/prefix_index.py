@@ -55,6 +55,10 @@ class PgvectorIndex:
         statement = self._statement(effort, last_length=self.spec.length, shortlist=k)
         return self._execute(statement, queries, k, effort=effort, selection=None, in_order_of_shortlist=True)
 
+    def entries_of(self, rows: Rows) -> Rows:
+        """Return how often each of some rows is in the index: once."""
+        return np.ones_like(rows)
+
     def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
         """Return scores (cosines) and rows of the k nearest by a plan, each (q, k), best first; row -1 if fewer.
 

@@ -15,7 +15,7 @@ Optimise = Literal["memory", "latency", "build"]
 SHORTLIST_FACTOR = 10
 MIN_SHORTLIST = 240
 # Candidates beyond the results, and a quarter of these, among which compact codes leave nearly all true neighbours.
-_SPARE_CANDIDATES = 10
+_SPARE_CANDIDATES = 16
 
 
 @dataclass(frozen=True, order=True)
