@@ -32,7 +32,7 @@ _VOTED = (8, 32)
 _CORRECTED = (8, 128)
 _NEW_LENGTH = 32
 # How often new nodes are drawn: a tenth of a small graph is a few hundred, by which accuracy varies by points.
-_FEW_NODES, _DRAWS_OF_FEW, _DRAWS_OF_MANY = 5000, 40, 10
+_FEW_NODES, _DRAWS_OF_FEW, _DRAWS_OF_MANY = 5000, 40, 5
 _SGC_HOPS = 2
 _TRAINED, _TRAINED_SEEDS = "trained", (0, 1, 2)
 
