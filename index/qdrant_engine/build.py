@@ -100,10 +100,11 @@ class _Build:
             calibrator.measure(self._index(spec, held_in))
             if options.on_progress is not None:
                 options.on_progress(done, len(self._specs))
-        calibrator.measure_again(lambda spec: self._index(spec, held_in))
+        sizes = index_bytes(self._specs, len(self._codes))
+        calibrator.measure_again(lambda spec: self._index(spec, held_in), sizes)
         if held_in < len(self._codes):
             self._fill(held_in, len(self._codes))
-        return calibrator.result(index_bytes(self._specs, len(self._codes)))
+        return calibrator.result(sizes)
 
     def _index(self, spec: IndexSpec, count: int) -> QdrantIndex:
         return QdrantIndex(self._server, self._collection, spec, self._codes, count)

@@ -90,6 +90,10 @@ class QdrantIndex:
                 rows[number, : len(ids)], scores[number, : len(ids)] = self.codes.rows_of(ids), values
         return scores, rows
 
+    def entries_of(self, rows: Rows) -> Rows:
+        """Return how often each of some rows is in the index: once."""
+        return np.ones_like(rows)
+
     def run(self, queries: Scores, *, plan: Plan, k: int, among: Among = EVERYTHING) -> tuple[Scores, Rows]:
         """Return scores (cosines) and rows of the k nearest by a plan, each (q, k), best first; row -1 if fewer.
 
