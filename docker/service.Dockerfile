@@ -21,7 +21,7 @@ COPY pyproject.toml constraints.txt docker/requirements.py ./
 RUN apt-get update \
     && apt-get install -y --no-install-recommends binutils=2.40-2 \
     && rm -rf /var/lib/apt/lists/*
-RUN python requirements.py "${VARIANT}" postgres > requirements.txt \
+RUN python requirements.py "${VARIANT}" postgres qdrant > requirements.txt \
     && pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt \
         --requirement requirements.txt \
     && find /opt/venv/lib -depth -type d -name tests -exec rm -r {} + \

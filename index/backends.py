@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.codes.artifact import Codes
-from eigenlens.index.errors import IndexKindError
+from eigenlens.index.errors import EngineUnavailableError, IndexKindError
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
@@ -21,9 +22,18 @@ from eigenlens.index.pgvector_engine.kinds import choose_pgvector_indexes
 from eigenlens.index.pgvector_engine.sizes import graph_bytes, table_bytes
 from eigenlens.index.pgvector_engine.statements import TABLES, table_name
 from eigenlens.index.plans.plan import IndexSpec, Optimise, choose_lengths
+from eigenlens.index.qdrant_engine import sizes as qdrant_sizes
+from eigenlens.index.qdrant_engine.build import BACKEND as QDRANT_BACKEND
+from eigenlens.index.qdrant_engine.build import build_qdrant_generation
+from eigenlens.index.qdrant_engine.generation import QdrantGeneration
+from eigenlens.index.qdrant_engine.kinds import choose_qdrant_indexes, choose_qdrant_lengths
+from eigenlens.index.qdrant_engine.names import CollectionNames
+from eigenlens.index.qdrant_engine.server import QdrantServer
 
-FAISS, PGVECTOR = "faiss", BACKEND
-BACKENDS = (FAISS, PGVECTOR)
+FAISS, PGVECTOR, QDRANT = "faiss", BACKEND, QDRANT_BACKEND
+BACKENDS = (FAISS, PGVECTOR, QDRANT)
+log = logging.getLogger(__name__)
+
 # A graph over shorter prefixes finds shortlists too long to be worth it.
 _MIN_PGVECTOR_LENGTH = 32
 
@@ -149,3 +159,57 @@ class PgvectorBackend:
             if table not in kept:
                 with self._database.borrow(f"DROP TABLE {table}"):
                     pass
+
+
+class QdrantBackend:
+    """Codes and indexes are collections of a Qdrant; all else is in the generation's directory."""
+
+    name = QDRANT
+
+    def __init__(self, server: QdrantServer | None, names: CollectionNames) -> None:
+        """Keep collections in a server; without one, generations open and cannot be searched."""
+        self._server, self._names = server, names
+
+    def choose_lengths(self, code_length: int, lengths: Sequence[int] | None) -> tuple[int, ...]:
+        """Return the prefix lengths to build: a quarter of the code for shortlists, unless others are given."""
+        return choose_lengths(code_length, choose_qdrant_lengths(code_length) if lengths is None else lengths)
+
+    def choose_indexes(
+        self, count: int, *, lengths: Sequence[int], kinds: Mapping[int, str] | None = None
+    ) -> tuple[IndexSpec, ...]:
+        """Return the indexes to build for `count` codes. Raises: IndexKindError."""
+        return choose_qdrant_indexes(count, lengths=lengths, kinds=kinds)
+
+    def describe_size(self, specs: Sequence[IndexSpec], *, count: int, code_length: int) -> str:
+        """Return the megabytes of the vectors and of each index."""
+        sizes = qdrant_sizes.index_bytes(specs, count)
+        by_index = [f"length {spec.length} {size / 1e6:,.1f} MB" for spec, size in sizes.items() if size]
+        vectors = qdrant_sizes.vector_bytes(specs, count)
+        return ", ".join([f"in Qdrant: vectors {vectors / 1e6:,.1f} MB", *by_index])
+
+    def check_optimise(self, optimise: Optimise) -> None:
+        """Refuse all but the default, since a collection has the same indexes always. Raises: IndexKindError."""
+        if optimise != "memory":
+            raise IndexKindError(f"optimise {optimise} is for the backend {FAISS}; {QDRANT} has memory only")
+
+    def build(self, path: Path, codes: Codes, options: BuildOptions) -> None:
+        """Build a generation in a collection of its number."""
+        assert self._server is not None, "the gallery has no Qdrant"
+        name = self._names.of(int(path.name))
+        build_qdrant_generation(path, codes, options, self._server, collection=name)
+
+    def open(self, path: Path, codes: Codes, *, verify: bool = True) -> QdrantGeneration:
+        """Open a generation; `check` tells whether its collection is there."""
+        return QdrantGeneration(path, codes, self._server, verify=verify)
+
+    def remove_unused(self, used: Collection[Mapping[str, Any]]) -> None:
+        """Drop the collections of this gallery that belong to no generation, such as that of a killed build."""
+        if self._server is None or not self._names.is_used:
+            return
+        kept = {properties.get("collection") for properties in used}
+        try:
+            for name in self._names.among(self._server.names()):
+                if name not in kept:
+                    self._server.drop(name)
+        except EngineUnavailableError as error:
+            log.warning("collections that no generation needs are removed later: %s", error)

@@ -48,6 +48,17 @@ class Settings(BaseSettings):
         "which several services may share; give it as the variable, since a flag shows its password to other users; "
         "default: SQLite in the gallery's directory",
     )
+    backend_url: str | None = Field(
+        None,
+        description="address of the Qdrant that has the gallery's codes, where they were built with the backend "
+        "qdrant, such as http://qdrant.example:6333; default: none",
+    )
+    backend_api_key: str | None = Field(
+        None,
+        repr=False,
+        description="API key or token of that Qdrant; give it as the variable, since a flag shows it to other users; "
+        "default: none",
+    )
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is open to other machines")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     root_path: str = Field(

@@ -47,3 +47,9 @@ def qdrant() -> Iterator[QdrantDouble]:
 
     with running_double() as double:
         yield double
+
+
+@pytest.fixture(scope="session")
+def qdrant_url(request: pytest.FixtureRequest) -> str:
+    """The address of a Qdrant: of a real one that EIGENLENS_TEST_QDRANT_URL names, or of the double."""
+    return os.environ.get("EIGENLENS_TEST_QDRANT_URL") or str(request.getfixturevalue("qdrant").url)

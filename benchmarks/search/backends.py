@@ -1,7 +1,7 @@
-"""`eigenlens bench backends`: a gallery's codes in FAISS and in PostgreSQL: recall, latency side by side, and bytes.
+"""`eigenlens bench backends`: the same codes in FAISS, PostgreSQL and Qdrant: recall, latency, and bytes.
 
-The last images, a random sample, are the queries, and all others are indexed in both. Searches of the two backends take
-turns, so that both meet the same machine.
+The last images, a random sample, are the queries, and all others are indexed in each. Searches of the backends take
+turns, so that all meet the same machine.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from eigenlens.benchmarks.common.arguments import positive
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record
-from eigenlens.index.backends import FAISS, PGVECTOR, Backend, FaissBackend, PgvectorBackend
+from eigenlens.index.backends import FAISS, PGVECTOR, QDRANT, Backend, FaissBackend, PgvectorBackend, QdrantBackend
 from eigenlens.index.building.build import BuildOptions
 from eigenlens.index.codes.artifact import Codes, writing_codes
 from eigenlens.index.codes.exact import exact_search
@@ -27,8 +28,11 @@ from eigenlens.index.filters.parse import Filter, parse_filter
 from eigenlens.index.live.engine import LiveEngine
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
+from eigenlens.index.plans.plan import IndexSpec
+from eigenlens.index.qdrant_engine.names import CollectionNames
+from eigenlens.index.qdrant_engine.sizes import vector_bytes
 from eigenlens.index.threads import all_cores
-from eigenlens.service.commands.options import parse_lengths
+from eigenlens.service.commands.options import configure_backend, parse_lengths, qdrant_of
 from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.layout import Gallery
 
@@ -51,6 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("EIGENLENS_STORE"),
         help="address of an empty schema in a PostgreSQL with pgvector (default: EIGENLENS_STORE)",
     )
+    configure_backend(parser)
     parser.add_argument("--name", default="fashion-mnist", help="name of the images in records (default: %(default)s)")
     parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where the codes are indexed")
     parser.add_argument("--queries", type=positive, default=500, help="images to search with (default: %(default)s)")
@@ -88,28 +93,38 @@ CASES = (
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build both, search both in turns, and print a line for each case and backend. Raises: EigenlensError."""
-    from eigenlens.service.gallery.store.postgres.vectors import VectorConnections  # needs psycopg
-
-    if not args.store:
-        raise GalleryError("give the address of an empty schema as EIGENLENS_STORE or --store")
+    """Build all that have an address, search them in turns, and print a line for each case. Raises: EigenlensError."""
+    qdrant = qdrant_of(args)
+    if not args.store and qdrant is None:
+        raise GalleryError(
+            "give the address of an empty schema as EIGENLENS_STORE or --store, or of a Qdrant as "
+            "EIGENLENS_BACKEND_URL or --backend-url"
+        )
     gallery = Gallery(args.gallery)
     _, generation = gallery.open_current()
     codes, queries = _split(args.work, generation.codes, queries=args.queries, count=args.count)
     gallery.store.close()
-    database = VectorConnections(args.store)
-    try:
-        bench = _Bench(codes, queries, args)
-        bench.build(FaissBackend(), args.work / "faiss" / "000001")
-        bench.build(PgvectorBackend(database), args.work / "pgvector" / "000001")
-        table = database.query("SELECT pg_relation_size('vectors_000001'), pg_relation_size('vectors_000001_pkey')")
-        bench.record(PGVECTOR, {"part": "table"}, "bytes_per_image", table[0][0] / len(codes), "B")
-        bench.record(PGVECTOR, {"part": "primary key"}, "bytes_per_image", table[0][1] / len(codes), "B")
+    bench = _Bench(codes, queries, args)
+    bench.build(FaissBackend(), args.work / "faiss" / "000001")
+    with ExitStack() as open_backends:
+        if args.store:
+            from eigenlens.service.gallery.store.postgres.vectors import VectorConnections  # needs psycopg
+
+            database = open_backends.enter_context(closing(VectorConnections(args.store)))
+            bench.build(PgvectorBackend(database), args.work / PGVECTOR / "000001")
+            table = database.query("SELECT pg_relation_size('vectors_000001'), pg_relation_size('vectors_000001_pkey')")
+            bench.record(PGVECTOR, {"part": "table"}, "bytes_per_image", table[0][0] / len(codes), "B")
+            bench.record(PGVECTOR, {"part": "primary key"}, "bytes_per_image", table[0][1] / len(codes), "B")
+        if qdrant is not None:
+            open_backends.enter_context(closing(qdrant))
+            names = CollectionNames(args.work / QDRANT)
+            specs = bench.build(QdrantBackend(qdrant, names), args.work / QDRANT / "000001")
+            open_backends.callback(qdrant.drop, names.of(1))
+            vectors = vector_bytes(specs, len(codes)) / len(codes)
+            bench.record(QDRANT, {"part": "vectors, computed"}, "bytes_per_image", vectors, "B")
         with all_cores(False):
             for case in CASES:
                 bench.measure(case)
-    finally:
-        database.close()
 
 
 def _split(work: Path, codes: Codes, *, queries: int, count: int | None) -> tuple[Codes, NDArray[np.float32]]:
@@ -139,8 +154,8 @@ class _Bench:
         self._added += 0.5 * codes.codes[: len(self._added)].astype(np.float32)
         self._generations: dict[str, BaseGeneration] = {}
 
-    def build(self, backend: Backend, path: Path) -> None:
-        """Build the codes in a backend, and record time and bytes of its indexes."""
+    def build(self, backend: Backend, path: Path) -> Sequence[IndexSpec]:
+        """Build the codes in a backend, and record time and bytes of its indexes. Returns: these."""
         path.parent.mkdir(parents=True)
         metadata = ({"number": int(number)} for number in self._numbers)
         lengths = backend.choose_lengths(self._codes.code_length, self._args.lengths)
@@ -151,10 +166,15 @@ class _Bench:
         for spec in generation.specs:
             size = generation.bytes_of(spec.length) / len(self._codes)
             self.record(backend.name, {"part": f"{spec.length} {spec.kind}"}, "bytes_per_image", size, "B")
+        return generation.specs
 
     def measure(self, case: _Case) -> None:
-        """Search both backends in turns, and record recall and times."""
-        engines = {name: LiveEngine(generation) for name, generation in self._generations.items()}
+        """Search the backends in turns, and record recall and times; Qdrant reranks by lengths that it has only."""
+        engines = {
+            name: LiveEngine(generation)
+            for name, generation in self._generations.items()
+            if name != QDRANT or case.request.rerank in (None, "full", *generation.lengths)
+        }
         kept, extra = np.ones(len(self._codes), dtype=bool), self._added[:0]
         for engine in engines.values():
             if case.change == "third removed":

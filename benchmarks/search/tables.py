@@ -162,9 +162,12 @@ def backends_table(records: Sequence[Mapping[str, Any]]) -> str:
     )
     if not cases:
         return "No record yet."
+    names = {"pgvector": "pgvector", "qdrant": "Qdrant"}
+    measured = [name for name in names if any(r["method"] == name for r in records)]
+    columns = [column for name in measured for column in (f"{names[name]} recall@10", f"{names[name]}'s time")]
     lines = [
-        "| search | filter leaves | change | FAISS recall@10 | pgvector recall@10 | pgvector's time |",
-        "|---|---|---|---|---|---|",
+        f"| search | filter leaves | change | FAISS recall@10 | {' | '.join(columns)} |",
+        "|---" * (4 + len(columns)) + "|",
     ]
     for case in cases:
         values = {
@@ -173,8 +176,9 @@ def backends_table(records: Sequence[Mapping[str, Any]]) -> str:
             if (r["params"].get("plan"), r["params"].get("filter"), r["params"].get("change")) == case
         }
         plan, filter, change = (word if word != "none" else "–" for word in case)
-        lines.append(
-            f"| {plan} | {filter} | {change} | {values['faiss', 'recall@10']:.3f} "
-            f"| {values['pgvector', 'recall@10']:.3f} | {values['pgvector', 'times_faiss']:.1f} times FAISS's |"
-        )
+        cells = [f"{values['faiss', 'recall@10']:.3f}"]
+        for name in measured:
+            recall, times = values.get((name, "recall@10")), values.get((name, "times_faiss"))
+            cells += ["–", "–"] if recall is None else [f"{recall:.3f}", f"{times:.1f} times FAISS's"]
+        lines.append(f"| {plan} | {filter} | {change} | {' | '.join(cells)} |")
     return "\n".join(lines)

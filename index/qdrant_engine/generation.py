@@ -22,6 +22,8 @@ from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 # Metadata of a collection: which build filled it. It is written last.
 BUILD = "eigenlens_build"
+# As calibrations record it: its searches wait for another process.
+DEVICE = "qdrant"
 
 
 class QdrantGeneration(BaseGeneration):
@@ -31,7 +33,7 @@ class QdrantGeneration(BaseGeneration):
     only the keys of its results.
     """
 
-    device = "cpu"
+    device = DEVICE
 
     def __init__(
         self,

@@ -7,13 +7,19 @@ from collections.abc import Mapping, Sequence
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.qdrant_engine.kinds import KINDS
 
-# Of a graph with m = 16, as its files have the links.
-_LINKS = 100
+# Links of a node on average, of a graph with m = 16. Each is stored in as many bits as the number of points has.
+_LINKS = 22
+# Of a quantised copy, beside its coordinates.
+_OFFSET = 4
 
 
 def index_bytes(specs: Sequence[IndexSpec], count: int) -> Mapping[IndexSpec, int]:
-    """Return the bytes of each index, beside its vectors: links and quantised copies; 0 of a scan."""
-    return {spec: _index_bytes(spec) * count for spec in specs}
+    """Return the bytes of each index, beside its vectors: links and quantised copies; 0 of a scan.
+
+    Right to some percent for one segment. Each field to filter by adds links among the images that share a value of it:
+    at most as many again.
+    """
+    return {spec: round(_bytes_of_point(spec, count) * count) for spec in specs}
 
 
 def vector_bytes(specs: Sequence[IndexSpec], count: int) -> int:
@@ -21,6 +27,7 @@ def vector_bytes(specs: Sequence[IndexSpec], count: int) -> int:
     return count * sum(2 * spec.length for spec in specs)
 
 
-def _index_bytes(spec: IndexSpec) -> int:
+def _bytes_of_point(spec: IndexSpec, count: int) -> float:
     kind = KINDS[spec.kind]
-    return (_LINKS if kind.has_graph else 0) + (spec.length + 4 if kind.quantised else 0)
+    links = _LINKS * max(1, count - 1).bit_length() / 8 if kind.has_graph else 0
+    return links + (spec.length + _OFFSET if kind.quantised else 0)

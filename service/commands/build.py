@@ -23,12 +23,14 @@ from eigenlens.model.runtime.feature_encoder import FeatureEncoder
 from eigenlens.model.runtime.open import open_encoder
 from eigenlens.service.api.report import Report
 from eigenlens.service.commands.options import (
+    configure_backend,
     configure_intake,
     configure_store,
     limits_of,
     parse_known_kinds,
     parse_lengths,
     print_report,
+    qdrant_of,
 )
 from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation, require_backend
@@ -83,6 +85,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "otherwise like its directory); give the name of a known folder that lies elsewhere now",
     )
     configure_store(parser)
+    configure_backend(parser)
     configure_intake(parser)
     parser.add_argument(
         "--lengths",
@@ -99,8 +102,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
-        help="search engine of the generation: faiss, in the gallery's directory, or pgvector, in the PostgreSQL that "
-        "--store names (default: that of the gallery, or faiss)",
+        help="search engine of the generation: faiss, in the gallery's directory, pgvector, in the PostgreSQL that "
+        "--store names, or qdrant, at --backend-url (default: that of the gallery, or faiss)",
     )
     parser.add_argument(
         "--optimise",
@@ -142,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
         open_codes(args.codes, require_images(encoder))  # likewise
     if encoder is not None:
         choose_lengths(encoder.code_length, args.lengths)  # refuse wrong lengths before a gallery is made
-    gallery = Gallery(args.gallery, store=args.store, create=True)
+    gallery = Gallery(args.gallery, store=args.store, qdrant=qdrant_of(args), create=True)
     with closing(gallery.store), gallery.writing(), ProgressBar() as progress:
         backend = require_backend(gallery, args.backend or gallery.current_backend())
         if args.optimise is not None:

@@ -19,9 +19,10 @@ from pathlib import Path
 import eigenlens
 from eigenlens.artifact import EigenlensError
 from eigenlens.command import EXTRAS
+from eigenlens.index.qdrant_engine.server import QdrantServer
 from eigenlens.install import install_line
 from eigenlens.processors import processors
-from eigenlens.service.commands.options import configure_store
+from eigenlens.service.commands.options import configure_backend, configure_store, qdrant_of
 from eigenlens.system_errors import describe
 
 EPILOG = """examples:
@@ -38,19 +39,23 @@ _FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd")
 _TRIAL_BYTES = 16 * 2**20
 _LEAST_FREE_BYTES = 2**30
 
+# A search waits for one answer of the search engine.
+_SLOW_MS = 20
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     parser.add_argument("--gallery", metavar="GALLERY", type=Path, help="directory of a gallery to look at as well")
     configure_store(parser)
+    configure_backend(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found. Returns: 1, if there is a problem."""
     findings = [*_installation(), *_machine(), *_disk(args.gallery or Path.cwd())]
     if args.gallery is not None:
-        findings += _gallery(args.gallery, args.store)
+        findings += _gallery(args.gallery, args.store, qdrant_of(args))
     for text, is_problem in findings:
         print(f"{'!' if is_problem else ' '} {text}")
     problems = sum(is_problem for _, is_problem in findings)
@@ -109,7 +114,18 @@ def _disk(place: Path) -> Iterator[Finding]:
         yield f"writes {_TRIAL_BYTES / 2**20 / seconds:,.0f} MiB/s with fsync", False
 
 
-def _gallery(root: Path, address: str | None) -> Iterator[Finding]:
+def _qdrant(server: QdrantServer) -> Iterator[Finding]:
+    version = server.version()
+    begun = time.perf_counter()
+    server.names()
+    ms = 1000 * (time.perf_counter() - begun)
+    yield f"Qdrant {version} at {server.address} answers in {ms:.1f} ms", ms > _SLOW_MS
+    is_plain = server.url.startswith("http:") and not server.is_local
+    if is_plain:
+        yield f"Qdrant at {server.address} is reached without TLS: give an address that begins with https", True
+
+
+def _gallery(root: Path, address: str | None, qdrant: QdrantServer | None) -> Iterator[Finding]:
     if importlib.util.find_spec("faiss") is None:
         yield f"a gallery is looked at with FAISS: {install_line('cpu')}", True
         return
@@ -117,7 +133,7 @@ def _gallery(root: Path, address: str | None) -> Iterator[Finding]:
     from eigenlens.service.gallery.layout import Gallery
 
     try:
-        gallery = Gallery(root, store=address)
+        gallery = Gallery(root, store=address, qdrant=qdrant)
         with closing(gallery.store):
             problems = gallery.store.problems()
             for problem in problems:
@@ -125,6 +141,8 @@ def _gallery(root: Path, address: str | None) -> Iterator[Finding]:
             if problems and address is None:  # the file is damaged
                 return
             yield f"gallery {root}: {gallery.store.count()} images, {gallery.store.describe()}", False
+            if qdrant is not None:
+                yield from _qdrant(qdrant)
             number, generation = gallery.open_current(check=True)
             backend = gallery.manifest(number).properties.get("backend", FAISS)
             lengths = ", ".join(map(str, generation.lengths))

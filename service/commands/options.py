@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from eigenlens.index.errors import IndexKindError
+from eigenlens.index.qdrant_engine.server import KEY_VARIABLE, URL_VARIABLE, QdrantServer, server_at
 from eigenlens.service.api.report import Report
 from eigenlens.service.errors import SettingsError
 
@@ -42,11 +43,13 @@ def parse_kinds(text: str) -> dict[int, str]:
 def parse_known_kinds(text: str) -> dict[int, str]:
     """Parse LENGTH=KIND separated by commas, and check that the kinds exist."""
     from eigenlens.index.faiss_engine.kinds import require_kind  # needs FAISS, which a client does not have
-    from eigenlens.index.pgvector_engine.kinds import KINDS
+    from eigenlens.index.pgvector_engine.kinds import KINDS as PGVECTOR_KINDS
+    from eigenlens.index.qdrant_engine.kinds import KINDS as QDRANT_KINDS
 
+    remote = PGVECTOR_KINDS.keys() | QDRANT_KINDS.keys()
     try:
         return {
-            length: kind if kind in KINDS else require_kind(kind).name for length, kind in parse_kinds(text).items()
+            length: kind if kind in remote else require_kind(kind).name for length, kind in parse_kinds(text).items()
         }
     except IndexKindError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
@@ -68,6 +71,22 @@ def configure_store(parser: argparse.ArgumentParser) -> None:
         help="address of the PostgreSQL that has the gallery's images, such as postgresql://user@host/database; in the "
         "variable EIGENLENS_STORE no other user sees it (default: SQLite in the gallery's directory)",
     )
+
+
+def configure_backend(parser: argparse.ArgumentParser) -> None:
+    """Declare --backend-url for a command that opens generations of a gallery."""
+    parser.add_argument(
+        "--backend-url",
+        metavar="URL",
+        default=os.environ.get(URL_VARIABLE) or None,
+        help="address of the Qdrant that has the gallery's codes with the backend qdrant, such as "
+        f"http://qdrant.example:6333 (default: {URL_VARIABLE}); its API key is taken from the variable {KEY_VARIABLE}",
+    )
+
+
+def qdrant_of(args: argparse.Namespace) -> QdrantServer | None:
+    """Return the Qdrant that `configure_backend` declares; None without an address."""
+    return server_at(args.backend_url, os.environ.get(KEY_VARIABLE))
 
 
 def configure_intake(parser: argparse.ArgumentParser) -> None:

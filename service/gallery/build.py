@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.index.backends import FAISS, PGVECTOR, Backend
+from eigenlens.index.backends import FAISS, PGVECTOR, QDRANT, Backend
 from eigenlens.index.building.build import BuildOptions
 from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, writing_codes
@@ -216,6 +216,11 @@ def require_backend(gallery: Gallery, name: str, *, gpu: Gpu | None = None) -> B
         raise GalleryError(
             f"the backend pgvector keeps codes in the gallery's PostgreSQL, and the images of {gallery.root} are in "
             f"SQLite: `eigenlens migrate --gallery {gallery.root}` takes them there, or build with --backend faiss"
+        )
+    if name == QDRANT and gallery.qdrant is None:
+        raise GalleryError(
+            "the backend qdrant keeps codes in a Qdrant: give its address as EIGENLENS_BACKEND_URL or --backend-url, "
+            "or build with --backend faiss"
         )
     return gallery.backend(name, gpu=gpu)
 

@@ -10,6 +10,7 @@ GALLERY/
   writer.lock             held by the one process that writes generations
   switch.lock             held, shared, to switch to, open or copy generations; held exclusively to remove old ones
   job.lock                held by a running job's process and by the service that started it
+  COLLECTIONS             the word that names the gallery's collections in Qdrant
   serving.lock            held, shared, by every service of the gallery
   backups/                archives that the service wrote
   duplicates.npz          what the last search for duplicates found
@@ -25,13 +26,24 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from eigenlens import artifact
-from eigenlens.index.backends import BACKENDS, FAISS, PGVECTOR, Backend, FaissBackend, PgvectorBackend
+from eigenlens.index.backends import (
+    BACKENDS,
+    FAISS,
+    PGVECTOR,
+    QDRANT,
+    Backend,
+    FaissBackend,
+    PgvectorBackend,
+    QdrantBackend,
+)
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.engine import Engine
 from eigenlens.index.faiss_engine.generation import Generation as FaissGeneration
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.index.live.engine import LiveEngine
 from eigenlens.index.live.generation import BaseGeneration
+from eigenlens.index.qdrant_engine.names import CollectionNames
+from eigenlens.index.qdrant_engine.server import QdrantServer
 from eigenlens.service.errors import GalleryBusyError, GalleryError, GenerationInUseError, GenerationNotFoundError
 from eigenlens.service.gallery.store.locks import Lock
 from eigenlens.service.gallery.store.open import open_store
@@ -50,15 +62,18 @@ class Gallery:
     number, generation = gallery.open_current()
     """
 
-    def __init__(self, root: Path, *, store: str | None = None, create: bool = False) -> None:
+    def __init__(
+        self, root: Path, *, store: str | None = None, qdrant: QdrantServer | None = None, create: bool = False
+    ) -> None:
         """Open the gallery at `root`.
 
         Args:
             store: address of the PostgreSQL that has its images; None for SQLite in its directory.
+            qdrant: the server that has, or gets, its codes with the backend qdrant; None if there is none.
 
         Raises: GalleryError, if there is none and `create` is off.
         """
-        self.root, self.store_address = root, store
+        self.root, self.store_address, self.qdrant = root, store, qdrant
         if create:
             root.mkdir(parents=True, exist_ok=True)
         self.store = open_store(root, store, create=create)
@@ -181,6 +196,8 @@ class Gallery:
         """Return the search engine of a name, as this gallery uses it. Raises: GalleryError."""
         if name == PGVECTOR:
             return PgvectorBackend(self.store.vectors())
+        if name == QDRANT:
+            return QdrantBackend(self.qdrant, CollectionNames(self.root))
         if name == FAISS:
             return FaissBackend(gpu)
         raise GalleryError(f"there is no backend '{name}'; this version has {', '.join(BACKENDS)}")
@@ -291,7 +308,7 @@ class Gallery:
         return Position(int(properties["last_key"]), int(properties["removal"]))
 
     def _remove_unused_codes(self) -> None:
-        """Remove codes and tables that no generation uses, such as those of an interrupted build."""
+        """Remove codes, tables and collections that no generation uses, such as those of an interrupted build."""
         try:
             used = [
                 artifact.read(self.generation_path(n), kind="generation", verify=False).properties

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.building.recalibrate import MIN_QUERIES, recalibrate_generation
-from eigenlens.index.faiss_engine.gpu import Gpu, device_name
+from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.service.errors import TooFewQueriesError
 from eigenlens.service.gallery.build import KEPT_GENERATIONS
 from eigenlens.service.gallery.layout import Gallery
@@ -87,7 +87,7 @@ def publish_recalibrated(
         generation,
         queries.codes,
         generation.codes.rows_of(queries.keys),
-        device=device_name(gpu),
+        device=generation.device,
         on_progress=lambda done, total: progress.advance(1),
     )
     (activate or gallery.activate)(number)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from eigenlens.artifact import EigenlensError
 from eigenlens.index.faiss_engine.gpu import open_gpu
+from eigenlens.index.qdrant_engine.server import server_at
 from eigenlens.processors import processors
 from eigenlens.service.errors import KeyFileError
 from eigenlens.service.gallery.layout import Gallery
@@ -50,7 +51,8 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
     metrics = Metrics()
     observe = observe or metrics.observe
     gpu = open_gpu(settings.search_device)
-    gallery = Gallery(settings.gallery, store=settings.store)
+    qdrant = server_at(settings.backend_url, settings.backend_api_key)
+    gallery = Gallery(settings.gallery, store=settings.store, qdrant=qdrant)
     serving = gallery.serving()
     snapshots = SnapshotManager(
         gallery,

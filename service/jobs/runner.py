@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from eigenlens.index.qdrant_engine.server import KEY_VARIABLE, URL_VARIABLE
 from eigenlens.service.errors import JobRunningError
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.store.locks import Lock
@@ -49,9 +50,11 @@ class Runner:
         worker = [sys.executable, "-P", "-m", "eigenlens.service.jobs.worker"]
         command = [*worker, str(self._gallery.root), "--job", job.id, *self._options]
         command += ["--payload-bytes", str(len(payload))]
-        environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
-        if self._gallery.store_address is not None:
-            environment[VARIABLE] = self._gallery.store_address
+        addresses = {VARIABLE: self._gallery.store_address, URL_VARIABLE: None, KEY_VARIABLE: None}
+        if (qdrant := self._gallery.qdrant) is not None:
+            addresses |= {URL_VARIABLE: qdrant.url, KEY_VARIABLE: qdrant.api_key}
+        environment = {name: value for name, value in os.environ.items() if name not in addresses}
+        environment |= {name: value for name, value in addresses.items() if value is not None}
         # The worker reads its standard input: first the payload. When this process ends, even by SIGKILL, the pipe
         # closes and so does it.
         try:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from eigenlens.artifact import EigenlensError
 from eigenlens.index.faiss_engine.gpu import open_gpu
+from eigenlens.index.qdrant_engine.server import KEY_VARIABLE, URL_VARIABLE, server_at
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.store.open import VARIABLE
@@ -69,7 +70,8 @@ def main() -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(_NICENESS)
 
-    gallery = Gallery(args.gallery, store=os.environ.get(VARIABLE))
+    qdrant = server_at(os.environ.get(URL_VARIABLE), os.environ.get(KEY_VARIABLE))
+    gallery = Gallery(args.gallery, store=os.environ.get(VARIABLE), qdrant=qdrant)
     job_lock = gallery.store.lock("job", shared=True)  # until this process ends
     if job_lock is None:
         return 3  # the service that started this process has ended, and another one starts a job

@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 from psycopg.conninfo import conninfo_to_dict
 
 from eigenlens.command import COMMANDS
+from eigenlens.service.settings import Settings
 from tests.support.docker_files import (
     DOCKERFILES,
     ROOT,
@@ -109,7 +110,7 @@ def test_the_service_image_requires_faiss_and_no_torch() -> None:
         assert {name for name in required if "faiss" in name} == {faiss}
         assert not required & names(requirements("train").stdout) - names(requirements("service").stdout)
     runs = [i.value for i in instructions(SERVICE) if i.name == "RUN" and "requirements.py" in i.value]
-    assert [re.findall(r"requirements\.py (.*) >", run) for run in runs] == [['"${VARIANT}" postgres']]
+    assert [re.findall(r"requirements\.py (.*) >", run) for run in runs] == [['"${VARIANT}" postgres qdrant']]
 
 
 def test_an_unknown_variant_fails_the_build() -> None:
@@ -276,6 +277,27 @@ def test_the_demo_in_postgres_is_beside_the_other_and_has_no_password_of_its_own
         parser = argparse.ArgumentParser()
         importlib.import_module(COMMANDS[name][0]).configure(parser)
         parser.parse_args(arguments)
+
+
+def test_the_demo_in_qdrant_is_beside_the_other_and_has_no_key_of_its_own() -> None:
+    beside = yaml.safe_load((ROOT / "docker/qdrant.yml").read_text())
+    assert schema_errors(beside) == []
+    there = compose()["services"]
+    merged = {name: there.get(name, {}) | service for name, service in beside["services"].items()}
+    assert merged["serve"]["depends_on"].keys() == {"load"}
+    assert merged["load"]["depends_on"].keys() == {"prepare", "qdrant"}
+    assert merged["load"]["image"] == merged["serve"]["image"]
+    assert merged["serve"]["environment"] == merged["load"]["environment"]
+    assert {name.removeprefix("EIGENLENS_").lower() for name in merged["serve"]["environment"]} <= set(
+        Settings.model_fields
+    )
+    key = merged["serve"]["environment"]["EIGENLENS_BACKEND_API_KEY"]
+    assert merged["qdrant"]["environment"]["QDRANT__SERVICE__API_KEY"] == "${QDRANT_API_KEY}"
+    assert key.startswith("${QDRANT_API_KEY:?")
+    arguments = merged["load"]["command"][0].partition("eigenlens build ")[2].split()
+    parser = argparse.ArgumentParser()
+    importlib.import_module(COMMANDS["build"][0]).configure(parser)
+    assert parser.parse_args(arguments).backend == "qdrant"
 
 
 def test_a_folder_of_ones_own_never_meets_the_samples_volumes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -113,7 +114,8 @@ def open_qdrant(server: QdrantServer) -> Open:
                 queries=codes[:1],
                 tuning=replace(TUNING, timed_queries=1, effort_steps=1),
             )
-            build_qdrant_generation(path / "generation", stored, options, server, collection=f"engines-{len(built)}")
+            name = f"test-{secrets.token_hex(4)}"
+            build_qdrant_generation(path / "generation", stored, options, server, collection=name)
             built[codes.tobytes()] = path / "generation", stored
         generation, stored = built[codes.tobytes()]
         return LiveEngine(QdrantGeneration(generation, stored, server, verify=False, tuning=TUNING))
@@ -147,7 +149,7 @@ def engine_named(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Ope
     @functools.cache
     def named(name: str) -> Open:
         if name == "qdrant":
-            servers.append(QdrantServer(request.getfixturevalue("qdrant").url))
+            servers.append(QdrantServer(request.getfixturevalue("qdrant_url")))
             return open_qdrant(servers[0])
         if name != "pgvector":
             return (ENGINES | MORE_ENGINES)[name]
@@ -158,6 +160,9 @@ def engine_named(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Ope
     for database in databases:
         database.close()
     for server in servers:
+        for collection in server.names():
+            if collection.startswith("test-"):
+                server.drop(collection)
         server.close()
 
 

@@ -9,41 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from eigenlens.index.errors import FilterError
 from eigenlens.index.filters.columns import Attributes, write_attributes
 from eigenlens.index.filters.growing_columns import GrowingColumns
 from eigenlens.index.filters.parse import matches, parse_filter
 from tests.support.codes import repeatable
-
-SCALARS = st.one_of(
-    st.sampled_from(["", "a", "b", "ab", "ä", "boots", "1", "true"]),
-    st.integers(-3, 3),
-    st.sampled_from([0.5, -1.5, 1e300, 2.0**53]),
-    st.booleans(),
-)
-VALUES = st.one_of(SCALARS, st.lists(SCALARS, max_size=3), st.none(), st.just({"nested": 1}), st.just("x" * 2000))
-METADATA = st.lists(st.dictionaries(st.sampled_from(["p", "q", "r"]), VALUES, max_size=3), max_size=12)
-FIELDS = st.sampled_from(["p", "q", "absent"])
-BOUNDS = st.one_of(st.sampled_from(["", "a", "b"]), st.integers(-2, 2), st.just(0.5))
-COMPARISONS = st.one_of(
-    SCALARS.filter(lambda value: value != 1e300),
-    st.dictionaries(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), BOUNDS, min_size=1, max_size=2),
-    st.fixed_dictionaries({"$in": st.lists(SCALARS.filter(lambda v: v != 1e300), max_size=3)}),
-    st.fixed_dictionaries({"$nin": st.lists(st.sampled_from(["a", 1, True]), max_size=3)}),
-    st.fixed_dictionaries({"$ne": st.sampled_from(["a", 1, True])}),
-    st.fixed_dictionaries({"$exists": st.booleans()}),
-)
-FILTERS = st.recursive(
-    st.dictionaries(FIELDS, COMPARISONS, min_size=1, max_size=2),
-    lambda inner: st.one_of(
-        st.fixed_dictionaries({"$and": st.lists(inner, min_size=1, max_size=3)}),
-        st.fixed_dictionaries({"$or": st.lists(inner, min_size=1, max_size=3)}),
-        st.fixed_dictionaries({"$not": inner}),
-    ),
-    max_leaves=5,
-)
+from tests.support.filters import FILTERS, METADATA
 
 
 @repeatable

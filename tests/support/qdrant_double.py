@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import qdrant_edge as edge
 from qdrant_client import models
 
@@ -85,16 +86,22 @@ class QdrantDouble:
         self.makes_payload_indexes = True
         self.key: str | None = None
         self.requests: list[str] = []
+        self.is_closed = False
         self._server = _Server(self)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
         """End the server and its collections."""
+        self.is_closed = True
         self._server.shutdown()
         self._server.server_close()
         for name in list(self._collections):
             self._drop(name)
+
+    def forget_payload_indexes(self, name: str) -> None:
+        """Tell no more of the indexes of a collection's payload."""
+        self._collections[name].fields.clear()
 
     def lose_shard(self, name: str, shard: int) -> None:
         """Take a shard away, of which there is no replica."""
@@ -324,8 +331,10 @@ def _condition(condition: Any) -> Any:
             return edge.HasIdCondition(set(condition.has_id))
         case models.IsEmptyCondition():
             return edge.IsEmptyCondition(condition.is_empty.key)
-        case models.FieldCondition(match=models.MatchValue() as value):
-            return edge.FieldCondition(condition.key, match=edge.MatchValue(value.value))
+        case models.FieldCondition(match=models.MatchValue() as match):
+            # The engine takes Python's booleans for the numbers 0 and 1, which they are.
+            value: Any = np.bool_(match.value) if isinstance(match.value, bool) else match.value
+            return edge.FieldCondition(condition.key, match=edge.MatchValue(value))
         case models.FieldCondition(match=models.MatchAny() as values):
             return edge.FieldCondition(condition.key, match=edge.MatchAny(values.any))
         case models.FieldCondition(range=models.Range() as ends):
@@ -358,6 +367,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = urlsplit(self.path).path
+        if self.double.is_closed:  # on a connection that was kept
+            self.close_connection = True
+            return
         status = 200
         answer: Any
         try:
@@ -383,6 +395,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
+def main() -> None:
+    """Run until the process is ended: python -m tests.support.qdrant_double."""
+    with running_double() as double:
+        print(double.url, flush=True)
+        threading.Event().wait()
+
+
 @contextlib.contextmanager
 def running_double(*, shards: int = 1) -> Iterator[QdrantDouble]:
     """A running double, with collections of so many shards."""
@@ -393,3 +412,7 @@ def running_double(*, shards: int = 1) -> Iterator[QdrantDouble]:
             yield double
         finally:
             double.close()
+
+
+if __name__ == "__main__":
+    main()
