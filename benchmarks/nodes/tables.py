@@ -30,6 +30,7 @@ METHODS = {
 }
 _COMPARED = ("smooth", "trained", "pca-smoothed", "grace", "cca-ssg", "bgrl")
 _NEW = ("seen", "new with edges", "new, one at a time", "new without edges")
+_BELOW = "new with edges, below seen"
 _AT, _NEW_AT = 8, 32
 
 
@@ -83,15 +84,19 @@ def further_table(records: Sequence[Record]) -> str:
 
 
 def new_table(records: Sequence[Record]) -> str:
-    """Draw the accuracy on seen and on new nodes at 32 coordinates, in per cent."""
+    """Draw the accuracy on seen and on new nodes at 32 coordinates, in per cent, and how far new ones are below."""
     values = _newest(records)
     lines = []
     for graph, title in GRAPHS.items():
         for preset in ("smooth", "features-only"):
-            found = [values[key] for name in _NEW if (key := (graph, f"new-{preset}", _NEW_AT, name)) in values]
-            if found:
-                lines.append(f"| {title} | `{preset}` | " + " | ".join(map(_percent, found)) + " |")
-    return _table(["graph", "preset", "seen", "with edges", "one at a time", "without edges"], lines)
+            method = f"new-{preset}"
+            if (draws := values.get((graph, method, None, "draws"))) is not None:
+                cells = [f"{draws:.0f}", *(_percent(values[graph, method, _NEW_AT, name]) for name in _NEW)]
+                mean, error = (values[graph, method, _NEW_AT, name] for name in (_BELOW, f"{_BELOW}, standard error"))
+                cells.append(f"{100 * mean:.1f} ± {100 * error:.1f}")
+                lines.append(f"| {title} | `{preset}` | " + " | ".join(cells) + " |")
+    head = ["draws", "seen", "with edges", "one at a time", "without edges", "with edges, below seen"]
+    return _table(["graph", "preset", *head], lines)
 
 
 def _newest(records: Sequence[Record]) -> dict[tuple[str, str, int | None, str], float]:

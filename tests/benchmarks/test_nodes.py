@@ -86,7 +86,7 @@ def test_the_command_records_each_method_once(tmp_path: Path, monkeypatch: pytes
     assert new["draws"] == 4
     assert new["new with edges, below seen"] == pytest.approx(new["seen"] - new["new with edges"], abs=2e-5)
     assert 0 < new["new with edges, below seen, standard error"] < 0.1
-    assert tables.new_table(records).count("| Cora | `smooth` |") == 1
+    assert "| Cora | `smooth` | 4 | " in tables.new_table(records)
     assert main([*arguments[:-1], "unknown"]) == 1
 
 
