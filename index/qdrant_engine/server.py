@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from eigenlens.index.errors import EngineUnavailableError, SearchError
 
 if TYPE_CHECKING:  # importing it takes a second, and only galleries with this backend need it
+    from httpx import URL
     from qdrant_client import QdrantClient
 
 # Variables of the environment with its address and its key.
@@ -74,6 +75,8 @@ class QdrantServer:
     def __init__(self, url: str, *, api_key: str | None = None) -> None:
         """Name a server; the first call connects."""
         self.url, self.api_key = url, api_key
+        self._headers = {"Content-Type": "application/json"} | ({"api-key": api_key} if api_key else {})
+        self._addresses: dict[tuple[str, str], URL] = {}
         parts = urlsplit(url)
         self.is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
         self.address = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
@@ -166,8 +169,7 @@ class QdrantServer:
     def upsert(self, name: str, points: Sequence[Mapping[str, Any]]) -> None:
         """Store points, each with its id, vectors and payload."""
         body = json.dumps({"points": points}).encode()
-        with self._explained():
-            self._request("PUT", "/collections/{name}/points", name, body, timeout_s=_BUILD_TIMEOUT_S, wait="true")
+        self._send("PUT", name, "points?wait=true", body, timeout_s=_BUILD_TIMEOUT_S)
 
     def index(self, name: str) -> None:
         """Build the graphs of what was stored, and wait for them."""
@@ -193,18 +195,19 @@ class QdrantServer:
         with self._explained():
             self._client.update_collection(name, metadata=dict(metadata))
 
-    def query(self, name: str, searches: Sequence[Mapping[str, Any]]) -> list[Hits]:
+    def query(self, name: str, searches: Sequence[str]) -> list[Hits]:
         """Return ids and scores of each search's hits, best first, as Qdrant orders them.
+
+        Args:
+            searches: JSON of each.
 
         Raises: EngineUnavailableError, also if a shard has no replica that answers: never a part of the results.
         """
-        body, path = json.dumps({"searches": searches}).encode(), "/collections/{name}/points/query/batch"
+        body = f'{{"searches":[{",".join(searches)}]}}'.encode()
         try:
-            with self._explained():
-                results = self._request("POST", path, name, body, timeout_s=_TIMEOUT_S)
+            results = self._send("POST", name, "points/query/batch", body, timeout_s=_TIMEOUT_S)
         except _ConnectionEndedError:  # one that was kept, perhaps, as the server was started anew
-            with self._explained():
-                results = self._request("POST", path, name, body, timeout_s=_TIMEOUT_S)
+            results = self._send("POST", name, "points/query/batch", body, timeout_s=_TIMEOUT_S)
         return [[(point["id"], point["score"]) for point in result["points"]] for result in results]
 
     def drop(self, name: str) -> None:
@@ -212,19 +215,18 @@ class QdrantServer:
         with self._explained():
             self._client.delete_collection(name)
 
-    def _request(self, method: str, path: str, name: str, body: bytes, *, timeout_s: float, **params: str) -> Any:
-        """Send JSON as the client's own calls do; they check each number of each vector, which takes longer."""
-        answer = self._client.http.client.request(
-            type_=dict,
-            method=method,
-            url=path,
-            path_params={"name": name},
-            params=params,
-            content=body,
-            headers={"Content-Type": "application/json"},
-            timeout=timeout_s,
-        )
-        return answer["result"]
+    def _send(self, method: str, name: str, path: str, body: bytes, *, timeout_s: float) -> Any:
+        """Send JSON through the client's transport, whose own calls check each number of each vector for long."""
+        from httpx import URL, Request
+
+        with self._explained():
+            transport = self._client.http.client
+            address = self._addresses.get((name, path))
+            if address is None:
+                address = self._addresses[name, path] = URL(f"{transport.host.rstrip('/')}/collections/{name}/{path}")
+            timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)
+            request = Request(method, address, headers=self._headers, content=body, extensions={"timeout": timeouts})
+            return transport.send(request, dict)["result"]
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
