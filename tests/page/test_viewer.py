@@ -196,6 +196,7 @@ def test_on_a_phone_a_part_is_asked_for_and_more_and_less_like_by_keys_alone(bro
         second.focus()
         press(page, "-")
         expect(page.locator("#asked")).to_have_text("More like 2 images, less like 1 image")
+        assert page.locator(".askbar").evaluate("e => e.offsetHeight") <= 120, "query and slider are one low bar"
         press(page, "c")  # several pictures have no part of their own
         expect(page.get_by_role("dialog")).to_have_count(0)
         page.go_back()

@@ -93,9 +93,11 @@ export function startBox(forget) {
         const made = h("button", { type: "button", class: "plain", on: { click: () => work(made) } }, text);
         return made;
       };
-      place.replaceChildren(h("p", { role: "status" }, count, box.points ? " in the shape" : " in the box"), h("button", { type: "button", on: { click: search } }, "Search only these"), button("Copy a link", link), button("Save their names (CSV)", save), button(box.points ? "Remove the shape" : "Remove the box", forget));
+      const only = h("button", { type: "button", on: { click: search } }, "Search only these");
+      place.replaceChildren(h("p", { role: "status" }, count, box.points ? " in the shape" : " in the box"), only, button("Copy a link", link), button("Save their names (CSV)", save), button(box.points ? "Remove the shape" : "Remove the box", forget));
       const images = box.points ? (await table(asked).catch(() => [])).length - 1 : (await call(`/v1/map?${new URLSearchParams({ ...axes, ...box, columns: 1, rows: 1, parts: 1 })}`).catch(() => null))?.count ?? -1;
       if (images >= 0 && asked === now) count.textContent = plural(images, "image");
+      only.disabled = images === 0;
     },
   };
 }

@@ -116,16 +116,22 @@ export function startCompare(trouble) {
     const lists = sides.map((side) => [...ranks[side].keys()]);
     const inAll = lists[0].filter((id) => sides.every((side) => ranks[side].has(id)));
     const most = Math.max(...lists.map((list) => list.length));
+    const filtered = Object.keys(state.filter).length > 0;
+    if (most === 0) {
+      find("agreement").textContent = filtered ? "No image satisfies the filter of the search." : "There is no other image.";
+      return;
+    }
+    const among = filtered ? " Only images that satisfy the filter of the search are compared." : "";
     if (sides.length > 2) {
       const [last, others] = [sides.at(-1), sides.slice(0, -1)];
       const shared = others.map((side) => `${lengthName(side)} find ${lists.at(-1).filter((id) => ranks[side].has(id)).length}`);
-      find("agreement").textContent = `${inAll.length} of ${most} images are in all ${sides.length} lists. Of what ${lengthName(last)} find, ${shared.join(", ")}. ▲ and ▼: so many ranks higher or lower than with ${lengthName(last)}.`;
+      find("agreement").textContent = `${inAll.length} of ${most} images are in all ${sides.length} lists. Of what ${lengthName(last)} find, ${shared.join(", ")}. ▲ and ▼: so many ranks higher or lower than with ${lengthName(last)}.${among}`;
       return;
     }
     const [a, b] = lists;
     const stay = inAll.filter((id) => ranks.a.get(id) === ranks.b.get(id)).length;
     find("agreement").textContent = `${inAll.length} of ${most} images are on both sides, ${stay} at the same rank. ` +
-      `${a.length - inAll.length} are found only with ${lengthName("a")}, ${b.length - inAll.length} only with ${lengthName("b")}.`;
+      `${a.length - inAll.length} are found only with ${lengthName("a")}, ${b.length - inAll.length} only with ${lengthName("b")}.${among}`;
   }
 
   function charts() {
