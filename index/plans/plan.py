@@ -14,8 +14,9 @@ Optimise = Literal["memory", "latency", "build"]
 # Default length of a shortlist: this many times k, and at least the minimum.
 SHORTLIST_FACTOR = 10
 MIN_SHORTLIST = 240
-# Candidates beyond the results, and a quarter of these, among which compact codes leave nearly all true neighbours.
-_SPARE_CANDIDATES = 16
+# Candidates beyond the results, and two thirds of these, among which compact codes leave nearly all true neighbours: a
+# third of the rows is in two lists.
+_SPARE_CANDIDATES = 12
 
 
 @dataclass(frozen=True, order=True)
@@ -61,7 +62,7 @@ class IndexSpec:
 
 def final_shortlist_for(count: int) -> int:
     """Return how many candidates compact codes leave to the rerank, for so many results."""
-    return count + count // 4 + _SPARE_CANDIDATES
+    return count + 2 * count // 3 + _SPARE_CANDIDATES
 
 
 def choose_lengths(code_length: int, wanted: Sequence[int] | None = None) -> tuple[int, ...]:

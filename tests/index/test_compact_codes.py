@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.building.compact_recall import CompactOrder, with_compact_codes
 from eigenlens.index.building.recalibrate import recalibrate_generation
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import exact_search
@@ -27,6 +30,7 @@ from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.suitable_kinds import suits_compact_codes
 from eigenlens.index.filters.parse import parse_filter
 from eigenlens.index.live.engine import LiveEngine
+from eigenlens.index.live.prefix_index import AnyPrefixIndex
 from eigenlens.index.plans.calibration import Measured
 from eigenlens.index.plans.plan import Plan, final_shortlist_for
 from eigenlens.index.tuning import Tuning
@@ -124,6 +128,26 @@ def test_the_promise_counts_what_compact_codes_lose(generation: Generation) -> N
         assert alike is None or all(m.recall[k].low <= alike.recall[k].low for k in m.recall)
         assert m.low(200) == 0, "it was not measured"
         assert m.for_k(100).final_shortlist == final_shortlist_for(100)
+
+
+def test_a_neighbour_counts_as_found_before_too_many_entries_alone() -> None:
+    exact = np.arange(40)[None]
+    final = final_shortlist_for(10)
+    scores = -np.arange(40.0, dtype=np.float32)[None]
+    scores[0, 3] = scores[0, final] - 0.5  # by compact codes, so many others are before the fourth
+    compact = SimpleNamespace(code_size=1, score=lambda *_, **__: scores)
+    queries, none = np.ones((1, 4), np.float32), cast(Codes, None)
+    order = CompactOrder(compact, none, queries, exact)
+    once, twice = (
+        cast(AnyPrefixIndex, SimpleNamespace(entries_of=lambda rows, n=n: np.full_like(rows, n))) for n in (1, 2)
+    )
+    assert order.ranks(once)[0, :5].tolist() == [0, 1, 2, final, 3]
+    assert order.ranks(twice)[0, :5].tolist() == [0, 2, 4, 2 * final, 6]
+    plan = Plan(8, "flat", None, 40, 64)
+    ranks = np.arange(40, dtype=np.int32)[None]
+    for index, found in ((once, 9), (twice, 9)):
+        (measured,) = with_compact_codes({plan: {}}, ranks, order.ranks(index)).values()
+        assert measured[10].mean == found / 10
 
 
 def test_a_plan_of_few_bytes_is_preferred(generation: Generation) -> None:
