@@ -19,7 +19,7 @@ NAME_OF := import hashlib, os, re, sys; path = os.path.realpath(sys.argv[1]); \
 DEMO := .demo/$(shell $(PYTHON) -c '$(NAME_OF)' "$(IMAGES)")
 endif
 
-.PHONY: demo test check lint client docs clean help
+.PHONY: demo test check lint client docs lock clean help
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -65,6 +65,22 @@ docs: $(VENV)/docs/.ready  ## build the documents as a site that needs no other 
 $(VENV)/docs/.ready: constraints.txt
 	@test -x $(VENV)/docs/bin/pip || $(PYTHON) -m venv $(VENV)/docs
 	$(VENV)/docs/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt mkdocs-material
+	@touch $@
+
+# What the service image installs, from the exact versions in constraints.txt.
+lock: $(VENV)/lock/.ready  ## write the hashes of what the service image installs, after a change of its packages
+	for variant in cpu gpu cpu-qdrant; do \
+		$(PYTHON) docker/requirements.py $$(echo $$variant | tr - ' ') postgres > $(VENV)/lock/requirements.in \
+		&& $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --strip-extras --no-annotate --no-header --no-emit-index-url \
+			--no-emit-find-links --no-emit-options --constraint constraints.txt --output-file $(VENV)/lock/new.txt \
+			$(VENV)/lock/requirements.in \
+		&& { echo "# The packages of the service image (VARIANT=$$variant) with the hashes of their files. Written by \`make lock\`."; \
+			cat $(VENV)/lock/new.txt; } > docker/locks/$$variant.txt || exit 1; \
+	done
+
+$(VENV)/lock/.ready: constraints.txt
+	@test -x $(VENV)/lock/bin/pip || $(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt pip-tools
 	@touch $@
 
 clean:  ## remove the environment, the demo and all caches

@@ -3,27 +3,26 @@
 #
 #   docker build -f docker/service.Dockerfile -t eigenlens-service:cpu .
 #   docker build -f docker/service.Dockerfile -t eigenlens-service:gpu --build-arg VARIANT=gpu .
+#   docker build -f docker/service.Dockerfile -t eigenlens-service:cpu-qdrant --build-arg VARIANT=cpu-qdrant .
 #
 # To follow security updates of the base, ask `docker buildx imagetools inspect python:3.11.15-slim-bookworm` for the
 # present digest, and write it here and in train.Dockerfile. `docker/try-images.sh` builds and runs both images.
 ARG BASE=python:3.11.15-slim-bookworm@sha256:d29f48a31a8b408ed19272ca1e7b10ebae13b240a27e862d3d4217c528e2e0c3
 
 FROM ${BASE} AS packages
-# The extra that brings FAISS: cpu or gpu.
+# The packages, by the names of docker/locks: FAISS for the CPU or a GPU, and the client of Qdrant in cpu-qdrant.
 ARG VARIANT=cpu
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
-COPY pyproject.toml constraints.txt docker/requirements.py ./
+COPY docker/locks locks/
 # Left out of what is installed: tests, headers, tools that compile, ONNX Runtime's library for other languages than
 # Python, and symbols for debuggers (not of libraries in *.libs: their makers moved parts of them, and strip breaks them).
 RUN apt-get update \
     && apt-get install -y --no-install-recommends binutils=2.40-2 \
     && rm -rf /var/lib/apt/lists/*
-RUN python requirements.py "${VARIANT}" postgres qdrant > requirements.txt \
-    && pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt \
-        --requirement requirements.txt \
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes --requirement "locks/${VARIANT}.txt" \
     && find /opt/venv/lib -depth -type d -name tests -exec rm -r {} + \
     && find /opt/venv/lib -depth -path '*/onnxruntime/*' \( -name backend -o -name datasets -o -name quantization \
         -o -name tools -o -name transformers -o -name 'libonnxruntime.so.*' \) -exec rm -r {} + \
@@ -33,8 +32,8 @@ RUN python requirements.py "${VARIANT}" postgres qdrant > requirements.txt \
 
 
 FROM packages AS build
+COPY pyproject.toml constraints.txt LICENSE README.md ./
 RUN pip install --no-cache-dir --constraint constraints.txt setuptools
-COPY LICENSE README.md ./
 COPY eigenlens eigenlens
 COPY index index
 COPY model model

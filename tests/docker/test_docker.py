@@ -89,7 +89,7 @@ def test_pip_installs_only_what_the_constraints_pin(path: Path) -> None:
         command for run in runs for command in re.split(r"&&|;", run) if re.search(r"\bpip\b.* install ", command)
     ]
     assert len(installs) >= 3
-    assert all("--constraint constraints.txt" in command for command in installs), installs
+    assert all("--constraint constraints.txt" in c or "--require-hashes" in c for c in installs), installs
     builds = [command for run in runs for command in re.split(r"&&|;", run) if "pip wheel" in command]
     assert all("--no-build-isolation" in command and "--no-deps" in command for command in builds), builds
 
@@ -109,8 +109,23 @@ def test_the_service_image_requires_faiss_and_no_torch() -> None:
         required = names(requirements(variant).stdout)
         assert {name for name in required if "faiss" in name} == {faiss}
         assert not required & names(requirements("train").stdout) - names(requirements("service").stdout)
-    runs = [i.value for i in instructions(SERVICE) if i.name == "RUN" and "requirements.py" in i.value]
-    assert [re.findall(r"requirements\.py (.*) >", run) for run in runs] == [['"${VARIANT}" postgres qdrant']]
+
+
+@pytest.mark.parametrize("variant", ["cpu", "gpu", "cpu-qdrant"])
+def test_the_service_image_installs_pinned_packages_by_their_hashes(variant: str) -> None:
+    """After a change of what is required or pinned, `make lock` writes the locks anew."""
+    runs = [i.value for i in instructions(SERVICE) if i.name == "RUN"]
+    assert sum('--require-hashes --requirement "locks/${VARIANT}.txt"' in run for run in runs) == 1
+    text = (ROOT / f"docker/locks/{variant}.txt").read_text()
+    locked = dict(re.findall(r"^([\w.-]+)==([\w.+-]+).*\\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE))
+    pinned = dict(
+        re.findall(r"^([\w.-]+)==(.+)$", (ROOT / "constraints.txt").read_text().replace("_", "-"), re.MULTILINE)
+    )
+    assert len(locked) == len(re.findall("==", text)) > 25
+    assert locked.items() <= pinned.items()
+    assert {
+        name.partition("[")[0] for name in names(requirements(*variant.split("-"), "postgres").stdout)
+    } <= locked.keys()
 
 
 def test_an_unknown_variant_fails_the_build() -> None:
@@ -188,7 +203,9 @@ def test_packages_and_code_are_layers_of_their_own(path: Path) -> None:
     assert copies[:2] == ["--from=packages /opt/venv /opt/venv", "--from=build /opt/code /opt/venv"]
     assert [name for name, _ in last[-4:]] == ["ARG", "ARG", "ARG", "LABEL"]
     before = [i.value for i in instructions(path) if i.stage == 0 and i.name == "COPY"]
-    assert before == ["pyproject.toml constraints.txt docker/requirements.py ./"]
+    assert before == [
+        {SERVICE: "docker/locks locks/", TRAIN: "pyproject.toml constraints.txt docker/requirements.py ./"}[path]
+    ]
 
 
 def test_the_cpu_image_takes_a_torch_without_cuda_and_can_fit_to_photographs() -> None:
