@@ -1,7 +1,8 @@
 """`eigenlens bench backends`: the same codes in FAISS, PostgreSQL and Qdrant: recall, latency, and bytes.
 
 The last images, a random sample, are the queries, and all others are indexed in each. Searches of the backends take
-turns, so that all meet the same machine.
+turns, so that all meet the same machine. Where no Qdrant runs, `python -m tests.support.qdrant_double` in a checkout
+prints the address of a double of its server over its engine: its times have Python on both ends of the connection.
 """
 
 from __future__ import annotations
