@@ -17,6 +17,7 @@ from PIL import Image
 
 from eigenlens.artifact import EigenlensError
 from eigenlens.benchmarks.page.browser import looking_at
+from eigenlens.service.client import Client
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -38,7 +39,7 @@ _VIEWS = {
     "duplicates": "#duplicates",
     "viewer": "#search?length=64",
 }
-_OF_THE_SCREEN = ("search", "viewer")  # the others whole
+_OF_THE_SCREEN = ("search", "viewer", "duplicates")  # the others whole
 _QUALITY = 88
 _WIDE = 1200
 
@@ -129,6 +130,8 @@ def main() -> int:
         with looking_at(args.gallery) as (browser, address):
             if args.out is not None:
                 key = (args.gallery / "admin.key").read_text().strip()
+                with Client(address, key=key) as client:
+                    list(client.follow(client.find_duplicates().id))  # so that their view has some
                 for path in take_pictures(browser, address, args.out, key=key):
                     print(path)
             if args.readme is not None:
