@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -23,6 +23,7 @@ from PIL import Image
 
 from eigenlens import artifact
 from eigenlens.artifact import ArtifactError, EigenlensError
+from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.duplicates import connect, find_links
 from eigenlens.index.engine import Engine
 from eigenlens.model.images.decode import decode
@@ -34,6 +35,8 @@ from eigenlens.service.gallery.store.records import ImageRecord
 
 _FILE = "duplicates.npz"
 _SHARPNESS_SIDE = 256
+# Of float32, in a cosine: what was linked is not parted from its best image by it.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,9 @@ def _read(path: Path, modified_ns: int, size: int) -> Duplicates:
 def find_duplicates(gallery: Gallery, *, cosine: float, progress: Progress) -> dict[str, Any]:
     """Find all duplicates of a gallery, durable additions included, and keep them.
 
-    Images with the same bytes (SHA-256), or whose full codes have at least `cosine`, are in one group. The best image
-    of a group has the most pixels; of equally many, the sharpest is the best, and then the one that came first.
+    A group has the images with the bytes (SHA-256) of its best one, and those whose full codes have at least `cosine`
+    with it. The best image has the most pixels; of equally many, the sharpest is the best, and then the one that came
+    first.
 
     Returns: how many groups and images there are, and in how many groups all bytes are the same.
 
@@ -119,9 +123,9 @@ def find_duplicates(gallery: Gallery, *, cosine: float, progress: Progress) -> d
     exact = 0
     for group in groups:
         records = gallery.store.records(group)
-        if len(records) > 1:
-            ranked.append(_rank(gallery, engine, list(records.values())))
-            exact += len({record.sha256 for record in records.values()}) == 1
+        for divided in _divide(gallery, engine, list(records.values()), cosine=cosine):
+            ranked.append(divided)
+            exact += len({records[key].sha256 for key in divided}) == 1
         progress.advance(1)
     ranked.sort(key=len, reverse=True)
     Duplicates(
@@ -135,27 +139,43 @@ def find_duplicates(gallery: Gallery, *, cosine: float, progress: Progress) -> d
     return {"groups": len(ranked), "images": sum(map(len, ranked)), "exact_groups": exact}
 
 
-def _rank(gallery: Gallery, engine: Engine, records: Sequence[ImageRecord]) -> dict[int, float]:
-    """Return the keys of a group, the best image first, each with the cosine of its code and the best one's."""
-    most = max(record.width * record.height for record in records)
-    largest = [record for record in records if record.width * record.height == most]
-    # Copies of the same bytes are equally sharp.
-    sharpness = dict.fromkeys({record.sha256 for record in largest}, 0.0)
-    if len(sharpness) > 1:
-        sharpness = {record.sha256: _sharpness(gallery, record.key) for record in largest}
-    best = max(largest, key=lambda record: (sharpness[record.sha256], -record.key))
-    codes = engine.codes_of([record.key for record in records])
-    cosines = {record.key: _cosine(codes.get(best.key), codes.get(record.key)) for record in records}
-    others = sorted((r.key for r in records if r.key != best.key), key=lambda key: (-cosines[key], key))
-    return {best.key: 1.0} | {key: cosines[key] for key in others}
+def _divide(
+    gallery: Gallery, engine: Engine, records: Sequence[ImageRecord], *, cosine: float
+) -> Iterator[dict[int, float]]:
+    """Yield groups of linked images: keys, the best first, each with the cosine of its code and the best one's.
+
+    Links alone would chain images that are less and less alike. So the best image takes those that are near enough to
+    it, the best of what is left takes its own, and so on. An image that is near enough to none is in no group.
+    """
+    ordered = _best_first(gallery, records)
+    _, contents = np.unique([record.sha256 for record in ordered], return_inverse=True)
+    codes = engine.codes_of([record.key for record in ordered])
+    # Copies have the same code, of which one may be missing.
+    of_content = {record.sha256: codes[record.key] for record in ordered if record.key in codes}
+    no_code = np.zeros(engine.code_length, dtype=np.float32)
+    unit = unit_prefix(np.stack([of_content.get(record.sha256, no_code) for record in ordered]), engine.code_length)
+    left = np.arange(len(ordered))
+    while len(left) > 1:
+        cosines = np.minimum(unit[left] @ unit[left[0]], 1)
+        cosines[contents[left] == contents[left[0]]] = 1
+        is_near = cosines >= cosine - _ROUNDING
+        if is_near.sum() > 1:
+            near, near_cosines = left[is_near], cosines[is_near]
+            yield {ordered[near[i]].key: float(near_cosines[i]) for i in np.argsort(-near_cosines, kind="stable")}
+        left = left[~is_near]
 
 
-def _cosine(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> float:
-    """Return the cosine of two codes; 1 where one has none, since it is a copy then."""
-    if a is None or b is None:
-        return 1.0
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norms if norms else 0.0
+def _best_first(gallery: Gallery, records: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """Return the images with the most pixels first; of equally many, the sharpest, and then the one that came first."""
+    contents: dict[int, set[str]] = {}
+    for record in records:
+        contents.setdefault(record.width * record.height, set()).add(record.sha256)
+    sharpness: dict[str, float] = {}
+    for record in records:
+        # Copies of the same bytes are equally sharp.
+        if len(contents[record.width * record.height]) > 1 and record.sha256 not in sharpness:
+            sharpness[record.sha256] = _sharpness(gallery, record.key)
+    return sorted(records, key=lambda r: (-r.width * r.height, -sharpness.get(r.sha256, 0.0), r.key))
 
 
 def _sharpness(gallery: Gallery, key: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from eigenlens import Client
 from eigenlens.command import main
+from eigenlens.service.gallery import duplicates
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.service import admin_headers, client_fixture, gallery_fixture, image_id, pixels_of, png
 
@@ -80,6 +82,27 @@ def test_copies_and_near_duplicates_are_grouped_with_the_best_first(
     assert [len(group["images"]) for group in json.loads(capsys.readouterr().out)] == [2, 2]
     assert main([*command, "--listed", "--exact"]) == 0
     assert "0 groups, 0 images" in capsys.readouterr().out
+
+
+def test_links_do_not_chain_images_that_are_less_and_less_alike(
+    gallery: Gallery,
+) -> None:
+    """Each is near enough to the next, and the last is nothing like the first: each group is near its best image."""
+    step = np.arccos(0.985)
+    keys = gallery.store.contents()[0]
+    codes = {
+        key: np.array([np.cos(i * step), np.sin(i * step)], dtype=np.float32) for i, key in enumerate(keys.tolist())
+    }
+    engine = SimpleNamespace(code_length=2, codes_of=lambda asked: {key: codes[key] for key in asked})
+    records = list(gallery.store.records(keys).values())
+    groups = list(duplicates._divide(gallery, engine, records, cosine=0.98))  # type: ignore[arg-type]
+    in_groups = [key for group in groups for key in group]
+    assert len(set(in_groups)) == len(in_groups) >= 8
+    for group in groups:
+        best = codes[next(iter(group))]
+        assert 2 <= len(group) <= 3
+        assert list(group.values()) == pytest.approx([float(codes[key] @ best) for key in group], abs=1e-5)
+        assert min(group.values()) >= 0.98
 
 
 def test_what_is_refused(client: httpx.Client, gallery: Gallery, capsys: pytest.CaptureFixture[str]) -> None:
