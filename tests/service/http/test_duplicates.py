@@ -89,13 +89,11 @@ def test_links_do_not_chain_images_that_are_less_and_less_alike(
 ) -> None:
     """Each is near enough to the next, and the last is nothing like the first: each group is near its best image."""
     step = np.arccos(0.985)
-    keys = gallery.store.contents()[0]
-    codes = {
-        key: np.array([np.cos(i * step), np.sin(i * step)], dtype=np.float32) for i, key in enumerate(keys.tolist())
-    }
+    keys = gallery.store.contents()[0].tolist()
+    codes = {key: np.array([np.cos(i * step), np.sin(i * step)], dtype=np.float32) for i, key in enumerate(keys)}
     engine = SimpleNamespace(code_length=2, codes_of=lambda asked: {key: codes[key] for key in asked})
     records = list(gallery.store.records(keys).values())
-    groups = list(duplicates._divide(gallery, engine, records, cosine=0.98))  # type: ignore[arg-type]
+    groups = list(duplicates._divide(gallery, engine, records, cosine=0.98))
     in_groups = [key for group in groups for key in group]
     assert len(set(in_groups)) == len(in_groups) >= 8
     for group in groups:
