@@ -10,7 +10,8 @@ fewer queries and efforts, and with shortlists of thousands.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -73,12 +74,21 @@ class _Stopwatch:
 
     def __init__(self, *, is_remote: bool) -> None:
         self._started, self._worked, self._is_remote = time.monotonic(), time.process_time(), is_remote
+        self._paused_s = 0.0
 
     @property
     def worked_s(self) -> float:
-        """Seconds since its start."""
+        """Seconds since its start, without those of its pauses."""
         passed_s = time.monotonic() - self._started
-        return passed_s if self._is_remote else min(passed_s, time.process_time() - self._worked)
+        worked_s = passed_s if self._is_remote else min(passed_s, time.process_time() - self._worked)
+        return worked_s - self._paused_s
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time of a block."""
+        before_s = self.worked_s
+        yield
+        self._paused_s += self.worked_s - before_s
 
 
 class Calibrator:
@@ -189,7 +199,8 @@ class Calibrator:
                 if alone:
                     plans = {Plan(spec.length, spec.kind, effort): plain_recalls(ranks, counts)}
                 if counts is SHALLOW_COUNTS and is_shorter and compact_ranks is not None:
-                    plans |= with_compact_codes(plans, ranks, compact_ranks)
+                    with started.paused():  # it is no search: as many efforts are measured as without compact codes
+                        plans |= with_compact_codes(plans, ranks, compact_ranks)
                 for plan, recall in plans.items():  # what more queries measured stands
                     candidates[plan] = {**recall, **candidates.get(plan, {})}
                 for k in counts if counts is SHALLOW_COUNTS else DEEP_COUNTS:
