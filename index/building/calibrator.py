@@ -137,6 +137,7 @@ class Calibrator:
         self._timer = Timer(codes, timed, self._scores, tuning=tuning)
         self._measured: dict[IndexSpec, list[Measured]] = {}
         self._defaults: set[Plan] = set()
+        self._kinds_without_filters: set[str] = set()
         self._efforts: dict[str, dict[int, int]] = {}
         self._spent_s = time.monotonic() - started
         self._searched_s = 0.0
@@ -158,6 +159,7 @@ class Calibrator:
         if index.max_effort is not None:
             self._efforts[effort_name(spec)] = {k: _sufficient_effort(reached, k) for k in DEFAULT_COUNTS}
         if not index.kind.filters:  # it runs only plans that are chosen among measured ones: no request asks for it
+            self._kinds_without_filters.add(spec.kind)
             self._measured[spec] = self._time_front(index, candidates)
             return
         defaults = self._rescored(index, candidates)
@@ -250,7 +252,7 @@ class Calibrator:
         chosen = list(
             {
                 m.plan: m
-                for group in _by_rescoring(everything)
+                for group in self._with_own_fronts(everything)
                 for k in COUNTS
                 for m in near_front(group, k=k, sure=_TOLERANCE)
             }.values()
@@ -269,7 +271,7 @@ class Calibrator:
         # Replace the latencies of each index's plans by the smoothed new ones.
         for spec, measured in self._measured.items():
             latencies: dict[Plan, Latencies] = {}
-            for group in _by_rescoring(measured):
+            for group in self._with_own_fronts(measured):
                 latencies |= smoothed({m.plan: percentiles(times[m.plan]) for m in group if m.plan in times})
             self._measured[spec] = [replace(m, latency_ms=latencies.get(m.plan, m.latency_ms)) for m in measured]
         self._spent_s += time.monotonic() - started
@@ -282,7 +284,9 @@ class Calibrator:
             device: where the searches ran, "cpu" or "gpu".
         """
         everything = [m for spec, size in sizes.items() for m in self._with_bytes(self._measured[spec], size)]
-        front = {m.plan for group in _by_rescoring(everything) for k in COUNTS for m in pareto_front(group, k=k)}
+        front = {
+            m.plan for group in self._with_own_fronts(everything) for k in COUNTS for m in pareto_front(group, k=k)
+        }
         kept: dict[Plan, Measured] = {}
         for m in everything:
             if m.plan in front or m.plan in self._defaults or is_plain(m.plan) or m.exact:
@@ -306,6 +310,17 @@ class Calibrator:
                 codes = self._compact.code_size
             rows.append(replace(m, bytes_per_image=round(of_index + codes, 1)))
         return rows
+
+    def _with_own_fronts(self, measured: Sequence[Measured]) -> list[list[Measured]]:
+        """Return plans in groups whose fronts are kept apart, since one may have to stand in for one of another group.
+
+        They are those that begin with compact codes, those of an index that has no filters, and all others.
+        """
+        groups: dict[tuple[bool, bool], list[Measured]] = {}
+        for m in measured:
+            key = bool(m.plan.final_shortlist), m.plan.kind in self._kinds_without_filters
+            groups.setdefault(key, []).append(m)
+        return list(groups.values())
 
     def _wastes_compact_codes(self, measured: Measured) -> bool:
         """Whether a plan with compact codes takes more bytes than it is there for."""
@@ -395,11 +410,6 @@ def _sufficient_effort(reached: Mapping[int, Sequence[tuple[int, float]]], k: in
     """Return the least effort that finds nearly as many of the k nearest as the highest that was measured."""
     enough = _SUFFICIENT_SHARE * max(recall for _, recall in reached[k])
     return next(effort for effort, recall in reached[k] if recall >= enough)
-
-
-def _by_rescoring(measured: Sequence[Measured]) -> list[list[Measured]]:
-    """Return the plans that rescore by full codes alone, and those that begin with compact ones: each has its front."""
-    return [[m for m in measured if bool(m.plan.final_shortlist) == compact] for compact in (False, True)]
 
 
 def _depth_of(plan: Plan) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.building.calibrator import Calibrator
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import exact_search
 from eigenlens.index.errors import CodesError, IndexKindError, SearchError
@@ -105,6 +106,25 @@ def test_a_filter_and_many_removals_are_answered_by_another_index(generation: Ge
     found = [key for key, _ in engine.search(query, plan=graph_plan(generation), k=10)[0]]
     assert len(found) == 10
     assert not set(found) & set(gone)
+
+
+def test_plans_that_stand_in_for_the_graph_are_kept_however_quick_it_is(place: Path) -> None:
+    """Filters and many queries at once need the quickest of them at each recall."""
+    calibrator = Calibrator(Codes(place / "codes"), indexes=2, tuning=TUNING)
+
+    def measured(kind: str, effort: int, recall: float, latency_ms: float) -> Measured:
+        plan = Plan(8, kind, effort, 100, LENGTH)
+        return Measured(plan, dict.fromkeys(COUNTS, Recall(recall, recall)), dict.fromkeys(("p50", "p95"), latency_ms))
+
+    lists = [measured("ivf-pq", 4, 0.9, 2.0), measured("ivf-pq", 8, 0.99, 3.0)]
+    beaten = measured("ivf-pq", 9, 0.98, 4.0)
+    calibrator._kinds_without_filters.add("vamana")
+    calibrator._measured = {
+        IndexSpec(8, "vamana"): [measured("vamana", 4, 1.0, 1.0)],
+        IndexSpec(8, "ivf-pq"): [*lists, beaten],
+    }
+    kept = calibrator.result(dict.fromkeys(calibrator._measured, 0)).measured
+    assert {m.plan for m in kept if m.plan.kind != "vamana"} == {m.plan for m in lists}
 
 
 def test_few_removals_are_dropped_from_what_the_graph_finds(generation: Generation) -> None:
