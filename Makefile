@@ -67,10 +67,10 @@ $(VENV)/docs/.ready: constraints.txt
 	$(VENV)/docs/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt mkdocs-material
 	@touch $@
 
-# What the service image installs, from the exact versions in constraints.txt.
+# What the service image installs, in the exact versions of constraints.txt. A lock is named by its extras.
 lock: $(VENV)/lock/.ready  ## write the hashes of what the service image installs, after a change of its packages
-	for variant in cpu gpu cpu-qdrant; do \
-		$(PYTHON) docker/requirements.py $$(echo $$variant | tr - ' ') postgres > $(VENV)/lock/requirements.in \
+	for variant in $(patsubst docker/locks/%.txt,%,$(wildcard docker/locks/*.txt)); do \
+		$(PYTHON) docker/requirements.py $$(echo $$variant | tr - ' ') > $(VENV)/lock/requirements.in \
 		&& $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --strip-extras --no-annotate --no-header --no-emit-index-url \
 			--no-emit-find-links --no-emit-options --constraint constraints.txt --output-file $(VENV)/lock/new.txt \
 			$(VENV)/lock/requirements.in \

@@ -3,6 +3,7 @@
 #
 #   docker build -f docker/service.Dockerfile -t eigenlens-service:cpu .
 #   docker build -f docker/service.Dockerfile -t eigenlens-service:gpu --build-arg VARIANT=gpu .
+#   docker build -f docker/service.Dockerfile -t eigenlens-service:cpu-postgres --build-arg VARIANT=cpu-postgres .
 #   docker build -f docker/service.Dockerfile -t eigenlens-service:cpu-qdrant --build-arg VARIANT=cpu-qdrant .
 #
 # To follow security updates of the base, ask `docker buildx imagetools inspect python:3.11.15-slim-bookworm` for the
@@ -10,7 +11,7 @@
 ARG BASE=python:3.11.15-slim-bookworm@sha256:d29f48a31a8b408ed19272ca1e7b10ebae13b240a27e862d3d4217c528e2e0c3
 
 FROM ${BASE} AS packages
-# The packages, by the names of docker/locks: FAISS for the CPU or a GPU, and the client of Qdrant in cpu-qdrant.
+# The packages, by a name in docker/locks: FAISS for the CPU or a GPU, and a client of PostgreSQL or Qdrant where it says so.
 ARG VARIANT=cpu
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore

@@ -111,7 +111,7 @@ def test_the_service_image_requires_faiss_and_no_torch() -> None:
         assert not required & names(requirements("train").stdout) - names(requirements("service").stdout)
 
 
-@pytest.mark.parametrize("variant", ["cpu", "gpu", "cpu-qdrant"])
+@pytest.mark.parametrize("variant", sorted(path.stem for path in (ROOT / "docker/locks").iterdir()))
 def test_the_service_image_installs_pinned_packages_by_their_hashes(variant: str) -> None:
     """After a change of what is required or pinned, `make lock` writes the locks anew."""
     runs = [i.value for i in instructions(SERVICE) if i.name == "RUN"]
@@ -123,9 +123,18 @@ def test_the_service_image_installs_pinned_packages_by_their_hashes(variant: str
     )
     assert len(locked) == len(re.findall("==", text)) > 25
     assert locked.items() <= pinned.items()
-    assert {
-        name.partition("[")[0] for name in names(requirements(*variant.split("-"), "postgres").stdout)
-    } <= locked.keys()
+    assert {name.partition("[")[0] for name in names(requirements(*variant.split("-")).stdout)} <= locked.keys()
+
+
+@pytest.mark.parametrize("path", ["docker-compose.yml", "docker/postgres.yml", "docker/qdrant.yml"])
+def test_a_service_image_that_is_built_has_a_lock(path: str) -> None:
+    services = yaml.safe_load((ROOT / path).read_text())["services"]
+    built = {name: service for name, service in services.items() if name.startswith("serve")}
+    assert built
+    for service in built.values():
+        variant = service["build"]["args"]["VARIANT"]
+        assert (ROOT / f"docker/locks/{variant}.txt").exists()
+        assert service["image"] == f"eigenlens-service:{variant}"
 
 
 def test_an_unknown_variant_fails_the_build() -> None:
