@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from eigenlens.index.errors import EngineUnavailableError, SearchError
+from eigenlens.index.qdrant_engine.explained import KEY_VARIABLE, ConnectionEndedError, explained
 
 if TYPE_CHECKING:  # importing it takes a second, and only galleries with this backend need it
     from httpx import URL
     from qdrant_client import QdrantClient
 
-# Variables of the environment with its address and its key.
-URL_VARIABLE, KEY_VARIABLE = "EIGENLENS_BACKEND_URL", "EIGENLENS_BACKEND_API_KEY"
+# Variable of the environment with its address.
+URL_VARIABLE = "EIGENLENS_BACKEND_URL"
 # Collections have metadata since then.
 _OLDEST = (1, 16)
 _TIMEOUT_S, _BUILD_TIMEOUT_S = 10.0, 600
@@ -57,10 +58,6 @@ class CollectionState:
     indexed_fields: frozenset[str]
 
 
-class _ConnectionEndedError(EngineUnavailableError):
-    """A connection ended before an answer."""
-
-
 def server_at(url: str | None, api_key: str | None = None) -> QdrantServer | None:
     """Return the server at an address; None without one."""
     return QdrantServer(url, api_key=api_key or None) if url else None
@@ -73,39 +70,54 @@ class QdrantServer:
     """
 
     def __init__(self, url: str, *, api_key: str | None = None) -> None:
-        """Name a server; the first call connects."""
+        """Name a server; the first call connects. Raises: SearchError, for what is no address or no key."""
+        host, port = _host_and_port(url)
+        if not (api_key or "").isascii() or not (api_key or "a").isprintable():
+            raise SearchError(f"the key in {KEY_VARIABLE} has characters that no key of Qdrant has; correct it")
         self.url, self.api_key = url, api_key
         self._headers = {"Content-Type": "application/json"} | ({"api-key": api_key} if api_key else {})
         self._addresses: dict[tuple[str, str], URL] = {}
-        parts = urlsplit(url)
-        self.is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        self.address = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+        self.is_local = host in ("localhost", "127.0.0.1", "::1")
+        self.address = f"{host}:{port}" if port else host
 
     @cached_property
     def _client(self) -> QdrantClient:
-        from httpx import Limits
-        from qdrant_client import QdrantClient
-
+        """A client for questions, which are answered soon."""
+        client = self._connect(_TIMEOUT_S)
         with self._explained():
-            client = QdrantClient(
-                url=self.url,
-                api_key=self.api_key,
-                port=urlsplit(self.url).port or 6333,
-                timeout=_BUILD_TIMEOUT_S,
-                check_compatibility=False,
-                limits=Limits(max_keepalive_connections=_CONNECTIONS),
-            )
             version = client.info().version
-        if tuple(map(int, version.split("-")[0].split(".")[:2])) < _OLDEST:
+            is_old = tuple(map(int, version.split("-")[0].split(".")[:2])) < _OLDEST
+        if is_old:
             raise EngineUnavailableError(
                 f"Qdrant at {self.address} is version {version}; {'.'.join(map(str, _OLDEST))} or newer is needed"
             )
         return client
 
+    @cached_property
+    def _builder(self) -> QdrantClient:
+        """A client for what a build asks for, which may take long; a server that answers nothing is told soon."""
+        self.version()
+        return self._connect(_BUILD_TIMEOUT_S)
+
+    def _connect(self, timeout_s: float) -> QdrantClient:
+        from httpx import Limits
+        from qdrant_client import QdrantClient
+
+        with self._explained():
+            return QdrantClient(
+                url=self.url,
+                api_key=self.api_key,
+                port=_host_and_port(self.url)[1] or 6333,
+                timeout=int(timeout_s),
+                check_compatibility=False,
+                limits=Limits(max_keepalive_connections=_CONNECTIONS),
+            )
+
     def close(self) -> None:
         """Close the connections."""
-        if "_client" in self.__dict__:
-            self._client.close()
+        for client in ("_client", "_builder"):
+            if client in self.__dict__:
+                getattr(self, client).close()
 
     def version(self) -> str:
         """Return the version of the server. Raises: EngineUnavailableError."""
@@ -157,14 +169,14 @@ class QdrantServer:
         }
         self.drop(name)
         with self._explained():
-            self._client.create_collection(
+            self._builder.create_collection(
                 name,
                 vectors_config=vectors,
                 optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),
                 on_disk_payload=True,
             )
             for field, kind in fields.items():
-                self._client.create_payload_index(name, field, schemas[kind], wait=True)
+                self._builder.create_payload_index(name, field, schemas[kind], wait=True)
 
     def upsert(self, name: str, points: Sequence[Mapping[str, Any]]) -> None:
         """Store points, each with its id, vectors and payload."""
@@ -176,7 +188,7 @@ class QdrantServer:
         from qdrant_client import models
 
         with self._explained():
-            self._client.update_collection(
+            self._builder.update_collection(
                 name, optimizers_config=models.OptimizersConfigDiff(indexing_threshold=_INDEXING_KB)
             )
             # A server that has not begun yet tells that it is done.
@@ -184,7 +196,7 @@ class QdrantServer:
             while greens < 2:
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _POLL_S[1])
-                info = self._client.get_collection(name)
+                info = self._builder.get_collection(name)
                 problem = getattr(info.optimizer_status, "error", None)
                 if problem is not None:
                     raise SearchError(f"Qdrant at {self.address} cannot index {name}: {problem}")
@@ -193,7 +205,7 @@ class QdrantServer:
     def describe(self, name: str, metadata: Mapping[str, Any]) -> None:
         """Write what `state` tells."""
         with self._explained():
-            self._client.update_collection(name, metadata=dict(metadata))
+            self._builder.update_collection(name, metadata=dict(metadata))
 
     def query(self, name: str, searches: Sequence[str]) -> list[Hits]:
         """Return ids and scores of each search's hits, best first, as Qdrant orders them.
@@ -206,14 +218,18 @@ class QdrantServer:
         body = f'{{"searches":[{",".join(searches)}]}}'.encode()
         try:
             results = self._send("POST", name, "points/query/batch", body, timeout_s=_TIMEOUT_S)
-        except _ConnectionEndedError:  # one that was kept, perhaps, as the server was started anew
+        except ConnectionEndedError:  # one that was kept, perhaps, as the server was started anew
             results = self._send("POST", name, "points/query/batch", body, timeout_s=_TIMEOUT_S)
-        return [[(point["id"], point["score"]) for point in result["points"]] for result in results]
+        with self._explained():
+            return [
+                [(int(point["id"]), float(point["score"])) for point in result["points"]]
+                for result, _ in zip(results, searches, strict=True)
+            ]
 
     def drop(self, name: str) -> None:
         """Remove a collection, if there is one."""
         with self._explained():
-            self._client.delete_collection(name)
+            self._builder.delete_collection(name)
 
     def _send(self, method: str, name: str, path: str, body: bytes, *, timeout_s: float) -> Any:
         """Send JSON through the client's transport, whose own calls check each number of each vector for long."""
@@ -228,44 +244,16 @@ class QdrantServer:
             request = Request(method, address, headers=self._headers, content=body, extensions={"timeout": timeouts})
             return transport.send(request, dict)["result"]
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn errors of the client into errors of this package."""
-        from httpx import ReadError, RemoteProtocolError, WriteError
-        from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
-        from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
-
-        try:
-            yield
-        except ResponseHandlingException as error:
-            is_ended = isinstance(error.source, RemoteProtocolError | ReadError | WriteError)
-            raise (_ConnectionEndedError if is_ended else EngineUnavailableError)(
-                f"Qdrant at {self.address} is not reached ({error}); try again when it runs, or correct the backend's "
-                "address"
-            ) from error
-        except ResourceExhaustedResponse as error:
-            raise EngineUnavailableError(f"Qdrant at {self.address} takes no more requests now: {error}") from error
-        except UnexpectedResponse as error:
-            said = _message_of(error.content)
-            if error.status_code in (401, 403):
-                raise EngineUnavailableError(
-                    f"Qdrant at {self.address} refuses the key in {KEY_VARIABLE} ({said})"
-                ) from error
-            if error.status_code == 404:
-                raise EngineUnavailableError(
-                    f"Qdrant at {self.address} has not what was asked for ({said}): `eigenlens build` makes it of the "
-                    "same codes"
-                ) from error
-            if error.status_code is None or error.status_code >= 500:
-                raise EngineUnavailableError(
-                    f"Qdrant at {self.address} has no answer ({said}): it is never a part of one"
-                ) from error
-            raise SearchError(f"Qdrant at {self.address} refuses: {said}") from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self.address)
 
 
-def _message_of(content: bytes) -> str:
-    """Return what an answer says of its error."""
+def _host_and_port(url: str) -> tuple[str, int | None]:
+    """Return the parts of an address. Raises: SearchError, if it is none."""
     try:
-        return str(json.loads(content)["status"]["error"])
-    except (ValueError, KeyError, TypeError):
-        return content[:200].decode("utf-8", "replace")
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and not any(map(str.isspace, url)):
+            return parts.hostname, parts.port
+    except ValueError:
+        pass
+    raise SearchError(f"'{url}' is no address of a Qdrant; give one such as http://qdrant.example:6333")

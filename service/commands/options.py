@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from eigenlens.index.errors import IndexKindError
-from eigenlens.index.qdrant_engine.server import KEY_VARIABLE, URL_VARIABLE, QdrantServer, server_at
+from eigenlens.index.qdrant_engine.explained import KEY_VARIABLE
+from eigenlens.index.qdrant_engine.server import URL_VARIABLE, QdrantServer, server_at
 from eigenlens.service.api.report import Report
 from eigenlens.service.errors import SettingsError
 

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from eigenlens.index.qdrant_engine.server import KEY_VARIABLE, URL_VARIABLE
+from eigenlens.index.qdrant_engine.explained import KEY_VARIABLE
+from eigenlens.index.qdrant_engine.server import URL_VARIABLE
 from eigenlens.service.errors import JobRunningError
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.store.locks import Lock

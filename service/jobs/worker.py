@@ -17,7 +17,8 @@ from pathlib import Path
 
 from eigenlens.artifact import EigenlensError
 from eigenlens.index.faiss_engine.gpu import open_gpu
-from eigenlens.index.qdrant_engine.server import KEY_VARIABLE, URL_VARIABLE, server_at
+from eigenlens.index.qdrant_engine.explained import KEY_VARIABLE
+from eigenlens.index.qdrant_engine.server import URL_VARIABLE, server_at
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.store.open import VARIABLE
