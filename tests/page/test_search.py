@@ -149,9 +149,11 @@ def test_a_photograph_is_dropped_and_one_is_pasted(page: Page) -> None:
 def test_a_text_file_is_refused_readably_and_the_next_photograph_works(page: Page) -> None:
     choose(page, b"not an image at all", "notes.txt", "text/plain")
     expect(page.locator("#error")).to_contain_text("o image that can be read")
+    expect(page.locator(".plan")).to_be_hidden()
     choose(page, png(pixels_of(5)))
     searched(page)
     expect(page.locator("#error")).to_be_hidden()
+    expect(page.locator(".plan")).to_be_visible()
 
 
 def test_a_photograph_that_the_browser_cannot_show_is_searched_and_has_no_part_to_cut(page: Page) -> None:

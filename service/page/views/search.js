@@ -35,14 +35,11 @@ export function startSearch(trouble) {
   const run = latest(async () => {
     const { query, length } = state;
     if (!query || !state.gallery) return;
-    if (query.encoder && query.encoder !== state.gallery.encoder) {
-      trouble("This link holds a code of another encoder, which says nothing here. Search for the photograph again.");
-      return;
-    }
     const asked = { length, rerank: state.rerank, target: state.target, filter: state.filter, k: FIRST };
     find("results").setAttribute("aria-busy", "true");
     if (!query.code && !query.id) find("status").textContent = "Reading the photograph …";
     try {
+      if (query.encoder && query.encoder !== state.gallery.encoder) throw new Error("This link holds a code of another encoder, which says nothing here. Search for the photograph again.");
       const answer = await search(asked, query);
       if (query !== state.query) return; // another was chosen meanwhile: its search comes next
       const { plan } = answer;
@@ -55,9 +52,9 @@ export function startSearch(trouble) {
       if (query !== state.query) return;
       shown = null;
       cards.show([]); // none of another query's
+      find("details").hidden = true; // nothing ran
       for (const id of ["numbers", "timing", "timing-bar", "strip"]) find(id).replaceChildren();
-      find("plan").textContent = "";
-      for (const id of ["status", "unlike", "why"]) find(id).textContent = "";
+      for (const id of ["plan", "status", "unlike", "why"]) find(id).textContent = "";
       more.hidden = true;
       trouble(reason.message);
     } finally {
@@ -67,6 +64,7 @@ export function startSearch(trouble) {
 
   function show(answer) {
     cards.show(collapsed(answer.results));
+    find("details").hidden = false;
     filters.seen(answer.results);
     const plan = answer.plan;
     tellCount();
