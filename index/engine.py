@@ -86,7 +86,11 @@ class Engine(Indexes, Protocol):
 
     @property
     def device(self) -> str:
-        """Name of what searches, as calibrations record it: "cpu", "gpu", or "qdrant", whose answers are waited for."""
+        """Name of the device that searches, as calibrations record it: "cpu" or "gpu"."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether another process searches, whose answers are waited for."""
 
     @property
     def fields(self) -> Mapping[str, Sequence[str]]:

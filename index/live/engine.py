@@ -47,6 +47,7 @@ class LiveEngine:
         self.typicality: Typicality | None = generation.typicality
         self.fields: Mapping[str, Sequence[str]] = generation.attributes.fields
         self.device: str = generation.device
+        self.is_remote: bool = generation.is_remote
         self._delta = Delta(generation.code_length, generation.lengths)
         self._present = np.ones(len(generation), dtype=bool)
         self._removed = 0

@@ -45,10 +45,12 @@ class BaseGeneration(ABC):
         similarities: of its images with their nearest other; None of very few images and of an earlier version.
         typicality: how far its codes lie from their centre; None likewise.
         compact: codes in fewer bits, which rescore shortlists; None of a build that is not for memory.
+        is_remote: whether another process searches, whose answers are waited for.
         added_ms: milliseconds that images beside it take of a search: none.
     """
 
     added_ms = 0.0
+    is_remote = False
 
     def __init__(self, path: Path, codes: Codes, *, verify: bool = True, tuning: Tuning = DEFAULT_TUNING) -> None:
         """Open the generation at `path` over the codes that it was built from.

@@ -26,6 +26,7 @@ class PgvectorGeneration(BaseGeneration):
     """
 
     device = "cpu"
+    is_remote = True
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from eigenlens.index.live.generation import KIND
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.qdrant_engine.conditions import Payloads
-from eigenlens.index.qdrant_engine.generation import BUILD, DEVICE
+from eigenlens.index.qdrant_engine.generation import BUILD
 from eigenlens.index.qdrant_engine.kinds import KINDS, choose_qdrant_indexes
 from eigenlens.index.qdrant_engine.prefix_index import QdrantIndex
 from eigenlens.index.qdrant_engine.server import QdrantServer, VectorForm
@@ -91,7 +91,7 @@ class _Build:
         forms = [VectorForm(s.length, KINDS[s.kind].has_graph, KINDS[s.kind].quantised) for s in self._specs]
         self._server.create(self._collection, forms, self._payloads.fields)
         if not len(self._codes):
-            return Calibration.of_nothing(self._specs, device=DEVICE)
+            return Calibration.of_nothing(self._specs)
         tuning = _tuning(options.tuning)
         calibrator = Calibrator(self._codes, indexes=len(self._specs), queries=options.queries, tuning=tuning)
         held_in = calibrator.held_in
@@ -104,7 +104,7 @@ class _Build:
         calibrator.measure_again(lambda spec: self._index(spec, held_in), sizes)
         if held_in < len(self._codes):
             self._fill(held_in, len(self._codes))
-        return calibrator.result(sizes, device=DEVICE)
+        return calibrator.result(sizes)
 
     def _index(self, spec: IndexSpec, count: int) -> QdrantIndex:
         return QdrantIndex(self._server, self._collection, spec, self._codes, count)

@@ -22,8 +22,6 @@ from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 # Metadata of a collection: which build filled it. It is written last.
 BUILD = "eigenlens_build"
-# As calibrations record it: its searches wait for another process.
-DEVICE = "qdrant"
 
 
 class QdrantGeneration(BaseGeneration):
@@ -33,7 +31,8 @@ class QdrantGeneration(BaseGeneration):
     only the keys of its results.
     """
 
-    device = DEVICE
+    device = "cpu"
+    is_remote = True
 
     def __init__(
         self,

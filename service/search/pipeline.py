@@ -182,7 +182,9 @@ class Pipeline:
         if request.depth > _LIGHT_DEPTH:
             return False
         snapshot = self._manager.current
-        if request.filter is not None or request.duplicate_cosine is not None or snapshot.engine.device != "cpu":
+        if request.filter is not None or request.duplicate_cosine is not None:
+            return False
+        if snapshot.engine.is_remote or snapshot.engine.device != "cpu":
             return False
         try:
             measured = snapshot.choose_plan(request).measured

@@ -364,12 +364,12 @@ def test_codes_are_given_back_by_key(open_engine: Open, tmp_path: Path) -> None:
     assert gallery.engine.codes_of([]) == {}
 
 
-def test_an_engine_tells_what_it_can_do(open_engine: Open, tmp_path: Path) -> None:
+def test_an_engine_tells_what_it_can_do(open_engine: Open, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     engine = Gallery(open_engine, tmp_path, 7).engine
     assert engine.lengths == LENGTHS
-    assert (engine.code_length, engine.encoder_id) == (CODE_LENGTH, ENCODER_ID)
+    assert (engine.code_length, engine.encoder_id, engine.device) == (CODE_LENGTH, ENCODER_ID, "cpu")
     assert engine.device == engine.calibration.device
-    assert engine.device in ("cpu", "qdrant")
+    assert engine.is_remote == (request.node.callspec.params["open_engine"] in ("pgvector", "qdrant"))
     assert {field: list(kinds) for field, kinds in engine.fields.items()} == {"label": ["text"], "number": ["number"]}
     assert sorted(engine.keys.tolist()) == list(range(FIRST_KEY, FIRST_KEY + COUNT))
     assert [engine.describe(length).length for length in LENGTHS] == list(LENGTHS)

@@ -22,6 +22,7 @@ class NumpyEngine:
     """Scores every image for every query; satisfies `index.engine.Engine`."""
 
     device = "cpu"
+    is_remote = False
     added_ms = 0.0
     eigenfunctions = similarities = typicality = graph = None
 

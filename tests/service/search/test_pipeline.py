@@ -128,6 +128,9 @@ def test_only_quick_searches_by_an_id_or_a_code_are_light(observed: Observed, mo
     assert not any(observed.pipeline.is_light(query) for query in heavy)
     assert observed.pipeline.is_light(query_by(SearchParameters(), id=image_id(0)))
     assert observed.pipeline.is_light(query_by(SearchParameters(), code=[1.0] * CODE_LENGTH))
+    with monkeypatch.context() as patch:
+        patch.setattr(observed.pipeline._manager.current.engine, "is_remote", True)
+        assert not observed.pipeline.is_light(query_by(SearchParameters(), code=[1.0] * CODE_LENGTH))
     monkeypatch.setattr(pipeline_module, "_LIGHT_MS", 0.0)
     assert not observed.pipeline.is_light(query_by(SearchParameters(), id=image_id(0)))
 
