@@ -10,8 +10,7 @@ fewer queries and efforts, and with shortlists of thousands.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +26,7 @@ from eigenlens.index.building.measured_grid import deepest_shortlist, measured_e
 from eigenlens.index.building.pareto import near_front, pareto_front
 from eigenlens.index.building.recall_counting import plain_recalls, ranks_of, shortlist_recalls
 from eigenlens.index.building.row_order import sample_size
+from eigenlens.index.building.stopwatch import Stopwatch
 from eigenlens.index.building.timing import MIN_TIMED, Latencies, Timer, line_through, percentiles, smoothed
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import best_of_runs
@@ -64,31 +64,6 @@ _MIN_DEEP_GAIN = 1e-3
 _BYTES_OF_IDS, _BYTES_OF_COORDINATE = 16, 0.875
 # The default effort of an index is the smallest that reaches this share of the recall at the highest measured effort.
 _SUFFICIENT_SHARE = 0.99
-
-
-class _Stopwatch:
-    """The time that passed, or that this process worked if that is less: on a busy machine it waits for the others.
-
-    The time of a search in another process is that which passed.
-    """
-
-    def __init__(self, *, is_remote: bool) -> None:
-        self._started, self._worked, self._is_remote = time.monotonic(), time.process_time(), is_remote
-        self._paused_s = 0.0
-
-    @property
-    def worked_s(self) -> float:
-        """Seconds since its start, without those of its pauses."""
-        passed_s = time.monotonic() - self._started
-        worked_s = passed_s if self._is_remote else min(passed_s, time.process_time() - self._worked)
-        return worked_s - self._paused_s
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave out the time of a block."""
-        before_s = self.worked_s
-        yield
-        self._paused_s += self.worked_s - before_s
 
 
 class Calibrator:
@@ -175,7 +150,7 @@ class Calibrator:
         compact_ranks = None if self._compact_order is None else self._compact_order.ranks(index)
         is_shorter = spec.length < self._codes.code_length
         alone = not is_shorter and not index.kind.lossy  # there is nothing to rescore by
-        started = _Stopwatch(is_remote=index.kind.is_remote)
+        started = Stopwatch(is_remote=index.kind.is_remote)
         # The remaining time for searches is divided equally among the remaining indexes.
         budget_s = tuning.calibration_s * max(1.0, len(self._codes) / tuning.calibration_codes) - self._searched_s
         budget_s /= max(1, self._indexes - len(self._measured))

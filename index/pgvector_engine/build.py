@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from eigenlens.index.building.build import BuildOptions
 from eigenlens.index.building.calibrator import Calibrator
 from eigenlens.index.building.describe import describe_codes
 from eigenlens.index.building.index_builder import TRAINING_VECTORS
+from eigenlens.index.building.remote_tuning import tuning_of_remote
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
 from eigenlens.index.live.generation import KIND
@@ -28,11 +28,8 @@ from eigenlens.index.pgvector_engine.statements import (
 )
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import IndexSpec
-from eigenlens.index.tuning import Tuning
 
 BACKEND = "pgvector"
-# A search takes a round trip, some tens of times as long as in memory: fewer queries, coarser steps and more time.
-_QUERIES, _STEPS, _TIMES_LONGER = 1000, 2, 3
 
 
 def build_pgvector_generation(
@@ -84,7 +81,7 @@ class _Build:
         """Fill the table, and build and measure its indexes. Returns: what was measured, and bytes of each index."""
         execute, table, codes = self._connection.execute, self._table, self._codes
         execute(create_table(table, code_length=codes.code_length))
-        tuning = _tuning(self._options.tuning)
+        tuning = tuning_of_remote(self._options.tuning)
         calibrator = None
         if len(codes):
             calibrator = Calibrator(codes, indexes=len(self._specs), queries=self._options.queries, tuning=tuning)
@@ -125,12 +122,3 @@ class _Build:
             "SELECT pg_relation_size(to_regclass(%s))", (f"{self._table}_{spec.length}",)
         ).fetchall()
         return int(rows[0][0])
-
-
-def _tuning(tuning: Tuning) -> Tuning:
-    return replace(
-        tuning,
-        calibration_queries=min(_QUERIES, tuning.calibration_queries),
-        effort_steps=min(_STEPS, tuning.effort_steps),
-        calibration_s=_TIMES_LONGER * tuning.calibration_s,
-    )

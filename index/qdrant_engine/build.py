@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from eigenlens.index.building.build import BuildOptions
 from eigenlens.index.building.calibrator import Calibrator
 from eigenlens.index.building.describe import describe_codes
 from eigenlens.index.building.index_builder import TRAINING_VECTORS
+from eigenlens.index.building.remote_tuning import tuning_of_remote
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
 from eigenlens.index.codes.prefix import unit_prefix
@@ -28,11 +28,8 @@ from eigenlens.index.qdrant_engine.kinds import KINDS, choose_qdrant_indexes
 from eigenlens.index.qdrant_engine.prefix_index import QdrantIndex
 from eigenlens.index.qdrant_engine.server import QdrantServer, VectorForm
 from eigenlens.index.qdrant_engine.sizes import index_bytes
-from eigenlens.index.tuning import Tuning
 
 BACKEND = "qdrant"
-# A search takes a round trip, some tens of times as long as in memory: fewer queries, coarser steps and more time.
-_QUERIES, _STEPS, _TIMES_LONGER = 1000, 2, 3
 # Points of one request.
 _BATCH = 500
 
@@ -92,7 +89,7 @@ class _Build:
         self._server.create(self._collection, forms, self._payloads.fields)
         if not len(self._codes):
             return Calibration.of_nothing(self._specs)
-        tuning = _tuning(options.tuning)
+        tuning = tuning_of_remote(options.tuning)
         calibrator = Calibrator(self._codes, indexes=len(self._specs), queries=options.queries, tuning=tuning)
         held_in = calibrator.held_in
         self._fill(0, held_in)
@@ -130,12 +127,3 @@ class _Build:
             }
             for place, key in enumerate(self._codes.keys[rows].tolist())
         ]
-
-
-def _tuning(tuning: Tuning) -> Tuning:
-    return replace(
-        tuning,
-        calibration_queries=min(_QUERIES, tuning.calibration_queries),
-        effort_steps=min(_STEPS, tuning.effort_steps),
-        calibration_s=_TIMES_LONGER * tuning.calibration_s,
-    )

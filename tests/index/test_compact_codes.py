@@ -13,10 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens import artifact
-from eigenlens.index.building import calibrator
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.compact_recall import CompactOrder, with_compact_codes
 from eigenlens.index.building.recalibrate import recalibrate_generation
+from eigenlens.index.building.stopwatch import Stopwatch
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import exact_search
 from eigenlens.index.codes.prefix import unit_prefix
@@ -251,7 +251,7 @@ def test_builds_for_memory_have_them() -> None:
 
 def test_what_compact_codes_would_find_is_computed_outside_of_the_time_for_searches() -> None:
     """Else fewer efforts were measured than without compact codes, and a recall of 0.999 was met by a scan alone."""
-    watch = calibrator._Stopwatch(is_remote=True)
+    watch = Stopwatch(is_remote=True)
     with watch.paused():
         time.sleep(0.2)
     assert watch.worked_s < 0.1
