@@ -72,6 +72,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "steps": 600,
     },
 }
+# Ten times as long: does the ranking after a short training survive?
+SETTINGS["cifar10-long"] = {**SETTINGS["cifar10"], "steps": 6000}
 
 
 # The closed-form step over z and views alone, for "rr".
