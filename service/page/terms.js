@@ -13,9 +13,9 @@ const MEANINGS = {
   same: "How many of the results have the label of your picture, or the commonest label where yours has none.",
 };
 
-/** A word that can be asked about; `rest` is left out on a phone. */
+/** A word that can be asked about; `rest` is told below it. */
 export function term(word, said = word, rest = "") {
-  return h("button", { type: "button", class: "term", "data-tip": MEANINGS[word], "aria-label": `${said}${rest && `, ${rest}`}: ${MEANINGS[word]}` }, said, rest && h("span", { class: "long" }, rest));
+  return h("button", { type: "button", class: "term", "data-tip": MEANINGS[word], "aria-label": `${said}${rest && `, ${rest}`}: ${MEANINGS[word]}` }, said, rest && h("span", {}, rest));
 }
 
 /** Make every <b data-term> of a part of the page one. */

@@ -73,6 +73,7 @@ export function openViewer(images, place, { chosen, more = null }) {
     place_.textContent = `${count(at + 1)} of ${count(all().length)}`;
     previous.disabled = at === 0;
     following.disabled = at + 1 >= all().length && !more;
+    if (document.activeElement.disabled) stage.focus(); // a disabled button hears no keys
     const facts = [["name", one.id], ["size", `${count(one.width)} × ${count(one.height)} pixels`], ["type", one.media_type],
       ...(one.score === undefined ? [] : [["score", signed(one.score, one.score > 0.999 ? 6 : 4)]]), ...(one.duplicates?.length ? [["copies", one.duplicates.map((other) => other.id).join(", ")]] : []), ...Object.entries(one.metadata ?? {})];
     const rows = (pairs) => pairs.map(([name, value]) => [h("dt", {}, name), h("dd", {}, text(value))]).flat();
@@ -121,6 +122,9 @@ export function openViewer(images, place, { chosen, more = null }) {
   });
   let touch = null;
   stage.addEventListener("pointerdown", (event) => { touch = event.isPrimary && zoom === 1 ? { x: event.clientX, y: event.clientY } : null; });
+  stage.addEventListener("pointermove", (event) => {
+    if (zoom > 1 && event.pointerType === "mouse" && event.buttons) stage.scrollBy(-event.movementX, -event.movementY);
+  });
   stage.addEventListener("pointerup", (event) => {
     const [x, y] = touch ? [event.clientX - touch.x, event.clientY - touch.y] : [0, 0];
     touch = null;

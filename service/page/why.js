@@ -9,6 +9,7 @@ import { state } from "./state.js";
 
 const SHOWN = 3;
 const ENDS = 3;
+const LEAST = 0.0005; // of a share: less is told as 0.000
 
 /** A part that is filled when it is opened. */
 export function whyMatched(image) {
@@ -39,14 +40,14 @@ async function reasons(image) {
   const score = shares.reduce((sum, { share }) => sum + share, 0);
   const raising = shares.filter(({ share }) => share > 0).sort((one, two) => two.share - one.share);
   const agree = raising.slice(0, SHOWN);
-  const differ = shares.filter(({ share }) => share < 0).sort((one, two) => one.share - two.share).slice(0, SHOWN);
+  const differ = shares.filter(({ share }) => share <= -LEAST).sort((one, two) => one.share - two.share).slice(0, SHOWN);
   const most = agree.reduce((sum, { share }) => sum + share, 0) / (raising.reduce((sum, { share }) => sum + share, 0) || 1);
   const ends = new Map(await Promise.all([...agree, ...differ].map(async ({ coordinate }) => [coordinate, await call(`/v1/eigenfunctions/${coordinate}`).catch(() => null)])));
   const part = (title, list, said) => [h("h3", {}, title), list.length ? h("ol", {}, list.map((one) => row(one, ends.get(one.coordinate)))) : h("p", { class: "quiet" }, said)];
   return [
     h("p", {}, `By the first ${used} numbers the two score ${signed(score)}. The ${agree.length} that agree most make ${percent(most)} of what speaks for it.`),
     ...part("They agree", agree, "No number of theirs has the same sign."),
-    ...part("They differ", differ, "No number of theirs has another sign."),
+    ...part("They differ", differ, "No number of theirs differs by much."),
   ];
 }
 

@@ -46,7 +46,7 @@ def test_copies_are_found_one_is_kept_and_the_others_are_removed(watched: tuple[
     page.get_by_role("button", name="Look for duplicates").press("Enter")
     groups = page.locator("#duplicate-groups > li")
     expect(groups).to_have_count(1, timeout=60_000)
-    expect(groups).to_contain_text("3 images, the same bytes")
+    expect(groups).to_contain_text("3 images, the same file")
     expect(groups.locator(".alike li")).to_have_count(3)
     assert not serious(page)
 

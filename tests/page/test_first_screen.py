@@ -39,8 +39,11 @@ def at_length(page: Page, length: int) -> None:
     expect(page.locator("#plan")).to_contain_text(re.compile(f"first {length} of"))
 
 
-def test_five_questions_are_answered_by_what_can_be_read(browser: Browser, address: str) -> None:
-    with opened(browser, address) as (page, _):
+@pytest.mark.parametrize("device", [{}, PHONE], ids=["desktop", "phone"])
+def test_five_questions_are_answered_by_what_can_be_read(
+    browser: Browser, address: str, device: dict[str, Any]
+) -> None:
+    with opened(browser, address, **device) as (page, _):
         at_length(page, 4)
         expect(page.locator("#numbers div")).to_have_count(4)
         read = page.locator("body").inner_text()

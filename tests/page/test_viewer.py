@@ -68,9 +68,20 @@ def test_the_viewer_goes_through_the_results_by_key_and_tells_why_each_matched(p
     assert around[2] > 0
     assert around[0] == pytest.approx(around[1], abs=2)
     assert not serious(page)
-    press(page, "0", "ArrowLeft")
+    viewer.locator(".stage-area").hover()
+    page.mouse.down()
+    box = viewer.locator(".stage-area").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 - 60, steps=3)
+    page.mouse.up()
+    dragged = viewer.locator(".stage-area").evaluate("e => e.scrollTop + e.clientHeight / 2")
+    assert dragged == pytest.approx(around[0] + 60, abs=2)
+    press(page, "0")
+    viewer.get_by_role("button", name="The image before").click()
     expect(viewer.get_by_role("heading", name=ids[0].rpartition("/")[2])).to_be_visible()
+    # That button is disabled now, and the keys still work.
     press(page, "ArrowRight")
+    expect(viewer.get_by_role("heading", name=ids[1].rpartition("/")[2])).to_be_visible()
     viewer.get_by_text("Why did this match?").press("Enter")
     # The image's numbers and the query's, by hand: those whose products are largest are said to agree.
     expect(viewer.get_by_role("heading", name="They agree")).to_be_visible()

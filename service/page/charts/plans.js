@@ -55,13 +55,16 @@ export function drawPlans(place, plans, marked) {
     shape.append(svg("title", {}, sentence(plan)));
     chart.append(shape);
   }
-  for (const [number, { plan, name }] of marked.entries()) {
+  const names = []; // places of those that were written: another one near them goes above
+  for (const { plan, name } of marked) {
     const known = plans.find((candidate) => same(candidate, plan));
     if (!known) continue;
     const [cx, cy] = [x(Math.log(known.latency_ms.p50)), y(Math.log(missed(known)))];
     const left = cx > width * 0.66;
-    chart.append(svg("circle", { cx, cy, r: radius(known) + 5, class: "now-ring" }),
-      words(cx + (left ? -1 : 1) * (radius(known) + 10), cy + 4 + 16 * marked.slice(0, number).filter((other) => same(other.plan, plan)).length, name, { "text-anchor": left ? "end" : "start", class: "now-name" }));
+    const at = { x: cx + (left ? -1 : 1) * (radius(known) + 10), y: cy + 4 };
+    while (names.some((other) => Math.abs(other.x - at.x) < 90 && Math.abs(other.y - at.y) < 16)) at.y -= 16;
+    names.push(at);
+    chart.append(svg("circle", { cx, cy, r: radius(known) + 5, class: "now-ring" }), words(at.x, at.y, name, { "text-anchor": left ? "end" : "start", class: "now-name" }));
   }
   place.replaceChildren(chart, legend(lengths));
 }

@@ -11,7 +11,7 @@ import { openViewer } from "../viewer.js";
 
 const PAGE = 12;
 const EVERY_MS = 500;
-const KINDS = [["all groups", ""], ["copies: the same bytes", "true"], ["nearly the same", "false"]];
+const KINDS = [["all groups", ""], ["copies: the same file", "true"], ["nearly the same", "false"]];
 const LIKENESS = [["nearly the same", "0.98"], ["only copies", "1"], ["looser: resized, mirrored, recoloured", "0.95"], ["much looser", "0.9"]];
 
 /** Start; `trouble(message)` shows what went wrong, "" that it is over. */
@@ -79,7 +79,7 @@ export function startDuplicates(trouble) {
       // A page of many groups that are gone, or of another kind, can be empty: the next one is looked at.
       if (next !== null && answer.groups.length === 0) await load(next);
       else if (answer.found === null) status.textContent = "Nobody has looked for duplicates in this gallery yet.";
-      else status.textContent = list.children.length ? `${plural(answer.total, "group")} found ${moment(answer.found)}: full codes of a cosine of ${answer.cosine} or more, or the same bytes. The best of each group comes first.` : answer.total ? "No such group is left." : `No duplicates were found ${moment(answer.found)}.`;
+      else status.textContent = list.children.length ? `${plural(answer.total, "group")} found ${moment(answer.found)}: files that are the same${answer.cosine < 1 ? `, or pictures that are ${percent(answer.cosine)} alike or more` : ""}. The best of each group comes first.` : answer.total ? "No such group is left." : `No duplicates were found ${moment(answer.found)}.`;
       trouble("");
     } catch (reason) {
       trouble(reason.message);
@@ -95,11 +95,11 @@ export function startDuplicates(trouble) {
       const opener = h("button", { type: "button", class: "open-picture", "aria-label": `Look at ${image.id}` }, thumbnail(image.thumbnail, ""));
       opener.addEventListener("click", () => openViewer(images, place, { chosen: searchLike }));
       return h("li", {}, opener, h("label", {}, radio, h("span", { class: "keep" }, "Keep this one"), place === 0 ? h("b", { class: "best" }, "best") : null),
-        h("span", { class: "name", title: image.id }, nameOf(image)), h("span", { class: "quiet" }, `${count(image.width)} × ${count(image.height)}${place ? ` · ${image.cosine >= 0.99995 ? "cosine 1" : `cosine ${image.cosine.toFixed(3)}`}` : ""}`));
+        h("span", { class: "name", title: image.id }, nameOf(image)), h("span", { class: "quiet" }, `${count(image.width)} × ${count(image.height)}${place ? ` · ${percent(Math.round(1000 * image.cosine) / 1000)} alike` : ""}`));
     });
     const button = h("button", { type: "button", class: "remove-others plain", hidden: !hasKey() }, `Remove the other ${images.length === 2 ? "one" : images.length - 1}`);
     const both = h("ol", { class: "alike" }, choices);
-    const title = h("h2", {}, `${plural(images.length, "image")}, ${exact ? "the same bytes" : `${percent(Math.min(...images.map((image) => image.cosine)))} alike at least`}`);
+    const title = h("h2", {}, `${plural(images.length, "image")}, ${exact ? "the same file" : `${percent(Math.min(...images.map((image) => image.cosine)))} alike at least`}`);
     const head = h("div", { class: "bar" }, title, button);
     const item = h("li", { class: "panel" }, head, both);
     const fieldset = () => item.querySelectorAll("input[type=radio]");
