@@ -157,6 +157,18 @@ class RangeError(RequestError):
         self.size = size
 
 
+class MalformedRequestError(RequestError):
+    """What a client sent is no HTTP/1.1."""
+
+
+class AddressTooLongError(RequestError):
+    """The address of a request is longer than is taken."""
+
+
+class HeadersTooLargeError(RequestError):
+    """The headers of a request have more bytes than are taken."""
+
+
 class UploadTimeoutError(RequestError):
     """A client took too long to send its request."""
 

@@ -1,16 +1,21 @@
 """Schemathesis over the OpenAPI document of a running service, with all of its checks.
 
+HEAD is among the calls, half of the bodies are in gzip, and every other run goes below the path of a reverse proxy.
 `python -m tests.contract --gallery DIR --cases 5000` runs it as long as wanted; the suite runs a short form.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from eigenlens.service.keys import add_key
@@ -19,10 +24,31 @@ from tests.support.service import build_gallery, pixels_of, png, serving, settin
 _CONFIG = Path(__file__).parent / "schemathesis.toml"
 
 
-def check(
-    url: str, headers: dict[str, str], *, examples: int, seed: int = 0, more: Sequence[str] = ()
-) -> tuple[int, int, str]:
-    """Exit status, generated cases and the report of one run with at most `examples` cases of each kind and call."""
+_HOOKS = Path(__file__).parent / "support" / "schemathesis_hooks.py"
+_ROOT_PATH = "/photos"
+# Beside other work on the same cores an answer takes long, and the document, which is made when it is first asked for.
+_ANSWER_S = 30
+_DOCUMENT_S = 120
+
+
+@dataclass
+class Report:
+    """What came of one run: its exit status, generated cases, requests of each sort, and what it printed."""
+
+    status: int
+    cases: int
+    requests: Counter[str]
+    text: str
+
+    @property
+    def failures(self) -> int:
+        """How many failures it names; what made it end without naming one counts as one."""
+        named = re.search(r"found (\d+) unique failures?", self.text)
+        return int(named[1]) if named else int(self.status != 0)
+
+
+def check(url: str, headers: dict[str, str], *, examples: int, seed: int = 0, more: Sequence[str] = ()) -> Report:
+    """Run at most `examples` cases of each kind and call against the service at `url`, which may end in a path."""
     given = [part for name, value in headers.items() for part in ("--header", f"{name}: {value}")]
     command = [
         str(Path(sys.executable).parent / "schemathesis"),
@@ -31,21 +57,28 @@ def check(
         "--no-color",
         "run",
         f"{url}/openapi.json",
+        f"--url={url}",
+        f"--wait-for-schema={_DOCUMENT_S}",
         "--checks=all",
         f"--max-examples={examples}",
         f"--seed={seed}",
         "--continue-on-failure",
         "--no-shrink",
-        "--request-timeout=10",
+        f"--request-timeout={_ANSWER_S}",
         # Ids are paths, and it takes such values out of paths again: many of few examples are none.
         "--suppress-health-check=all",
         *given,
         *more,
     ]
     with tempfile.TemporaryDirectory() as work:  # it leaves a folder where it runs
-        done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
-    found = re.search(r"(\d+) generated", done.stdout)
-    return done.returncode, int(found[1]) if found else 0, done.stdout + done.stderr
+        counts = Path(work) / "counts.json"
+        variables = {"SCHEMATHESIS_HOOKS": str(_HOOKS), "COUNTS_FILE": str(counts)}
+        done = subprocess.run(
+            command, cwd=work, env={**os.environ, **variables}, capture_output=True, text=True, check=False
+        )
+        requests = Counter(json.loads(counts.read_text())) if counts.exists() else Counter()
+    generated = re.search(r"(\d+) generated", done.stdout)
+    return Report(done.returncode, int(generated[1]) if generated else 0, requests, done.stdout + done.stderr)
 
 
 def main() -> int:
@@ -64,19 +97,25 @@ def main() -> int:
         secret = add_key(gallery.root / "keys.json", name=scope, scopes=[scope])[1]
         keys.append((scope, {"Authorization": f"Bearer {secret}"}))
     failures = 0
-    with serving(settings_of(gallery, import_root=args.gallery / "import")) as client:
+    settings = settings_of(gallery, import_root=args.gallery / "import", root_path=_ROOT_PATH)
+    with serving(settings) as client:
+        client.get("/openapi.json", timeout=_DOCUMENT_S).raise_for_status()
+        url = str(client.base_url).rstrip("/")
         for name, headers in keys:
-            total, turn, wrong = 0, 0, 0
+            total, turn, wrong, requests = 0, 0, 0, Counter[str]()
             while total < args.cases:
-                status, cases, report = check(str(client.base_url), headers, examples=25, seed=args.seed + turn)
-                total, turn = total + cases, turn + 1
-                found = re.search(r"found (\d+) unique failures?", report)
-                wrong += int(found[1]) if found else 0
-                if status:  # a failure of the service, or an error in schemathesis itself, which tells them apart
-                    print(report)
-                if not cases:
+                address = f"{url}{_ROOT_PATH}" if turn % 2 else url
+                report = check(address, headers, examples=25, seed=args.seed + turn)
+                total, turn = total + report.cases, turn + 1
+                wrong += report.failures
+                requests += report.requests
+                requests["below a path"] += report.cases if turn % 2 == 0 else 0
+                if report.status:  # a failure of the service, or an error in schemathesis, which tells them apart
+                    print(report.text)
+                if not report.cases:
                     return 1
-            print(f"{name}: {total} cases in {turn} runs, {wrong} failures", flush=True)
+            sorts = ", ".join(f"{count} {sort}" for sort, count in sorted(requests.items()))
+            print(f"{name}: {total} cases in {turn} runs ({sorts}), {wrong} failures", flush=True)
             failures += wrong
     return int(failures > 0)
 

@@ -49,6 +49,9 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (errors.ContentCodingError, 415, "content-coding"),
     (errors.RangeError, 416, "range"),
     (errors.UploadTimeoutError, 408, "upload-timeout"),
+    (errors.MalformedRequestError, 400, "malformed-request"),
+    (errors.AddressTooLongError, 414, "address-too-long"),
+    (errors.HeadersTooLargeError, 431, "headers-too-large"),
     (errors.InputError, 422, "input"),
     (errors.RequestError, 422, "request"),
     (errors.ModelNotFoundError, 404, "model-not-found"),
@@ -123,14 +126,19 @@ def explain(error: EigenlensError | ValidationError, *, request: Request) -> dic
 
 def problem(status: int, name: str, detail: str, *, request: Request, **more: Any) -> dict[str, Any]:
     """Return a problem document; `more` are further members, such as the available prefix lengths."""
+    request_id = request.scope.get("request_id")
+    return document_of(status, name, detail, path=request.url.path, request_id=request_id) | more
+
+
+def document_of(status: int, name: str, detail: str, *, path: str, request_id: str | None) -> dict[str, Any]:
+    """Return the members that every problem document has."""
     return {
         "type": f"/problems/{name}",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "instance": request.url.path,
-        "request_id": request.scope.get("request_id"),
-        **more,
+        "instance": path,
+        "request_id": request_id,
     }
 
 

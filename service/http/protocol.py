@@ -1,15 +1,27 @@
-"""HTTP/1.1 as the service speaks it: uvicorn's fast parser, which reads bodies that come with an offer to upgrade."""
+"""HTTP/1.1 as the service speaks it: uvicorn's fast parser, with offers to upgrade declined and the head bounded."""
 
 from __future__ import annotations
 
+import uuid
+from http import HTTPStatus
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from eigenlens.service.errors import (
+    AddressTooLongError,
+    HeadersTooLargeError,
+    MalformedRequestError,
+    RequestError,
+)
+from eigenlens.service.http import problems
 from eigenlens.service.settings import Settings
 
 _OFFER = b"upgrade"
+# The parser cannot take longer ones apart.
+_MAX_ADDRESS_BYTES = 65_535
+_MAX_HEAD_BYTES = 256 * 1024
 
 
 class PlainHttpProtocol(HttpToolsProtocol):
@@ -32,13 +44,26 @@ class PlainHttpProtocol(HttpToolsProtocol):
                 self.parser = httptools.HttpRequestParser(self)
                 self.data_received(self._head_without_offer() + rest)
             else:  # the method CONNECT, which no route has
-                self.send_400_response("Invalid HTTP request received.")
+                self._refuse(MalformedRequestError("the method CONNECT is for proxies; this is none"))
         except httptools.HttpParserError:
-            self.logger.warning("Invalid HTTP request received.")
-            self.send_400_response("Invalid HTTP request received.")
+            if len(self.url) > _MAX_ADDRESS_BYTES:
+                self._refuse(AddressTooLongError(f"the address has more than {_MAX_ADDRESS_BYTES} bytes"))
+            else:
+                self._refuse(MalformedRequestError("this is no request in HTTP/1.1"))
+        else:
+            if self._in_head:
+                self._head_bytes += len(data)
+                if self._head_bytes > _MAX_HEAD_BYTES:
+                    self._refuse(HeadersTooLargeError(f"the headers have more than {_MAX_HEAD_BYTES} bytes"))
+
+    def on_message_begin(self) -> None:
+        """Begin with the head of a request."""
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
         """Start the request, unless it is parsed again."""
+        self._in_head = False
         if self._is_offered():
             self._first_line = b"%s %s HTTP/%s\r\n" % (
                 self.parser.get_method(),
@@ -52,6 +77,20 @@ class PlainHttpProtocol(HttpToolsProtocol):
         """End the request, unless it is parsed again."""
         if not self._is_offered():
             super().on_message_complete()
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer what reaches no route, and close the connection."""
+        self.logger.warning("a request was refused: %s", error)
+        status, name = problems.status_of(error)
+        path = self.url.partition(b"?")[0][:200].decode("ascii", "replace")
+        request_id = uuid.uuid4().hex
+        response = problems.answer(problems.document_of(status, name, str(error), path=path, request_id=request_id))
+        headers = [*response.raw_headers, (b"x-request-id", request_id.encode()), (b"connection", b"close")]
+        lines = [b"%s: %s\r\n" % header for header in headers]
+        first_line = f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}\r\n".encode()
+        body = b"" if self.parser.get_method() == b"HEAD" else bytes(response.body)
+        self.transport.write(first_line + b"".join(lines) + b"\r\n" + body)
+        self.transport.close()
 
     def _is_offered(self) -> bool:
         return bool(self.parser.should_upgrade()) and any(name == _OFFER for name, _ in self.headers)

@@ -64,6 +64,25 @@ def test_an_offer_of_http_2_without_a_body_is_answered(client: httpx.Client) -> 
     assert refused.status_code == 422, "the body was read"
 
 
+@pytest.mark.parametrize(
+    ("head", "status", "problem"),
+    [
+        (b"GET /v1/images?contains=%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * 100_000), 414, "address-too-long"),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nCookie: %s" % (b"x" * 300_000), 431, "headers-too-large"),
+        (b"this is no request\r\n\r\n", 400, "malformed-request"),
+        (b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed-request"),
+    ],
+)
+def test_what_reaches_no_route_is_a_problem_too(client: httpx.Client, head: bytes, status: int, problem: str) -> None:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
+        connection.sendall(head)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    lines, _, body = answer.partition(b"\r\n\r\n")
+    assert lines.startswith(b"HTTP/1.1 %d " % status)
+    assert b"content-type: application/problem+json" in lines
+    assert json.loads(body)["type"] == f"/problems/{problem}"
+
+
 @pytest.mark.parametrize("header", [(b"content-length", b"12"), (b"transfer-encoding", b"chunked")])
 def test_an_announced_body_that_does_not_come_is_an_error(header: tuple[bytes, bytes]) -> None:
     async def receive() -> dict[str, Any]:
