@@ -40,6 +40,13 @@ def postgres() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def replica(postgres: Server) -> Iterator[Server]:
+    """A standby that follows it."""
+    with running_server(primary=postgres) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def qdrant() -> Iterator[QdrantDouble]:
     """Qdrant's engine behind a double of its server; each test takes collections of its own."""
     pytest.importorskip("qdrant_edge")

@@ -151,6 +151,7 @@ async def keep_current(state: State) -> None:
         try:
             await to_thread.run_sync(state.follow_forgetting)
             await to_thread.run_sync(state.snapshots.follow)
+            await to_thread.run_sync(state.hold_serving)
             if not state.abandoned_ended:
                 state.abandoned_ended = await to_thread.run_sync(state.jobs.fail_abandoned)
             told = ""

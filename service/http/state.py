@@ -11,7 +11,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from eigenlens.service.errors import NotReadyError
+from eigenlens.service.errors import GalleryBusyError, NotReadyError
 from eigenlens.service.gallery.dates import Dates
 from eigenlens.service.gallery.facets import Facets
 from eigenlens.service.gallery.layout import Gallery
@@ -75,6 +75,14 @@ class State:
         """Forget the codes of all searches, in every worker; the others follow within a second."""
         self.gallery.store.record_forgetting()
         self.follow_forgetting()
+
+    def hold_serving(self) -> None:
+        """Take the lock of those that serve again, if it ended with a server that was started anew or replaced."""
+        try:
+            self.serving.verify()
+        except GalleryBusyError:
+            self.serving.close()
+            self.serving = self.gallery.serving()
 
     def follow_forgetting(self) -> None:
         """Forget the codes of searches if any worker was told to since the last call."""

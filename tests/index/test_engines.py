@@ -74,8 +74,10 @@ def open_faiss(kinds: Mapping[int, str], tuning: Tuning = TUNING) -> Open:
     return open_engine
 
 
-def open_pgvector(database: VectorConnections) -> Open:
+def open_pgvector(database: VectorConnections, replica: VectorConnections, catch_up: Callable[[], None]) -> Open:
+    """Engines in a primary, which builds, and in a replica of it, in turns."""
     built: dict[bytes, tuple[Path, Codes]] = {}
+    turns = itertools.cycle([database, replica])
 
     def open_engine(folder: Path, codes: NDArray[np.float32], metadata: Sequence[Mapping[str, Any]]) -> Engine:
         """Open a generation of these codes in PostgreSQL, built by the first test that asks for them."""
@@ -93,8 +95,9 @@ def open_pgvector(database: VectorConnections) -> Open:
             table = table_name(len(built) + 1)
             build_pgvector_generation(path / "generation", stored, options, database, table=table)
             built[codes.tobytes()] = path / "generation", stored
+            catch_up()
         generation, stored = built[codes.tobytes()]
-        return LiveEngine(PgvectorGeneration(generation, stored, database, verify=False, tuning=TUNING))
+        return LiveEngine(PgvectorGeneration(generation, stored, next(turns), verify=False, tuning=TUNING))
 
     return open_engine
 
@@ -142,7 +145,7 @@ ALL_ENGINES = (*ENGINES, "pgvector", "qdrant")
 
 @pytest.fixture(scope="module")
 def engine_named(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Open]]:
-    """Opens engines by name; a server of PostgreSQL or the double of Qdrant's is started where one is needed."""
+    """Opens engines by name; servers of PostgreSQL or the double of Qdrant's are started where they are needed."""
     databases: list[VectorConnections] = []
     servers: list[QdrantServer] = []
 
@@ -153,8 +156,10 @@ def engine_named(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Ope
             return open_qdrant(servers[0])
         if name != "pgvector":
             return (ENGINES | MORE_ENGINES)[name]
-        databases.append(VectorConnections(request.getfixturevalue("postgres").new_schema()))
-        return open_pgvector(databases[0])
+        primary, replica = request.getfixturevalue("postgres"), request.getfixturevalue("replica")
+        address = primary.new_schema()
+        databases.extend(map(VectorConnections, (address, replica.address_here(address))))
+        return open_pgvector(databases[0], databases[1], lambda: replica.catch_up(primary))
 
     yield named
     for database in databases:

@@ -36,8 +36,13 @@ METADATA: list[dict[str, Any]] = [{"label": "ab"[row % 2], "number": row % 50} f
 
 
 @pytest.fixture(scope="module")
-def database(postgres: Server) -> Iterator[VectorConnections]:
-    connections = VectorConnections(postgres.new_schema())
+def address(postgres: Server) -> str:
+    return postgres.new_schema()
+
+
+@pytest.fixture(scope="module")
+def database(address: str) -> Iterator[VectorConnections]:
+    connections = VectorConnections(address)
     yield connections
     connections.close()
 
@@ -57,8 +62,23 @@ def generation(tmp_path_factory: pytest.TempPathFactory, database: VectorConnect
     return PgvectorGeneration(folder / "000001", codes, database, tuning=TUNING)
 
 
+@pytest.fixture(scope="module")
+def replicated(
+    generation: PgvectorGeneration, address: str, postgres: Server, replica: Server
+) -> Iterator[PgvectorGeneration]:
+    """The same generation, searched in a replica of the server that built it."""
+    connections = VectorConnections(replica.address_here(address))
+    replica.catch_up(postgres)
+    replicated = PgvectorGeneration(generation.artifact.path, generation.codes, connections, tuning=TUNING)
+    replicated.check()
+    yield replicated
+    connections.close()
+
+
+@pytest.mark.parametrize("where", ["generation", "replicated"])
 @pytest.mark.parametrize("case", ["all", "2 %", "50 %", "removals", "large delta"])
-def test_recall_holds_whatever_is_left_out_or_added(generation: PgvectorGeneration, case: str) -> None:
+def test_recall_holds_whatever_is_left_out_or_added(request: pytest.FixtureRequest, where: str, case: str) -> None:
+    generation: PgvectorGeneration = request.getfixturevalue(where)
     engine = LiveEngine(generation)
     stored = dict(zip(generation.keys.tolist(), random_codes(1, COUNT, LENGTH), strict=True))
     filter = {"2 %": {"number": 7}, "50 %": {"label": "a"}}.get(case)

@@ -23,6 +23,7 @@ from eigenlens.service.gallery.store.open import open_store
 from eigenlens.service.http import startup
 from eigenlens.service.http.startup import open_state
 from eigenlens.service.jobs.store import Jobs
+from tests.failover import fail_over
 from tests.support.postgres import Server
 from tests.support.service import (
     admin_headers,
@@ -118,6 +119,12 @@ def test_what_one_node_changes_the_others_answer_and_a_dead_one_is_not_missed(no
     look()
     assert generation(here) == 1
     assert found(here, 101) == ["new/101.png"]
+
+
+def test_no_search_fails_while_a_standby_takes_the_place_of_a_killed_primary(tmp_path: Path) -> None:
+    load = fail_over(tmp_path, kills=1)
+    assert load.searches > 5
+    assert load.acknowledged
 
 
 def job_of(client: httpx.Client, id: str) -> dict[str, Any]:

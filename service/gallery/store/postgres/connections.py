@@ -1,8 +1,13 @@
-"""Connections to a PostgreSQL server: kept for the next call, replaced when the server was started again."""
+"""Connections to a PostgreSQL server: kept for the next call, replaced when the server was started again.
+
+Where the address names several hosts, they are a primary and its standbys: the one that takes changes is used, and if
+none does, statements wait for a standby to be promoted.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +16,7 @@ from weakref import WeakKeyDictionary
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from eigenlens.service.errors import SettingsError
+from eigenlens.service.errors import SettingsError, SystemProblemError
 from eigenlens.service.gallery.store.postgres.errors import explain
 from eigenlens.service.gallery.store.sql import Row
 
@@ -25,6 +30,8 @@ _DEFAULTS = {
     "tcp_user_timeout": "15000",
     "application_name": "eigenlens",
 }
+# How long a statement waits for a standby to be promoted, and how often it looks.
+_FAILOVER_S, _FAILOVER_POLL_S = 10.0, 0.05
 # A node that lost its power gives up its locks within a minute.
 _OF_LOCKS = "SET tcp_keepalives_idle = 20; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
 
@@ -42,9 +49,12 @@ class Connections:
             raise SettingsError(
                 "the store's address cannot be read; give one such as postgresql://user@host:5432/database"
             ) from None
+        self._has_standby = "," in f"{given.get('host') or ''}{given.get('hostaddr') or ''}"
+        defaults = _DEFAULTS | ({"target_session_attrs": "read-write"} if self._has_standby else {})
         self._address = make_conninfo(
-            **_DEFAULTS | {name: str(value) for name, value in given.items() if value is not None}
+            **defaults | {name: str(value) for name, value in given.items() if value is not None}
         )
+        self._was_connected = False
         place = f"{given.get('host') or 'the local socket'}:{given.get('port') or 5432}"
         self.server = f"{place}/{given.get('dbname') or given.get('user') or ''}"
         self._idle: list[Connection] = []
@@ -120,12 +130,30 @@ class Connections:
             except BaseException:
                 connection.close()
                 raise
-        connection = self.open()
-        try:
-            return connection, self._execute(connection, first, parameters, binary=binary, before=before)
-        except BaseException:
-            connection.close()
-            raise
+        deadline = time.monotonic() + _FAILOVER_S
+        while True:
+            connection = self._open_promoted(deadline)
+            try:
+                return connection, self._execute(connection, first, parameters, binary=binary, before=before)
+            except BaseException as error:
+                was_cut_off = isinstance(error, psycopg.OperationalError) and connection.closed
+                connection.close()
+                if not (was_cut_off and self._has_standby and time.monotonic() < deadline):
+                    raise
+
+    def _open_promoted(self, deadline: float) -> Connection:
+        """Return a new connection; if none of several hosts takes changes, wait for one that does."""
+        while True:
+            try:
+                connection = self.open()
+            except SystemProblemError:
+                # An address that never led to a server is wrong, and that is told at once.
+                if self._is_closed or not (self._has_standby and self._was_connected and time.monotonic() < deadline):
+                    raise
+                time.sleep(_FAILOVER_POLL_S)
+            else:
+                self._was_connected = True
+                return connection
 
     def _execute(
         self,
