@@ -7,7 +7,7 @@ import { lock } from "./pictures.js";
 import { startShortcuts } from "./shortcuts.js";
 import { startTerms } from "./terms.js";
 import { startTheme } from "./theme.js";
-import { loadSamples, searchFrom, startQuery } from "./query.js";
+import { loadSamples, searchFrom, startQuery, tellHint } from "./query.js";
 import { change, listen, recall, state } from "./state.js";
 import { startCompare } from "./views/compare.js";
 import { startDuplicates } from "./views/duplicates.js";
@@ -22,13 +22,14 @@ function trouble(message) {
   const error = find("error");
   if (error.textContent !== message) error.textContent = message;
   error.hidden = message === "";
+  tellHint();
 }
 
 const views = { search: startSearch(trouble), compare: startCompare(trouble), map: startMap(trouble), eigenfunctions: startEigenfunctions(trouble), gallery: startGallery(trouble), duplicates: startDuplicates(trouble) };
 
 listen((changed) => {
+  if (changed.has("view") || changed.has("query")) trouble("");
   if (changed.has("view")) {
-    trouble("");
     document.title = `${TITLES[state.view]} – Eigenlens`;
     find("title").textContent = TITLES[state.view];
     for (const section of document.querySelectorAll("main > [data-view]")) section.hidden = section.dataset.view !== state.view;

@@ -50,10 +50,16 @@ export async function loadSamples() {
   return images;
 }
 
+/** Tell what can be done next; of a file that was searched for but that no browser shows, that. */
+export function tellHint() {
+  const hidden = state.query?.unshown && find("error").hidden; // an error says more
+  find("hint").textContent = hidden ? "The browser cannot show this file" : state.query ? "Drop or paste another photograph" : "Drop or paste a photograph here";
+}
+
 async function tell() {
   const query = state.query;
   const [picture, asked] = [find("query"), find("asked")];
-  find("hint").textContent = query ? "Drop or paste another photograph" : "Drop or paste a photograph here";
+  tellHint();
   picture.hidden = !query?.picture;
   find("asked-label").textContent = query?.label ?? "";
   find("crop").hidden = !query?.picture || query.positive !== undefined || state.gallery?.input === "features";
@@ -93,7 +99,8 @@ export function startQuery(elsewhere) {
   });
   find("query").addEventListener("error", () => {
     find("query").hidden = find("crop").hidden = true;
-    find("hint").textContent = "The browser cannot show this file";
+    if (state.query) state.query.unshown = true;
+    tellHint();
   });
   find("camera").addEventListener("change", () => {
     take(find("camera").files);

@@ -150,7 +150,7 @@ function showTiming(stages = {}) {
   const { total, ...parts } = stages;
   const sum = Object.values(parts).reduce((before, ms) => before + ms, 0);
   const whole = Math.max(total ?? sum, sum);
-  if (whole - sum > 0.0005) parts.between = whole - sum;
+  if (whole - sum > 0.0005) parts.other = whole - sum;
   const pairs = [...Object.entries(parts), ["total", whole]];
   find("timing").replaceChildren(...pairs.map(([stage, ms], place) => h("div", { class: `stage stage-${place % 5}` }, h("dt", {}, stage), h("dd", {}, milliseconds(ms)))));
   const bar = svg("svg", { viewBox: "0 0 100 4", preserveAspectRatio: "none", class: "timing-bar", "aria-hidden": "true" });
