@@ -65,8 +65,18 @@ export class Cards {
     this.cards = next;
     const items = [...next.values()].map((card) => card.item);
     // Taken out and put back, a card would lose the click that is under way.
-    if (items.length !== this.list.children.length || items.some((item, place) => item !== this.list.children[place])) this.list.replaceChildren(...items);
+    if (items.length !== this.list.children.length || items.some((item, place) => item !== this.list.children[place])) this.replace(items);
     if (animated) this.animate(before);
+  }
+
+  /** Put these items into the list. The focus stays on its card, or where that one was. */
+  replace(items) {
+    const focused = document.activeElement;
+    const place = [...this.list.children].findIndex((item) => item.contains(focused));
+    this.list.replaceChildren(...items);
+    if (place < 0) return;
+    const next = this.list.contains(focused) ? focused : items[Math.min(place, items.length - 1)]?.querySelector("button");
+    next?.focus({ preventScroll: true });
   }
 
   /** Show more images behind those that are shown; ones that are shown already are passed over. */

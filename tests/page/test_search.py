@@ -116,6 +116,7 @@ def test_a_result_is_searched_from_by_keyboard(page: Page) -> None:
     expect(page.locator("#query")).to_have_attribute("src", re.compile(re.escape(quote(second)) + "/thumbnail"))
     expect(page.locator("#results .score").first).not_to_have_text("1.000")
     assert second not in ids_of(page)
+    expect(page.locator("#results button.card").nth(1)).to_be_focused()  # the card in its place
 
 
 def test_a_sample_is_shown_at_once_and_another_is_taken_by_a_click(page: Page) -> None:
