@@ -79,8 +79,8 @@ def fit_graph(graph: Graph, settings: GraphSettings, *, work: Path | None = None
     Args:
         work: folder for F and H of a graph too large to hold them in memory.
 
-    Raises: ConfigError, if the graph has no features and the settings need some, if nothing tells its nodes apart, or
-        if pair_hops is odd.
+    Raises: ConfigError, if the graph has no features and the settings need some, if nothing tells its nodes apart, if
+        all are each other's neighbours, or if pair_hops is odd.
     """
     if graph.count == 1:
         raise ConfigError(f"{graph.name} has 1 node: codes tell nodes apart, and need at least 2")
@@ -89,6 +89,8 @@ def fit_graph(graph: Graph, settings: GraphSettings, *, work: Path | None = None
     if variance <= _SAME * (variance + float(moments.mean.square().sum())):
         raise ConfigError(f"smoothed features are the same for all nodes of {graph.name}: nothing tells them apart")
     spectrum = solve(moments, settings)
+    if float(spectrum.eigenvalues.max()) <= _SAME:
+        raise ConfigError(f"the edges of {graph.name} join all nodes alike, so that no code follows from them")
     time = diffusion_time_of(spectrum, settings)
     weight, offset = spectrum.code_weights(time)
     weight = weight @ torch.from_numpy(basis.T.astype(np.float64))

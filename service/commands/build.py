@@ -166,8 +166,9 @@ def run(args: argparse.Namespace) -> int:
         number = publish_generation(gallery, encoder, progress, options)
         count = gallery.store.count()
     print_report(report, args)
+    items = "nodes" if isinstance(encoder, FeatureEncoder) else "images"
     print(
-        f"generation {number} of {args.gallery}: {count} images",
+        f"generation {number} of {args.gallery}: {count} {items}",
         file=sys.stderr if args.json else sys.stdout,
     )
     print(f"next: eigenlens serve --gallery {args.gallery}", file=sys.stderr)

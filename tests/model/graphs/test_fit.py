@@ -148,6 +148,10 @@ def test_a_graph_whose_nodes_nothing_tells_apart_is_not_fitted(tmp_path: Path) -
         graph = imported(tmp_path / name, {"edge_index": ring, "x": x})
         with pytest.raises(ConfigError, match="features are the same for all nodes"):
             fit_graph(graph, PRESETS["smooth"])
+    complete = np.stack(np.triu_indices(12, 1))
+    graph = imported(tmp_path / "complete", {"edge_index": complete, "x": np.eye(12)})
+    with pytest.raises(ConfigError, match="edges of graph join all nodes alike"):
+        fit_graph(graph, PRESETS["features-only"])
     one = imported(tmp_path / "one", {"edge_index": np.zeros((2, 0), dtype=int), "x": np.ones((1, 3))})
     with pytest.raises(ConfigError, match="has 1 node"):
         fit_graph(one, PRESETS["smooth"])
