@@ -114,6 +114,7 @@ TABLES = (
     Table(ROOT / "docs/guide/graphs.md", "methods", lambda: nodes.method_table(read_records(NODES))),
     Table(ROOT / "docs/guide/graphs.md", "further", lambda: nodes.further_table(read_records(NODES))),
     Table(ROOT / "docs/guide/graphs.md", "new", lambda: nodes.new_table(read_records(NODES))),
+    Table(ROOT / "docs/guide/graphs.md", "scale", lambda: nodes.scale_table(read_records(NODES))),
     Table(ROOT / "README.md", "search", lambda: search_table(read_records(SEARCH), data=VIEWS, count=1_000_000)),
     Table(
         ROOT / "docs/guide/speed.md",

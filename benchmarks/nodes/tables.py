@@ -99,6 +99,19 @@ def new_table(records: Sequence[Record]) -> str:
     return _table(["graph", "preset", *head], lines)
 
 
+def scale_table(records: Sequence[Record]) -> str:
+    """Draw what importing a made graph takes and fitting to it, by its edges: CPU seconds and own memory."""
+    values = {
+        (r["params"]["edges"], r["method"], r["metric"]): r["value"] for r in records if r["bench"] == "graph-scale"
+    }
+    lines = []
+    for edges in sorted({edges for edges, method, _ in values if method == "fit"}):
+        cells = [f"{values[edges, stage, 'CPU']:.0f}" for stage in ("import", "fit")]
+        memory = max(values[edges, stage, "own memory"] for stage in ("import", "fit"))
+        lines.append(f"| {edges:,} | {' | '.join(cells)} | {memory:.2f} |")
+    return _table(["edges", "import, CPU s", "fit, CPU s", "own memory, GB"], lines)
+
+
 def _newest(records: Sequence[Record]) -> dict[tuple[str, str, int | None, str], float]:
     return {(r["data"], r["method"], r["length"], r["metric"]): r["value"] for r in records if r["bench"] == "nodes"}
 
