@@ -33,6 +33,9 @@ export function useKey(given) {
 
 export const headers = (more = {}) => (key ? { ...more, Authorization: `Bearer ${key}` } : more);
 
+/** The path of an image, whose id may have slashes of its own. */
+export const imagePath = (id) => `/v1/images/${id.split("/").map(encodeURIComponent).join("/")}`;
+
 /**
  * The JSON of an answer. Waits and tries again where the service is busy. Throws a Problem, or AbortError.
  * `onSent` is called with the bytes of the body that were sent so far; such a call knows no `signal`.

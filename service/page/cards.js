@@ -1,15 +1,12 @@
 // Result cards: made once for each image, moved rather than made again, so that pictures stay.
 
-import { h, still } from "./dom.js";
+import { button, h, still } from "./dom.js";
 import { addExample, DRAGGED, exampleButtons } from "./examples.js";
-import { count, plural, signed } from "./format.js";
+import { count, nameOf, plural, signed } from "./format.js";
 import { thumbnail } from "./pictures.js";
 import { openViewer } from "./viewer.js";
 
 const ANIMATED = 48;
-
-/** What an image is called: the name of its file. */
-export const nameOf = (image) => image.id.slice(image.id.lastIndexOf("/") + 1);
 
 /** What is known of what it shows; empty if nothing is. */
 export const labelOf = (image) => String(image.metadata?.label ?? image.metadata?.title ?? "");
@@ -113,21 +110,20 @@ export class Cards {
     const score = h("span", { class: "score" });
     const extra = h("span", { class: "extra" });
     const known = Object.entries(image.metadata ?? {}).map(([field, value]) => `${field}: ${typeof value === "object" ? JSON.stringify(value) : value}`);
-    const button = h("button", { type: "button", class: "card", title: [this.describe(image), "Keys: + more like this, − less like this", ...known].join("\n") },
+    const open = h("button", { type: "button", class: "card", title: [this.describe(image), "Keys: + more like this, − less like this", ...known].join("\n") },
       thumbnail(image.thumbnail, label ? `${label}, ${name}` : name), score, extra, h("span", { class: "label" }, label || name), label ? h("span", { class: "name" }, name) : null, date ? h("span", { class: "date" }, date) : null);
     const copies = h("span", { class: "copies", hidden: true });
-    const about = h("button", { type: "button", class: "about-card", "aria-label": `About ${image.id}`, title: "Look at it" }, "⤢");
-    const card = { item: h("li", {}, button, copies, h("span", { class: "card-tools" }, exampleButtons(image), about), ...this.actions(image)), score, extra, copies, image };
+    const about = button("⤢", () => this.view(image.id), { class: "about-card", ariaLabel: `About ${image.id}`, title: "Look at it" });
+    const card = { item: h("li", {}, open, copies, h("span", { class: "card-tools" }, exampleButtons(image), about), ...this.actions(image)), score, extra, copies, image };
     card.item.style.setProperty("--shape", shapeOf(image).toFixed(3));
-    button.addEventListener("click", () => this.chosen(card.image));
-    about.addEventListener("click", () => this.view(image.id));
-    button.addEventListener("keydown", (event) => {
+    open.addEventListener("click", () => this.chosen(card.image));
+    open.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || !["+", "-", "−"].includes(event.key)) return;
       event.preventDefault();
       addExample(image, event.key === "+" ? "+" : "-");
     });
-    for (const element of [button, button.querySelector("img")]) element.draggable = true;
-    button.addEventListener("dragstart", (event) => event.dataTransfer.setData(DRAGGED, JSON.stringify({ id: image.id, thumbnail: image.thumbnail, metadata: image.metadata })));
+    for (const element of [open, open.querySelector("img")]) element.draggable = true;
+    open.addEventListener("dragstart", (event) => event.dataTransfer.setData(DRAGGED, JSON.stringify({ id: image.id, thumbnail: image.thumbnail, metadata: image.metadata })));
     return card;
   }
 

@@ -1,7 +1,7 @@
 // A part of the query: a box that is dragged on it, or moved by the keyboard.
 
 import { headers } from "./api.js";
-import { h } from "./dom.js";
+import { button, h, plain } from "./dom.js";
 
 const STEP = 0.02;
 const LEAST = 0.03; // of a side
@@ -15,10 +15,8 @@ export async function openCropper(query, taken) {
   const area = h("div", { class: "crop-area", tabIndex: 0, "aria-label": "The part to search for: arrows move it, with Shift they change its size" }, picture, frame);
   area.setAttribute("role", "application");
   const said = h("p", { role: "status", class: "quiet" });
-  const use = h("button", { type: "button", on: { click: () => cut() } }, "Search for this part");
-  const cancel = h("button", { type: "button", class: "plain", on: { click: () => dialog.close() } }, "Cancel");
   const dialog = h("dialog", { class: "cropper", "aria-label": "Search for a part of the picture" },
-    h("p", { class: "quiet" }, "Drag a box around what matters. On the keyboard: arrows move the box, with Shift they change its size."), area, said, h("div", { class: "inline" }, use, cancel));
+    h("p", { class: "quiet" }, "Drag a box around what matters. On the keyboard: arrows move the box, with Shift they change its size."), area, said, h("div", { class: "inline" }, button("Search for this part", () => cut()), plain("Cancel", () => dialog.close())));
 
   const response = query.file ? null : await fetch(contentOf(query.picture), { headers: headers() }).catch(() => null);
   if (response && !response.ok) return;

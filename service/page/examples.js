@@ -1,7 +1,7 @@
 // More like these, less like those: a query of several images, as chips that can be taken away again.
 
-import { find, h } from "./dom.js";
-import { plural } from "./format.js";
+import { button, find, h } from "./dom.js";
+import { nameOf, plural } from "./format.js";
 import { thumbnail } from "./pictures.js";
 import { change, state } from "./state.js";
 
@@ -9,7 +9,6 @@ const MOST = 20;
 /** Type of what is dragged from a card. */
 export const DRAGGED = "application/x-eigenlens-image";
 
-const nameOf = (image) => image.id.slice(image.id.lastIndexOf("/") + 1);
 const exampleOf = ({ id, file, code, encoder, name, picture }) => ({ id, file, code, encoder, name, picture });
 
 /** The query of these examples: that of one image where one is left, and none of none. */
@@ -41,8 +40,7 @@ export function addExample(image, sign) {
 
 /** Two buttons on a card. By keyboard they are the keys + and − of the card itself, so that Tab has fewer stops. */
 export function exampleButtons(image) {
-  const button = (sign, text, said) => h("button", { type: "button", class: "like", tabIndex: -1, "aria-label": `${said} ${image.id}`, title: said.replace(/:?$/, " this"), on: { click: () => addExample(image, sign) } }, text);
-  return [button("+", "+", "More like"), button("-", "−", "Less like")];
+  return [["+", "+", "More like"], ["-", "−", "Less like"]].map(([sign, text, said]) => button(text, () => addExample(image, sign), { class: "like", tabIndex: -1, ariaLabel: `${said} ${image.id}`, title: `${said} this` }));
 }
 
 /** Show the examples of the present query as chips. */
@@ -52,13 +50,12 @@ export function showExamples() {
   list.hidden = !query?.positive;
   list.replaceChildren(...(query?.positive ? ["positive", "negative"].flatMap((sort) => query[sort].map((example, place) => {
     const said = `${sort === "positive" ? "More like" : "Less like"} ${example.name ?? example.id ?? "a photograph"}`;
-    const remove = h("button", { type: "button", "aria-label": `Remove: ${said}`, title: "Remove" }, "×");
-    remove.addEventListener("click", () => {
+    const remove = button("×", () => {
       const lists = { positive: query.positive, negative: query.negative };
       lists[sort] = lists[sort].filter((_, other) => other !== place);
       if (lists.positive.length === 0) return; // there is nothing to start from: the last one stays
       change({ query: queryOf(lists.positive, lists.negative) }, { step: true });
-    });
+    }, { ariaLabel: `Remove: ${said}`, title: "Remove" });
     return h("li", { class: sort, title: said }, h("span", { "aria-hidden": "true", class: "sign" }, sort === "positive" ? "+" : "−"), example.picture ? thumbnail(example.picture, said) : h("span", {}, said), remove);
   })) : []));
 }

@@ -1,6 +1,6 @@
 // Filters from the gallery's metadata: what is chosen as words that can be taken away again, and a small form to add.
 
-import { find, h } from "./dom.js";
+import { button, find, h, plain } from "./dom.js";
 import { change, state } from "./state.js";
 
 const SUGGESTED = 200;
@@ -18,7 +18,13 @@ export function startFilters() {
   value.setAttribute("list", "filter-values");
   const truth = h("select", { id: "filter-truth", ariaLabel: "Value" }, h("option", { value: "true" }, "yes"), h("option", { value: "false" }, "no"));
   const form = h("form", { class: "inline", hidden: true }, field, operator, value, truth, suggestions, h("button", { type: "submit" }, "Apply"));
-  const opener = h("button", { type: "button", class: "plain", ariaExpanded: "false" }, "Add a filter");
+  const opener = plain("Add a filter", () => {
+    form.hidden = !form.hidden;
+    opener.ariaExpanded = String(!form.hidden);
+    if (form.hidden) return;
+    fit();
+    field.focus();
+  }, { ariaExpanded: "false" });
   const chips = h("ul", { class: "chips", "aria-label": "Filters in use" });
   place.append(chips, opener, form);
 
@@ -35,13 +41,6 @@ export function startFilters() {
     suggestions.replaceChildren(...[...(known.get(field.value) ?? [])].sort().slice(0, SUGGESTED).map((text) => h("option", { value: text })));
   }
   field.addEventListener("change", fit);
-  opener.addEventListener("click", () => {
-    form.hidden = !form.hidden;
-    opener.ariaExpanded = String(!form.hidden);
-    if (form.hidden) return;
-    fit();
-    field.focus();
-  });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const kind = kindOf();
@@ -61,11 +60,10 @@ export function startFilters() {
     field.replaceChildren(...fields.map((name) => h("option", { value: name }, name)));
     if (fields.includes(before)) field.value = before;
     chips.replaceChildren(...parts(state.filter).map(({ name, said, without }) => {
-      const remove = h("button", { type: "button", "aria-label": `Remove the filter: ${name} ${said}`, title: "Remove" }, "×");
-      remove.addEventListener("click", () => {
+      const remove = button("×", () => {
         change({ filter: without }, { step: true });
         opener.focus();
-      });
+      }, { ariaLabel: `Remove the filter: ${name} ${said}`, title: "Remove" });
       return h("li", {}, h("span", {}, `${name} ${said}`.trim()), remove);
     }));
   }

@@ -5,6 +5,9 @@ const plain = new Intl.NumberFormat("en");
 export const count = (n) => plain.format(n);
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 
+/** What an image is called: the name of its file. */
+export const nameOf = (image) => image.id.slice(image.id.lastIndexOf("/") + 1);
+
 /** "90 µs", "0.12 ms", "12 ms", "1.4 s". */
 export function milliseconds(ms) {
   if (ms >= 1000) return `${(ms / 1000).toFixed(1)} s`;

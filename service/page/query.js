@@ -1,10 +1,11 @@
 // What is searched for: dropped, pasted, chosen, taken from samples or from the results.
 
-import { call } from "./api.js";
-import { labelOf, nameOf } from "./cards.js";
+import { call, imagePath } from "./api.js";
+import { labelOf } from "./cards.js";
 import { openCropper } from "./crop.js";
 import { find, h } from "./dom.js";
 import { DRAGGED, photographs, showExamples } from "./examples.js";
+import { nameOf } from "./format.js";
 import { show, thumbnail } from "./pictures.js";
 import { change, listen, state } from "./state.js";
 
@@ -79,7 +80,7 @@ async function tell() {
 /** Look up the picture and the name of an image that only its id is known of. */
 async function describe(query) {
   try {
-    const image = await call(`/v1/images/${query.id.split("/").map(encodeURIComponent).join("/")}`);
+    const image = await call(imagePath(query.id));
     Object.assign(query, { name: nameOf(image), label: labelOf(image), picture: image.thumbnail });
   } catch {
     query.name = query.id; // the search itself says what is wrong

@@ -1,6 +1,6 @@
 // Keys that work everywhere but in fields, and the list of them under "?".
 
-import { find, h } from "./dom.js";
+import { button, find, h } from "./dom.js";
 
 const VIEWS = ["search", "compare", "map", "eigenfunctions", "gallery", "duplicates"];
 const LIST = [["o", "choose a photograph"], ["[ and ]", "fewer and more numbers"], ["c", "search for a part of the picture"], ["+ and −", "on a result: more like it, less like it"], ["1 to 6", "the views, from Search to Duplicates"], ["t", "light, dark, or as the system has it"], ["arrows, + and −, 0", "on the map: move, come closer and go back, everything"], ["?", "this list"]];
@@ -26,10 +26,8 @@ function step(by) {
 }
 
 function open() {
-  const close = h("button", { type: "button", autofocus: true }, "Close");
   const dialog = h("dialog", { "aria-label": "Keyboard shortcuts" }, h("h2", {}, "Keyboard shortcuts"),
-    h("dl", { class: "known keys" }, LIST.map(([key, does]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, does)])), close);
-  close.addEventListener("click", () => dialog.close());
+    h("dl", { class: "known keys" }, LIST.map(([key, does]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, does)])), button("Close", () => dialog.close(), { autofocus: true }));
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);

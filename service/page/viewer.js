@@ -1,9 +1,9 @@
 // The photo viewer: one image in full, with the next and the previous, what is known of it, and what can be done.
 
 import { call, hasKey, headers } from "./api.js";
-import { h } from "./dom.js";
+import { button, h, plain } from "./dom.js";
 import { addExample } from "./examples.js";
-import { count, signed } from "./format.js";
+import { count, nameOf, signed } from "./format.js";
 import { show } from "./pictures.js";
 import { state } from "./state.js";
 import { whyMatched } from "./why.js";
@@ -12,7 +12,6 @@ const SWIPE = 48; // pixels
 const CLOSER = 1.5;
 const CLOSEST = 12;
 
-const fileOf = (id) => id.split("/").filter(Boolean).at(-1) ?? id;
 const text = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : String(value));
 
 /** Look at `images`, an array or a function that returns the present one, from the one at `place`. `more` loads more. */
@@ -22,7 +21,7 @@ export function openViewer(images, place, { chosen, more = null }) {
   let at = place;
   const picture = h("img", { class: "whole", draggable: false });
   const stage = h("div", { class: "stage-area", tabIndex: -1, role: "group", ariaLabel: "The picture" }, picture);
-  const tool = (said, sign, work, more = {}) => h("button", { type: "button", class: "tool", "aria-label": said, title: said, on: { click: work }, ...more }, sign);
+  const tool = (said, sign, work, more = {}) => button(sign, work, { class: "tool", ariaLabel: said, title: said, ...more });
   const previous = tool("The image before", "‹", () => go(-1), { class: "tool turn before" });
   const following = tool("The next image", "›", () => go(1), { class: "tool turn after" });
   const place_ = h("span", { class: "quiet" });
@@ -33,11 +32,11 @@ export function openViewer(images, place, { chosen, more = null }) {
   const title = h("h2", {});
   const dialog = h("dialog", { class: "viewer" },
     h("div", { class: "tools" }, place_, said, tool("Smaller", "−", () => scale(1 / CLOSER)), tool("Larger", "+", () => scale(CLOSER)),
-      tool("Download", "⤓", () => download(image())), h("button", { type: "button", class: "plain", title: "A link to a search from this image", on: { click: () => copy(image()) } }, "Copy link"), close),
+      tool("Download", "⤓", () => download(image())), plain("Copy link", () => copy(image()), { title: "A link to a search from this image" }), close),
     h("div", { class: "looking" }, previous, stage, following),
     h("div", { class: "beside" }, title,
-      h("div", { class: "inline" }, h("button", { type: "button", on: { click: () => { dialog.close(); chosen(image()); } } }, "Search from this"),
-        ...[["+", "More like this"], ["-", "Less like this"]].map(([sign, name]) => h("button", { type: "button", class: "plain", on: { click: () => { addExample(image(), sign); said.textContent = `${name}: added to the search.`; } } }, name))),
+      h("div", { class: "inline" }, button("Search from this", () => { dialog.close(); chosen(image()); }),
+        ...[["+", "More like this"], ["-", "Less like this"]].map(([sign, name]) => plain(name, () => { addExample(image(), sign); said.textContent = `${name}: added to the search.`; }))),
       known, why));
 
   const image = () => all()[at];
@@ -67,9 +66,9 @@ export function openViewer(images, place, { chosen, more = null }) {
     scale(0);
     said.textContent = "";
     dialog.setAttribute("aria-label", `About ${one.id}`);
-    picture.alt = String(one.metadata?.label ?? fileOf(one.id));
+    picture.alt = String(one.metadata?.label ?? nameOf(one));
     show(picture, one.content);
-    title.textContent = fileOf(one.id);
+    title.textContent = nameOf(one);
     place_.textContent = `${count(at + 1)} of ${count(all().length)}`;
     previous.disabled = at === 0;
     following.disabled = at + 1 >= all().length && !more;
@@ -85,7 +84,7 @@ export function openViewer(images, place, { chosen, more = null }) {
   }
 
   async function download(one) {
-    const link = h("a", { download: fileOf(one.id), href: one.content });
+    const link = h("a", { download: nameOf(one), href: one.content });
     if (hasKey()) {
       const response = await fetch(one.content, { headers: headers() }).catch(() => null);
       if (!response?.ok) {

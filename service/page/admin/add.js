@@ -1,7 +1,7 @@
 // Adding images and folders by drop: one after the other, with progress by byte, and what became of each.
 
 import { call } from "../api.js";
-import { h } from "../dom.js";
+import { h, panel } from "../dom.js";
 import { bytes, plural } from "../format.js";
 import { chosenFiles, droppedFiles, idOf } from "./dropped.js";
 
@@ -17,7 +17,7 @@ export function startAdding(place, changed) {
   const bar = h("progress", { max: 1, value: 0, hidden: true, ariaLabel: "Images sent" });
   const status = h("p", { role: "status", id: "add-status" });
   const list = h("ul", { class: "outcomes", id: "add-outcomes", "aria-label": "What became of each image" });
-  place.append(h("section", { class: "panel", "aria-labelledby": "add-title" }, h("h2", { id: "add-title" }, "Add images"), zone,
+  place.append(panel("add", "Add images", zone,
     h("div", { class: "fields" }, h("label", { class: "choice" }, "Folder: ", folder), h("label", { class: "choice" }, "Label: ", label)), bar, status, list));
 
   const waiting = [];

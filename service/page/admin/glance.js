@@ -1,7 +1,7 @@
 // Health and figures at a glance, read again every few seconds while they are looked at.
 
 import { call } from "../api.js";
-import { h } from "../dom.js";
+import { h, panel } from "../dom.js";
 import { bytes, count, duration, milliseconds } from "../format.js";
 import { figuresOf } from "../metrics.js";
 import { state } from "../state.js";
@@ -11,7 +11,7 @@ const EVERY_MS = 3000;
 /** Build the panel in `place`; `read` is called with the service's stats whenever they were read. */
 export function startGlance(place, read) {
   const tiles = h("dl", { class: "numbers tiles", id: "glance" });
-  place.append(h("section", { class: "panel", "aria-labelledby": "glance-title" }, h("h2", { id: "glance-title" }, "At a glance"), tiles));
+  place.append(panel("glance", "At a glance", tiles));
   let timer;
   let before = null; // searches until the last reading, and when that was
 

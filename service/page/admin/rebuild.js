@@ -1,7 +1,7 @@
 // A rebuild: begun, watched stage by stage, cancelled.
 
 import { call } from "../api.js";
-import { h } from "../dom.js";
+import { h, panel, plain } from "../dom.js";
 import { count } from "../format.js";
 import { state } from "../state.js";
 
@@ -12,11 +12,17 @@ const STAGES = { open: "Opening the gallery", "take in": "Taking images in", enc
 export function startRebuild(place, changed) {
   const lengths = h("input", { id: "rebuild-lengths", autocomplete: "off", pattern: "[0-9, ]*" });
   const begin = h("button", { type: "submit" }, "Rebuild");
-  const cancel = h("button", { type: "button", class: "plain", hidden: true }, "Cancel");
+  const cancel = plain("Cancel", async () => {
+    try {
+      tell(await call(`/v1/admin/jobs/${watched}/cancel`, { method: "POST" }));
+    } catch (reason) {
+      status.textContent = reason.message;
+    }
+  }, { hidden: true });
   const bar = h("progress", { max: 1, hidden: true, ariaLabel: "Progress of this stage" });
   const status = h("p", { id: "rebuild-status", role: "status" });
   const form = h("form", { class: "inline" }, h("label", { htmlFor: "rebuild-lengths" }, "Lengths:"), lengths, begin, cancel);
-  place.append(h("section", { class: "panel", "aria-labelledby": "rebuild-title" }, h("h2", { id: "rebuild-title" }, "Rebuild"),
+  place.append(panel("rebuild", "Rebuild",
     h("p", { class: "quiet" }, "Takes what was added and removed since into new indexes. Searches go on meanwhile."), form, bar, status));
   let watched = null;
   let timer;
@@ -67,13 +73,6 @@ export function startRebuild(place, changed) {
       follow(await call("/v1/admin/rebuild", { method: "POST", json: wanted.length ? { lengths: wanted } : {} }));
     } catch (reason) {
       begin.disabled = false;
-      status.textContent = reason.message;
-    }
-  });
-  cancel.addEventListener("click", async () => {
-    try {
-      tell(await call(`/v1/admin/jobs/${watched}/cancel`, { method: "POST" }));
-    } catch (reason) {
       status.textContent = reason.message;
     }
   });

@@ -1,11 +1,9 @@
 // Images that are to be removed: at once, or when the view is left; until then they can be brought back.
 
-import { call } from "../api.js";
-import { h } from "../dom.js";
+import { call, imagePath } from "../api.js";
+import { button, h, plain } from "../dom.js";
 import { plural } from "../format.js";
 import { change, state } from "../state.js";
-
-const imagePath = (id) => `/v1/images/${id.split("/").map(encodeURIComponent).join("/")}`;
 
 /**
  * Removals that are told in `place`. Each has an owner, such as the element of a group; `removed(owner)` is called when
@@ -42,7 +40,7 @@ export class Removals {
     const { ids } = this;
     this.place.hidden = ids.length === 0;
     this.place.replaceChildren(...(ids.length ? [h("p", { role: "status" }, `${plural(ids.length, "image")} will be removed when you leave this view. If you close the page before, nothing is removed.`),
-      h("div", { class: "inline" }, h("button", { type: "button", class: "remove-now", on: { click: () => this.remove() } }, "Remove now"), h("button", { type: "button", class: "plain undo-all", on: { click: () => this.undoAll() } }, "Undo all"))] : []));
+      h("div", { class: "inline" }, button("Remove now", () => this.remove()), plain("Undo all", () => this.undoAll(), { class: "plain undo-all" }))] : []));
   }
 
   /** Remove them all from the gallery. */

@@ -1,6 +1,6 @@
 // Several images of the gallery at once: selected one by one or in a row, and removed together.
 
-import { h } from "../dom.js";
+import { button, h, plain } from "../dom.js";
 import { plural } from "../format.js";
 import { Removals } from "./removals.js";
 
@@ -51,12 +51,11 @@ export function startSelection(place, { cards, reload, finished }) {
       bar.firstChild.textContent = said;
       return;
     }
-    const button = (text, work, name = "plain") => h("button", { type: "button", class: name, on: { click: work } }, text);
-    bar.append(h("p", { role: "status" }, said), h("div", { class: "inline" }, button("Remove them", remove, ""),
-      button("Select all shown", () => {
+    bar.append(h("p", { role: "status" }, said), h("div", { class: "inline" }, button("Remove them", remove),
+      plain("Select all shown", () => {
         for (const id of cards.cards.keys()) set(id, true);
         tell();
-      }), button("Select none", clear)));
+      }), plain("Select none", clear)));
   }
 
   function remove() {

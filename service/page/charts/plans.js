@@ -1,7 +1,7 @@
 // Accuracy, latency and memory of every plan, with the plans in use marked.
 
 import { frame, line, logTicks, mark, scale, widthOf, words } from "./chart.js";
-import { h, svg } from "../dom.js";
+import { fillTable, h, svg } from "../dom.js";
 import { bytes, milliseconds, percent, plural } from "../format.js";
 
 const K = "10";
@@ -81,10 +81,10 @@ const how = (plan) => [plural(plan.length, "number"), plan.kind, plan.effort && 
 /** The same as a table. */
 export function tablePlans(table, plans, marked) {
   const titles = ["Numbers", "Index", "Effort", "Rescored", "Found of the best 10", "Median time", "95 % take less than", "Memory an image", "In use"];
-  const rows = plans.map((plan) => h("tr", {}, [
+  const rows = plans.map((plan) => [
     String(plan.length), plan.kind, plan.effort ? String(plan.effort) : "–", plan.rerank ? `best ${plan.shortlist} with ${plan.rerank}` : "–",
     percent(found(plan)), milliseconds(plan.latency_ms.p50), milliseconds(plan.latency_ms.p95), bytes(plan.bytes_per_image),
     marked.filter((one) => same(one.plan, plan)).map((one) => one.name).join(", "),
-  ].map((text) => h("td", {}, text))));
-  table.replaceChildren(h("thead", {}, h("tr", {}, titles.map((title) => h("th", { scope: "col" }, title)))), h("tbody", {}, rows));
+  ]);
+  fillTable(table, titles, rows);
 }

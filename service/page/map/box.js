@@ -1,7 +1,7 @@
 // A box on the map, or a shape drawn around images: how many it has; they are searched, linked to, or taken as a table.
 
 import { call } from "../api.js";
-import { find, h } from "../dom.js";
+import { button, find, h, plain } from "../dom.js";
 import { plural } from "../format.js";
 import { change, state } from "../state.js";
 
@@ -65,12 +65,12 @@ export function startBox(forget) {
   }
   const search = () => change({ view: "search", filter: { ...state.filter, ...filterOf(now.axes, now.box) } }, { step: true });
 
-  async function link(button) {
+  async function link({ target }) {
     try {
       await navigator.clipboard.writeText(location.href);
-      button.textContent = "Copied";
+      target.textContent = "Copied";
     } catch {
-      button.textContent = "The address above is the link"; // no right to copy
+      target.textContent = "The address above is the link"; // no right to copy
     }
   }
 
@@ -89,12 +89,8 @@ export function startBox(forget) {
       if (!box) return;
       const asked = now;
       const count = h("b", {}, "…");
-      const button = (text, work) => {
-        const made = h("button", { type: "button", class: "plain", on: { click: () => work(made) } }, text);
-        return made;
-      };
-      const only = h("button", { type: "button", on: { click: search } }, "Search only these");
-      place.replaceChildren(h("p", { role: "status" }, count, box.points ? " in the shape" : " in the box"), only, button("Copy a link", link), button("Save their names (CSV)", save), button(box.points ? "Remove the shape" : "Remove the box", forget));
+      const only = button("Search only these", search);
+      place.replaceChildren(h("p", { role: "status" }, count, box.points ? " in the shape" : " in the box"), only, plain("Copy a link", link), plain("Save their names (CSV)", save), plain(box.points ? "Remove the shape" : "Remove the box", () => forget()));
       const images = box.points ? (await table(asked).catch(() => [])).length - 1 : (await call(`/v1/map?${new URLSearchParams({ ...axes, ...box, columns: 1, rows: 1, parts: 1 })}`).catch(() => null))?.count ?? -1;
       if (images >= 0 && asked === now) count.textContent = plural(images, "image");
       only.disabled = images === 0;

@@ -2,7 +2,7 @@
 
 import { Cards } from "../cards.js";
 import { drawPlans, tablePlans } from "../charts/plans.js";
-import { find, h, settled } from "../dom.js";
+import { button, find, h, plain, settled } from "../dom.js";
 import { plural } from "../format.js";
 import { lengthControl } from "../length_control.js";
 import { inWords, tradeOff } from "../plan_words.js";
@@ -22,12 +22,12 @@ export function startCompare(trouble) {
   const controls = {};
   const cards = {};
   const places = {};
-  const add = h("button", { type: "button", id: "add-length", class: "plain", on: { click: () => addLength() } }, "Add a length");
+  const add = plain("Add a length", () => addLength(), { id: "add-length" });
   find("agreement").after(h("p", {}, add));
   for (const side of SIDES) {
     controls[side] = lengthControl({ label: `${NAMES[side]}:`, id: `length-${side}`, moved: (length) => change({ [side]: length }) });
     const list = h("ol", { id: `results-${side}`, class: "grid tight" });
-    const remove = h("button", { type: "button", class: "step remove-length", "aria-label": `Remove the ${NAMES[side].toLowerCase()} length`, title: "Remove this length", on: { click: () => removeLength(side) } }, "×");
+    const remove = button("×", () => removeLength(side), { class: "step remove-length", ariaLabel: `Remove the ${NAMES[side].toLowerCase()} length`, title: "Remove this length" });
     places[side] = h("section", { "aria-label": `${NAMES[side]} length` }, h("div", { class: "control" }, controls[side].element, remove), h("p", { id: `about-${side}`, class: "quiet about" }), list);
     find("sides").append(places[side]);
     cards[side] = new Cards(list, { chosen: searchFrom, extra: (image, rank) => moved(side, image, rank) });

@@ -2,9 +2,8 @@
 
 import { Removals } from "../admin/removals.js";
 import { call, events, hasKey, useKey } from "../api.js";
-import { nameOf } from "../cards.js";
-import { find, h } from "../dom.js";
-import { count, moment, percent, plural } from "../format.js";
+import { button, find, h, plain } from "../dom.js";
+import { count, moment, nameOf, percent, plural } from "../format.js";
 import { thumbnail } from "../pictures.js";
 import { change, listen, state } from "../state.js";
 import { openViewer } from "../viewer.js";
@@ -22,13 +21,13 @@ export function startDuplicates(trouble) {
   const likeness = h("select", { id: "duplicates-cosine" }, LIKENESS.map(([said, value]) => h("option", { value }, said)));
   const key = h("input", { id: "duplicates-key", type: "password", autocomplete: "off", required: true });
   const keyForm = h("form", { class: "inline" }, h("label", { htmlFor: "duplicates-key" }, "Key, to look for duplicates and to remove them:"), key, h("button", { type: "submit" }, "Use this key"), h("span", { class: "bad", role: "alert", id: "duplicates-key-error" }));
-  const look = h("button", { type: "button", on: { click: () => search() } }, "Look for duplicates");
+  const look = button("Look for duplicates", () => search());
   const bar = h("progress", { max: 1, hidden: true, ariaLabel: "Images compared" });
   const lookRow = h("div", { class: "inline" }, h("label", { class: "choice" }, "What counts: ", likeness), look);
   const kindRow = h("label", { class: "choice", hidden: true }, "Show ", kind);
   const marked = h("div", { class: "marked panel", hidden: true });
   const list = h("ol", { id: "duplicate-groups", class: "groups" });
-  const more = h("button", { type: "button", hidden: true, on: { click: () => load(next) } }, "Show more");
+  const more = button("Show more", () => load(next), { hidden: true });
   place.append(h("div", { class: "panel" }, keyForm, lookRow, bar, status, kindRow), marked, list, h("p", { class: "more" }, more));
 
   let next = null;
@@ -62,7 +61,7 @@ export function startDuplicates(trouble) {
   function fit() {
     keyForm.hidden = hasKey();
     lookRow.hidden = !hasKey();
-    for (const button of list.querySelectorAll(".remove-others")) button.hidden = !hasKey();
+    for (const remover of list.querySelectorAll(".remove-others")) remover.hidden = !hasKey();
   }
 
   async function load(after = null) {
@@ -92,32 +91,29 @@ export function startDuplicates(trouble) {
     const name = `keep-${images[0].id}`;
     const choices = images.map((image, place) => {
       const radio = h("input", { type: "radio", name, value: image.id, checked: place === 0 });
-      const opener = h("button", { type: "button", class: "open-picture", "aria-label": `Look at ${image.id}` }, thumbnail(image.thumbnail, ""));
-      opener.addEventListener("click", () => openViewer(images, place, { chosen: searchLike }));
+      const opener = button(thumbnail(image.thumbnail, ""), () => openViewer(images, place, { chosen: searchLike }), { class: "open-picture", ariaLabel: `Look at ${image.id}` });
       return h("li", {}, opener, h("label", {}, radio, h("span", { class: "keep" }, "Keep this one"), place === 0 ? h("b", { class: "best" }, "best") : null),
         h("span", { class: "name", title: image.id }, nameOf(image)), h("span", { class: "quiet" }, `${count(image.width)} × ${count(image.height)}${place ? ` · ${percent(Math.round(1000 * image.cosine) / 1000)} alike` : ""}`));
     });
-    const button = h("button", { type: "button", class: "remove-others plain", hidden: !hasKey() }, `Remove the other ${images.length === 2 ? "one" : images.length - 1}`);
+    const remover = plain(`Remove the other ${images.length === 2 ? "one" : images.length - 1}`, remove, { class: "remove-others plain", hidden: !hasKey() });
     const both = h("ol", { class: "alike" }, choices);
     const title = h("h2", {}, `${plural(images.length, "image")}, ${exact ? "the same file" : `${percent(Math.min(...images.map((image) => image.cosine)))} alike at least`}`);
-    const head = h("div", { class: "bar" }, title, button);
+    const head = h("div", { class: "bar" }, title, remover);
     const item = h("li", { class: "panel" }, head, both);
-    const fieldset = () => item.querySelectorAll("input[type=radio]");
-    button.addEventListener("click", () => {
-      const kept = [...fieldset()].find((radio) => radio.checked).value;
+    function remove() {
+      const kept = item.querySelector("input:checked").value;
       const ids = images.map((image) => image.id).filter((id) => id !== kept);
-      const undo = h("button", { type: "button", class: "plain" }, "Undo");
+      const undo = plain("Undo", () => removals.undo(item));
       const note = h("p", { class: "inline" }, `${plural(ids.length, "image")} beside ${kept} will be removed.`, undo);
-      undo.addEventListener("click", () => removals.undo(item));
       both.hidden = head.hidden = true;
       item.append(note);
       removals.add(item, ids, () => {
         note.remove();
         both.hidden = head.hidden = false;
-        button.focus();
+        remover.focus();
       });
       undo.focus();
-    });
+    }
     return item;
   }
 

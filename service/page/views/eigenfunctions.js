@@ -3,7 +3,7 @@
 import { call } from "../api.js";
 import { Cards } from "../cards.js";
 import { drawCode, drawHistogram, drawSpectrum } from "../charts/bars.js";
-import { find, h, settled } from "../dom.js";
+import { button, find, h, settled } from "../dom.js";
 import { percent, signed } from "../format.js";
 import { searchFrom } from "../query.js";
 import { latest, search, unitCode } from "../searching.js";
@@ -17,7 +17,7 @@ export function startEigenfunctions(trouble) {
   let answer = null;
   const slider = h("input", { type: "range", id: "coordinate", min: "1", max: "1", value: "1", step: "1" });
   const value = h("output", { id: "coordinate-value", htmlFor: "coordinate" });
-  const step = (by, text, label) => h("button", { type: "button", class: "step", "aria-label": label, on: { click: () => choose(state.coordinate + by) } }, text);
+  const step = (by, text, label) => button(text, () => choose(state.coordinate + by), { class: "step", ariaLabel: label });
   find("coordinate-control").append(h("div", { class: "length-label" }, h("label", { htmlFor: "coordinate" }, "Number of the code:"), value),
     h("div", { class: "stepped" }, step(-1, "‹", "The number before"), slider, step(1, "›", "The number after")));
   slider.addEventListener("input", () => choose(Number(slider.value)));

@@ -6,15 +6,13 @@ import { startGlance } from "../admin/glance.js";
 import { startRebuild } from "../admin/rebuild.js";
 import { startRecall } from "../admin/recall.js";
 import { startSelection } from "../admin/selection.js";
-import { call, events, hasKey, useKey } from "../api.js";
+import { call, events, hasKey, imagePath, useKey } from "../api.js";
 import { Cards } from "../cards.js";
-import { find, h, settled } from "../dom.js";
+import { find, h, plain, settled } from "../dom.js";
 import { searchFrom } from "../query.js";
 import { change, listen, state } from "../state.js";
 
 const PAGE = 48;
-
-const imagePath = (id) => `/v1/images/${id.split("/").map(encodeURIComponent).join("/")}`;
 
 /** Start; `trouble(message)` shows what went wrong, "" that it is over. */
 export function startGallery(trouble) {
@@ -143,8 +141,7 @@ export function startGallery(trouble) {
   }
 
   function signedIn(whole) {
-    const forget = h("button", { type: "button", class: "plain" }, "Forget the key");
-    forget.addEventListener("click", () => {
+    const forget = plain("Forget the key", () => {
       useKey("");
       signedOut();
       load();

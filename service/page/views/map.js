@@ -1,9 +1,9 @@
 // The map: all images of the gallery at the place that two numbers of their codes give them.
 
 import { call } from "../api.js";
-import { Cards, nameOf } from "../cards.js";
-import { find, h, settled, still } from "../dom.js";
-import { count, plural } from "../format.js";
+import { Cards } from "../cards.js";
+import { button, find, h, plain, settled, still } from "../dom.js";
+import { count, nameOf, plural } from "../format.js";
 import { startBox } from "../map/box.js";
 import { listenTo } from "../map/gestures.js";
 import { COLOURS, Painter } from "../map/painter.js";
@@ -245,14 +245,14 @@ export function startMap(trouble) {
   }
 
   function controls() {
-    const choose = (name, label) => {
-      const select = h("select", { id: `map-${name}`, on: { change: () => change({ axes: `${selects.x.value},${selects.y.value}`, box: null }, { step: true }) } });
-      find("map-axes").append(h("label", { class: "choice", htmlFor: `map-${name}` }, `${label} `, select));
+    const choose = (name, label, changes) => {
+      const select = h("select", { id: `map-${name}`, on: { change: () => change(changes(), { step: true }) } });
+      find("map-axes").append(h("label", { class: "choice", htmlFor: select.id }, `${label} `, select));
       return select;
     };
-    const selects = { x: choose("x", "Across"), y: choose("y", "Up") };
-    const colour = h("select", { id: "map-colour", on: { change: () => change({ colour: colour.value }, { step: true }) } });
-    find("map-axes").append(h("label", { class: "choice", htmlFor: "map-colour" }, "Colour by ", colour));
+    const byAxes = () => ({ axes: `${selects.x.value},${selects.y.value}`, box: null });
+    const selects = { x: choose("x", "Across", byAxes), y: choose("y", "Up", byAxes) };
+    const colour = choose("colour", "Colour by", () => ({ colour: colour.value }));
     return [selects, colour];
   }
 
@@ -276,13 +276,13 @@ export function startMap(trouble) {
   }
 
   const buttons = listenTo(canvas, does);
-  const step = (text, label, work) => h("button", { type: "button", class: "step", "aria-label": label, title: label, on: { click: work } }, text);
+  const step = (text, label, work) => button(text, work, { class: "step", ariaLabel: label, title: label });
   find("map-steps").append(
-    h("button", { type: "button", id: "map-boxing", class: "plain", ariaPressed: "false", title: "Or hold Shift while you drag", on: { click: () => arm(draws === "box" ? "" : "box") } }, "Mark a box"),
-    h("button", { type: "button", id: "map-drawing", class: "plain", ariaPressed: "false", title: "Drag a line around pictures", on: { click: () => arm(draws === "shape" ? "" : "shape") } }, "Draw a shape"),
-    h("button", { type: "button", class: "plain", on: { click: () => goal && setBox(goal, true) } }, "Mark what is shown"),
+    plain("Mark a box", () => arm(draws === "box" ? "" : "box"), { id: "map-boxing", ariaPressed: "false", title: "Or hold Shift while you drag" }),
+    plain("Draw a shape", () => arm(draws === "shape" ? "" : "shape"), { id: "map-drawing", ariaPressed: "false", title: "Drag a line around pictures" }),
+    plain("Mark what is shown", () => goal && setBox(goal, true)),
     step("−", "Go back from the map", () => buttons.further()), step("+", "Come closer to the map", () => buttons.closer()),
-    h("button", { type: "button", id: "map-all", class: "plain", on: { click: () => does.reset() } }, "Show everything"));
+    plain("Show everything", () => does.reset(), { id: "map-all" }));
 
   addEventListener("resize", settled(() => { redraw(); tellSoon(); }, 150));
   const recolour = () => { painter.recolour(); redraw(); };
