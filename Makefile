@@ -19,10 +19,10 @@ NAME_OF := import hashlib, os, re, sys; path = os.path.realpath(sys.argv[1]); \
 DEMO := .demo/$(shell $(PYTHON) -c '$(NAME_OF)' "$(IMAGES)")
 endif
 
-.PHONY: demo test check lint client docs lock clean help
+.PHONY: demo test check lint client docs lock package vulnerabilities clean help
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 demo: $(READY)  ## train, index and serve 70,000 product photographs, or IMAGES=dir, at http://127.0.0.1:8080
 ifeq ($(IMAGES),fashion-mnist)
@@ -82,6 +82,23 @@ $(VENV)/lock/.ready: constraints.txt
 	@test -x $(VENV)/lock/bin/pip || $(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt pip-tools
 	@touch $@
+
+package: $(VENV)/package/.ready  ## build the sdist and its wheel in build/dist, and check what they say and hold
+	rm -rf build/dist build/lib build/bdist.*
+	$(VENV)/package/bin/python -m build --no-isolation --outdir build/dist >build/package.log 2>&1 || { cat build/package.log; exit 1; }
+	$(VENV)/package/bin/twine check --strict build/dist/*
+	$(VENV)/package/bin/check-wheel-contents build/dist/*.whl
+
+# A package that the database was not asked about is no package without vulnerabilities: --strict fails there.
+vulnerabilities: $(VENV)/package/.ready  ## list known vulnerabilities of the pinned packages; needs pypi.org, which has the database
+	$(VENV)/package/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement constraints.txt \
+		|| { echo "Not every package is known to be without vulnerabilities: one has some, or pypi.org did not tell (above)."; exit 1; }
+
+$(VENV)/package/.ready: constraints.txt
+	@test -x $(VENV)/package/bin/pip || $(PYTHON) -m venv $(VENV)/package
+	$(VENV)/package/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		build check-wheel-contents pip-audit setuptools twine
+	@mkdir -p build && touch $@
 
 clean:  ## remove the environment, the demo and all caches
 	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .hypothesis build *.egg-info
