@@ -30,6 +30,7 @@ export function whyMatched(image) {
 
 async function reasons(image) {
   const query = unitCode();
+  if (!query) throw new Error("Your picture is still being searched for.");
   const answer = await call("/v1/search", { method: "POST", json: { id: image.id, k: 1, include: ["code"] } });
   const other = unitCode({ code: answer.code });
   const used = state.used ?? query.length;

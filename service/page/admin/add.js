@@ -81,15 +81,11 @@ export function startAdding(place, changed) {
       take(chosenFiles(input.files));
       input.value = "";
     });
-  const over = () => zone.classList.add("over");
-  const out = () => zone.classList.remove("over");
-  const drop = async (event) => {
+  zone.addEventListener("dragover", () => zone.classList.add("over"));
+  zone.addEventListener("dragleave", () => zone.classList.remove("over"));
+  zone.addEventListener("drop", async (event) => {
     event.preventDefault();
-    out();
+    zone.classList.remove("over");
     take(await droppedFiles(event.dataTransfer));
-  };
-  zone.addEventListener("dragover", over);
-  zone.addEventListener("dragleave", out);
-  zone.addEventListener("drop", drop);
-  return { stop() {} };
+  });
 }

@@ -41,5 +41,5 @@ export function startGenerations(place, changed) {
   }
 
   show();
-  return { show, stop() {} };
+  return { show };
 }

@@ -30,7 +30,7 @@ export function startRecall(place, follow) {
     fillTable(table, TITLES, plans.map(row));
   }
 
-  return { tell, stop() {} };
+  return { tell };
 }
 
 function row({ plan, k, filtered, target_recall, searches, recall, recall_low, recall_high, below_promise }) {

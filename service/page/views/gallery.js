@@ -119,7 +119,7 @@ export function startGallery(trouble) {
     find("key-panel").replaceChildren(h("h2", {}, "Change the gallery"), h("p", { class: "quiet" }, "Adding, deleting and rebuilding need a key. The admin key is in the file admin.key of the gallery. The page keeps it until it is closed or loaded again, and nowhere else."), form);
     find("admin").replaceChildren();
     selection.forget();
-    for (const part of parts) part.stop();
+    for (const part of parts) part.stop?.();
     parts = [];
   }
 
@@ -153,15 +153,17 @@ export function startGallery(trouble) {
       load();
       refresh();
     };
-    parts = whole ? administration(place, changed) : [startAdding(place, changed)];
+    if (whole) parts = administration(place, changed);
+    else startAdding(place, changed);
     load();
   }
 
   function administration(place, changed) {
-    const first = [startGlance(place, (stats) => recall.tell(stats)), startAdding(place, changed)];
+    const glance = startGlance(place, (stats) => recall.tell(stats));
+    startAdding(place, changed);
     const rebuild = startRebuild(place, changed);
     const recall = startRecall(place, rebuild.follow);
-    return [...first, rebuild, recall, startGenerations(place, changed)];
+    return [glance, rebuild, startGenerations(place, changed)];
   }
 
   signedOut();
