@@ -26,6 +26,7 @@ BENCHMARKS = {
     "backends": ("search.backends", "a gallery's codes in FAISS and in PostgreSQL: recall, latency and bytes"),
     "promises": ("search.promises", "whether recall targets hold for every k and under filters"),
     "duplicates": ("duplicates.command", "which planted duplicates are found, and what joining a million codes costs"),
+    "gallery-scale": ("service.gallery_scale", "time and bytes of a gallery from shards to answers in each engine"),
     "adds": ("service.adds", "search latency of a service while images arrive"),
     "service": ("service.command", "throughput and latency under load, beside the limit"),
     "live-recall": ("service.live_recall", "whether a service tells that searches miss their targets, and mends it"),
@@ -67,6 +68,8 @@ eigenlens bench nodes cora.npz citeseer.npz --results benchmarks/results/nodes.j
 eigenlens bench node-presets cora.npz citeseer.npz --results benchmarks/results/node-presets.jsonl""",
     "graph-scale": """\
 eigenlens bench graph-scale --results benchmarks/results/nodes.jsonl""",
+    "gallery-scale": """\
+eigenlens bench gallery-scale --gallery .demo/fashion-mnist/gallery --work runs/scale --count 200000""",
     "adds": """\
 eigenlens bench adds --gallery .demo/fashion-mnist/gallery""",
     "service": """\

@@ -135,7 +135,8 @@ def _split(work: Path, codes: Codes, *, queries: int, count: int | None) -> tupl
     held_in = len(codes) - queries
     rows = np.arange(held_in)
     if count is not None and count < held_in:
-        rows = np.sort(np.random.default_rng(0).choice(held_in, count, replace=False))
+        # In random order: a build takes the last rows for a random sample.
+        rows = np.random.default_rng(0).choice(held_in, count, replace=False)
     path = work / "codes"
     with writing_codes(path, count=len(rows), code_length=codes.code_length, encoder_id=codes.encoder_id) as writer:
         for start in range(0, len(rows), 10_000):

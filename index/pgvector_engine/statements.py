@@ -13,6 +13,9 @@ _PREFIX = "vectors_"
 # COPY's binary format: its signature, flags and no extension; and what ends it.
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
+# Neighbours among which a row's links are chosen. Of codes in tight clusters, a graph with pgvector's default of 64 leads
+# to 0.993 of the ten nearest, however hard it is searched, and this one to 0.999; it takes no more bytes.
+_EF_CONSTRUCTION = 200
 # Memory for the graph while an index is built: half of the vectors' bytes more for links, measured; within limits.
 _LINK_BYTES, _MAX_BUILD_MEGABYTES = 400, 2048
 
@@ -44,7 +47,7 @@ def create_index(table: str, *, length: int, code_length: int, count: int) -> st
         f"SELECT set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')) "
         f"/ 1048576, {min(megabytes, _MAX_BUILD_MEGABYTES)})::bigint || 'MB', true); "
         f"CREATE INDEX {table}_{length} ON {table} "
-        f"USING hnsw (({_prefix('code', length, code_length)}) halfvec_cosine_ops)"
+        f"USING hnsw (({_prefix('code', length, code_length)}) halfvec_cosine_ops) WITH (ef_construction = {_EF_CONSTRUCTION})"
     )
 
 

@@ -50,10 +50,11 @@ class JsonLines(logging.Formatter):
 
 
 def configure_logs(style: LogFormat) -> None:
-    """Send every record from INFO up to the standard error, in this style."""
+    """Send every record from INFO up to the standard error, in this style; of calls to other servers only problems."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if style == "json" else TextLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # which tells of every search that Qdrant answers
 
 
 def log_request(*, method: str, path: str, status: int, seconds: float) -> None:
