@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,23 @@ def test_calibration_measures_what_a_search_through_the_connection_finds(generat
     assert max(m.recall[10].mean for m in rescored) > 0.97
     assert all(m.latency_ms["p50"] > 0 for m in measured.values())
     assert generation.bytes_of(LENGTH) == 0
+
+
+def test_a_graph_leads_to_all_codes_of_a_tight_cluster(tmp_path: Path, postgres: Server) -> None:
+    each, centres = 50, random_codes(1, 40, LENGTH)
+    clusters = np.repeat(centres, each, axis=0) + 0.15 * random_codes(3, COUNT, LENGTH)
+    codes = write_codes(tmp_path / "codes", clusters.astype(np.float32))
+    tuning = replace(HARDLY_CALIBRATED, timed_queries=1, effort_steps=1)
+    queries = (centres + 0.15 * random_codes(4, 40, LENGTH)).astype(np.float32)
+    options = BuildOptions(
+        lengths=(32, LENGTH), kinds={32: "pg-hnsw"}, metadata=[{}] * COUNT, queries=queries[:2], tuning=tuning
+    )
+    with closing(VectorConnections(postgres.new_schema())) as database:
+        build_pgvector_generation(tmp_path / "000001", codes, options, database, table=table_name(1))
+        index = PgvectorGeneration(tmp_path / "000001", codes, database).prefix_index(32)
+        _, exact = index.search(queries, each)
+        _, rows = index.search(queries, each, effort=100)
+    assert np.mean([len(set(a) & set(b)) / each for a, b in zip(rows, exact, strict=True)]) > 0.995
 
 
 def test_bytes_are_as_they_were_estimated(generation: PgvectorGeneration, database: VectorConnections) -> None:
