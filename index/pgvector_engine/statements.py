@@ -13,8 +13,8 @@ _PREFIX = "vectors_"
 # COPY's binary format: its signature, flags and no extension; and what ends it.
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
-# Neighbours among which a row's links are chosen. Of codes in tight clusters, a graph with pgvector's default of 64 leads
-# to 0.993 of the ten nearest, however hard it is searched, and this one to 0.999; it takes no more bytes.
+# Neighbours among which a row's links are chosen. With pgvector's default of 64, a graph of codes in clusters leads
+# to 0.993 of the ten nearest, however hard it is searched; with this to 0.999, and it takes no more bytes.
 _EF_CONSTRUCTION = 200
 # Memory for the graph while an index is built: half of the vectors' bytes more for links, measured; within limits.
 _LINK_BYTES, _MAX_BUILD_MEGABYTES = 400, 2048
@@ -47,7 +47,8 @@ def create_index(table: str, *, length: int, code_length: int, count: int) -> st
         f"SELECT set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')) "
         f"/ 1048576, {min(megabytes, _MAX_BUILD_MEGABYTES)})::bigint || 'MB', true); "
         f"CREATE INDEX {table}_{length} ON {table} "
-        f"USING hnsw (({_prefix('code', length, code_length)}) halfvec_cosine_ops) WITH (ef_construction = {_EF_CONSTRUCTION})"
+        f"USING hnsw (({_prefix('code', length, code_length)}) halfvec_cosine_ops) "
+        f"WITH (ef_construction = {_EF_CONSTRUCTION})"
     )
 
 
