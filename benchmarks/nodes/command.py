@@ -16,7 +16,7 @@ from eigenlens.benchmarks.common.records import Subject, append_records, make_re
 from eigenlens.benchmarks.nodes import probe
 from eigenlens.benchmarks.nodes.differing import with_differing_neighbours
 from eigenlens.benchmarks.nodes.methods import LENGTH, METHODS, Codes, trained
-from eigenlens.benchmarks.nodes.network_peers import NETWORKS
+from eigenlens.benchmarks.nodes.network_peers import NETWORKS, epochs_of
 from eigenlens.benchmarks.nodes.new_nodes import new_node_accuracy
 from eigenlens.model.commands.fit_graph import open_graph
 from eigenlens.model.errors import ConfigError
@@ -184,6 +184,8 @@ ALL: dict[str, Any] = {
 
 def _record(graph: Graph, method: str, length: int | None, metric: str, value: float, unit: str) -> dict[str, Any]:
     params = {"nodes": graph.count, "edges": graph.edges, "dimensions": LENGTH}
+    if (epochs := epochs_of(method, graph)) is not None:
+        params["epochs"] = epochs
     subject = Subject(bench="nodes", data=graph.name, method=method, length=length, params=params)
     return make_record(subject, metric, round(value, 5), unit)
 
