@@ -20,6 +20,7 @@ _BY_ERRNO: dict[int | None, Kind] = {
 }
 # Primary result codes; the extended ones have them in their last byte.
 _BY_SQLITE: dict[int, Kind] = {
+    sqlite3.SQLITE_IOERR_SHMSIZE: "disk-full",  # no room for the file that processes share, when a database is opened
     sqlite3.SQLITE_FULL: "disk-full",
     sqlite3.SQLITE_READONLY: "read-only",
     sqlite3.SQLITE_PERM: "not-permitted",
@@ -44,7 +45,7 @@ def kind_of(error: SystemProblem) -> Kind:
     if isinstance(error, OSError):
         return _BY_ERRNO.get(error.errno, "system")
     code: int | None = getattr(error, "sqlite_errorcode", None)
-    return "system" if code is None else _BY_SQLITE.get(code & 0xFF, "system")
+    return "system" if code is None else _BY_SQLITE.get(code, _BY_SQLITE.get(code & 0xFF, "system"))
 
 
 def describe(error: SystemProblem) -> str:

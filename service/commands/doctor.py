@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     for text, is_problem in findings:
         print(f"{'!' if is_problem else ' '} {text}")
     problems = sum(is_problem for _, is_problem in findings)
-    print(f"{problems} problems" if problems else "no problem was found")
+    print(f"{problems} problem{'s' if problems > 1 else ''}" if problems else "no problem was found")
     return 1 if problems else 0
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens import artifact
-from eigenlens.service.errors import GalleryError
+from eigenlens.service.errors import DiskFullError, GalleryError, explained
 from eigenlens.service.gallery.store.folders import FolderStatements
 from eigenlens.service.gallery.store.images import ImageStatements
 from eigenlens.service.gallery.store.jobs import JobStatements
@@ -114,6 +114,9 @@ class SqliteStore(ImageStatements, FolderStatements, JobStatements):
         try:
             self._open(create=create)
         except sqlite3.Error as error:
+            problem = explained(error)
+            if isinstance(problem, DiskFullError):
+                raise DiskFullError(f"the gallery's database {path} cannot be used: {problem}") from error
             raise GalleryError(f"the gallery's database {path} cannot be used: {error}") from error
 
     def _open(self, *, create: bool) -> None:

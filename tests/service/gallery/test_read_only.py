@@ -107,6 +107,9 @@ gallery, disk, images = sys.argv[1:]
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", disk], check=True)
 shutil.copytree(gallery, f"{disk}/gallery")
 print("status", main(["build", "--gallery", f"{disk}/gallery", "--images", images]), flush=True)
+subprocess.run(f"cat /dev/zero >{disk}/fill", shell=True, stderr=subprocess.DEVNULL)
+print("serve", main(["serve", "--gallery", f"{disk}/gallery", "--port", "0"]), flush=True)
+subprocess.run(["rm", f"{disk}/fill"], check=True)
 main(["doctor", "--gallery", f"{disk}/gallery"])
 """
 
@@ -129,6 +132,8 @@ def test_a_disk_that_fills_up_during_a_build_is_told_and_the_gallery_is_as_it_wa
     command = [*unshare, sys.executable, "-c", FILL_A_DISK, *places]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "status 1" in done.stdout, done.stdout + done.stderr
-    assert "the disk is full" in done.stderr
+    assert done.stderr.count("the disk is full") == 2, done.stderr
+    assert "serve 1" in done.stdout, done.stderr
+    assert "gallery.sqlite cannot be used: the disk is full; free some space" in done.stderr
     assert "Traceback" not in done.stderr
     assert "generation 1 is whole" in done.stdout
