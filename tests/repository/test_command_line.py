@@ -190,7 +190,7 @@ def test_the_doctor_tells_of_a_damaged_database_after_all_else(
     report, problems = capsys.readouterr()
     assert "extra cpu: installed" in report
     assert "is damaged" in next(line for line in report.splitlines() if line.startswith("! "))
-    assert (report.splitlines()[-1], problems) == ("1 problems", "")
+    assert (report.splitlines()[-1], problems) == ("1 problem", "")
 
 
 @pytest.mark.parametrize(
