@@ -30,6 +30,8 @@ from tests.support.service import admin_headers, build_gallery, pixels_of, png, 
 
 COUNT = 60
 _STEP_S = 10.0
+# Jobs yield to everything else on the machine.
+_JOB_S = 200.0
 # What one node changes, the others know a second later.
 FOLLOWED_S = 1.0
 FOLDER = "kept"
@@ -101,7 +103,9 @@ def change_files(folder: Path, model: Model, rng: random.Random) -> None:
 def check_folder(client: httpx.Client, model: Model) -> None:
     """An import that is not interrupted brings the gallery in step with the folder, whatever earlier ones left."""
     job = client.post("/v1/admin/import", json={"folder": FOLDER}).raise_for_status().json()["id"]
-    done = wait_for(lambda: (job_now := client.get(f"/v1/admin/jobs/{job}").json())["finished"] and job_now)
+    done = wait_for(
+        lambda: (job_now := client.get(f"/v1/admin/jobs/{job}").json())["finished"] and job_now, timeout_s=_JOB_S
+    )
     assert done["state"] == "done", done
     listed = client.get(f"/v1/images?prefix={FOLDER}/&limit=100").json()["images"]
     assert {entry["id"] for entry in listed} == {f"{FOLDER}/{name}" for name in model.files}
@@ -111,7 +115,7 @@ def check_folder(client: httpx.Client, model: Model) -> None:
 
 def settle(client: httpx.Client) -> None:
     """Wait until no job runs: those of a killed service are ended by the one that starts, or by another."""
-    wait_for(lambda: all(job["finished"] for job in client.get("/v1/admin/jobs").json()))
+    wait_for(lambda: all(job["finished"] for job in client.get("/v1/admin/jobs").json()), timeout_s=_JOB_S)
 
 
 def check(client: httpx.Client, gallery: Gallery, model: Model) -> None:
@@ -180,6 +184,7 @@ def crash(root: Path, *, kills: int, seed: int, most_s: float = 1.5, nodes: int 
                 if survivors:
                     time.sleep(FOLLOWED_S)
                 check(rng.choice([client, *survivors]), gallery, model)
+                print(f"{round_number} kills, {model.acknowledged} changes", file=sys.stderr, flush=True)
                 if round_number == kills:
                     check_folder(client, model)
                     break

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from eigenlens.index.qdrant_engine.server import URL_VARIABLE
 from eigenlens.service.commands import serve
 from eigenlens.service.settings import Settings
 from eigenlens.service.telemetry.metrics import FIGURES, RECALL_FIGURES, RECALL_LABELS, Metrics
@@ -25,6 +26,7 @@ from tests.support.docker_files import ROOT
 KUBERNETES, MONITORING = ROOT / "docker/kubernetes", ROOT / "docker/monitoring"
 DEFINITIONS = json.loads((ROOT / "tests/data/kubernetes/definitions.json").read_text())["$defs"]
 OURS = {"PodMonitor"}  # of the Prometheus operator
+MADE = {"Secret"}  # by kustomize
 
 
 @cache
@@ -62,24 +64,57 @@ def test_the_schema_refuses_a_misspelling() -> None:
     assert any("readinesProbe" in message for message in errors_of(deployment))
 
 
-def test_kustomize_takes_the_folder(tmp_path: Path) -> None:
+def kustomized(folder: Path, name: str) -> list[dict[str, Any]]:
+    """What kustomize makes of one of the folders, with keys and addresses in the files that they name."""
     program = shutil.which("kubectl")
     if program is None:
         pytest.skip("kubectl is not installed")
-    shutil.copytree(KUBERNETES, tmp_path / "k")
-    (tmp_path / "k/admin.key").write_text("0" * 32)
-    command = [program, "kustomize", str(tmp_path / "k")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for path in KUBERNETES.parent.glob("kubernetes*"):
+        shutil.copytree(path, folder / path.name)
+    (folder / "kubernetes/admin.key").write_text("0" * 32)
+    for overlay, file, line in (
+        ("postgres", "store.env", "EIGENLENS_STORE=postgresql://db/galleries"),
+        ("qdrant", "key.env", "EIGENLENS_BACKEND_API_KEY=secret"),
+    ):
+        (folder / f"kubernetes-{overlay}" / file).write_text(line)
+    done = subprocess.run([program, "kustomize", str(folder / name)], capture_output=True, text=True, check=False)
     if "unknown command" in done.stderr or "not installed" in done.stderr:
         pytest.skip("this kubectl has no kustomize")
     assert done.returncode == 0, done.stderr
-    built = list(yaml.safe_load_all(done.stdout))
-    (secret,) = [m for m in built if m["kind"] == "Secret"]
+    return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.mark.parametrize("name", ["kubernetes", "kubernetes-postgres", "kubernetes-qdrant"])
+def test_kustomize_takes_the_folder(tmp_path: Path, name: str) -> None:
+    built = kustomized(tmp_path, name)
+    for manifest in built:
+        if manifest["kind"] not in OURS | MADE:
+            assert errors_of(manifest) == [], manifest["metadata"]["name"]
     deployments = [m for m in built if m["kind"] == "Deployment"]
-    assert all(
-        m["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"] == "eigenlens" for m in deployments
-    )
-    assert secret["metadata"]["name"] in json.dumps(deployments)
+    # The monitor and the disruption budget select by it; a Qdrant has metrics of its own.
+    labelled = [m for m in deployments if "app.kubernetes.io/name" in m["spec"]["template"]["metadata"]["labels"]]
+    assert {m["metadata"]["name"] for m in labelled} == {"eigenlens-readers", "eigenlens-writer"}
+    for secret in (m for m in built if m["kind"] == "Secret"):
+        assert secret["metadata"]["name"] in json.dumps(deployments)
+
+
+def test_with_postgres_readers_run_anywhere_and_with_qdrant_all_have_its_address(tmp_path: Path) -> None:
+    readers, writer = services_of(kustomized(tmp_path / "a", "kubernetes-postgres"))
+    assert "affinity" not in readers, "they need not run beside the writer"
+    for pod in (readers, writer):
+        (container,) = pod["containers"]
+        assert container["image"] == "eigenlens-service:cpu-postgres"
+        assert container["envFrom"][0]["secretRef"]["name"].startswith("eigenlens-store")
+    for pod in services_of(kustomized(tmp_path / "b", "kubernetes-qdrant")):
+        (container,) = pod["containers"]
+        assert container["image"] == "eigenlens-service:cpu-qdrant"
+        assert container["env"] == [{"name": URL_VARIABLE, "value": "http://eigenlens-qdrant:6333"}]
+
+
+def services_of(built: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pods of the readers and of the writer."""
+    found = {m["metadata"]["name"]: m for m in built if m["kind"] == "Deployment"}
+    return [found[f"eigenlens-{name}"]["spec"]["template"]["spec"] for name in ("readers", "writer")]
 
 
 def test_there_is_one_writer_and_readers_do_not_know_its_key() -> None:
