@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
 from eigenlens.service.api.answer import AnswerModel
 from eigenlens.service.api.images import Features, ImageReference, Neighbours
@@ -29,6 +38,13 @@ def _parse_json(value: Any, info: ValidationInfo) -> Any:
         raise ValueError('a filter is a JSON object, such as {"label": "Bag"}') from None
 
 
+def _check_crop(edges: list[float]) -> list[float]:
+    left, top, right, bottom = edges
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ValueError("a crop is left, top, right and bottom as shares of the picture, 0 to 1, left before right")
+    return edges
+
+
 MAX_SEARCHES = 100
 # Examples of each sort in one search.
 MAX_EXAMPLES = 20
@@ -41,6 +57,14 @@ class SearchParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
+    crop: (
+        Annotated[list[float], Field(min_length=4, max_length=4), BeforeValidator(_split), AfterValidator(_check_crop)]
+        | None
+    ) = Field(
+        None,
+        description="part of the query image to search for: left, top, right and bottom as shares of the upright "
+        "picture, such as 0.25,0,0.75,0.5",
+    )
     k: int = Field(10, ge=1, description="results to return")
     length: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto",

@@ -53,6 +53,7 @@ class SearchOptions(TypedDict, total=False):
     filter: dict[str, Any]
     min_score: float
     min_similarity: float
+    crop: list[float]
     group_duplicates: float
     include: list[Include]
 

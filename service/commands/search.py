@@ -18,6 +18,7 @@ EPILOG = """examples:
   eigenlens search shoe.jpg --length 16 --k 5
   eigenlens search shoe.jpg --recall 0.95 --filter '{"label": "Ankle boot"}'
   eigenlens search shoe.jpg --length 8 --rerank full --json
+  eigenlens search street.jpg --crop 0.25,0.5,0.75,1
   eigenlens search --id test-00000.png --group-duplicates 0.98 --offset 10
   eigenlens search --like test-00000.png --like shoe.jpg --unlike test-00023.png
   eigenlens search --features page.json --neighbours 12,507"""
@@ -60,6 +61,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="P",
         help="drop results at a lower percentile of similarity, 0 to 100",
+    )
+    parser.add_argument(
+        "--crop",
+        metavar="L,T,R,B",
+        type=_edges,
+        help="search for a part of IMAGE: left, top, right and bottom as shares of it, such as 0.25,0,0.75,0.5",
     )
     parser.add_argument(
         "--group-duplicates", type=float, metavar="C", help="group images whose codes have at least this cosine"
@@ -141,6 +148,7 @@ def _options(args: argparse.Namespace) -> SearchOptions:
         "max_latency_ms": args.max_latency_ms,
         "min_score": args.min_score,
         "min_similarity": args.min_similarity,
+        "crop": args.crop,
         "group_duplicates": args.group_duplicates,
         "filter": None if args.filter is None else _object(args.filter),
     }
@@ -153,6 +161,15 @@ def _length(text: str) -> int | str:
 
 def _rerank(text: str) -> int | str:
     return _number(text, words=("full", "none"))
+
+
+def _edges(text: str) -> list[float]:
+    """Parse four shares; the service checks them."""
+    try:
+        left, top, right, bottom = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not four numbers such as 0.25,0,0.75,0.5") from None
+    return [left, top, right, bottom]
 
 
 def _number(text: str, *, words: tuple[str, ...]) -> int | str:

@@ -70,6 +70,7 @@ def search_request(parameters: SearchParameters) -> SearchRequest:
         min_score=parameters.min_score,
         min_similarity=parameters.min_similarity,
         duplicate_cosine=parameters.group_duplicates,
+        crop=None if parameters.crop is None else (*parameters.crop,),  # type: ignore[arg-type]  # four of them
     )
 
 

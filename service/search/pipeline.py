@@ -172,7 +172,8 @@ class Pipeline:
             query.request = snapshot.with_least_score(query.request)
         if query.image is not None:
             with self._stage("decode", [query]):
-                query.pixels = self._decode(query.image, require_images(snapshot.encoder))
+                crop = None if query.request is None else query.request.crop
+                query.pixels = self._decode(query.image, require_images(snapshot.encoder), crop)
 
     def is_light(self, query: Query) -> bool:
         """Whether a search by an id or a code takes so little time that waking a thread would take longer."""
@@ -214,11 +215,20 @@ class Pipeline:
             query.request = snapshot.with_least_score(request)
         return self.finish(queries)
 
-    def _decode(self, image: bytes, encoder: Encoder) -> NDArray[np.uint8]:
-        """Return the pixels that the encoder takes. Raises: ImageError."""
+    def _decode(
+        self, image: bytes, encoder: Encoder, crop: tuple[float, float, float, float] | None = None
+    ) -> NDArray[np.uint8]:
+        """Return the pixels that the encoder takes, of a part of the image or of all of it. Raises: ImageError."""
         decoded = decode(
-            image, max_pixels=self._max_pixels, at_least=encoder.image_size, preprocessing=encoder.preprocessing
+            image,
+            max_pixels=self._max_pixels,
+            at_least=encoder.image_size if crop is None else None,  # a part may be small: from all pixels
+            preprocessing=encoder.preprocessing,
         )
+        if crop is not None:
+            left, top, right, bottom = (round(share * side) for share, side in zip(crop, 2 * decoded.size, strict=True))
+            left, top = min(left, decoded.width - 1), min(top, decoded.height - 1)
+            decoded = decoded.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
         return encoder.prepare(decoded)
 
     def _combine(self, query: Query, examples: Examples) -> tuple[NDArray[np.float32], tuple[int, ...]]:

@@ -24,6 +24,8 @@ class SearchRequest:
         exclude_keys: keys of images to leave out, such as the query itself.
         min_score: results with a lower score are left out.
         min_similarity: results at a lower percentile of the gallery's own similarities are left out.
+        crop: left, top, right and bottom of the part of the query image that is searched for, as shares of the picture;
+            all of it if None.
         duplicate_cosine: images whose full codes have at least this cosine are near-duplicates and form one result;
             None turns grouping off.
     """
@@ -36,6 +38,7 @@ class SearchRequest:
     min_score: float | None = None
     min_similarity: float | None = None
     duplicate_cosine: float | None = None
+    crop: tuple[float, float, float, float] | None = None
 
     @property
     def depth(self) -> int:

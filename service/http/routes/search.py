@@ -23,7 +23,7 @@ from eigenlens.service.api.search import (
     SearchBody,
     SearchParameters,
 )
-from eigenlens.service.errors import BodyTooLargeError, ContentTypeError
+from eigenlens.service.errors import BodyTooLargeError, ContentTypeError, RequestError
 from eigenlens.service.http.bodies import decode_base64, files_of, media_type_of, node_of, read_json
 from eigenlens.service.http.multipart import single_file_of_form
 from eigenlens.service.http.openapi import IMAGE_BODY, body_of, parameters_of, problem_responses
@@ -233,4 +233,6 @@ async def answer_search(state: State, query: Query, *, receive: Receive | None =
         )
     if query.request is not None:
         query.request.check_page(max_k=state.settings.max_k)
+        if query.request.crop is not None and query.image is None:
+            raise RequestError("crop takes a part of an image that is sent: send one, or leave crop out")
     return await state.batcher.run(query, receive=receive)

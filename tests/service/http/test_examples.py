@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from eigenlens import Client
 from eigenlens.command import main
 from eigenlens.service.gallery.layout import Gallery
+from tests.support.codes import encoded
 from tests.support.service import client_fixture, code_of, gallery_fixture, image_id, pixels_of, png
 
 COUNT = 40
@@ -93,3 +96,50 @@ def test_what_is_refused_is_told(client: httpx.Client, body: dict[str, Any], sta
     answer = client.post("/v1/search", json=body)
     assert answer.status_code == status, answer.text
     assert words in answer.text
+
+
+@pytest.mark.parametrize(
+    ("crop", "box"), [((0.5, 0.0, 1.0, 1.0), (10, 0, 20, 10)), ((0.13, 0.2, 0.42, 0.21), (3, 2, 8, 3))]
+)
+def test_a_part_of_an_image_is_searched_as_that_part_alone_would_be(
+    client: httpx.Client,
+    tmp_path: Path,
+    crop: tuple[float, ...],
+    box: tuple[int, int, int, int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = Image.fromarray(np.random.default_rng(5).integers(0, 256, (10, 20, 3), dtype=np.uint8))
+    alone = client.post("/v1/search", files={"image": encoded(whole.crop(box), "PNG")}).json()["results"]
+    image = encoded(whole, "PNG")
+    text = ",".join(map(str, crop))
+    answers = [
+        client.post("/v1/search", params={"crop": text}, files={"image": image}),
+        client.post("/v1/search", data={"crop": text}, files={"image": image}),
+        client.post("/v1/search", json={"image": base64.b64encode(image).decode(), "crop": crop}),
+    ]
+    assert [answer.json()["results"] for answer in answers] == [alone] * 3
+    address = str(client.base_url)
+    with Client(address) as asking:
+        assert [result.id for result in asking.search(image, crop=list(crop)).results] == [r["id"] for r in alone]
+    path = tmp_path / "whole.png"
+    path.write_bytes(image)
+    assert main(["search", str(path), "--crop", text, "--url", address, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"] == alone
+    assert [r["id"] for r in client.post("/v1/search", files={"image": image}).json()["results"]] != [
+        r["id"] for r in alone
+    ]
+
+
+@pytest.mark.parametrize("crop", [[0, 0, 1], [0.5, 0, 0.5, 1], [0, 0, 1, 1.1], [-0.1, 0, 1, 1], ["a", 0, 1, 1]])
+def test_what_is_no_part_of_an_image_is_refused(client: httpx.Client, crop: list[Any]) -> None:
+    image = base64.b64encode(png(pixels_of(3))).decode()
+    assert client.post("/v1/search", json={"image": image, "crop": crop}).status_code == 422
+    text = {"crop": ",".join(map(str, crop))}
+    assert client.post("/v1/search", params=text, files={"image": png(pixels_of(3))}).status_code == 422
+
+
+def test_only_of_an_image_that_is_sent_a_part_is_searched(client: httpx.Client) -> None:
+    for query in ({"id": image_id(1)}, {"positive": [{"id": image_id(1)}]}):
+        refused = client.post("/v1/search", json={**query, "crop": [0, 0, 0.5, 0.5]})
+        assert refused.status_code == 422
+        assert "crop takes a part of an image" in refused.json()["detail"]
