@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -16,17 +17,35 @@ def processors() -> int:
 
 
 def cpu_quota(mount: Path, membership: Path) -> float | None:
-    """Return the processors that the control groups of this process grant (cgroup v2); None without a limit."""
+    """Return the processors that the control groups of this process grant (cgroup v1 or v2); None without a limit."""
     try:
-        line = next(line for line in membership.read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
+        lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
+    except OSError:
         return None
-    group = mount / line.removeprefix("0::").strip("/")
-    quotas = []
-    for directory in (group, *group.parents):
-        if not directory.is_relative_to(mount):
+    quotas: list[float] = []
+    for number, controllers, group in lines:
+        if number == "0" and not controllers:
+            quotas += _quotas(mount, group, _quota_of_version_2)
+        elif "cpu" in controllers.split(","):
+            quotas += _quotas(mount / "cpu", group, _quota_of_version_1)
+    return min(quotas, default=None)
+
+
+def _quotas(root: Path, group: str, read: Callable[[Path], float]) -> Iterator[float]:
+    """Read the limits of a control group and of those around it; in a container, only its own may be visible."""
+    for directory in (root / group.strip("/"), *(root / group.strip("/")).parents):
+        if not directory.is_relative_to(root):
             break
         with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
-            quota, period = (directory / "cpu.max").read_text().split()
-            quotas.append(int(quota) / int(period))
-    return min(quotas, default=None)
+            if (quota := read(directory)) > 0:
+                yield quota
+
+
+def _quota_of_version_2(directory: Path) -> float:
+    quota, period = (directory / "cpu.max").read_text().split()
+    return int(quota) / int(period)
+
+
+def _quota_of_version_1(directory: Path) -> float:
+    quota, period = (int((directory / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+    return quota / period  # below 0 without a limit

@@ -89,3 +89,14 @@ def test_threads_follow_the_quota_of_a_container(tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("400000 100000\n")
     assert cpu_quota(tmp_path, membership) == 1.5
     assert cpu_quota(tmp_path, tmp_path / "none") is None
+
+
+def test_threads_follow_a_quota_of_the_first_version_of_control_groups(tmp_path: Path) -> None:
+    membership = tmp_path / "membership"
+    membership.write_text("9:name=systemd:/docker/1\n3:cpu,cpuacct:/docker/1\n2:cpuset:/docker/1\n0::/docker/1\n")
+    (tmp_path / "cpu").mkdir()  # a container sees its own group at the root
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert cpu_quota(tmp_path, membership) is None
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("150000\n")
+    assert cpu_quota(tmp_path, membership) == 1.5
