@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from eigenlens.benchmarks.common.pca import Features, principal_components
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
-from eigenlens.benchmarks.heads.evaluate import LENGTHS, EvaluationSet, is_query
+from eigenlens.benchmarks.heads.evaluate import LENGTHS, EvaluationSet, is_query, paired_interval
+from eigenlens.benchmarks.heads.tables import GAIN, GAIN_HIGH, GAIN_LOW, QUALITY, RIVAL
 from eigenlens.model.commands.fit import AUGMENTATION
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.heads.choice import resolve_settings
@@ -27,7 +28,7 @@ from eigenlens.model.runtime.encoder import Encoder
 _VIEWS = 4
 _PLAIN = AugmentationConfig()
 HEADS = ("views", "neighbours", "both")
-METHODS = ("raw", "pca", "pca-of-roots", *HEADS)
+METHODS = (RIVAL, "raw", "pca", *HEADS)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,12 @@ def run(args: argparse.Namespace) -> None:
     """Fit and measure. Raises: EigenlensError."""
     backbone = open_backbone(BackboneChoice(), args.work)
     features = _evaluation_set(backbone, args)
-    known = {record["method"] for record in read_records(args.results)} if args.results else set()
+    known = {
+        record["method"]
+        for record in (read_records(args.results) if args.results else ())
+        if record["metric"] == ("mAP" if record["method"] == RIVAL else GAIN)
+    }
+    rival = features.mapped(_code_function(RIVAL, features.gallery, None)[0])
     for method in (*METHODS, *([args.name] if args.encoder else [])):
         if method in known:
             print(f"{method:<14}is in {args.results} already", file=sys.stderr)
@@ -63,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
             drawn = _features_to_fit(method, features, backbone, args) if method in HEADS else None
             code, settings = _code_function(method, features.gallery, drawn)
             codes, params = features.mapped(code), params | settings
-        _measure(method, codes, params, args.results)
+        _measure(method, codes, params, args.results, rival=None if method == RIVAL else rival)
 
 
 def _features_to_fit(
@@ -85,7 +91,7 @@ def _code_function(
         return lambda features: features, {}
     if method == "pca":
         return principal_components(gallery), {}
-    if method == "pca-of-roots":
+    if method == RIVAL:
         components = principal_components(power_normalise(gallery))
         return lambda features: components(power_normalise(features)), {}
     assert drawn is not None
@@ -109,15 +115,25 @@ def _evaluation_set(encoder: Encoder, args: argparse.Namespace) -> EvaluationSet
     return EvaluationSet(values[0], labels[0], values[1], labels[1], values[2], labels[2], scene_queries)
 
 
-def _measure(method: str, codes: EvaluationSet, params: dict[str, Any], results: Path | None) -> None:
+def _measure(
+    method: str, codes: EvaluationSet, params: dict[str, Any], results: Path | None, *, rival: EvaluationSet | None
+) -> None:
     full = codes.gallery.shape[1]
-    records = [
-        make_record(Subject(bench="heads", data=data, method=method, length=length, params=params), metric, value)
-        for length in (*(length for length in LENGTHS if length < full), full)
-        for (data, metric), value in codes.quality(length).items()
-    ]
+    records = []
+    for length in (*(length for length in LENGTHS if length < full), full):
+        values = dict(codes.quality(length))
+        if rival is not None:
+            gains = codes.scene_precisions(length) - rival.scene_precisions(length)
+            low, high = paired_interval(gains)
+            values |= {
+                ("holidays-half", metric): value
+                for metric, value in ((GAIN, float(gains.mean())), (GAIN_LOW, low), (GAIN_HIGH, high))
+            }
+        for (data, metric), value in values.items():
+            subject = Subject(bench="heads", data=data, method=method, length=length, params=params)
+            records.append(make_record(subject, metric, round(value, 6)))
     for data in ("clothing", "holidays-half"):
-        values = [(record["length"], record["value"]) for record in records if record["data"] == data]
-        print(f"{method:<14}{data:<14}  " + "  ".join(f"{length}: {value:.3f}" for length, value in values), flush=True)
+        shown = [f"{r['length']}: {r['value']:.3f}" for r in records if r["data"] == data and r["metric"] in QUALITY]
+        print(f"{method:<14}{data:<14}  " + "  ".join(shown), flush=True)
     if results:
-        append_records(results, [record | {"value": round(record["value"], 6)} for record in records])
+        append_records(results, records)

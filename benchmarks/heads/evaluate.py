@@ -20,6 +20,7 @@ from eigenlens.index.metrics import average_precision_at_k, precision_at_k
 
 LENGTHS = (8, 16, 32, 64, 128, 256)
 PRECISION_AT = 10
+_RESAMPLES, _TAIL = 10_000, 0.025
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,12 @@ class EvaluationSet:
         """Measure prefixes of the given length, by data and metric."""
         return {
             ("clothing", f"precision@{PRECISION_AT}"): self._kind_precision(length),
-            ("holidays-half", "mAP"): scene_map(self.scenes[:, :length], self.scene_names, self.scene_queries),
+            ("holidays-half", "mAP"): float(self.scene_precisions(length).mean()),
         }
+
+    def scene_precisions(self, length: int) -> NDArray[np.float64]:
+        """Return the average precision of each query of Holidays, (queries,)."""
+        return scene_precisions(self.scenes[:, :length], self.scene_names, self.scene_queries)
 
     def _kind_precision(self, length: int) -> float:
         """Measure precision@10 by class."""
@@ -64,12 +69,28 @@ def is_query(id: str) -> bool:
     return PurePosixPath(id).stem.endswith("00")
 
 
-def scene_map(codes: Features, scenes: NDArray[np.str_], queries: NDArray[np.bool_]) -> float:
-    """Return the mean average precision of the marked queries among all other photographs, by cosine."""
+def scene_precisions(codes: Features, scenes: NDArray[np.str_], queries: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the average precision of each marked query among all other photographs, by cosine, (queries,).
+
+    A query whose scene has no other photograph is left out.
+    """
     precisions = []
     for row in np.flatnonzero(queries):
         order = np.argsort(-cosines(codes[[row]], codes).numpy()[0], kind="stable")
         relevant = scenes[order[order != row]] == scenes[row]
         if relevant.any():
             precisions.append(float(average_precision_at_k(relevant[None])[0]))
-    return float(np.mean(precisions))
+    return np.array(precisions)
+
+
+def paired_interval(gains: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the mean gain by bootstrap over queries, as (low, high).
+
+    Args:
+        gains: of each query, its measure by one method less that by the other, (queries,).
+
+    Source: Efron and Tibshirani, An introduction to the bootstrap, 1993, chapter 13.
+    """
+    drawn = np.random.default_rng(0).integers(0, len(gains), (_RESAMPLES, len(gains)))
+    low, high = np.quantile(gains[drawn].mean(1), [_TAIL, 1 - _TAIL])
+    return float(low), float(high)

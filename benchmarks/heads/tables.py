@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from eigenlens.benchmarks.common.tables import Record, spread
+from eigenlens.benchmarks.common.tables import NO_RECORD, Record, spread
 
 HEADS = {
     "raw": "features, leading coordinates",
@@ -17,11 +17,17 @@ HEADS = {
 }
 
 
+RIVAL = "pca-of-roots"
+"""The simplest head that is close: gains are over this one."""
+QUALITY = ("precision@10", "mAP")
+GAIN, GAIN_LOW, GAIN_HIGH = "mAP over pca-of-roots", "mAP over pca-of-roots, low", "mAP over pca-of-roots, high"
+
+
 def head_table(records: Sequence[Record], *, data: str, names: Mapping[str, str]) -> str:
     """Draw a Markdown table of heads on a frozen backbone, by length; empty where there is none."""
     newest: dict[str, dict[int, float]] = {}
     for record in records:
-        if record["data"] == data:
+        if record["data"] == data and record["metric"] in QUALITY:
             newest.setdefault(record["method"], {})[record["length"]] = record["value"]
     shown = [name for name in names if name in newest]
     if not shown:
@@ -30,5 +36,26 @@ def head_table(records: Sequence[Record], *, data: str, names: Mapping[str, str]
     lines = ["| codes | " + " | ".join(map(str, lengths)) + " |", "|---" * (len(lengths) + 1) + "|"]
     for name in shown:
         cells = [spread([newest[name][length]] if length in newest[name] else []) for length in lengths]
+        lines.append(f"| {names[name]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def gain_table(records: Sequence[Record], *, names: Mapping[str, str]) -> str:
+    """Draw the gain of each method over PCA of square roots on Holidays with its interval, bold where it excludes 0."""
+    values = {(r["method"], r["length"], r["metric"]): r["value"] for r in records}
+    shown = [name for name in names if any(key[0] == name and key[2] == GAIN for key in values)]
+    if not shown:
+        return NO_RECORD
+    lengths = sorted({length for method, length, metric in values if method == shown[0] and metric == GAIN})
+    lines = ["| codes | " + " | ".join(map(str, lengths)) + " |", "|---" * (len(lengths) + 1) + "|"]
+    for name in shown:
+        cells = []
+        for length in lengths:
+            gain, low, high = (values.get((name, length, metric)) for metric in (GAIN, GAIN_LOW, GAIN_HIGH))
+            if gain is None or low is None or high is None:
+                cells.append("–")
+                continue
+            mean = f"**{gain:+.3f}**" if low > 0 or high < 0 else f"{gain:+.3f}"
+            cells.append(f"{mean} ({low:+.3f} to {high:+.3f})")
         lines.append(f"| {names[name]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -1,0 +1,39 @@
+"""Heads on a frozen backbone: intervals of their gains, and what the table calls ahead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from eigenlens.benchmarks.heads import tables
+from eigenlens.benchmarks.heads.evaluate import paired_interval, scene_precisions
+
+
+def test_the_interval_of_a_mean_gain_is_that_of_the_normal_distribution() -> None:
+    gains = 0.03 + 0.2 * np.random.default_rng(1).standard_normal(400)
+    low, high = paired_interval(gains)
+    margin = 1.96 * gains.std() / np.sqrt(len(gains))
+    assert (low, high) == pytest.approx((gains.mean() - margin, gains.mean() + margin), abs=0.1 * margin)
+    assert paired_interval(np.full(20, 0.5)) == (0.5, 0.5)
+
+
+def test_a_query_is_measured_among_all_others() -> None:
+    codes = np.array([[1, 0], [0.9, 0.1], [0.5, 0.5], [0, 1], [1, -5]], dtype=np.float32)
+    scenes, queries = np.array(["a", "b", "a", "b", "c"]), np.array([True, True, False, False, True])
+    # Nearest to the first is the second, of another scene; nearest to the second the first; the last has no other.
+    np.testing.assert_allclose(scene_precisions(codes, scenes, queries), [1 / 2, 1 / 3])
+
+
+def test_only_a_gain_whose_interval_excludes_zero_is_bold() -> None:
+    def records(method: str, gain: float, low: float, high: float) -> list[dict[str, object]]:
+        of_metrics = {tables.GAIN: gain, tables.GAIN_LOW: low, tables.GAIN_HIGH: high, "mAP": 0.5}
+        return [
+            {"method": method, "length": 8, "metric": metric, "value": value} for metric, value in of_metrics.items()
+        ]
+
+    drawn = tables.gain_table(
+        [*records("views", 0.02, 0.01, 0.03), *records("both", 0.02, -0.01, 0.05)], names=tables.HEADS
+    )
+    assert "| **+0.020** (+0.010 to +0.030) |" in drawn
+    assert "| +0.020 (-0.010 to +0.050) |" in drawn
+    assert tables.gain_table(records("views", 0, 0, 0)[3:], names=tables.HEADS) == "No record yet."
