@@ -78,7 +78,7 @@ export function openViewer(images, place, { chosen, more = null }) {
     const rows = (pairs) => pairs.map(([name, value]) => [h("dt", {}, name), h("dd", {}, text(value))]).flat();
     known.replaceChildren(...rows(facts));
     if (/^image\/(jpeg|tiff|webp|heic|heif|avif|png)$/.test(one.media_type)) {
-      call(`/v1/exif?${new URLSearchParams({ id: one.id })}`).then(({ exif }) => { if (image() === one) known.append(...rows(Object.entries(exif))); }, () => {});
+      call(`/v1/exif?${new URLSearchParams({ id: one.id })}`).then(({ exif }) => { if (image() === one) known.append(...rows(Object.entries(exif).filter(([name]) => one.metadata?.[name] === undefined))); }, () => {});
     }
     why.replaceChildren(...(one.score === undefined || !state.query ? [] : [whyMatched(one)]));
   }

@@ -107,6 +107,7 @@ def test_the_viewer_tells_what_the_camera_wrote_and_makes_a_link_and_a_search(ad
         expect(viewer).to_contain_text("48 × 24 pixels")
         expect(viewer).to_contain_text("Camera & Co.")
         expect(viewer).to_contain_text("2026-05-03T14:12:09")
+        expect(viewer.get_by_text("taken", exact=True)).to_have_count(1)  # it is in the metadata too
         with page.expect_download() as downloaded:
             viewer.get_by_role("button", name="Download").click()
         assert downloaded.value.suggested_filename == "wide.jpg"
