@@ -8,25 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.codes.artifact import Codes
-from eigenlens.index.engine import IndexDescription
 from eigenlens.index.errors import SearchError
 from eigenlens.index.filters.selection import Selection
-from eigenlens.index.live.generation import BaseGeneration
+from eigenlens.index.live.remote_generation import RemoteGeneration
 from eigenlens.index.pgvector_engine.database import Database
 from eigenlens.index.pgvector_engine.prefix_index import PgvectorIndex
 from eigenlens.index.plans.plan import Plan
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 
-class PgvectorGeneration(BaseGeneration):
-    """An open generation that pgvector searches. Several threads may search at once.
-
-    The codes artifact stays in the gallery's directory: builds, backups and the map read it in order, and a search
-    only the keys of its results.
-    """
-
-    device = "cpu"
-    is_remote = True
+class PgvectorGeneration(RemoteGeneration):
+    """An open generation that pgvector searches. Several threads may search at once."""
 
     def __init__(
         self,
@@ -57,15 +49,6 @@ class PgvectorGeneration(BaseGeneration):
                 f"{self.artifact.path} was built with the backend pgvector, and its table {self.table} is not in the "
                 "gallery's store: `eigenlens build` makes a new one of the same codes"
             )
-
-    def describe(self, length: int) -> IndexDescription:
-        """Describe the index of a prefix length. Raises: PrefixLengthError."""
-        index = self.prefix_index(length)
-        return IndexDescription(length, index.spec.kind, self.bytes_of(length), index.max_effort, lossy=False)
-
-    def bytes_of(self, length: int) -> int:
-        """Return the bytes of an index in PostgreSQL; 0 for a scan. Raises: PrefixLengthError."""
-        return int(self.artifact.properties["index_bytes"].get(str(self._spec(length).length), 0))
 
     def prefix_index(self, length: int) -> PgvectorIndex:
         """Return the index of a prefix length. Raises: PrefixLengthError; SearchError, without a database."""
@@ -102,7 +85,3 @@ class PgvectorGeneration(BaseGeneration):
         if len(short):
             scores[short], rows[short] = index.scan(queries[short], k, length=last, selection=selection)
         return scores, rows
-
-    def reaches(self, queries: NDArray[np.float32], selection: Selection, *, k: int) -> NDArray[np.int64]:
-        """Return k for each query, (q,): pgvector goes on until its shortlist has as many selected rows as without."""
-        return np.full(len(queries), k, dtype=np.int64)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eigenlens.index.errors import IndexKindError
+from eigenlens.index.live.remote_generation import check_kinds
 from eigenlens.index.plans.plan import IndexSpec
 
 # pgvector's limit of hnsw.ef_search. An effort above it compares every code.
@@ -49,13 +50,7 @@ def choose_pgvector_indexes(
     Raises: IndexKindError, for a kind of another engine, a length that is not built, or what pgvector cannot hold.
     """
     kinds = dict(kinds or {})
-    for length, kind in kinds.items():
-        if kind not in KINDS:
-            raise IndexKindError(f"pgvector has no index of kind '{kind}'; it has {', '.join(KINDS)}")
-        if length not in lengths:
-            raise IndexKindError(
-                f"kind '{kind}' for length {length}, which is not built: {', '.join(map(str, lengths))}"
-            )
+    check_kinds(kinds, backend="pgvector", kinds=KINDS, lengths=lengths)
     full = max(lengths)
     if count > MAX_ROWS:
         raise IndexKindError(

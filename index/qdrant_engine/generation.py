@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.codes.artifact import Codes
-from eigenlens.index.engine import IndexDescription
 from eigenlens.index.errors import RerankNotStoredError, ResultCountError, SearchError
 from eigenlens.index.filters.parse import Filter
 from eigenlens.index.filters.selection import Selection
-from eigenlens.index.live.generation import BaseGeneration
+from eigenlens.index.live.remote_generation import RemoteGeneration
 from eigenlens.index.plans.plan import Plan
 from eigenlens.index.qdrant_engine.conditions import Payloads, has_code_range, ids_condition
 from eigenlens.index.qdrant_engine.kinds import MAX_RESULTS
@@ -24,15 +23,8 @@ from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 BUILD = "eigenlens_build"
 
 
-class QdrantGeneration(BaseGeneration):
-    """An open generation that Qdrant searches. Several threads may search at once.
-
-    The codes artifact stays in the gallery's directory: builds, backups and the map read it in order, and a search
-    only the keys of its results.
-    """
-
-    device = "cpu"
-    is_remote = True
+class QdrantGeneration(RemoteGeneration):
+    """An open generation that Qdrant searches. Several threads may search at once."""
 
     def __init__(
         self,
@@ -79,15 +71,6 @@ class QdrantGeneration(BaseGeneration):
                 f"the collection {self.collection} of Qdrant at {self._server.address} has lost the indexes of its "
                 f"payload ({', '.join(missing)}), without which filtered searches find a part: {remedy}"
             )
-
-    def describe(self, length: int) -> IndexDescription:
-        """Describe the index of a prefix length. Raises: PrefixLengthError."""
-        index = self.prefix_index(length)
-        return IndexDescription(length, index.spec.kind, self.bytes_of(length), index.max_effort, lossy=False)
-
-    def bytes_of(self, length: int) -> int:
-        """Return the bytes of an index in Qdrant, as they are computed; 0 for a scan. Raises: PrefixLengthError."""
-        return int(self.artifact.properties["index_bytes"].get(str(self._spec(length).length), 0))
 
     def prefix_index(self, length: int) -> QdrantIndex:
         """Return the index of a prefix length. Raises: PrefixLengthError; SearchError, without a server."""
@@ -142,10 +125,6 @@ class QdrantGeneration(BaseGeneration):
         if len(short):
             scores[short], rows[short] = index.scan(queries[short], k, length=last, among=among)
         return scores, rows
-
-    def reaches(self, queries: NDArray[np.float32], selection: Selection, *, k: int) -> NDArray[np.int64]:
-        """Return k for each query, (q,): Qdrant's graph is followed among the rows that satisfy the filter."""
-        return np.full(len(queries), k, dtype=np.int64)
 
     def _among(self, selection: Selection, *, directly: bool) -> Among:
         """Return what Qdrant is told of a selection, and what of it is checked here.

