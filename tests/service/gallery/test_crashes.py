@@ -12,8 +12,8 @@ from tests.support.postgres import Server
 
 @pytest.mark.timeout(300)
 def test_a_service_killed_at_random_moments_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
-    model = crash(tmp_path, kills=3, seed=0)
-    assert model.acknowledged > 10
+    model = crash(tmp_path, kills=5, seed=0)
+    assert model.acknowledged > 20
 
 
 @pytest.mark.timeout(300)
