@@ -13,8 +13,8 @@ _PREFIX = "vectors_"
 # COPY's binary format: its signature, flags and no extension; and what ends it.
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
-# Neighbours among which a row's links are chosen. With pgvector's default of 64, a graph of codes in clusters leads
-# to 0.993 of the ten nearest, however hard it is searched; with this to 0.999, and it takes no more bytes.
+# Neighbours among which a row's links are chosen. With pgvector's default of 64, a graph of codes in tight clusters
+# misses some of the nearest, however hard it is searched; with this it finds nearly all, and takes no more bytes.
 _EF_CONSTRUCTION = 200
 # Memory for the graph while an index is built: half of the vectors' bytes more for links, measured; within limits.
 _LINK_BYTES, _MAX_BUILD_MEGABYTES = 400, 2048

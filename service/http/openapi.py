@@ -134,7 +134,7 @@ def _complete(path: str, method: str, operation: dict[str, Any], *, keyed: bool)
     elif operation.get("parameters"):
         statuses.append(422)
     if operation.get("parameters"):
-        statuses += (414, 431)
+        statuses += (400, 431)
     if policy_of(path).scope in ("write", "admin") and method != "GET":
         statuses.append(507)
     if keyed:

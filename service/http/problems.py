@@ -50,7 +50,7 @@ TABLE: tuple[tuple[type[EigenlensError], int, str], ...] = (
     (errors.RangeError, 416, "range"),
     (errors.UploadTimeoutError, 408, "upload-timeout"),
     (errors.MalformedRequestError, 400, "malformed-request"),
-    (errors.AddressTooLongError, 414, "address-too-long"),
+    (errors.AddressTooLongError, 400, "address-too-long"),
     (errors.HeadersTooLargeError, 431, "headers-too-large"),
     (errors.InputError, 422, "input"),
     (errors.RequestError, 422, "request"),

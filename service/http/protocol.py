@@ -32,6 +32,8 @@ class PlainHttpProtocol(HttpToolsProtocol):
     """
 
     _first_line = b""
+    # Empty lines may come before a request begins (RFC 9112 2.2).
+    _in_head, _head_bytes = False, 0
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the connection."""

@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,19 @@ def test_an_offer_of_http_2_without_a_body_is_answered(client: httpx.Client) -> 
     assert refused.status_code == 422, "the body was read"
 
 
+def test_empty_lines_before_a_request_are_skipped(client: httpx.Client) -> None:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
+        connection.sendall(b"\r\n")
+        time.sleep(0.1)
+        connection.sendall(b"\r\nGET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize(
     ("head", "status", "problem"),
     [
-        (b"GET /v1/images?contains=%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * 100_000), 414, "address-too-long"),
+        (b"GET /v1/images?contains=%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * 100_000), 400, "address-too-long"),
         (b"GET /healthz HTTP/1.1\r\nHost: x\r\nCookie: %s" % (b"x" * 300_000), 431, "headers-too-large"),
         (b"this is no request\r\n\r\n", 400, "malformed-request"),
         (b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed-request"),
