@@ -25,7 +25,8 @@ class Tuning:
             results; a selection of all the others would make it several times slower.
         min_bound_recall: recall of the plan whose results tell an index that prunes how much has to be scored.
         max_gpu_results: results, and lists visited, of one search on a GPU.
-        calibration_s: time of measuring for `calibration_codes` codes or fewer, and in proportion for more.
+        calibration_s: time of measuring for `calibration_codes` codes or fewer, and in proportion for more. Indexes
+            share it equally, the exact one too, whose share is left over.
         calibration_codes: see `calibration_s`.
         calibration_queries: the most codes that are held out to measure recall with.
         effort_steps: measured efforts double in so many steps.
@@ -46,7 +47,7 @@ class Tuning:
     max_dropped_share: float = 0.01
     min_bound_recall: float = 0.9
     max_gpu_results: int = 2048
-    calibration_s: float = 60.0
+    calibration_s: float = 80.0
     calibration_codes: int = 1_000_000
     calibration_queries: int = 2000
     effort_steps: int = 5

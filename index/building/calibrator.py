@@ -87,7 +87,7 @@ class Calibrator:
 
         Args:
             codes: codes of the gallery.
-            indexes: number of indexes that have an effort to choose: they share the time for measurements.
+            indexes: number of indexes, which share the time for measurements.
             queries: codes (q, code_length) to search with; if None, the last rows are held out and used.
             excluded_rows: a row for each query that is no result, (q,), such as the query itself; -1 for none.
             compact: codes in fewer bits, where plans that first rescore by them are to be measured too.
@@ -153,7 +153,7 @@ class Calibrator:
         started = Stopwatch(is_remote=index.kind.is_remote)
         # The remaining time for searches is divided equally among the remaining indexes.
         budget_s = tuning.calibration_s * max(1.0, len(self._codes) / tuning.calibration_codes) - self._searched_s
-        budget_s /= max(1, self._indexes - len(self._efforts))
+        budget_s /= max(1, self._indexes - len(self._measured))
         candidates: Candidates = {}
         reached: dict[int, list[tuple[int, float]]] = {k: [] for k in COUNTS}
         is_shallow = is_deep = True  # whether recall still grows

@@ -51,7 +51,7 @@ def recalibrate_generation(
             _link(source.path / name, directory / name)
         calibrator = Calibrator(
             generation.codes,
-            indexes=sum(generation.open_index(spec).max_effort is not None for spec in generation.all_specs),
+            indexes=len(generation.all_specs),
             queries=queries,
             excluded_rows=excluded_rows,
             compact=generation.compact if device == "cpu" else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -256,26 +255,3 @@ def test_a_busy_machine_does_not_cut_a_calibration_short(tmp_path: Path, monkeyp
     build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "ivf"}))
     measured = Generation(tmp_path / "generation", codes).calibration.measured
     assert len({m.plan.effort for m in measured if m.plan.kind == "ivf"}) > 2
-
-
-def test_an_exact_index_leaves_the_time_for_searches_to_those_with_an_effort(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has one plan. A clock moves a second at each of the two readings of an effort: in ten, five are tried."""
-    ticks = itertools.count()
-    clock = SimpleNamespace(monotonic=lambda: float(next(ticks)), process_time=lambda: float(next(ticks)))
-    monkeypatch.setattr("eigenlens.index.building.stopwatch.time", clock)
-    tried: set[int | None] = set()
-    search = PrefixIndex.search
-
-    def noting(index: PrefixIndex, *arguments: Any, effort: int | None = None, **more: Any) -> Any:
-        tried.add(effort)
-        return search(index, *arguments, effort=effort, **more)
-
-    monkeypatch.setattr(PrefixIndex, "search", noting)
-    tuning = Tuning(calibration_s=10, calibration_codes=1_000_000, min_recall_gain=-1.0)
-    codes = write_codes(tmp_path / "codes", clustered(1, 2000))
-    build_generation(
-        tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "ivf"}, tuning=tuning)
-    )
-    assert len(tried - {None}) >= 5
