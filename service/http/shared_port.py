@@ -23,8 +23,9 @@ from eigenlens.service.telemetry.metrics import MULTIPROCESS_DIR
 _FILE = "connections"
 _BYTES = 8
 _NONE = -1
-# So long a worker that has more connections than another waits for that one to take the next.
-_PATIENCE_S = 0.001
+# So long a worker waits for another to take the next connection, for each that it has more; and at most so long, since
+# the other may hang. On a busy machine a worker that has none yet may not run for some milliseconds.
+_PATIENCE_S, _MAX_PATIENCE_S = 0.001, 0.02
 # Pause after a connection could not be taken, such as for want of file descriptors.
 _PAUSE_S = 1.0
 
@@ -62,10 +63,10 @@ class Loads:
         self._place = None
         self._file.close()
 
-    def is_least(self, count: int) -> bool:
-        """Return whether no other worker has fewer connections than `count`."""
+    def lead(self, count: int) -> int:
+        """Return how many of `count` connections are more than the other worker with the fewest has; 0 if none are."""
         others = (other for place, other in enumerate(self._counts) if place != self._place and other != _NONE)
-        return count <= min(others, default=count)
+        return max(0, count - min(others, default=count))
 
 
 class SharedPortLoop(uvloop.Loop):
@@ -114,10 +115,11 @@ class _SharedServer:
     def _on_connection(self) -> None:
         count = self._count()
         self._loads.tell(count)
-        if self._loads.is_least(count):
-            self._accept()
+        lead = self._loads.lead(count)
+        if lead:
+            self._pause(min(lead * _PATIENCE_S, _MAX_PATIENCE_S))
         else:
-            self._pause(_PATIENCE_S)
+            self._accept()
 
     def _count(self) -> int:
         return len(self._connections) + len(self._opening)

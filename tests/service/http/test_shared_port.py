@@ -86,12 +86,12 @@ def test_connections_go_to_the_worker_with_the_fewest_and_none_is_lost_with_one_
 def test_a_place_is_free_again_when_its_worker_left(tmp_path: Path) -> None:
     make_room(tmp_path, workers=1)
     loads = Loads(tmp_path / "connections")
-    assert loads.is_least(5)
+    assert loads.lead(5) == 0
     loads._counts[1] = 3  # what another process tells
-    assert loads.is_least(3)
-    assert not loads.is_least(4)
+    assert loads.lead(3) == 0
+    assert loads.lead(4) == 1
     loads._counts[1] = -1
-    assert loads.is_least(4)
+    assert loads.lead(4) == 0
     loads.tell(7)
     loads.leave()
     assert loads._counts.tolist() == [-1, -1]
