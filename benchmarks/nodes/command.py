@@ -90,7 +90,7 @@ def _measure_codes(method: str, graph: Graph, work: Path) -> list[Value]:
     began = time.process_time()
     codes = METHODS[method](graph, work)
     values: list[Value] = [(None, "fit CPU", time.process_time() - began, "s"), *_by_length(codes, graph)]
-    if method in ("smooth", "features-only"):
+    if method in ("smooth", "smooth-unit", "features-only"):
         values += _further(codes, graph)
     return values
 
@@ -178,6 +178,7 @@ ALL: dict[str, Any] = {
     "sgc": _measure_sgc,
     "label-propagation": _measure_propagation,
     "new-smooth": lambda graph, work: _measure_new("smooth", graph, work),
+    "new-smooth-unit": lambda graph, work: _measure_new("smooth-unit", graph, work),
     "new-features-only": lambda graph, work: _measure_new("features-only", graph, work),
 }
 

@@ -37,7 +37,7 @@ def preset_codes(name: str, graph: Graph, work: Path) -> Codes:
 def codes_by(codes: GraphCodes, graph: Graph, settings: GraphSettings) -> Codes:
     """Return codes of a graph's nodes by a fit to it or to another graph."""
     features = features_of(graph, settings)
-    return codes_of_nodes(features, Smoother(graph), codes.weight, codes.offset, hops=settings.hops)
+    return codes_of_nodes(features, Smoother(graph), codes, hops=settings.hops)
 
 
 def pca(graph: Graph, *, hops: int) -> Codes:
@@ -117,6 +117,7 @@ def trained(graph: Graph, work: Path, *, seed: int = 0) -> Codes:
 
 METHODS: dict[str, Callable[[Graph, Path], Codes]] = {
     "smooth": lambda graph, work: preset_codes("smooth", graph, work),
+    "smooth-unit": lambda graph, work: preset_codes("smooth-unit", graph, work),
     "features-only": lambda graph, work: preset_codes("features-only", graph, work),
     "structure-only": lambda graph, work: preset_codes("structure-only", graph, work),
     "pca": lambda graph, work: pca(graph, hops=0),

@@ -39,7 +39,7 @@ def new_node_accuracy(graph: Graph, preset: str, work: Path, *, seed: int, lengt
     part = _without(graph, seen, work / f"seen-{seed}")
     codes = fit_graph(part, settings, work=work)
     seen_codes = codes_by(codes, part, settings)
-    projected = project(features_of(graph, settings), codes.weight.T.astype(np.float32))
+    projected = project(features_of(graph, settings), codes.projection.astype(np.float32))
     smoother = Smoother(part)
     levels = [smoother.smooth(projected[seen], level) for level in range(settings.hops)]
     place = np.full(graph.count, -1)
@@ -48,10 +48,10 @@ def new_node_accuracy(graph: Graph, preset: str, work: Path, *, seed: int, lengt
     for node in new:
         rows = place[graph.neighbours(int(node))]
         states = [_state(levels, part, row) for row in rows[rows >= 0]]
-        one_at_a_time.append(smooth_new_node(projected[node], states, hops=settings.hops)[0] + codes.offset)
+        one_at_a_time.append(codes.finish(smooth_new_node(projected[node], states, hops=settings.hops)[0][None])[0])
     built = codes_by(codes, graph, settings)[new]
     ways = {"new with edges": built, "new, one at a time": np.array(one_at_a_time)}
-    ways["new without edges"] = projected[new] + codes.offset
+    ways["new without edges"] = codes.finish(projected[new])
     stacked = np.concatenate([seen_codes, *ways.values()])[:, :length].astype(np.float32)
     labels = np.concatenate([graph.labels[seen], *[graph.labels[new]] * len(ways)])
     right = _right(stacked, labels, len(seen), seed)

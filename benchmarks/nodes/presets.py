@@ -20,7 +20,7 @@ from eigenlens.model.commands.fit_graph import open_graph
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.graphs.artifact import Graph
 from eigenlens.model.graphs.fit import basis_and_moments, diffusion_time_of, features_of, solve
-from eigenlens.model.graphs.node_features import project
+from eigenlens.model.graphs.node_features import project, unit_rows
 from eigenlens.model.graphs.settings import PRESETS, GraphSettings
 from eigenlens.model.graphs.smoothing import Smoother
 
@@ -36,7 +36,11 @@ _ADAPTED = (
     *product((0.0625, 0.125, 0.1875, 0.25), (24.0, 32.0)),
 )
 # Preset: the pairs of hops and pair_hops that are tried for it.
-_TRIED = {"smooth": ((1, 2), (2, 2), (3, 2)), "features-only": ((0, 2), (0, 4), (0, 6))}
+_TRIED = {
+    "smooth": ((1, 2), (2, 2), (3, 2)),
+    "smooth-unit": ((2, 2),),
+    "features-only": ((0, 2), (0, 4), (0, 6)),
+}
 _SHOWN = 5
 _SCORE, _PROBE = "validation P@10", "validation probe"
 
@@ -114,6 +118,8 @@ def _score_all(graph: Graph, settings: Sequence[GraphSettings], work: Path) -> I
         first, *others = group
         basis, moments = basis_and_moments(graph, first, work=work)
         functions = Smoother(graph).smooth(project(features_of(graph, first), basis), hops)
+        if first.unit_functions:
+            functions = unit_rows(functions)
         for tried in (first, *others):
             spectrum = solve(moments, tried)
             weight, offset = spectrum.code_weights(diffusion_time_of(spectrum, tried), code_length=_PROBED[-1])

@@ -16,6 +16,7 @@ GRAPHS = {
 }
 METHODS = {
     "smooth": "**Eigenlens**, `smooth`",
+    "smooth-unit": "**Eigenlens**, `smooth-unit`",
     "features-only": "**Eigenlens**, `features-only`",
     "structure-only": "**Eigenlens**, `structure-only`",
     "trained": "**Eigenlens**, trained",
@@ -28,7 +29,7 @@ METHODS = {
     "cca-ssg": "CCA-SSG",
     "bgrl": "BGRL",
 }
-_COMPARED = ("smooth", "trained", "pca-smoothed", "grace", "cca-ssg", "bgrl")
+_COMPARED = ("smooth", "smooth-unit", "trained", "pca-smoothed", "grace", "cca-ssg", "bgrl")
 _NEW = ("seen", "new with edges", "new, one at a time", "new without edges")
 _BELOW = "new with edges, below seen"
 _AT, _NEW_AT = 8, 32
@@ -88,7 +89,7 @@ def new_table(records: Sequence[Record]) -> str:
     values = _newest(records)
     lines = []
     for graph, title in GRAPHS.items():
-        for preset in ("smooth", "features-only"):
+        for preset in ("smooth", "smooth-unit", "features-only"):
             method = f"new-{preset}"
             if (draws := values.get((graph, method, None, "draws"))) is not None:
                 cells = [f"{draws:.0f}", *(_percent(values[graph, method, _NEW_AT, name]) for name in _NEW)]

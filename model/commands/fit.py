@@ -70,10 +70,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="ENCODER", type=Path, required=True, help="directory of the new encoder")
     parser.add_argument(
         "--preset",
-        choices=("smooth", "features-only", "structure-only"),
-        help="for a graph: smooth, codes of features over edges (the default); features-only, codes that need no "
-        "edges once fitted, for new nodes whose edges are not known; structure-only, where there are no "
-        "features",
+        choices=("smooth", "smooth-unit", "features-only", "structure-only"),
+        help="for a graph: smooth, codes of features over edges (the default); smooth-unit, the same with each node's "
+        "smoothed features divided by their length, which helps the shortest codes of some graphs; features-only, "
+        "codes that need no edges once fitted, for new nodes whose edges are not known; structure-only, where there "
+        "are no features",
     )
     parser.add_argument(
         "--positives",

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
+from eigenlens.model.graphs.fit import GraphCodes
 from eigenlens.model.graphs.node_features import NodeFeatures, project
 from eigenlens.model.graphs.smoothing import Smoother
-from eigenlens.model.graphs.sparse import Floats
+
+_ROWS = 1 << 13
 
 
-def codes_of_nodes(
-    features: NodeFeatures, smoother: Smoother, weight: Floats, offset: Floats, *, hops: int
-) -> NDArray[np.float32]:
-    """Return the codes of all nodes, (count, code_length): S^hops X weightᵀ + offset.
+def codes_of_nodes(features: NodeFeatures, smoother: Smoother, codes: GraphCodes, *, hops: int) -> NDArray[np.float32]:
+    """Return the codes of all nodes, (count, code_length).
 
-    Projecting commutes with smoothing, so that only the code's coordinates are smoothed, some at a time.
-
-    Args:
-        weight, offset: (code_length, p) and (code_length,).
+    Projecting commutes with smoothing, so that only projections are smoothed, some columns at a time.
     """
-    codes = np.empty((features.count, len(weight)), dtype=np.float32)
-    for start in range(0, len(weight), smoother.columns_at_once):
-        rows = slice(start, start + smoother.columns_at_once)
-        projected = project(features, weight[rows].T.astype(smoother.dtype))
-        codes[:, rows] = smoother.smooth(projected, hops) + offset[rows]
-    return codes
+    columns = codes.projection.shape[1]
+    smoothed = np.empty((features.count, columns), dtype=np.float32)
+    for start in range(0, columns, smoother.columns_at_once):
+        part = slice(start, start + smoother.columns_at_once)
+        smoothed[:, part] = smoother.smooth(project(features, codes.projection[:, part].astype(smoother.dtype)), hops)
+    if len(codes.offset) != columns:
+        return np.concatenate([codes.finish(block).astype(np.float32) for block in _blocks(smoothed)])
+    for block in _blocks(smoothed):
+        block[:] = codes.finish(block)
+    return smoothed
+
+
+def _blocks(values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    return (values[start : start + _ROWS] for start in range(0, len(values), _ROWS))

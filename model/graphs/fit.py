@@ -17,7 +17,14 @@ from tqdm import tqdm
 
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.graphs.artifact import Graph
-from eigenlens.model.graphs.node_features import NodeFeatures, RandomFeatures, UnitFeatures, project, project_back
+from eigenlens.model.graphs.node_features import (
+    NodeFeatures,
+    RandomFeatures,
+    UnitFeatures,
+    project,
+    project_back,
+    unit_rows,
+)
 from eigenlens.model.graphs.settings import GraphSettings
 from eigenlens.model.graphs.smoothing import Smoother
 from eigenlens.model.graphs.sparse import Floats
@@ -39,12 +46,13 @@ _SAME = 1e-10
 
 @dataclass(frozen=True)
 class GraphCodes:
-    """The codes of a graph's nodes: code = S^hops X weightᵀ + offset.
+    """The codes of a graph's nodes: S^hops X weightᵀ + offset or, with a basis, unit(S^hops X basis) weightᵀ + offset.
 
     Attributes:
-        weight, offset: (code_length, p) and (code_length,), float64.
+        weight, offset: (code_length, p), or (code_length, basis_length) with a basis, and (code_length,), float64.
         spectrum: eigenvalues and their intervals.
         ridge, diffusion_time: rho and t, as they were settled.
+        basis: (p, basis_length), float64: smoothed features are seen in it, and divided by their length there.
     """
 
     weight: NDArray[np.float64]
@@ -52,6 +60,18 @@ class GraphCodes:
     spectrum: Spectrum
     ridge: float
     diffusion_time: float
+    basis: NDArray[np.float64] | None = None
+
+    @property
+    def projection(self) -> NDArray[np.float64]:
+        """What features are projected by before they are smoothed, (p, columns)."""
+        return self.weight.T if self.basis is None else self.basis
+
+    def finish(self, smoothed: Floats) -> NDArray[np.float64]:
+        """Return the codes of smoothed projections: (n, columns) to (n, code_length)."""
+        if self.basis is None:
+            return smoothed + self.offset
+        return unit_rows(smoothed.astype(np.float64)) @ self.weight.T + self.offset
 
     @property
     def eigenvalues(self) -> NDArray[np.float64]:
@@ -74,7 +94,7 @@ def fit_graph(graph: Graph, settings: GraphSettings, *, work: Path | None = None
         R v = lambda (C + rho mean(diag C) I) v;   code_j = lambda_j^t v_jᵀ (F - mean) / sd_j
 
     V0 are the leading right singular vectors of S^k X, which is never formed; it is the identity where X has no more
-    columns than the basis.
+    columns than the basis. With unit_functions, the rows of S^k X V0 are divided by their length first.
 
     Args:
         work: folder for F and H of a graph too large to hold them in memory.
@@ -93,8 +113,11 @@ def fit_graph(graph: Graph, settings: GraphSettings, *, work: Path | None = None
         raise ConfigError(f"the edges of {graph.name} join all nodes alike, so that no code follows from them")
     time = diffusion_time_of(spectrum, settings)
     weight, offset = spectrum.code_weights(time)
+    ridge = ridge_of(moments, settings)
+    if settings.unit_functions:
+        return GraphCodes(weight.numpy(), offset.numpy(), spectrum, ridge, time, basis=basis.astype(np.float64))
     weight = weight @ torch.from_numpy(basis.T.astype(np.float64))
-    return GraphCodes(weight.numpy(), offset.numpy(), spectrum, ridge_of(moments, settings), time)
+    return GraphCodes(weight.numpy(), offset.numpy(), spectrum, ridge, time)
 
 
 def ridge_of(moments: GraphMoments, settings: GraphSettings) -> float:
@@ -178,12 +201,25 @@ def _moments(
     with ExitStack() as stack, tqdm(total=length, desc="functions", unit="column") as bar:
         store = _Store(2 * count * length * smoother.dtype.itemsize, smoother.dtype, work, stack)
         functions, smoothed = [], []
-        for start in range(0, length, step):
-            part = smoother.smooth(project(features, basis[:, start : start + step]), settings.hops)
+        squares = np.zeros((count, 1))
+
+        def smooth_again(part: Floats, start: int) -> None:
             mean[start : start + step] = part.mean(0, dtype=np.float64)
-            functions.append(store.keep(part))
             smoothed.append(store.keep(smoother.smooth(part, half)))
             bar.update(part.shape[1])
+
+        for start in range(0, length, step):
+            part = smoother.smooth(project(features, basis[:, start : start + step]), settings.hops)
+            functions.append(store.keep(part))
+            if settings.unit_functions:
+                squares += np.square(part, dtype=np.float64).sum(axis=1, keepdims=True)
+            else:
+                smooth_again(part, start)
+        if settings.unit_functions:  # a length needs all columns
+            lengths = np.sqrt(np.where(squares > 0, squares, 1)).astype(smoother.dtype)
+            for start, kept in zip(range(0, length, step), functions, strict=True):
+                kept /= lengths
+                smooth_again(kept.copy(), start)
         # The mean is subtracted before smoothing: S^(m/2) (F - 1 meanᵀ) = S^(m/2) F - (S^(m/2) 1) meanᵀ.
         constant = smoother.smooth(np.ones((count, 1), dtype=smoother.dtype), half).astype(np.float64)
         moments = GraphMoments(length, mean=torch.from_numpy(mean))
@@ -212,7 +248,7 @@ class _Store:
         self._kept += 1
         path = self._directory / str(self._kept)
         values.tofile(path)
-        return np.memmap(path, dtype=self._dtype, mode="r", shape=values.shape)
+        return np.memmap(path, dtype=self._dtype, mode="r+", shape=values.shape)
 
 
 def _with_unit_variance(spectrum: Spectrum, moments: GraphMoments) -> Spectrum:

@@ -1,4 +1,4 @@
-"""An encoder of nodes as layers that ONNX files are made of and that numpy computes: products, offsets, ReLU."""
+"""An encoder of nodes as layers that ONNX files are made of and that numpy computes: unit rows, products, ReLU."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from eigenlens.model.graphs.node_features import unit_rows
+
 _OPSET = 17
 _TINY = 1.2e-38  # the smallest float32 of full precision
 
@@ -21,18 +23,20 @@ class Layer:
 
     Attributes:
         weight, offset: (outputs, inputs) and (outputs,), float64.
+        unit: rows of values are first divided by their length; those that are all zero stay.
     """
 
     weight: NDArray[np.float64]
     offset: NDArray[np.float64]
     relu: bool = False
+    unit: bool = False
 
 
 def apply_layers(layers: Iterable[Layer], values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return what the layers make of values: (n, inputs of the first) to (n, outputs of the last)."""
     result = np.asarray(values, dtype=np.float64)
     for layer in layers:
-        result = result @ layer.weight.T + layer.offset
+        result = (unit_rows(result) if layer.unit else result) @ layer.weight.T + layer.offset
         if layer.relu:
             result = np.maximum(result, 0)
     return result
@@ -60,27 +64,15 @@ def layers_of(modules: Iterable[nn.Module]) -> list[Layer]:
     return layers
 
 
-def onnx_model(layers: Sequence[Layer], *, unit: bool) -> onnx.ModelProto:
-    """Build `features` (n, inputs) to `codes` (n, outputs) by the layers.
-
-    Args:
-        unit: features are first divided by their length; those that are all zero stay.
-    """
+def onnx_model(layers: Sequence[Layer]) -> onnx.ModelProto:
+    """Build `features` (n, inputs) to `codes` (n, outputs) by the layers."""
     constants: dict[str, NDArray[np.float64]] = {}
     nodes, last = [], "features"
-    if unit:
-        constants["tiny"] = np.array(_TINY)
-        nodes = [  # first by the largest number, since squares of large and of small ones leave float32
-            helper.make_node("Abs", ["features"], ["sizes"]),
-            helper.make_node("ReduceMax", ["sizes"], ["largest"], axes=[1], keepdims=1),
-            helper.make_node("Max", ["largest", "tiny"], ["divisor"]),
-            helper.make_node("Div", ["features", "divisor"], ["scaled"]),
-            helper.make_node("ReduceL2", ["scaled"], ["length"], axes=[1], keepdims=1),
-            helper.make_node("Max", ["length", "tiny"], ["positive"]),
-            helper.make_node("Div", ["scaled", "positive"], ["unit"]),
-        ]
-        last = "unit"
     for number, layer in enumerate(layers):
+        if layer.unit:
+            constants["tiny"] = np.array(_TINY)
+            nodes += _unit_rows(last, f"unit{number}", prefix=f"of{number}_")
+            last = f"unit{number}"
         weight, offset, product = f"weight{number}", f"offset{number}", f"product{number}"
         output = "codes" if number == len(layers) - 1 else f"layer{number}"
         constants |= {weight: layer.weight, offset: layer.offset}
@@ -99,3 +91,19 @@ def onnx_model(layers: Sequence[Layer], *, unit: bool) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
     onnx.checker.check_model(model)
     return model
+
+
+def _unit_rows(values: str, unit: str, *, prefix: str) -> list[onnx.NodeProto]:
+    """Divide rows first by their largest number, since squares of large and of small ones leave float32."""
+    sizes, largest, divisor, scaled, length, positive = (
+        prefix + name for name in ("sizes", "largest", "divisor", "scaled", "length", "positive")
+    )
+    return [
+        helper.make_node("Abs", [values], [sizes]),
+        helper.make_node("ReduceMax", [sizes], [largest], axes=[1], keepdims=1),
+        helper.make_node("Max", [largest, "tiny"], [divisor]),
+        helper.make_node("Div", [values, divisor], [scaled]),
+        helper.make_node("ReduceL2", [scaled], [length], axes=[1], keepdims=1),
+        helper.make_node("Max", [length, "tiny"], [positive]),
+        helper.make_node("Div", [scaled, positive], [unit]),
+    ]

@@ -1,9 +1,9 @@
-"""Codes of nodes as an encoder artifact: one ONNX file from features to the code of a node without edges."""
+"""Codes of nodes as an encoder artifact: ONNX files from features to codes, and to what is smoothed over the edges."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,11 @@ from eigenlens.model.export.export import SPECTRUM_FILE
 from eigenlens.model.export.onnx_file import require_agreement
 from eigenlens.model.graphs.artifact import Graph
 from eigenlens.model.graphs.fit import GraphCodes
-from eigenlens.model.graphs.layers import Layer, onnx_model
-from eigenlens.model.graphs.node_features import unit_rows
+from eigenlens.model.graphs.layers import Layer, apply_layers, onnx_model
 from eigenlens.model.graphs.settings import GraphSettings
 from eigenlens.model.graphs.sparse import SparseRows
 from eigenlens.model.runtime.encoder import KIND, ONNX_FILE
-from eigenlens.model.runtime.feature_encoder import INPUT, FeatureEncoder
+from eigenlens.model.runtime.feature_encoder import INPUT, NETWORK_FILE, PROJECTION_FILE, FeatureEncoder
 from eigenlens.model.spectrum.lengths import suggest_lengths
 from eigenlens.model.spectrum.rayleigh_ritz import Spectrum
 
@@ -36,22 +35,31 @@ def publish_graph_encoder(codes: GraphCodes, out: Path, *, graph: Graph, setting
     properties = describe_encoder(
         graph,
         codes.spectrum,
-        features=codes.weight.shape[1],
+        features=len(codes.projection),
         hops=settings.hops,
         diffusion_time=codes.diffusion_time,
     )
     properties["input"]["random_features"] = settings.seed if settings.structure_only else None
     properties["training"] = asdict(settings) | {"ridge": codes.ridge, "diffusion_time": codes.diffusion_time}
 
+    first, last = Layer(codes.weight, codes.offset, unit=not settings.structure_only), None
+    if codes.basis is not None:
+        last = replace(first, unit=True)
+        first = replace(first, weight=codes.basis.T, offset=np.zeros(codes.basis.shape[1]))
+    layers = [first] if last is None else [first, last]
+
     def check(directory: Path) -> None:
-        features = sample_features(graph, codes.weight.shape[1])
-        unit = features if settings.structure_only else unit_rows(features.astype(np.float64))
-        require_agreement(unit @ codes.weight.T + codes.offset, FeatureEncoder(directory).encode(features))
+        features, encoder = sample_features(graph, len(codes.projection)), FeatureEncoder(directory)
+        expected = apply_layers(layers, features)
+        require_agreement(expected, encoder.encode(features))
+        require_agreement(expected, encoder.finish(encoder.project(features)))
 
     made_from = {"graph": graph.id}
     with artifact.publishing(out, kind=KIND, made_from=made_from, properties=properties, check=check) as directory:
-        layer = Layer(codes.weight, codes.offset)
-        onnx.save(onnx_model([layer], unit=not settings.structure_only), directory / ONNX_FILE)
+        onnx.save(onnx_model(layers), directory / ONNX_FILE)
+        if last is not None:
+            onnx.save(onnx_model([first]), directory / PROJECTION_FILE)
+            onnx.save(onnx_model([last]), directory / NETWORK_FILE)
         write_spectrum(directory, codes.spectrum, diffusion_time=codes.diffusion_time)
     return artifact.read(out, kind=KIND, verify=False)
 

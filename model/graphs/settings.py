@@ -20,6 +20,8 @@ class GraphSettings:
         diffusion_time: t, coordinate j is scaled by eigenvalue_j ** t; the least, where a dimension is given.
         effective_dimension: t is longer where the variance of codes would spread over more coordinates than that: many
             with eigenvalues alike tell noise apart. None leaves t as it is.
+        unit_functions: a node's smoothed features, seen in the basis, are divided by their length before the code is
+            linear in them: those of a node whose neighbours differ from it count as much as any.
         structure_only: the features are random vectors, and the edges all that there is.
         code_length: coordinates of a code.
         basis_length: directions of the smoothed features that the code is sought in.
@@ -33,6 +35,7 @@ class GraphSettings:
     ridge_share: float | None = None
     diffusion_time: float = 1.5
     effective_dimension: float | None = None
+    unit_functions: bool = False
     structure_only: bool = False
     code_length: int = 256
     basis_length: int = 512
@@ -42,7 +45,9 @@ class GraphSettings:
 
 PRESETS = {
     "smooth": GraphSettings(ridge_share=0.1875, effective_dimension=32.0),
+    "smooth-unit": GraphSettings(ridge_share=0.1875, effective_dimension=32.0, unit_functions=True, basis_length=256),
     "features-only": GraphSettings(hops=0, pair_hops=4, ridge=1.0),
     "structure-only": GraphSettings(hops=16, structure_only=True),
 }
-"""`smooth`, for features over edges; `features-only`, whose codes need no edges once fitted; `structure-only`."""
+"""`smooth`, for features over edges, and `smooth-unit`, better on some graphs at the shortest lengths; `features-only`,
+whose codes need no edges once fitted; `structure-only`."""

@@ -17,7 +17,7 @@ from eigenlens.model.runtime.sessions import open_session
 INPUT = "features"
 """The kind of input that the manifest of such an encoder names."""
 PROJECTION_FILE, NETWORK_FILE = "projection.onnx", "network.onnx"
-"""Of an encoder that was trained: features to what is smoothed over the edges, and that to codes."""
+"""Of an encoder that is not linear: features to what is smoothed over the edges, and that to codes."""
 
 
 class FeatureEncoder:
@@ -28,8 +28,9 @@ class FeatureEncoder:
         codes = encoder.finish(smoothed)  # of nodes with edges: `smoothed` is what smoothing makes of project(features)
 
     A fitted code is linear in the smoothed features but for its offset, so the code of a node with edges is the offset
-    plus what smoothing makes of the projections, which are the codes of nodes without edges less the offset. A trained
-    one is a network's output for the smoothed projections.
+    plus what smoothing makes of the projections, which are the codes of nodes without edges less the offset. Others
+    have files of their own for both: a trained code is a network's output for the smoothed projections, and a fitted
+    one may divide them by their length first.
 
     Attributes:
         id: of the artifact.
@@ -58,9 +59,9 @@ class FeatureEncoder:
         self.eigenvalues = np.asarray(self.artifact.properties["eigenvalues"], dtype=np.float64)
         self._threads = threads or len(os.sched_getaffinity(0))
         self._encode = self._open(ONNX_FILE)
-        trained = NETWORK_FILE in self.artifact.files
-        self._project: Any = self._open(PROJECTION_FILE) if trained else None
-        self._finish: Any = self._open(NETWORK_FILE) if trained else None
+        apart = NETWORK_FILE in self.artifact.files
+        self._project: Any = self._open(PROJECTION_FILE) if apart else None
+        self._finish: Any = self._open(NETWORK_FILE) if apart else None
         zero = np.zeros((1, self.features), dtype=np.float32)
         self._offset: NDArray[np.float32] = self.encode(zero)[0]  # the code of a node whose features are all zero
         self.projection_length = self.project(zero).shape[1]

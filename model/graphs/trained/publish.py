@@ -16,7 +16,6 @@ from eigenlens.model.export.coder import code_network, estimate_spectrum, set_co
 from eigenlens.model.export.onnx_file import require_agreement
 from eigenlens.model.graphs.artifact import Graph
 from eigenlens.model.graphs.layers import Layer, apply_layers, layers_of, onnx_model
-from eigenlens.model.graphs.node_features import unit_rows
 from eigenlens.model.graphs.publish import describe_encoder, sample_features, write_spectrum
 from eigenlens.model.graphs.trained.inputs import NodeInputs
 from eigenlens.model.graphs.trained.pairs import NodePairs
@@ -82,21 +81,21 @@ def publish_trained_encoder(
     hops, features = run.config.nodes.hops, len(codes.basis)
     properties = describe_encoder(graph, codes.spectrum, features=features, hops=hops, diffusion_time=time)
     properties |= {"backbone": run.config.backbone, "training": run.config.model_dump(mode="json")}
-    projection = Layer(codes.basis.T.astype(np.float64), np.zeros(codes.basis.shape[1]))
+    projection = Layer(codes.basis.T.astype(np.float64), np.zeros(codes.basis.shape[1]), unit=True)
 
     def check(directory: Path) -> None:
         encoder, values = FeatureEncoder(directory), codes.inputs.values[:64]
         require_agreement(apply_layers(codes.layers, values), encoder.finish(values))
         drawn = sample_features(graph, features)
-        alone = apply_layers([projection, *codes.layers], unit_rows(drawn.astype(np.float64)))
+        alone = apply_layers([projection, *codes.layers], drawn)
         require_agreement(alone, encoder.encode(drawn))
         require_agreement(alone, encoder.finish(encoder.project(drawn)))
 
     made_from = {"run": artifact.read(run.path, kind="run", verify=False).id, "graph": graph.id}
     with artifact.publishing(out, kind=KIND, made_from=made_from, properties=properties, check=check) as directory:
-        onnx.save(onnx_model([projection, *codes.layers], unit=True), directory / ONNX_FILE)
-        onnx.save(onnx_model([projection], unit=True), directory / PROJECTION_FILE)
-        onnx.save(onnx_model(codes.layers, unit=False), directory / NETWORK_FILE)
+        onnx.save(onnx_model([projection, *codes.layers]), directory / ONNX_FILE)
+        onnx.save(onnx_model([projection]), directory / PROJECTION_FILE)
+        onnx.save(onnx_model(codes.layers), directory / NETWORK_FILE)
         write_spectrum(directory, codes.spectrum, diffusion_time=time)
     return artifact.read(out, kind=KIND, verify=False)
 

@@ -29,12 +29,12 @@ SETTINGS = GraphSettings(hops=1, pair_hops=2, ridge=0.5, diffusion_time=1.5, pre
 
 def all_codes(graph: Graph, settings: GraphSettings, codes: GraphCodes) -> NDArray[np.float32]:
     features, smoother = features_of(graph, settings), Smoother(graph, dtype=np.float64)
-    return codes_of_nodes(features, smoother, codes.weight, codes.offset, hops=settings.hops)
+    return codes_of_nodes(features, smoother, codes, hops=settings.hops)
 
 
-@pytest.mark.parametrize("small_blocks", [False, True])
+@pytest.mark.parametrize(("small_blocks", "unit"), [(False, False), (True, False), (False, True), (True, True)])
 def test_the_fit_solves_the_regularised_problem(
-    small_blocks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_blocks: bool, unit: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if small_blocks:  # many blocks of everything, and functions on disk
         monkeypatch.setattr(node_features, "_ROWS", 7)
@@ -43,9 +43,12 @@ def test_the_fit_solves_the_regularised_problem(
         monkeypatch.setattr(smoothing, "_COLUMNS", 3)
         monkeypatch.setattr(fit, "_IN_MEMORY_BYTES", 0)
     graph = imported(tmp_path / "graph", block_graph())
-    codes = fit_graph(graph, SETTINGS, work=tmp_path)
+    settings = replace(SETTINGS, unit_functions=unit)
+    codes = fit_graph(graph, settings, work=tmp_path)
     matrix = smoothing_matrix(graph)
     functions = matrix @ unit_features(graph)
+    if unit:
+        functions /= np.linalg.norm(functions, axis=1, keepdims=True)
     functions = functions - functions.mean(0)
     covariance, smoothed = functions.T @ functions / graph.count, matrix @ functions
     cross, length = smoothed.T @ smoothed / graph.count, functions.shape[1]
@@ -56,7 +59,7 @@ def test_the_fit_solves_the_regularised_problem(
     # code_j = lambda_j^t times the function, scaled to unit variance; the sign is free.
     expected = functions @ vectors.real[:, order]
     expected *= values.real[order] ** 1.5 / expected.std(0)
-    actual = all_codes(graph, SETTINGS, codes)
+    actual = all_codes(graph, settings, codes)
     np.testing.assert_allclose(np.abs(actual), np.abs(expected), atol=1e-5)
     assert [entry.name for entry in tmp_path.iterdir()] == ["graph"]
 
@@ -204,7 +207,7 @@ def test_random_features_are_drawn_once_for_all_parts_of_a_block(
     assert len(draws) == -(-graph.count // 16)
 
 
-@pytest.mark.parametrize("preset", ["smooth", "structure-only"])
+@pytest.mark.parametrize("preset", ["smooth", "smooth-unit", "structure-only"])
 def test_the_command_publishes_an_encoder_that_agrees_with_the_fit(
     preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,12 +219,15 @@ def test_the_command_publishes_an_encoder_that_agrees_with_the_fit(
     graph, encoder = Graph(imported_graph), FeatureEncoder(tmp_path / "encoder")
     settings = PRESETS[preset]
     codes = fit_graph(graph, settings)
-    assert (encoder.features, encoder.hops) == (20 if preset == "smooth" else 120, settings.hops)
+    assert (encoder.features, encoder.hops) == (120 if settings.structure_only else 20, settings.hops)
     np.testing.assert_allclose(encoder.eigenvalues, codes.eigenvalues, atol=1e-6)
     features = features_of(graph, settings).rows(0, graph.count)
     assert isinstance(features, np.ndarray)
-    expected = features @ codes.weight.T
+    expected = features @ codes.projection
     assert np.abs(encoder.project(features) - expected).max() <= 1e-4 * np.abs(expected).max()
+    smoothed = Smoother(graph).smooth(encoder.project(features), settings.hops)
+    expected = all_codes(graph, settings, codes)
+    assert np.abs(encoder.finish(smoothed) - expected).max() <= 1e-4 * np.abs(expected).max()
     with pytest.raises(EncoderError, match="is an encoder of features, and images are to be encoded"):
         Encoder(tmp_path / "encoder")
     # The graph is imported once.

@@ -133,6 +133,18 @@ def test_a_node_that_is_added_is_found_and_is_a_neighbour_at_once(client: httpx.
     assert "new/1" not in [result["id"] for result in search(client, id="page/10", k=100)["results"]]
 
 
+def test_codes_of_smoothed_features_divided_by_their_length_are_served_alike(
+    built: Path, tmp_path: Path, graph: Graph
+) -> None:
+    source, encoder, gallery = (str(path) for path in (built / "graph", tmp_path / "encoder", tmp_path / "gallery"))
+    assert main(["fit", "--graph", source, "--out", encoder, "--preset", "smooth-unit", "--code-length", "16"]) == 0
+    assert main(["build", "--encoder", encoder, "--graph", source, "--gallery", gallery, "--lengths", "4,16"]) == 0
+    with serving(load_settings(gallery=Path(gallery))) as client:
+        client.headers.update(admin_headers(Gallery(Path(gallery))))
+        test_the_gallery_has_the_codes_of_the_fit(tmp_path, client, graph)
+        test_a_node_that_is_added_is_found_and_is_a_neighbour_at_once(client, graph)
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
