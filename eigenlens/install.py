@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def install_line(*extras: str) -> str:
-    """Return the command that installs what is missing, with extras or without. No package index has this distribution."""
+    """Return the command that installs this distribution again, with extras. No package index has it."""
     names = f"[{','.join(extras)}]" if extras else ""
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file():

@@ -208,7 +208,7 @@ def test_an_init_is_process_1_so_that_no_signal_is_lost_while_python_starts(path
 def test_packages_and_code_are_layers_of_their_own(path: Path) -> None:
     """So that a change of the code sends the code alone; and another commit or date makes no layer again.
 
-    In the service image, which is sent more often, a change of the service does not send the model and the index either.
+    In the service image, which is sent more often, a change of the service does not send the model and the index.
     """
     last = [(i.name, i.value) for i in instructions(path) if i.stage == instructions(path)[-1].stage]
     copies = [value for name, value in last if name == "COPY" and "--from=system" not in value]
