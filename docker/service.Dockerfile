@@ -60,10 +60,13 @@ FROM ${BASE} AS system
 RUN apt-get update \
     && apt-get install -y --no-install-recommends "tini=0.19.0-1*" \
     && rm -rf /var/lib/apt/lists/*
-# Nothing is installed, compiled or edited in the service. /links becomes what is at the root beside folders of the system.
+# Nothing is installed, compiled or edited in the service. The base leaves Python's own modules uncompiled, and each start
+# would compile those that it needs: that takes a second, and a health check starts every few. /links becomes what is at
+# the root beside folders of the system.
 WORKDIR /usr/local/lib/python3.11
 RUN rm -rf ensurepip idlelib lib2to3 pydoc_data site-packages/* tkinter turtledemo \
         /usr/local/include/python3.11 /usr/local/bin/pip* /usr/local/bin/wheel /usr/local/bin/idle* \
+    && python -m compileall -q /usr/local/lib/python3.11 \
     && install -d -m 1777 /links/tmp \
     && cp --no-dereference /bin /lib /lib64 /sbin /links/
 # The user owns the mount points, so that new named volumes become its own. The keys are for nobody else.

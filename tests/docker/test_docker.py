@@ -222,6 +222,15 @@ def test_packages_and_code_are_layers_of_their_own(path: Path) -> None:
     ]
 
 
+@every_dockerfile
+def test_pythons_own_modules_are_compiled(path: Path) -> None:
+    """The base leaves them uncompiled and an image writes none: each start compiled them anew, for a second."""
+    froms = [i.value for i in instructions(path) if i.name == "FROM"]
+    stage = froms.index({SERVICE: "${BASE} AS system", TRAIN: "${BASE}"}[path])
+    runs = [i.value for i in instructions(path) if i.name == "RUN" and i.stage == stage]
+    assert any("python -m compileall -q" in run and run.count("/usr/local/lib/python3.11") == 1 for run in runs)
+
+
 def test_the_cpu_image_takes_a_torch_without_cuda_and_can_fit_to_photographs() -> None:
     runs = [i.value for i in instructions(TRAIN) if i.name == "RUN"]
     assert any("whl/cpu" in run and '[ "${VARIANT}" = cpu ]' in run for run in runs)
