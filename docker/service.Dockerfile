@@ -39,9 +39,20 @@ COPY eigenlens eigenlens
 COPY index index
 COPY model model
 COPY service service
+# All files get one date, which their compiled forms name: the same code makes the same layers. The parts that change
+# least get layers of their own.
 RUN pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir wheels . \
-    && pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt --no-deps \
-        --prefix /opt/code wheels/*.whl
+    && pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt --no-deps --no-compile \
+        --prefix /opt/code wheels/*.whl \
+    && find /opt/code -exec touch --date=2000-01-01 {} + \
+    && python -m compileall -q -s /opt/code -p /opt/venv /opt/code \
+    && find /opt/code -exec touch --date=2000-01-01 {} + \
+    && for part in model service; do \
+        install -d "/opt/$part/lib/python3.11/site-packages/eigenlens" || exit 1; \
+    done \
+    && mv /opt/code/lib/python3.11/site-packages/eigenlens/index /opt/code/lib/python3.11/site-packages/eigenlens/model \
+        /opt/model/lib/python3.11/site-packages/eigenlens/ \
+    && mv /opt/code/lib/python3.11/site-packages/eigenlens/service /opt/service/lib/python3.11/site-packages/eigenlens/
 
 
 FROM ${BASE} AS system
@@ -49,10 +60,13 @@ FROM ${BASE} AS system
 RUN apt-get update \
     && apt-get install -y --no-install-recommends "tini=0.19.0-1*" \
     && rm -rf /var/lib/apt/lists/*
-# Nothing is installed, compiled or edited in the service. /links becomes what is at the root beside folders of the system.
+# Nothing is installed, compiled or edited in the service. The base leaves Python's own modules uncompiled, and each start
+# would compile those that it needs: that takes a second, and a health check starts every few. /links becomes what is at
+# the root beside folders of the system.
 WORKDIR /usr/local/lib/python3.11
 RUN rm -rf ensurepip idlelib lib2to3 pydoc_data site-packages/* tkinter turtledemo \
         /usr/local/include/python3.11 /usr/local/bin/pip* /usr/local/bin/wheel /usr/local/bin/idle* \
+    && python -m compileall -q /usr/local/lib/python3.11 \
     && install -d -m 1777 /links/tmp \
     && cp --no-dereference /bin /lib /lib64 /sbin /links/
 # The user owns the mount points, so that new named volumes become its own. The keys are for nobody else.
@@ -60,6 +74,12 @@ RUN groupadd --gid 10001 eigenlens \
     && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /tmp --shell /usr/sbin/nologin eigenlens \
     && install -d -o 10001 -g 10001 /data/gallery \
     && install -d -o 10001 -g 10001 -m 0700 /data/keys
+
+
+# Nor is anything of Debian's added, so what adds it goes too, out of dpkg's list as well; and tables of character sets for
+# programs in C: the locale's is in the C library itself, and Python brings its own.
+RUN dpkg --purge --force-depends --force-remove-essential apt libapt-pkg6.0 gpgv perl-base \
+    && rm -r /etc/apt /usr/lib/*-linux-gnu/gconv
 
 
 # The system without what was removed: over the base, it would only be hidden.
@@ -77,7 +97,9 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/
     PYTHONUNBUFFERED=1 \
     HOME=/tmp
 COPY --from=packages /opt/venv /opt/venv
-# The code is in a layer of its own: a change of it does not send the packages again.
+# The code is in layers of its own: a change of it does not send the packages again, nor one of the service the rest.
+COPY --from=build /opt/model /opt/venv
+COPY --from=build /opt/service /opt/venv
 COPY --from=build /opt/code /opt/venv
 COPY docker/bill_of_materials.py /opt/eigenlens/bill_of_materials.py
 RUN python /opt/eigenlens/bill_of_materials.py > /opt/eigenlens/bill-of-materials.cdx.json

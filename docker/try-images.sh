@@ -128,7 +128,10 @@ def stale(path):
     compiled = pathlib.Path(importlib.util.cache_from_source(str(path)))
     return not compiled.exists() or int.from_bytes(compiled.read_bytes()[8:12], "little") != int(path.stat().st_mtime)
 paths = [p for p in pathlib.Path(sysconfig.get_path("purelib"), "eigenlens").rglob("*.py")]
-assert paths and not [p for p in paths if stale(p)]'
+assert paths and not [p for p in paths if stale(p)]
+# And those of Python, which its base leaves uncompiled.
+paths = [pathlib.Path(sysconfig.get_path("stdlib"), name) for name in ("argparse.py", "asyncio/tasks.py", "ssl.py")]
+assert not [p for p in paths if stale(p)]'
         check "$image answers --help" docker run --rm --network none --read-only "eigenlens-$image:cpu" --help
         check "$image has neither tests nor benchmarks" inside "eigenlens-$image:cpu" \
             '! find /opt/venv -type d \( -name tests -o -name benchmarks -path "*/eigenlens/*" \) | grep .'

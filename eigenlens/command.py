@@ -168,10 +168,13 @@ def _run(arguments: Sequence[str] | None) -> int:
             print("eigenlens: error: this installation has no benchmarks; use a checkout or a wheel", file=sys.stderr)
             return 1
         missing = str(error.name).partition(".")[0]
-        if missing not in EXTRAS:
+        if missing in ("", "eigenlens"):
             raise
-        extra = "train" if missing in TRAINING_TOO and ".model." in module_name else EXTRAS[missing]
-        print(f"eigenlens: error: `{name}` needs {missing}: {install_line(extra)}", file=sys.stderr)
+        if missing in EXTRAS:
+            advice = install_line("train" if missing in TRAINING_TOO and ".model." in module_name else EXTRAS[missing])
+        else:  # what comes with every installation
+            advice = install_line()
+        print(f"eigenlens: error: `{name}` needs {missing}: {advice}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("eigenlens: interrupted", file=sys.stderr)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def install_line(*extras: str) -> str:
-    """Return the command that installs extras beside what is installed. No package index has this distribution."""
-    names = ",".join(extras)
+    """Return the command that installs this distribution again, with extras. No package index has it."""
+    names = f"[{','.join(extras)}]" if extras else ""
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file():
-        return f"pip install -e {shlex.quote(f'{checkout}[{names}]')}"
+        return f"pip install -e {shlex.quote(f'{checkout}{names}')}"
     origin = _origin() or "file:///PATH/OF/THE/WHEEL"
-    return f"pip install {shlex.quote(f'eigenlens[{names}] @ {origin}')}"
+    return f"pip install {shlex.quote(f'eigenlens{names} @ {origin}')}"
 
 
 def _origin() -> str | None:

@@ -172,6 +172,9 @@ def crash(root: Path, *, kills: int, seed: int, most_s: float = 1.5, nodes: int 
                 base_url=address, headers=admin_headers(gallery), timeout=_STEP_S, verify=False
             ) as client:
                 yield process, client
+        except httpx.TransportError as error:  # outside of the changes, nothing kills it
+            status = process.poll()
+            raise AssertionError(f"the service does not answer; the status of its process is {status}") from error
         finally:
             process.kill()
             process.wait()

@@ -206,15 +206,29 @@ def test_an_init_is_process_1_so_that_no_signal_is_lost_while_python_starts(path
 
 @every_dockerfile
 def test_packages_and_code_are_layers_of_their_own(path: Path) -> None:
-    """So that a change of the code sends the code alone; and another commit or date makes no layer again."""
+    """So that a change of the code sends the code alone; and another commit or date makes no layer again.
+
+    In the service image, which is sent more often, a change of the service does not send the model and the index.
+    """
     last = [(i.name, i.value) for i in instructions(path) if i.stage == instructions(path)[-1].stage]
     copies = [value for name, value in last if name == "COPY" and "--from=system" not in value]
-    assert copies[:2] == ["--from=packages /opt/venv /opt/venv", "--from=build /opt/code /opt/venv"]
+    parts = {SERVICE: ["model", "service", "code"], TRAIN: ["code"]}[path]
+    expected = ["--from=packages /opt/venv /opt/venv", *(f"--from=build /opt/{part} /opt/venv" for part in parts)]
+    assert copies[: len(expected)] == expected
     assert [name for name, _ in last[-4:]] == ["ARG", "ARG", "ARG", "LABEL"]
     before = [i.value for i in instructions(path) if i.stage == 0 and i.name == "COPY"]
     assert before == [
         {SERVICE: "docker/locks locks/", TRAIN: "pyproject.toml constraints.txt docker/requirements.py ./"}[path]
     ]
+
+
+@every_dockerfile
+def test_pythons_own_modules_are_compiled(path: Path) -> None:
+    """The base leaves them uncompiled and an image writes none: each start compiled them anew, for a second."""
+    froms = [i.value for i in instructions(path) if i.name == "FROM"]
+    stage = froms.index({SERVICE: "${BASE} AS system", TRAIN: "${BASE}"}[path])
+    runs = [i.value for i in instructions(path) if i.name == "RUN" and i.stage == stage]
+    assert any("python -m compileall -q" in run and run.count("/usr/local/lib/python3.11") == 1 for run in runs)
 
 
 def test_the_cpu_image_takes_a_torch_without_cuda_and_can_fit_to_photographs() -> None:

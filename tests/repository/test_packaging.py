@@ -135,6 +135,30 @@ print(json.dumps(outcomes))
         assert re.fullmatch(rf"eigenlens: error: `{command}` needs \w+: pip install .*\[{extra}\].*\n", error), error
 
 
+def test_a_command_whose_base_package_is_missing_says_so_in_one_sentence() -> None:
+    """It was a traceback, such as after `pip install --no-deps`."""
+    program = """
+import contextlib, io
+from eigenlens.command import COMMANDS, main
+
+for name in COMMANDS:
+    error = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(error):
+        try:
+            status = main([name, "--help"])
+        except SystemExit as ended:
+            status = ended.code
+    print(name, status, error.getvalue().strip())
+"""
+    outcomes = dict(line.split(" ", 1) for line in run_with_only([], program).splitlines())
+    assert set(outcomes) == set(COMMANDS)
+    needs = {name: outcome for name, outcome in outcomes.items() if outcome.strip() != "0"}
+    assert {"search", "doctor"} <= set(needs) <= set(COMMANDS) - {"ready", "completion"}
+    for name, outcome in needs.items():
+        assert re.fullmatch(rf"1 eigenlens: error: `{name}` needs \w+: pip install .*", outcome), outcome
+    assert re.search(r"needs httpx: pip install \S+ '?[^\[]*'?$", needs["search"]), needs["search"]
+
+
 def test_whatever_is_imported_comes_with_the_base_or_with_a_known_extra() -> None:
     graph = grimp.build_graph("eigenlens", include_external_packages=True, cache_dir=None)
     external = {name for name in graph.modules if not name.startswith("eigenlens")} - sys.stdlib_module_names

@@ -21,6 +21,7 @@ from eigenlens.service.gallery.store.jobs import JobStatements
 from eigenlens.service.gallery.store.locks import FileLock, LockName, lock_file
 from eigenlens.service.gallery.store.sql import Connection, Row
 from eigenlens.service.waiting import may_wait
+from eigenlens.system_errors import describe, kind_of
 
 DATABASE = "gallery.sqlite"
 
@@ -117,7 +118,8 @@ class SqliteStore(ImageStatements, FolderStatements, JobStatements):
             problem = explained(error)
             if isinstance(problem, DiskFullError):
                 raise DiskFullError(f"the gallery's database {path} cannot be used: {problem}") from error
-            raise GalleryError(f"the gallery's database {path} cannot be used: {error}") from error
+            advice = "" if kind_of(error) == "system" else f": {describe(error)}"
+            raise GalleryError(f"the gallery's database {path} cannot be used: {error}{advice}") from error
 
     def _open(self, *, create: bool) -> None:
         connection = self.connection

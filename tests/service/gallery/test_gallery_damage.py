@@ -100,7 +100,7 @@ def test_a_file_that_vanishes_between_listing_and_reading_is_reported(tmp_path: 
 
 def test_a_database_that_is_none_is_refused_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "gallery.sqlite").write_bytes(b"not a database, though it is long enough to be taken for one" * 20)
-    with pytest.raises(GalleryError, match="cannot be used: file is not a database"):
+    with pytest.raises(GalleryError, match=r"cannot be used: file is not a database: .* is damaged; restore a backup"):
         Gallery(tmp_path)
 
 

@@ -72,6 +72,16 @@ def test_a_command_tells_whose_files_they_are(locked: Gallery) -> None:
     assert "may not read or write" in done.stderr
 
 
+def test_a_database_that_may_not_be_read_is_told(locked: Gallery) -> None:
+    """SQLite said "unable to open database file" alone."""
+    (locked.root / "gallery.sqlite").chmod(0o000)
+    command = [*EIGENLENS, "serve", "--gallery", str(locked.root), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.search(r"gallery\.sqlite cannot be used: .* may not read or write: give it the right", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
 def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery = build_gallery(tmp_path, count=6)
     gallery.store.close()

@@ -11,7 +11,7 @@ import pytest
 from eigenlens.command import main
 from eigenlens.processors import cpu_quota
 from eigenlens.service.commands import listening, serve
-from eigenlens.service.errors import SettingsError
+from eigenlens.service.errors import ServiceError, SettingsError
 from eigenlens.service.settings import Settings, load_settings
 from tests.support.service import build_gallery
 
@@ -68,6 +68,19 @@ def test_a_port_that_is_taken_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
         port = taken.getsockname()[1]
         assert main(["serve", "--gallery", str(gallery.root), "--port", str(port)]) == 1
     assert "choose another --port" in capsys.readouterr().err
+
+
+def test_who_calls_before_the_server_is_up_waits_and_is_not_refused() -> None:
+    """The address is printed before the event loop takes connections; on a busy machine, callers were refused."""
+    with listening.listen("127.0.0.1", 0) as listener:
+        address = listener.getsockname()
+        with socket.create_connection(address, timeout=5) as caller:
+            caller.sendall(b"early")
+            taken, _ = listener.accept()
+            with taken:
+                assert taken.recv(5) == b"early"
+        with pytest.raises(ServiceError, match="choose another --port"):
+            listening.listen("127.0.0.1", address[1])
 
 
 def test_answers_do_not_wait_for_nagles_algorithm() -> None:
