@@ -223,8 +223,8 @@ def test_the_command_publishes_an_encoder_that_agrees_with_the_fit(
     np.testing.assert_allclose(encoder.eigenvalues, codes.eigenvalues, atol=1e-6)
     features = features_of(graph, settings).rows(0, graph.count)
     assert isinstance(features, np.ndarray)
-    expected = features @ codes.projection
-    assert np.abs(encoder.project(features) - expected).max() <= 1e-4 * np.abs(expected).max()
+    projected = features @ codes.projection
+    assert np.abs(encoder.project(features) - projected).max() <= 1e-4 * np.abs(projected).max()
     smoothed = Smoother(graph).smooth(encoder.project(features), settings.hops)
     expected = all_codes(graph, settings, codes)
     assert np.abs(encoder.finish(smoothed) - expected).max() <= 1e-4 * np.abs(expected).max()
