@@ -264,7 +264,13 @@ def _load(opened: _Opened, *, at_least: int | None) -> Image.Image:
     if not opened.container.truncated:
         image.load()
         return opened.image
+    _require_pixels(opened.container.least_missing)  # a few bytes that claim many pixels would take seconds
     return _load_truncated(opened.container.data, at_least=at_least)
+
+
+def _require_pixels(missing: float) -> None:
+    if missing > _MAX_MISSING:
+        raise OSError(f"at least {missing:.0%} of the pixels are missing")
 
 
 def _load_truncated(data: bytes, *, at_least: int | None) -> Image.Image:
@@ -285,8 +291,7 @@ def _load_truncated(data: bytes, *, at_least: int | None) -> Image.Image:
     # Of a progressive JPEG the last details of the whole picture are missing, of any other the whole of its last rows.
     differs = np.abs(first - second) > (_MISSING_LEVELS if ends[0].info.get("progressive") else 0)
     share = float((differs.any(axis=-1) if differs.ndim == 3 else differs).mean())
-    if share > _MAX_MISSING:
-        raise OSError(f"at least {share:.0%} of the pixels are missing")
+    _require_pixels(share)
     return ends[0]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -169,6 +171,33 @@ def test_a_jpeg_without_its_last_bytes_is_shown_and_noted(progressive: bool) -> 
         assert decode(data[:-missing], at_least=20).size
     assert inspect(data).note is None
     assert inspect(data + b"trailing bytes").note is None
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_truncated_jpeg_that_claims_many_pixels_is_refused_without_decoding_them(
+    mode: str, progressive: bool
+) -> None:
+    """A file of a thousand bytes took seconds, and hundreds of megabytes."""
+    data = bytearray(encoded(Image.fromarray(noise(40, 60)).convert(mode), "JPEG", progressive=progressive)[:-100])
+    frame = re.search(rb"\xff[\xc0\xc2]..\x08", bytes(data), re.DOTALL)
+    assert frame is not None
+    data[frame.end() : frame.end() + 4] = struct.pack(">HH", 7999, 8000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match=r"at least (9\d|100)% of the pixels are missing"):
+            decode(bytes(data), at_least=20)
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_truncated_jpeg_of_one_colour_has_room_for_its_pixels() -> None:
+    """Nothing takes fewer bytes for a pixel."""
+    for options in ({}, {"progressive": True}, {"optimize": True, "quality": 5, "subsampling": "4:1:1"}):
+        data = encoded(Image.new("RGB", (1600, 1200), (90, 20, 20)), "JPEG", **options)
+        assert decode(data[:-2], at_least=20).size
+        assert inspect(data[:-2]).note == TRUNCATED
 
 
 def test_bytes_before_a_marker_are_passed_over_as_browsers_do() -> None:
