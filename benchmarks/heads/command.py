@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,31 @@ from numpy.typing import NDArray
 
 from eigenlens.benchmarks.common.pca import Features, principal_components
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
-from eigenlens.benchmarks.heads.evaluate import LENGTHS, EvaluationSet, is_query, paired_interval
-from eigenlens.benchmarks.heads.tables import GAIN, GAIN_HIGH, GAIN_LOW, QUALITY, RIVAL
+from eigenlens.benchmarks.heads.evaluate import (
+    KIND,
+    LENGTHS,
+    PLANTED,
+    POOLED,
+    SCENES,
+    EvaluationSet,
+    is_query,
+    paired_interval,
+)
+from eigenlens.benchmarks.heads.tables import QUALITY, RIVAL, RIVALS, gain_metrics
 from eigenlens.model.commands.fit import AUGMENTATION
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.heads.choice import resolve_settings
 from eigenlens.model.heads.features import cache_features, power_normalise
 from eigenlens.model.heads.fit import fit_head
 from eigenlens.model.heads.frozen import BackboneChoice, open_backbone
+from eigenlens.model.images.hard_views import HardViews
 from eigenlens.model.images.sources import open_source
 from eigenlens.model.runtime.encoder import Encoder
 
 _VIEWS = 4
 _PLAIN = AugmentationConfig()
 HEADS = ("views", "neighbours", "both")
-METHODS = (RIVAL, "raw", "pca", *HEADS)
+METHODS = (*RIVALS, "raw", *HEADS)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,9 +61,9 @@ def run(args: argparse.Namespace) -> None:
     known = {
         record["method"]
         for record in (read_records(args.results) if args.results else ())
-        if record["metric"] == ("mAP" if record["method"] == RIVAL else GAIN)
+        if record["metric"] == gain_metrics(next(r for r in RIVALS if r != record["method"]))[0]
     }
-    rival = features.mapped(_code_function(RIVAL, features.gallery, None)[0])
+    rivals = {name: features.mapped(_code_function(name, features.gallery, None)[0]) for name in RIVALS}
     for method in (*METHODS, *([args.name] if args.encoder else [])):
         if method in known:
             print(f"{method:<14}is in {args.results} already", file=sys.stderr)
@@ -69,7 +79,8 @@ def run(args: argparse.Namespace) -> None:
             drawn = _features_to_fit(method, features, backbone, args) if method in HEADS else None
             code, settings = _code_function(method, features.gallery, drawn)
             codes, params = features.mapped(code), params | settings
-        _measure(method, codes, params, args.results, rival=None if method == RIVAL else rival)
+        others = {name: rival for name, rival in rivals.items() if name != method}
+        _measure(method, codes, params, args.results, rivals=others)
 
 
 def _features_to_fit(
@@ -104,36 +115,40 @@ def _code_function(
 def _evaluation_set(encoder: Encoder, args: argparse.Namespace) -> EvaluationSet:
     """Encode all photographs that are measured on; computed once for each encoder."""
     values, labels, ids = [], [], []
-    for spec in (args.train, args.test, args.scenes):
-        source = open_source(spec)
+    train, test, scenes = (open_source(spec) for spec in (args.train, args.test, args.scenes))
+    for source in (train, test, scenes, HardViews(test)):
         cached = cache_features(source, encoder, views=0, augmentation=_PLAIN, seed=0, directory=args.work)
         skipped = {id for id, _ in cached.skipped}
         values.append(cached.values[:, 0].astype(np.float32))
         labels.append(np.array(cached.labels))
         ids.append([image.id for image in source if image.id not in skipped])
     scene_queries = np.array([is_query(id) for id in ids[2]])
-    return EvaluationSet(values[0], labels[0], values[1], labels[1], values[2], labels[2], scene_queries)
+    return EvaluationSet(values[0], labels[0], values[1], labels[1], values[3], values[2], labels[2], scene_queries)
 
 
 def _measure(
-    method: str, codes: EvaluationSet, params: dict[str, Any], results: Path | None, *, rival: EvaluationSet | None
+    method: str,
+    codes: EvaluationSet,
+    params: dict[str, Any],
+    results: Path | None,
+    *,
+    rivals: Mapping[str, EvaluationSet],
 ) -> None:
     full = codes.gallery.shape[1]
     records = []
     for length in (*(length for length in LENGTHS if length < full), full):
         values = dict(codes.quality(length))
-        if rival is not None:
-            gains = codes.scene_precisions(length) - rival.scene_precisions(length)
-            low, high = paired_interval(gains)
-            values |= {
-                ("holidays-half", metric): value
-                for metric, value in ((GAIN, float(gains.mean())), (GAIN_LOW, low), (GAIN_HIGH, high))
-            }
+        precisions = codes.precisions(length)
+        for name, rival in rivals.items():
+            for data, of_rival in rival.precisions(length).items():
+                gains = precisions[data] - of_rival
+                of_metrics = zip(gain_metrics(name), (float(gains.mean()), *paired_interval(gains)), strict=True)
+                values |= {(data, metric): value for metric, value in of_metrics}
         for (data, metric), value in values.items():
             subject = Subject(bench="heads", data=data, method=method, length=length, params=params)
             records.append(make_record(subject, metric, round(value, 6)))
-    for data in ("clothing", "holidays-half"):
+    for data in (KIND, SCENES, PLANTED, POOLED):
         shown = [f"{r['length']}: {r['value']:.3f}" for r in records if r["data"] == data and r["metric"] in QUALITY]
-        print(f"{method:<14}{data:<14}  " + "  ".join(shown), flush=True)
+        print(f"{method:<14}{data:<20}  " + "  ".join(shown), flush=True)
     if results:
         append_records(results, records)
