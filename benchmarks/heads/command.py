@@ -90,7 +90,9 @@ def _features_to_fit(
     if method == "neighbours":
         return power_normalise(features.gallery[:, None])
     source = open_source(args.train)
-    cached = cache_features(source, backbone, views=_VIEWS, augmentation=AUGMENTATION, seed=0, directory=args.work)
+    cached = cache_features(
+        source, backbone, views=_VIEWS, hard=True, augmentation=AUGMENTATION, seed=0, directory=args.work
+    )
     return power_normalise(cached.values)
 
 
@@ -108,7 +110,7 @@ def _code_function(
     assert drawn is not None
     settings = resolve_settings(drawn, method)  # type: ignore[arg-type]  # one of HEADS
     head = fit_head(drawn, settings, code_length=drawn.shape[2])
-    described = asdict(settings) | {"views": drawn.shape[1] - 1}
+    described = asdict(settings) | {"views": drawn.shape[1] - 1, "hard_views": min(drawn.shape[1] - 1, 1)}
     return lambda features: head.codes(power_normalise(features)), {"settings": described}
 
 

@@ -50,8 +50,13 @@ class EvaluationSet:
 
     def mapped(self, code: Callable[[Features], Features]) -> EvaluationSet:
         """Return the same photographs with other codes."""
-        parts = {name: code(getattr(self, name)) for name in ("gallery", "queries", "hard_views", "scenes")}
-        return replace(self, **parts)
+        return replace(
+            self,
+            gallery=code(self.gallery),
+            queries=code(self.queries),
+            hard_views=code(self.hard_views),
+            scenes=code(self.scenes),
+        )
 
     def quality(self, length: int) -> Mapping[tuple[str, str], float]:
         """Measure prefixes of the given length, by data and metric."""

@@ -53,6 +53,7 @@ SETTINGS: Mapping[str, FrozenSetting] = {
     "288 px": FrozenSetting(288, ("centre",)),
     "224 px, three crops": FrozenSetting(224, ("centre", "first", "last")),
     "320 px": FrozenSetting(320, ("centre",)),
+    "288 px, whole": FrozenSetting(288, ("whole",)),
 }
 BASE = "224 px"
 HEAD, COMPONENTS = "views", "pca-of-roots"

@@ -44,8 +44,9 @@ EPILOG = """examples:
 The backbone is EfficientNet-Lite0 (extra `pretrained`), a timm model by its name (extra `timm`), or an ONNX file whose
 only input is an image. Its features of the images and of their views are cached in --work; with them a fit takes
 seconds. To continue an interrupted fit, run it again. Positives decide what the codes find: views the same object,
-neighbours the same kind, both some of each. Ridge and diffusion time are chosen on held-out photographs, by how well a
-search with a view finds its photograph or, with --labels, by the names of the class folders.
+neighbours the same kind, both some of each. The last view of each image is a hard one: another cut, angle and light.
+Ridge and diffusion time are chosen on held-out photographs, by how well a search with that one finds its photograph or,
+with --labels, by the names of the class folders.
 
 A graph is an .npz (adj_*, attr_*, labels; or edge_index, x, y), a folder with edges and nodes (.csv, .tsv, .parquet or
 .npy), a folder of OGB's node property prediction, a .graphml, or a .pt of PyTorch Geometric. It is imported into --work
@@ -112,7 +113,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="coordinates of a code (default: 256, or the number of features if smaller)",
     )
-    parser.add_argument("--views", type=_count, default=4, metavar="N", help="views of each image (default: 4)")
+    parser.add_argument(
+        "--views",
+        type=_count,
+        default=4,
+        metavar="N",
+        help="views of each image, of which the last is a hard one (default: 4)",
+    )
     parser.add_argument(
         "--neighbours",
         type=_count,
@@ -181,7 +188,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--code-length is at most {backbone.code_length}, the number of features")
     views = 0 if args.positives == "neighbours" else args.views
     caches = [
-        cache_features(source, backbone, views=views, augmentation=AUGMENTATION, seed=args.seed, directory=work)
+        cache_features(
+            source, backbone, views=views, hard=True, augmentation=AUGMENTATION, seed=args.seed, directory=work
+        )
         for source in sources
     ]
     _print_skipped(caches)
@@ -198,7 +207,8 @@ def run(args: argparse.Namespace) -> int:
             "images": ", ".join(args.images),
             "training_images": len(features),
             "training": asdict(settings)
-            | {"head": args.head, "views": views, "augmentation": AUGMENTATION.model_dump(mode="json")}
+            | {"head": args.head, "views": views, "hard_views": min(views, 1)}
+            | {"augmentation": AUGMENTATION.model_dump(mode="json")}
             | ({"hidden_length": args.hidden_length, "head_steps": args.head_steps} if args.head == "mlp" else {}),
         },
         pixels=_sample_squares(sources[0], backbone),

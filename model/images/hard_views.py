@@ -19,6 +19,8 @@ from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, ImageInfo, decode,
 from eigenlens.model.images.preprocessing import STANDARD, Preprocessing
 from eigenlens.model.images.sources import Source, SourceImage
 
+HARD_VIEWS = 1
+"""The version of how they are drawn: features of another one are not those of this."""
 # Share of the picture's area that a cut keeps, and by how much its sides may change.
 _AREA, _RATIO = (0.2, 0.8), 1.5
 # A corner of the view lies up to this share of a side inside of the cut's.
@@ -43,8 +45,13 @@ class HardViews:
         return len(self._source)
 
     def __iter__(self) -> Iterator[SourceImage]:
-        for row, image in enumerate(self._source):
-            yield _HardView(**{f.name: getattr(image, f.name) for f in fields(image)}, seed=(self._seed, row))
+        for position, image in enumerate(self._source):
+            yield hard_view_of(image, seed=(self._seed, position))
+
+
+def hard_view_of(image: SourceImage, *, seed: tuple[int, int]) -> SourceImage:
+    """Return an image that loads as a hard view of another, the same one for the same seed."""
+    return _HardView(**{field.name: getattr(image, field.name) for field in fields(image)}, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from eigenlens.command import main
 from eigenlens.model.config import AugmentationConfig
-from eigenlens.model.errors import TrainingError
+from eigenlens.model.errors import ImageError, TrainingError
 from eigenlens.model.heads.choice import OF_KIND, RIDGES, choose_settings, resolve_settings
 from eigenlens.model.heads.features import ViewFeatures, cache_features, power_normalise
 from eigenlens.model.heads.fit import HeadSettings, fit_head, neighbour_graph
 from eigenlens.model.heads.positives import pair_moments
+from eigenlens.model.images.hard_views import HardViews
 from eigenlens.model.images.sources import SourceImage, open_source
 from eigenlens.model.network import normalise_pixels
 from eigenlens.model.pairs.neighbours import nearest_neighbours
@@ -221,11 +222,12 @@ class Counting(Encoder):
         return super().encode(pixels)
 
 
-def fill(source: object, encoder: Encoder, directory: Path) -> ViewFeatures:
+def fill(source: object, encoder: Encoder, directory: Path, *, hard: bool = False) -> ViewFeatures:
     return cache_features(
         source,  # type: ignore[arg-type]
         encoder,
         views=2,
+        hard=hard,
         augmentation=AugmentationConfig(),
         seed=0,
         directory=directory,
@@ -254,6 +256,23 @@ def test_features_are_carried_on_where_they_stopped(tmp_path: Path, monkeypatch:
     fill(open_source(str(images)), encoder, tmp_path / "whole")
     assert encoder.images - after == 30 * 3
     assert not np.array_equal(whole.values[:, 1], whole.values[:, 2])
+
+
+def test_the_last_of_the_views_is_a_hard_one_of_the_same_photograph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eigenlens.model.heads.features._BATCH", 8)
+    images = write_images(tmp_path / "images", count=20)
+    (images / "kind-0" / "broken.png").write_bytes(b"no image")
+    source, encoder = open_source(str(images)), Encoder(write_encoder(tmp_path / "encoder"))
+    mild = fill(source, encoder, tmp_path / "work")
+    with pytest.raises(KeyboardInterrupt):
+        fill(Interrupted(images, after=11), encoder, tmp_path / "work", hard=True)
+    hard = fill(source, encoder, tmp_path / "work", hard=True)
+    assert hard.values.shape == mild.values.shape == (20, 3, SIDE * SIDE * 3)
+    np.testing.assert_array_equal(hard.values[:, :2], mild.values[:, :2])
+    squares = [square for view in HardViews(source) if not isinstance(square := view.load(SIDE), ImageError)]
+    np.testing.assert_array_equal(hard.values[:, 2], encoder.encode(np.stack(squares)).astype(np.float16))
 
 
 @pretrained
