@@ -25,14 +25,15 @@ from eigenlens.benchmarks.heads.evaluate import (
     paired_interval,
 )
 from eigenlens.benchmarks.heads.tables import QUALITY, RIVAL, RIVALS, gain_metrics
-from eigenlens.model.commands.fit import AUGMENTATION
+from eigenlens.model.commands.fit import AUGMENTATION, FRAMINGS
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.heads.choice import resolve_settings
 from eigenlens.model.heads.features import cache_features, power_normalise
 from eigenlens.model.heads.fit import fit_head
 from eigenlens.model.heads.frozen import BackboneChoice, open_backbone
 from eigenlens.model.images.hard_views import HardViews
-from eigenlens.model.images.sources import open_source
+from eigenlens.model.images.preprocessing import WHOLE
+from eigenlens.model.images.sources import Source, WholePictures, open_source
 from eigenlens.model.runtime.encoder import Encoder
 
 _VIEWS = 4
@@ -47,6 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", metavar="SOURCE", required=True, help="photographs in class folders, to search with")
     parser.add_argument("--scenes", metavar="SOURCE", required=True, help="Holidays: scene/number.jpg, ..00 the query")
     parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where features are kept")
+    parser.add_argument(
+        "--framing", choices=FRAMINGS, default="centre", help="as of `eigenlens fit` (default: %(default)s)"
+    )
     parser.add_argument("--encoder", metavar="ENCODER", type=Path, help="measure this encoder as well")
     parser.add_argument("--name", default="photos", help="of that encoder in the records (default: %(default)s)")
     parser.add_argument(
@@ -57,30 +61,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Fit and measure. Raises: EigenlensError."""
     backbone = open_backbone(BackboneChoice(), args.work)
-    features = _evaluation_set(backbone, args)
+    features = _evaluation_set(backbone, args, whole=args.framing == "whole")
     known = {
-        record["method"]
-        for record in (read_records(args.results) if args.results else ())
-        if record["metric"] == gain_metrics(next(r for r in RIVALS if r != record["method"]))[0]
+        record["method"] for record in (read_records(args.results) if args.results else ()) if record["data"] == POOLED
     }
+    framed = "" if args.framing == "centre" else f", {args.framing}"
     rivals = {name: features.mapped(_code_function(name, features.gallery, None)[0]) for name in RIVALS}
     for method in (*METHODS, *([args.name] if args.encoder else [])):
-        if method in known:
-            print(f"{method:<14}is in {args.results} already", file=sys.stderr)
+        name = method if method == args.name else method + framed
+        if name in known:
+            print(f"{name:<20}is in {args.results} already", file=sys.stderr)
             continue
         params: dict[str, Any] = {"fitted_to": args.train, "gallery": len(features.gallery)}
         params |= {"queries": len(features.queries), "scenes": int(features.scene_queries.sum())}
         if method == args.name:
             encoder = Encoder(args.encoder)
-            codes = _evaluation_set(encoder, args)
+            codes = _evaluation_set(encoder, args, whole=encoder.preprocessing == WHOLE)
             params |= {"fitted_to": encoder.artifact.properties["images"], "encoder": encoder.id}
             params |= {"settings": encoder.artifact.properties["training"]}
         else:
             drawn = _features_to_fit(method, features, backbone, args) if method in HEADS else None
             code, settings = _code_function(method, features.gallery, drawn)
             codes, params = features.mapped(code), params | settings
-        others = {name: rival for name, rival in rivals.items() if name != method}
-        _measure(method, codes, params, args.results, rivals=others)
+        others = {rival: of_rival for rival, of_rival in rivals.items() if rival != method}
+        _measure(name, codes, params, args.results, rivals=others)
 
 
 def _features_to_fit(
@@ -89,11 +93,15 @@ def _features_to_fit(
     """Return what `eigenlens fit` fits such a head to, (n, 1 + views, d): photographs and, for some, views of them."""
     if method == "neighbours":
         return power_normalise(features.gallery[:, None])
-    source = open_source(args.train)
+    source = _source(args.train, whole=args.framing == "whole")
     cached = cache_features(
         source, backbone, views=_VIEWS, hard=True, augmentation=AUGMENTATION, seed=0, directory=args.work
     )
     return power_normalise(cached.values)
+
+
+def _source(spec: str, *, whole: bool) -> Source:
+    return WholePictures(open_source(spec)) if whole else open_source(spec)
 
 
 def _code_function(
@@ -114,10 +122,10 @@ def _code_function(
     return lambda features: head.codes(power_normalise(features)), {"settings": described}
 
 
-def _evaluation_set(encoder: Encoder, args: argparse.Namespace) -> EvaluationSet:
+def _evaluation_set(encoder: Encoder, args: argparse.Namespace, *, whole: bool) -> EvaluationSet:
     """Encode all photographs that are measured on; computed once for each encoder."""
     values, labels, ids = [], [], []
-    train, test, scenes = (open_source(spec) for spec in (args.train, args.test, args.scenes))
+    train, test, scenes = (_source(spec, whole=whole) for spec in (args.train, args.test, args.scenes))
     for source in (train, test, scenes, HardViews(test)):
         cached = cache_features(source, encoder, views=0, augmentation=_PLAIN, seed=0, directory=args.work)
         skipped = {id for id, _ in cached.skipped}
@@ -151,6 +159,6 @@ def _measure(
             records.append(make_record(subject, metric, round(value, 6)))
     for data in (KIND, SCENES, PLANTED, POOLED):
         shown = [f"{r['length']}: {r['value']:.3f}" for r in records if r["data"] == data and r["metric"] in QUALITY]
-        print(f"{method:<14}{data:<20}  " + "  ".join(shown), flush=True)
+        print(f"{method:<20}{data:<20}  " + "  ".join(shown), flush=True)
     if results:
         append_records(results, records)

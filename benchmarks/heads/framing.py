@@ -22,7 +22,7 @@ from eigenlens.model.errors import ImageError
 from eigenlens.model.heads.frozen import publish_backbone
 from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, ImageInfo, decode, inspect
 from eigenlens.model.images.hard_views import hard_view
-from eigenlens.model.images.preprocessing import STANDARD, Preprocessing
+from eigenlens.model.images.preprocessing import Preprocessing
 from eigenlens.model.images.sources import Source, SourceImage
 from eigenlens.model.runtime.encoder import Encoder
 
@@ -102,11 +102,12 @@ class _FramedImage(SourceImage):
     hard: bool = False
 
     def load_with_info(
-        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = STANDARD
+        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing | None = None
     ) -> tuple[NDArray[np.uint8], ImageInfo] | ImageError:
+        version = preprocessing or self.preprocessing
         try:
             info = inspect(self.data, max_pixels=max_pixels)
-            picture = decode(self.data, max_pixels=max_pixels, preprocessing=preprocessing)
+            picture = decode(self.data, max_pixels=max_pixels, preprocessing=version)
         except ImageError as error:
             return error
         if self.hard:

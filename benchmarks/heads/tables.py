@@ -11,6 +11,7 @@ HEADS = {
     "pca": "PCA of the features",
     "pca-of-roots": "PCA of their square roots",
     "views": "**Eigenlens**, positives are views",
+    "views, whole": "**Eigenlens**, views of whole pictures",
     "neighbours": "**Eigenlens**, positives are neighbours",
     "both": "**Eigenlens**, both",
     "photos": "**Eigenlens**, views, fitted to more photographs",

@@ -26,7 +26,8 @@ from eigenlens.model.heads.fit import Head, HeadSettings, fit_head, neighbour_gr
 from eigenlens.model.heads.frozen import BackboneChoice, describe, open_backbone
 from eigenlens.model.heads.hidden import Hidden, train_hidden
 from eigenlens.model.heads.publish import publish_head
-from eigenlens.model.images.sources import Source, SubsampledSource, open_source
+from eigenlens.model.images.preprocessing import STANDARD, WHOLE
+from eigenlens.model.images.sources import Source, SubsampledSource, WholePictures, open_source
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.runtime.sessions import PRECISIONS
 from eigenlens.model.training.devices import choose_device
@@ -57,6 +58,7 @@ Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
 AUGMENTATION = AugmentationConfig(
     crop_area_min=0.3, brightness=0.3, contrast=0.3, saturation=0.2, hue=0.02, grayscale=0.0
 )
+FRAMINGS = ("centre", "whole")
 _CODE_LENGTH = 256
 
 
@@ -121,6 +123,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="views of each image, of which the last is a hard one (default: 4)",
     )
     parser.add_argument(
+        "--framing",
+        choices=FRAMINGS,
+        default="centre",
+        help="what the encoder sees of a picture: its largest centred square, or the whole, squeezed into a square "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--neighbours",
         type=_count,
         metavar="N",
@@ -178,7 +187,9 @@ def run(args: argparse.Namespace) -> int:
         return fit_nodes(args)
     if args.preset is not None:
         raise ConfigError("--preset is for graphs; fit --graph SOURCE")
-    sources = [SubsampledSource(open_source(spec), args.max_images) for spec in args.images]
+    sources: list[Source] = [SubsampledSource(open_source(spec), args.max_images) for spec in args.images]
+    if args.framing == "whole":
+        sources = [WholePictures(source) for source in sources]
     work = args.work or args.out.with_name(f"{args.out.name}.work")
     choice = BackboneChoice(args.backbone, args.backbone_pixels, args.backbone_size, args.backbone_output)
     backbone = _backbone(choice, sources, args, work)
@@ -212,6 +223,7 @@ def run(args: argparse.Namespace) -> int:
             | ({"hidden_length": args.hidden_length, "head_steps": args.head_steps} if args.head == "mlp" else {}),
         },
         pixels=_sample_squares(sources[0], backbone),
+        preprocessing=WHOLE if args.framing == "whole" else STANDARD,
     )
     top = ", ".join(f"{x:.3f}" for x in head.eigenvalues[:8].tolist())
     print(f"encoder {published.id}: {code_length} coordinates from {len(features)} images, eigenvalues {top}, ...")

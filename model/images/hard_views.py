@@ -16,7 +16,7 @@ from PIL import Image
 
 from eigenlens.model.errors import ImageError
 from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, ImageInfo, decode, inspect, to_square
-from eigenlens.model.images.preprocessing import STANDARD, Preprocessing
+from eigenlens.model.images.preprocessing import Preprocessing
 from eigenlens.model.images.sources import Source, SourceImage
 
 HARD_VIEWS = 1
@@ -61,19 +61,20 @@ class _HardView(SourceImage):
     seed: tuple[int, int] = (0, 0)
 
     def load_with_info(
-        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = STANDARD
+        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing | None = None
     ) -> tuple[NDArray[np.uint8], ImageInfo] | ImageError:
         if self.problem is not None:
             return ImageError(self.problem)
+        version = preprocessing or self.preprocessing
         try:
             info = inspect(self.data, max_pixels=max_pixels)
             # A cut keeps a part of a side only: so many more pixels are needed.
             at_least = math.ceil(size / math.sqrt(_AREA[0]))
-            picture = decode(self.data, max_pixels=max_pixels, at_least=at_least, preprocessing=preprocessing)
+            picture = decode(self.data, max_pixels=max_pixels, at_least=at_least, preprocessing=version)
         except ImageError as error:
             return error
         view = hard_view(picture, np.random.default_rng(self.seed))
-        return to_square(view, size, preprocessing=preprocessing), info
+        return to_square(view, size, preprocessing=version), info
 
 
 def hard_view(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
