@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from eigenlens.command import main
 from eigenlens.model.config import AugmentationConfig
@@ -314,3 +315,34 @@ def test_a_few_images_become_an_encoder_that_needs_no_torch(tmp_path: Path, caps
     assert cached.stat().st_mtime_ns == stamp
     assert main([*kind, "--out", str(out)]) == 1
     assert "already exists" in capsys.readouterr().err
+
+
+@pretrained
+def test_an_encoder_of_whole_pictures_tells_pictures_with_one_middle_apart(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", count=24, side=40)
+    rng = np.random.default_rng(0)
+    middle = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((20, 20, 1))).astype(np.uint8)
+    tall = []
+    for _ in range(3):
+        ends = [np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((20, 20, 1))).astype(np.uint8) for _ in range(2)]
+        tall.append(Image.fromarray(np.concatenate([ends[0], middle, ends[1]])))
+    likeness = {}
+    for framing in ("centre", "whole"):
+        out = tmp_path / framing
+        command = [
+            "fit",
+            "--images",
+            str(images),
+            "--work",
+            str(tmp_path / "work"),
+            "--views",
+            "1",
+            "--framing",
+            framing,
+        ]
+        assert main([*command, "--ridge", "1", "--diffusion-time", "1", "--code-length", "16", "--out", str(out)]) == 0
+        encoder = Encoder(out)
+        codes = encoder.encode(np.stack([encoder.prepare(picture) for picture in tall]))
+        likeness[framing] = cosines(codes, codes)[np.triu_indices(3, 1)].max()
+    assert likeness["centre"] > 0.99999
+    assert likeness["whole"] < 0.995
