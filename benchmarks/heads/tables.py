@@ -68,3 +68,29 @@ def gain_table(
             cells.append(f"{mean} ({low:+.3f} to {high:+.3f})")
         lines.append(f"| {names[name]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def frozen_table(records: Sequence[Record]) -> str:
+    """Draw what settings of the frozen backbone give the head of views: mAP by hard views and on Holidays, and speed.
+
+    The gain over the first setting follows where its interval excludes 0.
+    """
+    values = {(r["method"], r["data"], r["metric"], r["length"]): r["value"] for r in records}
+    methods = [r["method"] for r in records if r["metric"] == "mAP" and r["method"].endswith(": views")]
+    if not methods:
+        return NO_RECORD
+    lengths, columns = (32, 64, 128), (("clothing-hard-views", "hard views"), ("holidays-half", "Holidays"))
+    titles = [f"{title}, {length}" for _, title in columns for length in lengths]
+    lines = ["| setting | " + " | ".join(titles) + " | speed |", "|---" * (len(titles) + 2) + "|"]
+    for method in dict.fromkeys(methods):
+        setting, _, pooling = method.removesuffix(": views").rpartition(", ")
+        cells = []
+        for data, _ in columns:
+            for length in lengths:
+                gain, low, high = (values[method, data, f"over 224 px{end}", length] for end in ("", ", low", ", high"))
+                shown = f" ({gain:+.3f})" if low > 0 or high < 0 else ""
+                cells.append(f"{values[method, data, 'mAP', length]:.3f}{shown}")
+        speed = values.get((setting, "any", "speed over 224 px", None))
+        cells.append("–" if speed is None else f"{speed:.2f}")
+        lines.append(f"| {setting}, {'GeM' if pooling == 'gem' else pooling} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

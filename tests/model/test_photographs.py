@@ -89,6 +89,17 @@ def test_a_picture_has_the_same_colours_in_every_space_and_format(space: str, fo
     assert np.abs(plain.astype(int) - np.asarray(stored)).mean() < 2, "an earlier encoder sees what it always saw"
 
 
+def test_linear_light_loses_what_eight_bits_cannot_hold_and_no_more() -> None:
+    stored = np.arange(256, dtype=np.uint8)
+    picture = Image.fromarray(np.repeat(stored[None, :, None], 3, axis=2).repeat(8, axis=0))
+    decoded = np.asarray(decode(encoded(picture, "PNG", icc_profile=LINEAR)))[0].astype(int)
+    light = stored / 255
+    exact = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.abs(decoded - exact[:, None]).max() <= 1
+    assert exact[:4].round().tolist() == [0, 13, 22, 28], "a grey of 17 is 4 levels off in any decoder"
+    assert np.abs(exact - 17).min() > 3
+
+
 def test_a_profile_of_grey_and_one_that_does_not_fit() -> None:
     grey = Image.fromarray(np.arange(0, 256, 4, dtype=np.uint8)[None, :].repeat(8, axis=0))
     linear = encoded(grey, "PNG", icc_profile=LINEAR)
