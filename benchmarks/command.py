@@ -19,6 +19,10 @@ BENCHMARKS = {
         "whether photographs of clothes find their kind in the sample, or are told it is unlike",
     ),
     "heads": ("heads.command", "heads on a frozen backbone beside its features and their PCA"),
+    "frozen": (
+        "heads.frozen_settings",
+        "what image size, framing and pooling of a frozen backbone add, and their cost",
+    ),
     "nodes": ("nodes.command", "codes of the nodes of labelled graphs by length, beside others"),
     "node-presets": ("nodes.presets", "which settings of a fit to graphs validation nodes choose"),
     "graph-scale": ("nodes.scale", "time and memory of importing a large graph and of fitting to it"),
@@ -62,6 +66,9 @@ eigenlens bench duplicates --join 1000000 --results benchmarks/results/duplicate
     "heads": """\
 eigenlens bench heads --train clothing/train.tar.gz --test clothing/test.tar.gz --scenes holidays.tar.gz \\
     --work runs/heads --results benchmarks/results/heads.jsonl""",
+    "frozen": """\
+eigenlens bench frozen --train clothing/train.tar.gz --validation clothing/validation.tar.gz --scenes holidays.tar.gz \\
+    --work runs/frozen --results benchmarks/results/frozen.jsonl""",
     "nodes": """\
 eigenlens bench nodes cora.npz citeseer.npz --results benchmarks/results/nodes.jsonl""",
     "node-presets": """\

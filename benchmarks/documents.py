@@ -13,7 +13,7 @@ from eigenlens.benchmarks.duplicates.tables import planted_table
 from eigenlens.benchmarks.encoder.tables import kinds_table, novelty_table
 from eigenlens.benchmarks.gpu.tables import gpu_search_table, gpu_steps_table
 from eigenlens.benchmarks.heads.tables import HEADS as HEAD_TITLES
-from eigenlens.benchmarks.heads.tables import gain_table, head_table
+from eigenlens.benchmarks.heads.tables import frozen_table, gain_table, head_table
 from eigenlens.benchmarks.nodes import tables as nodes
 from eigenlens.benchmarks.nodes.plot import plot_nodes
 from eigenlens.benchmarks.quality.plot import plot_quality
@@ -38,6 +38,7 @@ NOVELTY = RESULTS / "novelty.jsonl"
 KINDS = RESULTS / "kinds.jsonl"
 DUPLICATES = RESULTS / "duplicates.jsonl"
 HEADS = RESULTS / "heads.jsonl"
+FROZEN = RESULTS / "frozen.jsonl"
 NODES = RESULTS / "nodes.jsonl"
 SEARCH = RESULTS / "search.jsonl"
 BACKENDS = RESULTS / "backends.jsonl"
@@ -109,7 +110,14 @@ TABLES = (
     Table(ROOT / "docs/guide/quality.md", "duplicates", lambda: planted_table(read_records(DUPLICATES))),
     Table(ROOT / "docs/guide/quality.md", "clothing", _heads("clothing")),
     Table(ROOT / "docs/guide/quality.md", "holidays", _heads("holidays-half")),
+    Table(ROOT / "docs/guide/quality.md", "planted", _heads("clothing-hard-views")),
     Table(ROOT / "docs/guide/quality.md", "gains", lambda: gain_table(read_records(HEADS), names=HEAD_TITLES)),
+    Table(
+        ROOT / "docs/guide/quality.md",
+        "pooled",
+        lambda: gain_table(read_records(HEADS), names=HEAD_TITLES, data="pooled"),
+    ),
+    Table(ROOT / "docs/guide/quality.md", "frozen", lambda: frozen_table(read_records(FROZEN))),
     Table(ROOT / "docs/guide/graphs.md", "probe", lambda: nodes.length_table(read_records(NODES), metric="probe")),
     Table(ROOT / "docs/guide/graphs.md", "retrieval", lambda: nodes.length_table(read_records(NODES), metric="P@10")),
     Table(ROOT / "docs/guide/graphs.md", "methods", lambda: nodes.method_table(read_records(NODES))),

@@ -19,6 +19,7 @@ from eigenlens.index.codes.typicality import Typicality
 from eigenlens.index.filters.parse import Filter
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import Plan
+from eigenlens.index.plans.reach import Reach
 
 # Keys of images and the cosines of their codes with the query's: best first, and the smaller key first among equals.
 Neighbors = list[tuple[int, float]]
@@ -135,7 +136,7 @@ class Engine(Indexes, Protocol):
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """
 
-    def reach(self, codes: NDArray[np.float32], *, k: int, filter: Filter | None = None) -> list[int | None]:
+    def reach(self, codes: NDArray[np.float32], *, k: int, filter: Filter | None = None) -> list[Reach | None]:
         """Estimate how many of the nearest images of each code hold k that may be returned.
 
         It is k where all may be. A filter that has nothing to do with the query makes it k divided by the filter's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,32 @@ from numpy.typing import NDArray
 
 from eigenlens.benchmarks.common.pca import Features, principal_components
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
-from eigenlens.benchmarks.heads.evaluate import LENGTHS, EvaluationSet, is_query, paired_interval
-from eigenlens.benchmarks.heads.tables import GAIN, GAIN_HIGH, GAIN_LOW, QUALITY, RIVAL
-from eigenlens.model.commands.fit import AUGMENTATION
+from eigenlens.benchmarks.heads.evaluate import (
+    KIND,
+    LENGTHS,
+    PLANTED,
+    POOLED,
+    SCENES,
+    EvaluationSet,
+    is_query,
+    paired_interval,
+)
+from eigenlens.benchmarks.heads.tables import QUALITY, RIVAL, RIVALS, gain_metrics
+from eigenlens.model.commands.fit import AUGMENTATION, FRAMINGS
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.heads.choice import resolve_settings
 from eigenlens.model.heads.features import cache_features, power_normalise
 from eigenlens.model.heads.fit import fit_head
 from eigenlens.model.heads.frozen import BackboneChoice, open_backbone
-from eigenlens.model.images.sources import open_source
+from eigenlens.model.images.hard_views import HardViews
+from eigenlens.model.images.preprocessing import WHOLE
+from eigenlens.model.images.sources import Source, WholePictures, open_source
 from eigenlens.model.runtime.encoder import Encoder
 
 _VIEWS = 4
 _PLAIN = AugmentationConfig()
 HEADS = ("views", "neighbours", "both")
-METHODS = (RIVAL, "raw", "pca", *HEADS)
+METHODS = (*RIVALS, "raw", *HEADS)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", metavar="SOURCE", required=True, help="photographs in class folders, to search with")
     parser.add_argument("--scenes", metavar="SOURCE", required=True, help="Holidays: scene/number.jpg, ..00 the query")
     parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where features are kept")
+    parser.add_argument(
+        "--framing", choices=FRAMINGS, default="centre", help="as of `eigenlens fit` (default: %(default)s)"
+    )
     parser.add_argument("--encoder", metavar="ENCODER", type=Path, help="measure this encoder as well")
     parser.add_argument("--name", default="photos", help="of that encoder in the records (default: %(default)s)")
     parser.add_argument(
@@ -47,29 +61,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Fit and measure. Raises: EigenlensError."""
     backbone = open_backbone(BackboneChoice(), args.work)
-    features = _evaluation_set(backbone, args)
+    features = _evaluation_set(backbone, args, whole=args.framing == "whole")
     known = {
-        record["method"]
-        for record in (read_records(args.results) if args.results else ())
-        if record["metric"] == ("mAP" if record["method"] == RIVAL else GAIN)
+        record["method"] for record in (read_records(args.results) if args.results else ()) if record["data"] == POOLED
     }
-    rival = features.mapped(_code_function(RIVAL, features.gallery, None)[0])
+    framed = "" if args.framing == "centre" else f", {args.framing}"
+    rivals = {name: features.mapped(_code_function(name, features.gallery, None)[0]) for name in RIVALS}
     for method in (*METHODS, *([args.name] if args.encoder else [])):
-        if method in known:
-            print(f"{method:<14}is in {args.results} already", file=sys.stderr)
+        name = method if method == args.name else method + framed
+        if name in known:
+            print(f"{name:<20}is in {args.results} already", file=sys.stderr)
             continue
         params: dict[str, Any] = {"fitted_to": args.train, "gallery": len(features.gallery)}
         params |= {"queries": len(features.queries), "scenes": int(features.scene_queries.sum())}
         if method == args.name:
             encoder = Encoder(args.encoder)
-            codes = _evaluation_set(encoder, args)
+            codes = _evaluation_set(encoder, args, whole=encoder.preprocessing == WHOLE)
             params |= {"fitted_to": encoder.artifact.properties["images"], "encoder": encoder.id}
             params |= {"settings": encoder.artifact.properties["training"]}
         else:
             drawn = _features_to_fit(method, features, backbone, args) if method in HEADS else None
             code, settings = _code_function(method, features.gallery, drawn)
             codes, params = features.mapped(code), params | settings
-        _measure(method, codes, params, args.results, rival=None if method == RIVAL else rival)
+        others = {rival: of_rival for rival, of_rival in rivals.items() if rival != method}
+        _measure(name, codes, params, args.results, rivals=others)
 
 
 def _features_to_fit(
@@ -78,9 +93,15 @@ def _features_to_fit(
     """Return what `eigenlens fit` fits such a head to, (n, 1 + views, d): photographs and, for some, views of them."""
     if method == "neighbours":
         return power_normalise(features.gallery[:, None])
-    source = open_source(args.train)
-    cached = cache_features(source, backbone, views=_VIEWS, augmentation=AUGMENTATION, seed=0, directory=args.work)
+    source = _source(args.train, whole=args.framing == "whole")
+    cached = cache_features(
+        source, backbone, views=_VIEWS, hard=True, augmentation=AUGMENTATION, seed=0, directory=args.work
+    )
     return power_normalise(cached.values)
+
+
+def _source(spec: str, *, whole: bool) -> Source:
+    return WholePictures(open_source(spec)) if whole else open_source(spec)
 
 
 def _code_function(
@@ -97,43 +118,47 @@ def _code_function(
     assert drawn is not None
     settings = resolve_settings(drawn, method)  # type: ignore[arg-type]  # one of HEADS
     head = fit_head(drawn, settings, code_length=drawn.shape[2])
-    described = asdict(settings) | {"views": drawn.shape[1] - 1}
+    described = asdict(settings) | {"views": drawn.shape[1] - 1, "hard_views": min(drawn.shape[1] - 1, 1)}
     return lambda features: head.codes(power_normalise(features)), {"settings": described}
 
 
-def _evaluation_set(encoder: Encoder, args: argparse.Namespace) -> EvaluationSet:
+def _evaluation_set(encoder: Encoder, args: argparse.Namespace, *, whole: bool) -> EvaluationSet:
     """Encode all photographs that are measured on; computed once for each encoder."""
     values, labels, ids = [], [], []
-    for spec in (args.train, args.test, args.scenes):
-        source = open_source(spec)
+    train, test, scenes = (_source(spec, whole=whole) for spec in (args.train, args.test, args.scenes))
+    for source in (train, test, scenes, HardViews(test)):
         cached = cache_features(source, encoder, views=0, augmentation=_PLAIN, seed=0, directory=args.work)
         skipped = {id for id, _ in cached.skipped}
         values.append(cached.values[:, 0].astype(np.float32))
         labels.append(np.array(cached.labels))
         ids.append([image.id for image in source if image.id not in skipped])
     scene_queries = np.array([is_query(id) for id in ids[2]])
-    return EvaluationSet(values[0], labels[0], values[1], labels[1], values[2], labels[2], scene_queries)
+    return EvaluationSet(values[0], labels[0], values[1], labels[1], values[3], values[2], labels[2], scene_queries)
 
 
 def _measure(
-    method: str, codes: EvaluationSet, params: dict[str, Any], results: Path | None, *, rival: EvaluationSet | None
+    method: str,
+    codes: EvaluationSet,
+    params: dict[str, Any],
+    results: Path | None,
+    *,
+    rivals: Mapping[str, EvaluationSet],
 ) -> None:
     full = codes.gallery.shape[1]
     records = []
     for length in (*(length for length in LENGTHS if length < full), full):
         values = dict(codes.quality(length))
-        if rival is not None:
-            gains = codes.scene_precisions(length) - rival.scene_precisions(length)
-            low, high = paired_interval(gains)
-            values |= {
-                ("holidays-half", metric): value
-                for metric, value in ((GAIN, float(gains.mean())), (GAIN_LOW, low), (GAIN_HIGH, high))
-            }
+        precisions = codes.precisions(length)
+        for name, rival in rivals.items():
+            for data, of_rival in rival.precisions(length).items():
+                gains = precisions[data] - of_rival
+                of_metrics = zip(gain_metrics(name), (float(gains.mean()), *paired_interval(gains)), strict=True)
+                values |= {(data, metric): value for metric, value in of_metrics}
         for (data, metric), value in values.items():
             subject = Subject(bench="heads", data=data, method=method, length=length, params=params)
             records.append(make_record(subject, metric, round(value, 6)))
-    for data in ("clothing", "holidays-half"):
+    for data in (KIND, SCENES, PLANTED, POOLED):
         shown = [f"{r['length']}: {r['value']:.3f}" for r in records if r["data"] == data and r["metric"] in QUALITY]
-        print(f"{method:<14}{data:<14}  " + "  ".join(shown), flush=True)
+        print(f"{method:<20}{data:<20}  " + "  ".join(shown), flush=True)
     if results:
         append_records(results, records)

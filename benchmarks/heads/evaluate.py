@@ -2,7 +2,9 @@
 
 All are fitted to the training photographs of clothing only, without labels, by the defaults of `eigenlens fit`. Same
 kind: precision@10 by class of the test photographs searched among the training ones. Same thing: mean average precision
-of each scene's first photograph (`..00`) searched among all others, the query left out.
+of each scene's first photograph (`..00`) searched among all others, the query left out. Planted: a hard view of each
+test photograph of clothing (another cut, angle and light) has to find that photograph among all of clothing; its
+precision is the reciprocal of its rank. Pooled: the queries of the last two together.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from eigenlens.index.metrics import average_precision_at_k, precision_at_k
 
 LENGTHS = (8, 16, 32, 64, 128, 256)
 PRECISION_AT = 10
+KIND, SCENES, PLANTED, POOLED = "clothing", "holidays-half", "clothing-hard-views", "pooled"
 _RESAMPLES, _TAIL = 10_000, 0.025
 
 
@@ -32,6 +35,7 @@ class EvaluationSet:
 
     Attributes:
         gallery, queries: of clothing, training and test, (n, length), with the class of each.
+        hard_views: of the queries' photographs, in their order, (n, length).
         scenes: of Holidays, (n, length), with the scene of each and whether it is its scene's query.
     """
 
@@ -39,24 +43,32 @@ class EvaluationSet:
     gallery_classes: NDArray[np.str_]
     queries: Features
     query_classes: NDArray[np.str_]
+    hard_views: Features
     scenes: Features
     scene_names: NDArray[np.str_]
     scene_queries: NDArray[np.bool_]
 
     def mapped(self, code: Callable[[Features], Features]) -> EvaluationSet:
         """Return the same photographs with other codes."""
-        return replace(self, gallery=code(self.gallery), queries=code(self.queries), scenes=code(self.scenes))
+        return replace(
+            self,
+            gallery=code(self.gallery),
+            queries=code(self.queries),
+            hard_views=code(self.hard_views),
+            scenes=code(self.scenes),
+        )
 
     def quality(self, length: int) -> Mapping[tuple[str, str], float]:
         """Measure prefixes of the given length, by data and metric."""
-        return {
-            ("clothing", f"precision@{PRECISION_AT}"): self._kind_precision(length),
-            ("holidays-half", "mAP"): float(self.scene_precisions(length).mean()),
-        }
+        same_thing = {(data, "mAP"): float(values.mean()) for data, values in self.precisions(length).items()}
+        return {(KIND, f"precision@{PRECISION_AT}"): self._kind_precision(length)} | same_thing
 
-    def scene_precisions(self, length: int) -> NDArray[np.float64]:
-        """Return the average precision of each query of Holidays, (queries,)."""
-        return scene_precisions(self.scenes[:, :length], self.scene_names, self.scene_queries)
+    def precisions(self, length: int) -> dict[str, NDArray[np.float64]]:
+        """Return the average precision of each query for the same thing, by data, (queries,) each."""
+        scenes = scene_precisions(self.scenes[:, :length], self.scene_names, self.scene_queries)
+        photographs = np.concatenate([self.queries, self.gallery])
+        planted = reciprocal_ranks(self.hard_views[:, :length], photographs[:, :length])
+        return {SCENES: scenes, PLANTED: planted, POOLED: np.concatenate([scenes, planted])}
 
     def _kind_precision(self, length: int) -> float:
         """Measure precision@10 by class."""
@@ -81,6 +93,13 @@ def scene_precisions(codes: Features, scenes: NDArray[np.str_], queries: NDArray
         if relevant.any():
             precisions.append(float(average_precision_at_k(relevant[None])[0]))
     return np.array(precisions)
+
+
+def reciprocal_ranks(views: Features, photographs: Features) -> NDArray[np.float64]:
+    """Return 1 / rank of each view's own photograph, which has the view's row, among all by cosine, (views,)."""
+    scores = cosines(views, photographs)
+    own = scores.diagonal()[:, None]
+    return (1 / ((scores > own).sum(1) + 1).double()).numpy()
 
 
 def paired_interval(gains: NDArray[np.float64]) -> tuple[float, float]:

@@ -11,6 +11,7 @@ HEADS = {
     "pca": "PCA of the features",
     "pca-of-roots": "PCA of their square roots",
     "views": "**Eigenlens**, positives are views",
+    "views, whole": "**Eigenlens**, views of whole pictures",
     "neighbours": "**Eigenlens**, positives are neighbours",
     "both": "**Eigenlens**, both",
     "photos": "**Eigenlens**, views, fitted to more photographs",
@@ -18,9 +19,14 @@ HEADS = {
 
 
 RIVAL = "pca-of-roots"
-"""The simplest head that is close: gains are over this one."""
+"""The simplest head that is close: what is called ahead is ahead of this one."""
+RIVALS = (RIVAL, "pca")
 QUALITY = ("precision@10", "mAP")
-GAIN, GAIN_LOW, GAIN_HIGH = "mAP over pca-of-roots", "mAP over pca-of-roots, low", "mAP over pca-of-roots, high"
+
+
+def gain_metrics(rival: str) -> tuple[str, str, str]:
+    """Name the metrics of the mean gain over a rival and of the ends of its interval."""
+    return f"mAP over {rival}", f"mAP over {rival}, low", f"mAP over {rival}, high"
 
 
 def head_table(records: Sequence[Record], *, data: str, names: Mapping[str, str]) -> str:
@@ -40,22 +46,51 @@ def head_table(records: Sequence[Record], *, data: str, names: Mapping[str, str]
     return "\n".join(lines)
 
 
-def gain_table(records: Sequence[Record], *, names: Mapping[str, str]) -> str:
-    """Draw the gain of each method over PCA of square roots on Holidays with its interval, bold where it excludes 0."""
-    values = {(r["method"], r["length"], r["metric"]): r["value"] for r in records}
-    shown = [name for name in names if any(key[0] == name and key[2] == GAIN for key in values)]
+def gain_table(
+    records: Sequence[Record], *, names: Mapping[str, str], data: str = "holidays-half", rival: str = RIVAL
+) -> str:
+    """Draw the gain of each method over a rival with its interval, bold where that excludes 0."""
+    metrics = gain_metrics(rival)
+    values = {(r["method"], r["length"], r["metric"]): r["value"] for r in records if r["data"] == data}
+    shown = [name for name in names if any(key[0] == name and key[2] == metrics[0] for key in values)]
     if not shown:
         return NO_RECORD
-    lengths = sorted({length for method, length, metric in values if method == shown[0] and metric == GAIN})
+    lengths = sorted({length for method, length, metric in values if method == shown[0] and metric == metrics[0]})
     lines = ["| codes | " + " | ".join(map(str, lengths)) + " |", "|---" * (len(lengths) + 1) + "|"]
     for name in shown:
         cells = []
         for length in lengths:
-            gain, low, high = (values.get((name, length, metric)) for metric in (GAIN, GAIN_LOW, GAIN_HIGH))
+            gain, low, high = (values.get((name, length, metric)) for metric in metrics)
             if gain is None or low is None or high is None:
                 cells.append("–")
                 continue
             mean = f"**{gain:+.3f}**" if low > 0 or high < 0 else f"{gain:+.3f}"
             cells.append(f"{mean} ({low:+.3f} to {high:+.3f})")
         lines.append(f"| {names[name]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def frozen_table(records: Sequence[Record]) -> str:
+    """Draw what settings of the frozen backbone give the head of views: mAP by hard views and on Holidays, and speed.
+
+    The gain over the first setting follows where its interval excludes 0.
+    """
+    values = {(r["method"], r["data"], r["metric"], r["length"]): r["value"] for r in records}
+    methods = [r["method"] for r in records if r["metric"] == "mAP" and r["method"].endswith(": views")]
+    if not methods:
+        return NO_RECORD
+    lengths, columns = (32, 64, 128), (("clothing-hard-views", "hard views"), ("holidays-half", "Holidays"))
+    titles = [f"{title}, {length}" for _, title in columns for length in lengths]
+    lines = ["| setting | " + " | ".join(titles) + " | speed |", "|---" * (len(titles) + 2) + "|"]
+    for method in dict.fromkeys(methods):
+        setting, _, pooling = method.removesuffix(": views").rpartition(", ")
+        cells = []
+        for data, _ in columns:
+            for length in lengths:
+                gain, low, high = (values[method, data, f"over 224 px{end}", length] for end in ("", ", low", ", high"))
+                shown = f" ({gain:+.3f})" if low > 0 or high < 0 else ""
+                cells.append(f"{values[method, data, 'mAP', length]:.3f}{shown}")
+        speed = values.get((setting, "any", "speed over 224 px", None))
+        cells.append("–" if speed is None else f"{speed:.2f}")
+        lines.append(f"| {setting}, {'GeM' if pooling == 'gem' else pooling} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

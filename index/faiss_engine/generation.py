@@ -29,6 +29,7 @@ from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.calibration import DEFAULT_TARGET, Measured
 from eigenlens.index.plans.plan import IndexSpec, Plan
+from eigenlens.index.plans.reach import Reach
 from eigenlens.index.threads import use_all_threads
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 from eigenlens.install import install_line
@@ -94,14 +95,14 @@ class Generation(BaseGeneration):
         """Prefix lengths whose index has a copy on the GPU."""
         return tuple(spec.length for spec, index in self._indexes.items() if isinstance(index, GpuIndex))
 
-    def reaches(self, queries: NDArray[np.float32], selection: Selection, *, k: int) -> NDArray[np.int64]:
-        """Estimate for each query (q, code_length) how many of the nearest rows hold k that are selected, (q,)."""
+    def reaches(self, queries: NDArray[np.float32], selection: Selection, *, k: int) -> list[Reach]:
+        """Estimate for each query (q, code_length) how many of the nearest rows hold k that are selected."""
         estimator = self._reach_estimator
         if estimator is not None:
             return estimator.estimate(queries, selection, k=k)
         # Without lists nothing is known of a query's surroundings; flat indexes see everything as it is.
         walks = any(require_kind(spec.kind).effort for spec in self.specs)
-        return np.full(len(queries), len(self) if walks else k, dtype=np.int64)
+        return [Reach(len(self) if walks else k)] * len(queries)
 
     @cached_property
     def _reach_estimator(self) -> ReachEstimator | None:
@@ -110,7 +111,7 @@ class Generation(BaseGeneration):
         if not lengths:
             return None
         index = self.prefix_index(lengths[-1])
-        return ReachEstimator(index.index, lengths[-1])
+        return ReachEstimator(index.index, lengths[-1], self.codes)
 
     def bytes_of(self, length: int) -> int:
         """Return the bytes on disk of an index, 0 if it is the codes themselves. Raises: PrefixLengthError."""

@@ -20,6 +20,7 @@ from eigenlens.index.live.delta import Delta
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import Plan
+from eigenlens.index.plans.reach import Reach
 
 _SELECTION_CACHE_SIZE = 16
 # Results beyond k of which removed rows are dropped.
@@ -132,18 +133,17 @@ class LiveEngine:
             width = min(2 * width, limit)
         return self.generation.search(codes, plan=plan, k=k, selection=self._selection(None))
 
-    def reach(self, codes: NDArray[np.float32], *, k: int, filter: Filter | None = None) -> list[int | None]:
+    def reach(self, codes: NDArray[np.float32], *, k: int, filter: Filter | None = None) -> list[Reach | None]:
         """Estimate how many of the nearest images of each code hold k that may be returned.
 
         None for all, where so few may be that each of them is scored.
         """
         selection = None if filter is None and self._drops_removed else self._selection(filter)
         if selection is None:
-            return [k] * len(codes)
+            return [Reach(k)] * len(codes)
         if self.generation.scores_directly(selection, k):
             return [None] * len(codes)
-        reaches: list[int | None] = self.generation.reaches(codes, selection, k=k).tolist()
-        return reaches
+        return list(self.generation.reaches(codes, selection, k=k))
 
     def codes_of(self, keys: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         """Return the full code (code_length,) of each key; unknown keys are left out."""

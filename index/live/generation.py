@@ -23,6 +23,7 @@ from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.prefix_index import AnyCompactCodes, AnyPrefixIndex
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import IndexSpec, Optimise, Plan
+from eigenlens.index.plans.reach import Reach
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 KIND = "generation"
@@ -146,8 +147,8 @@ class BaseGeneration(ABC):
         """
 
     @abstractmethod
-    def reaches(self, queries: NDArray[np.float32], selection: Selection, *, k: int) -> NDArray[np.int64]:
-        """Estimate for each query (q, code_length) how many of the nearest rows hold k that are selected, (q,)."""
+    def reaches(self, queries: NDArray[np.float32], selection: Selection, *, k: int) -> list[Reach]:
+        """Estimate for each query (q, code_length) how many of the nearest rows hold k that are selected."""
 
     def check_search(self, queries: NDArray[np.float32], k: int) -> None:
         """Check the arguments of a search. Raises: ResultCountError; CodesError."""

@@ -11,6 +11,7 @@ from eigenlens.index.engine import IndexDescription
 from eigenlens.index.errors import IndexKindError
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.generation import BaseGeneration
+from eigenlens.index.plans.reach import Reach
 
 
 class RemoteGeneration(BaseGeneration):
@@ -32,9 +33,9 @@ class RemoteGeneration(BaseGeneration):
         """Return the bytes of an index, as the build recorded them; 0 for a scan. Raises: PrefixLengthError."""
         return int(self.artifact.properties["index_bytes"].get(str(self._spec(length).length), 0))
 
-    def reaches(self, queries: NDArray[np.float32], selection: Selection, *, k: int) -> NDArray[np.int64]:
-        """Return k for each query, (q,): a shortlist holds as many selected rows as it would without a filter."""
-        return np.full(len(queries), k, dtype=np.int64)
+    def reaches(self, queries: NDArray[np.float32], selection: Selection, *, k: int) -> list[Reach]:
+        """Return k for each query: a shortlist holds as many selected rows as it would without a filter."""
+        return [Reach(k)] * len(queries)
 
 
 def check_kinds(asked: Mapping[int, str], *, backend: str, kinds: Collection[str], lengths: Sequence[int]) -> None:

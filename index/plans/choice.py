@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from eigenlens.index.errors import EffortError, PlanConflictError, RerankLengthError, ResultCountError, TargetError
 from eigenlens.index.plans.calibration import COUNTS, Measured, default_count, measured_count
 from eigenlens.index.plans.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, IndexSpec, Plan
+from eigenlens.index.plans.reach import Reach
 
 if TYPE_CHECKING:  # index.engine imports the plans, so an import at run time would be circular
     from eigenlens.index.engine import Indexes
@@ -86,34 +87,35 @@ class PlanChooser:
         """What images that were added since the build take of each search: two digits, so that choices are kept."""
         return float(f"{self._indexes.added_ms:.2g}")
 
-    def choose_filtered(self, request: PlanRequest, *, k: int, reach: int | None) -> ChosenPlan:
-        """Choose the plan for k results among some of the images, where the k lie among the nearest `reach` of all.
+    def choose_filtered(self, request: PlanRequest, *, k: int, reach: Reach | None) -> ChosenPlan:
+        """Choose the plan for k results among some of the images, which lie among so many of the nearest of all.
 
-        Its recall is known where it is exact. Targets are met by a plan that finds so many of the nearest `reach`, or,
-        where none was measured for as many, by an exact one, which searches the full length whatever the request's is.
+        Its recall is known where it is exact. Targets are met by a plan that finds so many of those in reach, or, where
+        none was measured for as many, by an exact one, which searches the full length whatever the request's is.
 
         Args:
             reach: as Engine.reach estimates it; None where every image that may be returned is scored.
 
         Raises: as choose; TargetError also if only an exact plan reaches the recall, and takes longer than the limit.
         """
-        return self._choose_filtered_cached(request, None if reach is None else _round_up(reach), k, self._added_ms)
+        rounded = None if reach is None else replace(reach, count=_round_up(reach.count))
+        return self._choose_filtered_cached(request, rounded, k, self._added_ms)
 
-    def _choose_filtered(self, request: PlanRequest, reach: int | None, k: int, added_ms: float) -> ChosenPlan:
+    def _choose_filtered(self, request: PlanRequest, reach: Reach | None, k: int, added_ms: float) -> ChosenPlan:
         chosen = self._choose(request, k, added_ms)  # refuses what cannot be had without a filter either
         if not request.has_targets:
             if reach is None:
                 return self._scored_directly(chosen.plan)
             if isinstance(request.effort, int):
-                request = replace(request, effort=_scale(request.effort, reach, k))
-            return ChosenPlan(self._complete(request, k, reach=reach), None)
+                request = replace(request, effort=_scale(request.effort, reach.count, k))
+            return ChosenPlan(self._complete(request, k, reach=reach.count), None)
         if reach is None:
             full = self._indexes.describe(self._indexes.code_length)
             return self._scored_directly(self._complete(PlanRequest(full.length, effort=None), k))
         if request.target_recall is None and request.max_latency_ms is not None:
-            reach = min(reach, COUNTS[-1])
+            reach = replace(reach, count=min(reach.count, COUNTS[-1]))
         try:
-            measured = self._choose_measured(request, k=reach, added_ms=added_ms, filtered=True)
+            measured = self._choose_measured(request, k=reach.count, added_ms=added_ms, filtered=True)
         except TargetError:
             exact = self._exact_within(request.max_latency_ms, added_ms)
             if exact is None:
@@ -122,10 +124,11 @@ class PlanChooser:
         if measured.exact:
             return ChosenPlan(measured.for_k(k), replace(measured, latency_ms={}))
         plan = measured.for_k(k)
-        if plan.shortlist is not None:
+        # A filter against the query leaves nearly all of a shortlist that is beyond its reach: all of it is rescored.
+        if plan.shortlist is not None and not reach.is_against:
             # Of the shortlist for all that are in reach, what falls to k of them, and some more.
             count = measured_count(k)
-            share = max(count, MIN_SHORTLIST, _SPARE_SHORTLIST * _scale(plan.shortlist, count, reach))
+            share = max(count, MIN_SHORTLIST, _SPARE_SHORTLIST * _scale(plan.shortlist, count, reach.count))
             plan = replace(plan, shortlist=min(plan.shortlist, share))
         return ChosenPlan(plan, None)
 

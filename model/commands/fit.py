@@ -26,7 +26,8 @@ from eigenlens.model.heads.fit import Head, HeadSettings, fit_head, neighbour_gr
 from eigenlens.model.heads.frozen import BackboneChoice, describe, open_backbone
 from eigenlens.model.heads.hidden import Hidden, train_hidden
 from eigenlens.model.heads.publish import publish_head
-from eigenlens.model.images.sources import Source, SubsampledSource, open_source
+from eigenlens.model.images.preprocessing import STANDARD, WHOLE
+from eigenlens.model.images.sources import Source, SubsampledSource, WholePictures, open_source
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.runtime.sessions import PRECISIONS
 from eigenlens.model.training.devices import choose_device
@@ -44,8 +45,9 @@ EPILOG = """examples:
 The backbone is EfficientNet-Lite0 (extra `pretrained`), a timm model by its name (extra `timm`), or an ONNX file whose
 only input is an image. Its features of the images and of their views are cached in --work; with them a fit takes
 seconds. To continue an interrupted fit, run it again. Positives decide what the codes find: views the same object,
-neighbours the same kind, both some of each. Ridge and diffusion time are chosen on held-out photographs, by how well a
-search with a view finds its photograph or, with --labels, by the names of the class folders.
+neighbours the same kind, both some of each. The last view of each image is a hard one: another cut, angle and light.
+Ridge and diffusion time are chosen on held-out photographs, by how well a search with that one finds its photograph or,
+with --labels, by the names of the class folders.
 
 A graph is an .npz (adj_*, attr_*, labels; or edge_index, x, y), a folder with edges and nodes (.csv, .tsv, .parquet or
 .npy), a folder of OGB's node property prediction, a .graphml, or a .pt of PyTorch Geometric. It is imported into --work
@@ -56,6 +58,7 @@ Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
 AUGMENTATION = AugmentationConfig(
     crop_area_min=0.3, brightness=0.3, contrast=0.3, saturation=0.2, hue=0.02, grayscale=0.0
 )
+FRAMINGS = ("centre", "whole")
 _CODE_LENGTH = 256
 
 
@@ -113,7 +116,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="coordinates of a code (default: 256, or the number of features if smaller)",
     )
-    parser.add_argument("--views", type=_count, default=4, metavar="N", help="views of each image (default: 4)")
+    parser.add_argument(
+        "--views",
+        type=_count,
+        default=4,
+        metavar="N",
+        help="views of each image, of which the last is a hard one (default: 4)",
+    )
+    parser.add_argument(
+        "--framing",
+        choices=FRAMINGS,
+        default="centre",
+        help="what the encoder sees of a picture: its largest centred square, or the whole, squeezed into a square "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--neighbours",
         type=_count,
@@ -172,7 +188,9 @@ def run(args: argparse.Namespace) -> int:
         return fit_nodes(args)
     if args.preset is not None:
         raise ConfigError("--preset is for graphs; fit --graph SOURCE")
-    sources = [SubsampledSource(open_source(spec), args.max_images) for spec in args.images]
+    sources: list[Source] = [SubsampledSource(open_source(spec), args.max_images) for spec in args.images]
+    if args.framing == "whole":
+        sources = [WholePictures(source) for source in sources]
     work = args.work or args.out.with_name(f"{args.out.name}.work")
     choice = BackboneChoice(args.backbone, args.backbone_pixels, args.backbone_size, args.backbone_output)
     backbone = _backbone(choice, sources, args, work)
@@ -182,7 +200,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--code-length is at most {backbone.code_length}, the number of features")
     views = 0 if args.positives == "neighbours" else args.views
     caches = [
-        cache_features(source, backbone, views=views, augmentation=AUGMENTATION, seed=args.seed, directory=work)
+        cache_features(
+            source, backbone, views=views, hard=True, augmentation=AUGMENTATION, seed=args.seed, directory=work
+        )
         for source in sources
     ]
     _print_skipped(caches)
@@ -199,10 +219,12 @@ def run(args: argparse.Namespace) -> int:
             "images": ", ".join(args.images),
             "training_images": len(features),
             "training": asdict(settings)
-            | {"head": args.head, "views": views, "augmentation": AUGMENTATION.model_dump(mode="json")}
+            | {"head": args.head, "views": views, "hard_views": min(views, 1)}
+            | {"augmentation": AUGMENTATION.model_dump(mode="json")}
             | ({"hidden_length": args.hidden_length, "head_steps": args.head_steps} if args.head == "mlp" else {}),
         },
         pixels=_sample_squares(sources[0], backbone),
+        preprocessing=WHOLE if args.framing == "whole" else STANDARD,
     )
     top = ", ".join(f"{x:.3f}" for x in head.eigenvalues[:8].tolist())
     print(f"encoder {published.id}: {code_length} coordinates from {len(features)} images, eigenvalues {top}, ...")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -19,8 +22,9 @@ from eigenlens import artifact
 from eigenlens.model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.errors import ImageError, SourceError
+from eigenlens.model.images.hard_views import HARD_VIEWS, hard_view_of
 from eigenlens.model.images.preprocessing import STANDARD
-from eigenlens.model.images.sources import Source, batches
+from eigenlens.model.images.sources import Source, SourceImage, batches
 from eigenlens.model.pairs.source import rng_for
 from eigenlens.model.pairs.views import augment
 from eigenlens.model.runtime.encoder import Encoder
@@ -28,6 +32,8 @@ from eigenlens.model.runtime.encoder import Encoder
 _BATCH = 32
 # Views are cut from squares of this side, in pixels, so that a crop of half the area loses little.
 _SIDE = 256
+# The square of an image and that of a hard view of it.
+_Loaded = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]
 _VALUES_FILE, _PROGRESS_FILE = "features.f16", "features.json"
 
 
@@ -53,11 +59,13 @@ class _Request:
     source: Source
     backbone: Encoder
     views: int
+    hard: bool
     augmentation: AugmentationConfig
     seed: int
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        hard = {"hard": HARD_VIEWS} if self.hard else {}
+        return hard | {
             "source": self.source.name,
             "images": len(self.source),
             "preprocessing": STANDARD,
@@ -102,6 +110,7 @@ def cache_features(
     augmentation: AugmentationConfig,
     seed: int,
     directory: Path,
+    hard: bool = False,
 ) -> ViewFeatures:
     """Compute the features of a source's images and of views of them, or read them from below `directory`.
 
@@ -109,10 +118,11 @@ def cache_features(
 
     Args:
         views: of each image.
+        hard: the last of the views is a hard one, which augmentation does not decide on.
 
     Raises: SourceError, if no image can be used.
     """
-    request = _Request(source, backbone, views, augmentation, seed)
+    request = _Request(source, backbone, views, hard and views > 0, augmentation, seed)
     digest = hashlib.sha256(json.dumps(request.to_json(), sort_keys=True).encode()).hexdigest()
     folder = directory / digest[:12]
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,34 +151,53 @@ def _fill(request: _Request, progress: _Progress, folder: Path) -> None:
         for number, batch in enumerate(batches(request.source, _BATCH)):
             if number * _BATCH < progress.seen:
                 continue
-            usable = []
-            for image, loaded in zip(batch, pool.map(lambda image: image.load(side), batch), strict=True):
+            usable: list[_Loaded] = []
+            loading = pool.map(
+                partial(_load, request=request, side=side), range(progress.seen, len(request.source)), batch
+            )
+            for image, loaded in zip(batch, loading, strict=True):
                 if isinstance(loaded, ImageError):
                     progress.skipped.append((image.id, str(loaded)))
                 else:
                     usable.append(loaded)
                     progress.labels.append(str(image.metadata.get("label", "")))
             if usable:
-                f.write(_features(np.stack(usable), request, rng_for(request.seed, "pairs", number)).tobytes())
+                f.write(_features(usable, request, rng_for(request.seed, "pairs", number)).tobytes())
                 f.flush()
             progress.seen += len(batch)
             bar.update(len(batch))
             progress.write(folder / _PROGRESS_FILE, request)
 
 
-def _features(squares: NDArray[np.uint8], request: _Request, rng: torch.Generator) -> NDArray[np.float16]:
-    """Compute the features of the squares and of random views of them, (n, 1 + views, length)."""
-    images = torch.from_numpy(squares)
+def _load(position: int, image: SourceImage, *, request: _Request, side: int) -> _Loaded | ImageError:
+    """Load what is encoded of an image: its square and, where that is asked for, that of its hard view."""
+    square = image.load(side)
+    if isinstance(square, ImageError) or not request.hard:
+        return square if isinstance(square, ImageError) else (square, None)
+    hard = hard_view_of(image, seed=(request.seed, position)).load(request.backbone.image_size)
+    return hard if isinstance(hard, ImageError) else (square, hard)
+
+
+def _features(loaded: Sequence[_Loaded], request: _Request, rng: torch.Generator) -> NDArray[np.float16]:
+    """Compute the features of the squares and of views of them, (n, 1 + views, length)."""
+    images = torch.from_numpy(np.stack([square for square, _ in loaded]))
     size = request.backbone.image_size
     plain = F.interpolate(
         images.permute(0, 3, 1, 2).float(), size=size, mode="bilinear", antialias=True, align_corners=False
     )
-    inputs = [plain.permute(0, 2, 3, 1)]
-    for _ in range(request.views):
+    inputs = [_to_bytes(plain)]
+    for _ in range(request.views - request.hard):
         view = augment(images, request.augmentation, size=size, generator=rng) * PIXEL_STD + PIXEL_MEAN
-        inputs.append(view.permute(0, 2, 3, 1) * 255)
-    encoded = [request.backbone.encode(x.round().clamp(0, 255).to(torch.uint8).contiguous().numpy()) for x in inputs]
-    return np.stack(encoded, axis=1).astype(np.float16)
+        inputs.append(_to_bytes(view * 255))
+    if request.hard:
+        inputs.append(np.stack([hard for _, hard in loaded if hard is not None]))
+    return np.stack([request.backbone.encode(x) for x in inputs], axis=1).astype(np.float16)
+
+
+def _to_bytes(images: Tensor) -> NDArray[np.uint8]:
+    """Return images (n, 3, side, side) in 0..255 as an encoder takes them."""
+    pixels: NDArray[np.uint8] = images.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
+    return pixels
 
 
 def power_normalise(features: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from eigenlens.model.export.feature_extractor import OUTPUT
 from eigenlens.model.export.onnx_file import require_agreement
 from eigenlens.model.heads.features import power_normalise
 from eigenlens.model.heads.fit import Head
-from eigenlens.model.images.preprocessing import STANDARD
+from eigenlens.model.images.preprocessing import STANDARD, Preprocessing
 from eigenlens.model.runtime.encoder import KIND, ONNX_FILE, Encoder
 
 _CHECKED = 4
@@ -30,6 +30,7 @@ def publish_head(
     backbone: Encoder,
     properties: Mapping[str, object],
     pixels: NDArray[np.uint8],
+    preprocessing: Preprocessing = STANDARD,
 ) -> artifact.Artifact:
     """Publish a backbone with a head as the encoder at `out`.
 
@@ -37,6 +38,7 @@ def publish_head(
         backbone: that the features came from.
         properties: what the manifest says besides the code's length and eigenvalues.
         pixels: some prepared images, on which the written file must agree with the head on the backbone's features.
+        preprocessing: version of how files become pixels that the features were computed with.
 
     Raises: ArtifactExistsError; EncoderError, if they do not agree.
     """
@@ -44,7 +46,7 @@ def publish_head(
     manifest = {
         "code_length": len(eigenvalues),
         "image_size": backbone.image_size,
-        "preprocessing": STANDARD,
+        "preprocessing": preprocessing,
         "backbone": backbone.artifact.properties["backbone"],
         **properties,
         "eigenvalues": eigenvalues,

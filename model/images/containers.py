@@ -15,6 +15,8 @@ _ORIENTATION = 0x0112
 _SHORT = 3
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 _END_OF_IMAGE = b"\xff\xd9"
+# Baseline, extended and progressive with Huffman's codes; arithmetic ones may take less than a bit for a block.
+_HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
 _PNG_SIGNATURE_BYTES = 8
 # Chunks of PNG that pixels depend on. An animation's first picture is in IDAT, or it is not shown without the others.
 _PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
@@ -29,6 +31,7 @@ class Container:
         orientation: how to turn them, 1 to 8 as EXIF counts; 1 is upright.
         profile: the ICC profile of their colours; None if there is none, or it cannot be read.
         truncated: whether a JPEG lacks its last bytes.
+        least_missing: share of the pixels of a truncated JPEG for which it has no bytes, at least.
         deep: whether samples have 16 bits.
     """
 
@@ -36,6 +39,7 @@ class Container:
     orientation: int = 1
     profile: bytes | None = None
     truncated: bool = False
+    least_missing: float = 0.0
     deep: bool = False
 
 
@@ -94,6 +98,7 @@ def _open_jpeg(data: bytes) -> Container:
     kept: list[bytes] = [data[:2]]
     exif: bytes | None = None
     profile: dict[int, bytes] = {}
+    blocks = 0
     position = 2
     while True:
         position = data.find(b"\xff", position)
@@ -112,6 +117,8 @@ def _open_jpeg(data: bytes) -> Container:
         position += 2 + length
         if not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             kept.append(segment)
+            if marker in _HUFFMAN_FRAMES:
+                blocks = _blocks_of(payload)
         elif marker == 0xE0 and payload.startswith(b"JFIF\0") and len(payload) >= 14:
             kept.append(_JFIF)  # decides that three components are YCbCr
         elif marker == 0xEE and payload.startswith(b"Adobe") and len(payload) >= 12:
@@ -123,10 +130,24 @@ def _open_jpeg(data: bytes) -> Container:
     pixels = data[position:] if position >= 0 else b""
     # Within the data of pixels, a byte FF is followed by 00 or by a marker.
     truncated = pixels.rfind(_END_OF_IMAGE) < 0
+    # A block takes one bit at least.
+    least_missing = 1 - min(1.0, 8 * len(pixels) / blocks) if truncated and blocks else 0.0
     whole = b"".join(profile[number] for number in sorted(profile)) or None
     if whole is not None and (sorted(profile) != list(range(1, len(profile) + 1)) or len(whole) > _MAX_PROFILE_BYTES):
         whole = None
-    return Container(b"".join([*kept, pixels]), orientation_of(exif), whole, truncated)
+    return Container(b"".join([*kept, pixels]), orientation_of(exif), whole, truncated, least_missing)
+
+
+def _blocks_of(frame: bytes) -> int:
+    """Return how many blocks of 8 x 8 samples the largest component of a JPEG has; 0 if its frame header has none."""
+    if len(frame) < 6:
+        return 0
+    height, width = struct.unpack_from(">HH", frame, 1)
+    samplings = [(frame[at] >> 4, frame[at] & 15) for at in range(7, min(len(frame), 6 + 3 * frame[5]), 3)]
+    across, down = (max((sampling[axis] for sampling in samplings), default=0) for axis in (0, 1))
+    if not across or not down:
+        return 0
+    return int(max(width * h * height * v for h, v in samplings) // (64 * across * down))
 
 
 def _open_png(data: bytes) -> Container:

@@ -27,7 +27,7 @@ from eigenlens.model.images.colours import (
 )
 from eigenlens.model.images.containers import Container, open_container, orientation_of, size_of_webp
 from eigenlens.model.images.ground import OVERSAMPLING, show_on_black
-from eigenlens.model.images.preprocessing import FIRST, ON_BLACK, STANDARD, Preprocessing
+from eigenlens.model.images.preprocessing import FIRST, ON_BLACK, STANDARD, WHOLE, Preprocessing
 
 FORMATS = {
     "JPEG": "image/jpeg",
@@ -161,7 +161,7 @@ def _info(opened: _Opened) -> ImageInfo:
 def load_square(
     data: bytes, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = STANDARD
 ) -> NDArray[np.uint8] | ImageError:
-    """Decode an image to a centred square, (size, size, 3), or return why that cannot be: one bad image fails alone."""
+    """Decode an image to a square, (size, size, 3), or return why that cannot be: one bad image fails alone."""
     loaded = load_square_with_info(data, size, max_pixels=max_pixels, preprocessing=preprocessing)
     return loaded if isinstance(loaded, ImageError) else loaded[0]
 
@@ -178,7 +178,9 @@ def load_square_with_info(
 
 
 def to_square(image: Image.Image, size: int, *, preprocessing: Preprocessing = STANDARD) -> NDArray[np.uint8]:
-    """Resize the largest centred square of an RGB image to (size, size, 3), uint8."""
+    """Resize the largest centred square of an RGB image, or the whole of it, to (size, size, 3), uint8."""
+    if preprocessing == WHOLE:
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8)
     if preprocessing == ON_BLACK:
         image = show_on_black(image, size)
     fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
@@ -264,7 +266,13 @@ def _load(opened: _Opened, *, at_least: int | None) -> Image.Image:
     if not opened.container.truncated:
         image.load()
         return opened.image
+    _require_pixels(opened.container.least_missing)  # a few bytes that claim many pixels would take seconds
     return _load_truncated(opened.container.data, at_least=at_least)
+
+
+def _require_pixels(missing: float) -> None:
+    if missing > _MAX_MISSING:
+        raise OSError(f"at least {missing:.0%} of the pixels are missing")
 
 
 def _load_truncated(data: bytes, *, at_least: int | None) -> Image.Image:
@@ -285,8 +293,7 @@ def _load_truncated(data: bytes, *, at_least: int | None) -> Image.Image:
     # Of a progressive JPEG the last details of the whole picture are missing, of any other the whole of its last rows.
     differs = np.abs(first - second) > (_MISSING_LEVELS if ends[0].info.get("progressive") else 0)
     share = float((differs.any(axis=-1) if differs.ndim == 3 else differs).mean())
-    if share > _MAX_MISSING:
-        raise OSError(f"at least {share:.0%} of the pixels are missing")
+    _require_pixels(share)
     return ends[0]
 
 

@@ -5,6 +5,7 @@ An encoder's manifest records the version that its codes are made with; one with
 version 1: colour profiles are ignored, transparency is laid on white, 16-bit samples keep their high byte.
 version 2: colours are sRGB's, the ground of transparency suits the picture, deep samples are shown by their real range.
 version 3: as 2, and a thing on a plain light ground is shown light on black: the training images show theirs so.
+version 4: as 2, and the whole picture is squeezed into the square, where the others see its largest centred square.
 """
 
 from __future__ import annotations
@@ -13,4 +14,5 @@ Preprocessing = int
 FIRST: Preprocessing = 1
 STANDARD: Preprocessing = 2
 ON_BLACK: Preprocessing = 3
-LATEST = ON_BLACK
+WHOLE: Preprocessing = 4
+LATEST = WHOLE

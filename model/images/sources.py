@@ -33,7 +33,7 @@ from eigenlens.image_ids import escape_bytes, ids_of_paths
 from eigenlens.model.errors import ImageError, SourceError
 from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, READABLE, ImageInfo, load_square_with_info
 from eigenlens.model.images.fashion_mnist import FashionMnist
-from eigenlens.model.images.preprocessing import STANDARD, Preprocessing
+from eigenlens.model.images.preprocessing import STANDARD, WHOLE, Preprocessing
 
 DEFAULT_MAX_IMAGE_BYTES = 64 * 2**20
 
@@ -49,6 +49,7 @@ class SourceImage:
         metadata: what the source knows; `label` is the name of the image's top folder, where there is one.
         problem: why there are no bytes, where that is so.
         file: how the file system described the file when it was listed, where there is one.
+        preprocessing: how the file becomes pixels, where `load` is not told.
     """
 
     id: str
@@ -57,21 +58,23 @@ class SourceImage:
     metadata: dict[str, Any] = field(default_factory=dict)
     problem: str | None = None
     file: FoundFile | None = None
+    preprocessing: Preprocessing = STANDARD
 
     def load(
-        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = STANDARD
+        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing | None = None
     ) -> NDArray[np.uint8] | ImageError:
-        """Decode the image to a centred square, (size, size, 3), or return why that cannot be."""
+        """Decode the image to a square, (size, size, 3), or return why that cannot be."""
         loaded = self.load_with_info(size, max_pixels=max_pixels, preprocessing=preprocessing)
         return loaded if isinstance(loaded, ImageError) else loaded[0]
 
     def load_with_info(
-        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = STANDARD
+        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing | None = None
     ) -> tuple[NDArray[np.uint8], ImageInfo] | ImageError:
         """Decode the image as `load` does, and tell what its header says."""
         if self.problem is not None:
             return ImageError(self.problem)
-        return load_square_with_info(self.data, size, max_pixels=max_pixels, preprocessing=preprocessing)
+        version = preprocessing or self.preprocessing
+        return load_square_with_info(self.data, size, max_pixels=max_pixels, preprocessing=version)
 
 
 class Source(Protocol):
@@ -238,6 +241,24 @@ class SubsampledSource:
 
     def __iter__(self) -> Iterator[SourceImage]:
         return islice(self._source, 0, None, self._step)
+
+
+class WholePictures:
+    """The images of a source, each of which loads as the whole picture and not as its centred square.
+
+    source = WholePictures(open_source("~/Pictures"))
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.name = f"{source.name}, whole"
+        self.skipped = source.skipped
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        return (replace(image, preprocessing=WHOLE) for image in self._source)
 
 
 class ConcatSource:

@@ -58,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
     others = " and all other addresses of this machine" if host in LOOPBACK_OF else ""
     print(f"Eigenlens serves {settings.gallery} at {address}{others}", file=sys.stderr)
     print(f"  try:       curl -F image=@photo.jpg '{address}/v1/search?k=10&length=16'", file=sys.stderr)
-    print(f"  admin key: {settings.key_file}", file=sys.stderr)
+    has_key = opened is None or settings.key_file.exists()
+    no_key = "none: the gallery cannot be written; --admin-key-file names another place"
+    print(f"  admin key: {settings.key_file if has_key else no_key}", file=sys.stderr)
     if opened is not None:
         link = f"{address}{settings.root_path}/#admin={opened.keyring.make_link_token()}"
         print(f"  manage:    {link}  (works once)", file=sys.stderr)

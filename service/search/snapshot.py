@@ -153,7 +153,7 @@ class Snapshot:
         unfiltered = None if request.filter is not None else self._chooser.choose(request.plan, k=depth)
         return [
             unfiltered
-            if unfiltered is not None and reach is not None and reach <= _NEARLY * depth
+            if unfiltered is not None and reach is not None and reach.count <= _NEARLY * depth
             else self._chooser.choose_filtered(request.plan, k=depth, reach=reach)
             for reach in reaches
         ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eigenlens.benchmarks.heads import tables
-from eigenlens.benchmarks.heads.evaluate import paired_interval, scene_precisions
+from eigenlens.benchmarks.heads.evaluate import EvaluationSet, paired_interval, reciprocal_ranks, scene_precisions
 
 
 def test_the_interval_of_a_mean_gain_is_that_of_the_normal_distribution() -> None:
@@ -26,9 +26,10 @@ def test_a_query_is_measured_among_all_others() -> None:
 
 def test_only_a_gain_whose_interval_excludes_zero_is_bold() -> None:
     def records(method: str, gain: float, low: float, high: float) -> list[dict[str, object]]:
-        of_metrics = {tables.GAIN: gain, tables.GAIN_LOW: low, tables.GAIN_HIGH: high, "mAP": 0.5}
+        of_metrics = dict(zip(tables.gain_metrics(tables.RIVAL), (gain, low, high), strict=True)) | {"mAP": 0.5}
         return [
-            {"method": method, "length": 8, "metric": metric, "value": value} for metric, value in of_metrics.items()
+            {"data": "holidays-half", "method": method, "length": 8, "metric": metric, "value": value}
+            for metric, value in of_metrics.items()
         ]
 
     drawn = tables.gain_table(
@@ -37,3 +38,29 @@ def test_only_a_gain_whose_interval_excludes_zero_is_bold() -> None:
     assert "| **+0.020** (+0.010 to +0.030) |" in drawn
     assert "| +0.020 (-0.010 to +0.050) |" in drawn
     assert tables.gain_table(records("views", 0, 0, 0)[3:], names=tables.HEADS) == "No record yet."
+
+
+def test_a_planted_view_is_measured_by_the_rank_of_its_own_photograph() -> None:
+    photographs = np.array([[1, 0], [0.6, 0.8], [0, 1], [-1, 0]], dtype=np.float32)
+    views = np.array([[1, 0.1], [1, 0], [1, 0]], dtype=np.float32)
+    np.testing.assert_allclose(reciprocal_ranks(views, photographs), [1, 1 / 2, 1 / 3])
+
+
+def test_pooled_queries_are_those_of_scenes_and_of_planted_views() -> None:
+    codes = EvaluationSet(
+        gallery=np.eye(4, dtype=np.float32)[2:],
+        gallery_classes=np.array(["a", "b"]),
+        queries=np.eye(4, dtype=np.float32)[:2],
+        query_classes=np.array(["a", "b"]),
+        hard_views=np.array([[1, 0, 0, 0], [0, 1, 2, 0]], dtype=np.float32),
+        scenes=np.array([[1, 0, 0, 0], [1, 0, 0, 0.1]], dtype=np.float32),
+        scene_names=np.array(["s", "s"]),
+        scene_queries=np.array([True, False]),
+    )
+    precisions = codes.precisions(4)
+    assert {data: list(values) for data, values in precisions.items()} == {
+        "holidays-half": [1],
+        "clothing-hard-views": [1, 0.5],
+        "pooled": [1, 1, 0.5],
+    }
+    assert codes.quality(4)["pooled", "mAP"] == pytest.approx(2.5 / 3)

@@ -11,6 +11,7 @@ from eigenlens.index.plans.advice import advise_rebuild
 from eigenlens.index.plans.calibration import Calibration, Measured, Recall
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import Plan
+from eigenlens.index.plans.reach import Reach
 from tests.support.codes import CODE_LENGTH, ENCODER_ID, random_codes
 from tests.support.numpy_engine import NumpyEngine
 
@@ -98,10 +99,10 @@ def test_an_exact_search_for_a_filter_keeps_to_the_limit_on_latency() -> None:
     chooser = PlanChooser(engine)
     for length in (None, 4):
         within = PlanRequest(length, target_recall=0.95, max_latency_ms=3.0)
-        chosen = chooser.choose_filtered(within, k=10, reach=2000)
+        chosen = chooser.choose_filtered(within, k=10, reach=Reach(2000))
         assert chosen.plan == Plan(CODE_LENGTH, "numpy")
         with pytest.raises(TargetError):
-            chooser.choose_filtered(replace(within, max_latency_ms=1.0), k=10, reach=2000)
+            chooser.choose_filtered(replace(within, max_latency_ms=1.0), k=10, reach=Reach(2000))
     engine.added_ms = 1.0
     with pytest.raises(TargetError):
-        chooser.choose_filtered(within, k=10, reach=2000)
+        chooser.choose_filtered(within, k=10, reach=Reach(2000))

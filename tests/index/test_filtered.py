@@ -9,11 +9,15 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.building.recall_counting import ranks_of, shortlist_recalls
 from eigenlens.index.errors import TargetError
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.filters.parse import Filter, parse_filter
 from eigenlens.index.live.engine import LiveEngine
+from eigenlens.index.plans.calibration import COUNTS, Measured
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
+from eigenlens.index.plans.plan import Plan
+from eigenlens.index.plans.reach import Reach
 from eigenlens.index.tuning import Tuning
 from tests.support.codes import write_codes
 
@@ -54,6 +58,8 @@ def filters(group: int) -> dict[str, Filter]:
         "with": parse_filter({"group": group}),
         "without": parse_filter({"group": {"$ne": group}}),
         "against": parse_filter({"group": (group + 5) % GROUPS}),
+        "half without": parse_filter({"group": {"$ne": group}, "draw": {"$lt": 0.5}}),
+        "few without": parse_filter({"group": {"$ne": group}, "draw": {"$lt": 0.05}}),
     }
 
 
@@ -72,7 +78,8 @@ def test_reach_is_about_the_rank_of_the_last_result_among_all(engine: LiveEngine
             filter = filters(group)[name]
             tenth = np.sort(cosines_of(engine, query, filter))[-10]
             ranks.append(int((cosines_of(engine, query) >= tenth).sum()))
-            reaches.append(engine.reach(query[None], k=10, filter=filter)[0] or 0)
+            reach = engine.reach(query[None], k=10, filter=filter)[0]
+            reaches.append(0 if reach is None else reach.count)
         assert 0.1 < np.median(reaches) / np.median(ranks) < 3, name
 
 
@@ -88,6 +95,49 @@ def test_targets_hold_whatever_a_filter_has_to_do_with_the_query(engine: LiveEng
             chosen = chooser.choose_filtered(PlanRequest(target_recall=target), k=10, reach=reach)
             nearest = engine.search(query[None], plan=chosen.plan, k=10, filter=filter)[0]
             assert len(nearest) == 10
+            tenth = np.sort(cosines_of(engine, query, filter))[-10]
+            recalls.append(np.mean([score >= tenth - 1e-3 for _, score in nearest]))
+        assert np.mean(recalls) >= target - 0.015, name  # of 600 neighbours
+
+
+@pytest.fixture(scope="module", params=[4, 8])
+def cheaply_calibrated(engine: LiveEngine, request: pytest.FixtureRequest) -> LiveEngine:
+    """The engine with every effort and shortlist of one index measured, all of them cheaper than to see everything.
+
+    On a small gallery an exact plan would else stand in for whatever reaches far.
+    """
+    queries, _ = grouped(13, 200)
+    index = engine.generation.prefix_index(request.param)
+    assert index.max_effort is not None
+    cosines = np.stack([cosines_of(engine, query) for query in queries])
+    exact = np.argsort(-cosines, axis=1)[:, : COUNTS[-1]]
+    shortlists = [round(10 * 2 ** (step / 2)) for step in range(19)]
+    measured = []
+    for effort in (4, 8, 16, 32, 64, 128, index.max_effort):
+        _, rows = index.search(queries, shortlists[-1], effort=effort)
+        ranks = ranks_of(exact, rows, count=COUNT)
+        for shortlist, recall in shortlist_recalls(ranks, shortlists, COUNTS).items():
+            plan = Plan(request.param, index.spec.kind, effort, shortlist, CODE_LENGTH)
+            measured.append(Measured(plan, recall, dict.fromkeys(("p50", "p95", "p99"), effort + shortlist / 100)))
+    cheap = LiveEngine(engine.generation)
+    cheap.calibration = replace(engine.calibration, measured=tuple(measured))
+    return cheap
+
+
+@pytest.mark.parametrize("target", [0.9, 0.95, 0.99])
+def test_targets_hold_against_the_query_where_cheap_plans_can_be_chosen(
+    cheaply_calibrated: LiveEngine, target: float
+) -> None:
+    """Only the share of a shortlist was rescored that a filter leaves near the query, and it leaves most beyond."""
+    engine, chooser = cheaply_calibrated, PlanChooser(cheaply_calibrated)
+    queries, groups = grouped(14, QUERIES)
+    for name in filters(0):
+        recalls = []
+        for query, group in zip(queries, groups.tolist(), strict=True):
+            filter = filters(group)[name]
+            reach = engine.reach(query[None], k=10, filter=filter)[0]
+            plan = chooser.choose_filtered(PlanRequest(target_recall=target), k=10, reach=reach).plan
+            nearest = engine.search(query[None], plan=plan, k=10, filter=filter)[0]
             tenth = np.sort(cosines_of(engine, query, filter))[-10]
             recalls.append(np.mean([score >= tenth - 1e-3 for _, score in nearest]))
         assert np.mean(recalls) >= target - 0.015, name  # of 600 neighbours
@@ -144,7 +194,7 @@ def test_a_target_is_met_where_no_exact_plan_was_measured(engine: LiveEngine) ->
     chooser, query, half = PlanChooser(changed), grouped(12, 1)[0], filters(0)["half"]
     best = np.sort(cosines_of(engine, query[0], half))[::-1]
     request = PlanRequest(target_recall=0.1)
-    deep = chooser.choose_filtered(request, k=600, reach=1200)
+    deep = chooser.choose_filtered(request, k=600, reach=Reach(1200))
     for chosen, k in ((deep, 600), (chooser.choose(request, k=1500), 1500)):
         assert chosen.measured is not None
         assert (chosen.measured.exact, dict(chosen.measured.latency_ms)) == (True, {})
@@ -152,7 +202,7 @@ def test_a_target_is_met_where_no_exact_plan_was_measured(engine: LiveEngine) ->
         np.testing.assert_allclose(scores, best[:k], atol=2e-3)
     limited = PlanRequest(target_recall=0.1, max_latency_ms=1e6)  # how long it takes is not known
     with pytest.raises(TargetError):
-        chooser.choose_filtered(limited, k=600, reach=1200)
+        chooser.choose_filtered(limited, k=600, reach=Reach(1200))
     for fixed in (limited, PlanRequest(4, target_recall=0.1)):
         with pytest.raises(TargetError):
             chooser.choose(fixed, k=1500)
@@ -173,11 +223,11 @@ def test_pages_fit_together_where_few_images_were_removed(engine: LiveEngine) ->
     plan = PlanChooser(changed).choose(PlanRequest(target_recall=0.95), k=24).plan
     before = [key for key, _ in changed.search(query, plan=plan, k=24)[0]]
     changed.remove(before[:12])
-    assert changed.reach(query, k=10) == [10]
+    assert changed.reach(query, k=10) == [Reach(10)]
     whole = [key for key, _ in changed.search(query, plan=plan, k=24)[0]]
     assert whole[:12] == before[12:]
     assert len(whole) == 24
     for k in (1, 5, 13, 20):
         assert [key for key, _ in changed.search(query, plan=plan, k=k)[0]] == whole[:k]
     changed.remove(engine.keys[: COUNT // 50].tolist())
-    assert changed.reach(query, k=10) != [10], "more than a hundredth was removed"
+    assert changed.reach(query, k=10) != [Reach(10)], "more than a hundredth was removed"

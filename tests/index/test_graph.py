@@ -23,6 +23,7 @@ from eigenlens.index.live.engine import LiveEngine
 from eigenlens.index.plans.calibration import COUNTS, Measured, Recall
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import IndexSpec, Plan
+from eigenlens.index.plans.reach import Reach
 from eigenlens.index.tuning import Tuning
 from tests.support.codes import flip_byte, hardly_calibrated, write_codes
 
@@ -94,7 +95,7 @@ def test_a_filter_and_many_removals_are_answered_by_another_index(generation: Ge
     chooser = PlanChooser(engine)
     odd = parse_filter({"even": False})
     assert chooser.choose(PlanRequest(target_recall=0.9), k=10).plan.kind == "vamana"
-    plan = chooser.choose_filtered(PlanRequest(target_recall=0.9), k=10, reach=20).plan
+    plan = chooser.choose_filtered(PlanRequest(target_recall=0.9), k=10, reach=Reach(20)).plan
     assert plan.kind != "vamana"
     query = ordered_codes(2, 1)
     keys = {key for key, _ in engine.search(query, plan=graph_plan(generation), k=10, filter=odd)[0]}

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from eigenlens.model.images.decode import FORMATS, ImageInfo, decode, inspect, load_square, to_square
-from eigenlens.model.images.preprocessing import FIRST
+from eigenlens.model.images.preprocessing import FIRST, WHOLE
 from tests.support.codes import encoded, handmade_png
 from tests.support.pictures import FILES, LOSSLESS, OPTIONS, ORIENTATION, as_file, assert_close, flat, noise, pixels
 
@@ -180,6 +180,15 @@ def test_the_square_is_the_middle_of_the_image() -> None:
     wide = np.concatenate([flat(255, 0, 0), flat(0, 255, 0), flat(0, 0, 255)], axis=1)
     for picture in (wide, wide.swapaxes(0, 1)):
         np.testing.assert_array_equal(to_square(Image.fromarray(picture), 8), flat(0, 255, 0))
+
+
+def test_the_square_of_a_whole_picture_has_its_ends() -> None:
+    for colours in [(255, 0, 0), (0, 255, 0), (0, 0, 255)], [(9, 9, 9), (0, 255, 0), (99, 99, 99)]:
+        wide = np.concatenate([flat(*colour) for colour in colours], axis=1)
+        for picture, turn in ((wide, False), (wide.swapaxes(0, 1), True)):
+            square = to_square(Image.fromarray(np.ascontiguousarray(picture)), 9, preprocessing=WHOLE)
+            seen = square.swapaxes(0, 1) if turn else square
+            assert [tuple(seen[4, x].tolist()) for x in (1, 4, 7)] == colours
 
 
 def test_a_square_of_the_right_size_is_left_alone() -> None:

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from eigenlens.command import main
 from eigenlens.model.config import AugmentationConfig
-from eigenlens.model.errors import TrainingError
+from eigenlens.model.errors import ImageError, TrainingError
 from eigenlens.model.heads.choice import OF_KIND, RIDGES, choose_settings, resolve_settings
 from eigenlens.model.heads.features import ViewFeatures, cache_features, power_normalise
 from eigenlens.model.heads.fit import HeadSettings, fit_head, neighbour_graph
 from eigenlens.model.heads.positives import pair_moments
+from eigenlens.model.images.hard_views import HardViews
 from eigenlens.model.images.sources import SourceImage, open_source
 from eigenlens.model.network import normalise_pixels
 from eigenlens.model.pairs.neighbours import nearest_neighbours
@@ -221,11 +223,12 @@ class Counting(Encoder):
         return super().encode(pixels)
 
 
-def fill(source: object, encoder: Encoder, directory: Path) -> ViewFeatures:
+def fill(source: object, encoder: Encoder, directory: Path, *, hard: bool = False) -> ViewFeatures:
     return cache_features(
         source,  # type: ignore[arg-type]
         encoder,
         views=2,
+        hard=hard,
         augmentation=AugmentationConfig(),
         seed=0,
         directory=directory,
@@ -254,6 +257,23 @@ def test_features_are_carried_on_where_they_stopped(tmp_path: Path, monkeypatch:
     fill(open_source(str(images)), encoder, tmp_path / "whole")
     assert encoder.images - after == 30 * 3
     assert not np.array_equal(whole.values[:, 1], whole.values[:, 2])
+
+
+def test_the_last_of_the_views_is_a_hard_one_of_the_same_photograph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eigenlens.model.heads.features._BATCH", 8)
+    images = write_images(tmp_path / "images", count=20)
+    (images / "kind-0" / "broken.png").write_bytes(b"no image")
+    source, encoder = open_source(str(images)), Encoder(write_encoder(tmp_path / "encoder"))
+    mild = fill(source, encoder, tmp_path / "work")
+    with pytest.raises(KeyboardInterrupt):
+        fill(Interrupted(images, after=11), encoder, tmp_path / "work", hard=True)
+    hard = fill(source, encoder, tmp_path / "work", hard=True)
+    assert hard.values.shape == mild.values.shape == (20, 3, SIDE * SIDE * 3)
+    np.testing.assert_array_equal(hard.values[:, :2], mild.values[:, :2])
+    squares = [square for view in HardViews(source) if not isinstance(square := view.load(SIDE), ImageError)]
+    np.testing.assert_array_equal(hard.values[:, 2], encoder.encode(np.stack(squares)).astype(np.float16))
 
 
 @pretrained
@@ -295,3 +315,25 @@ def test_a_few_images_become_an_encoder_that_needs_no_torch(tmp_path: Path, caps
     assert cached.stat().st_mtime_ns == stamp
     assert main([*kind, "--out", str(out)]) == 1
     assert "already exists" in capsys.readouterr().err
+
+
+@pretrained
+def test_an_encoder_of_whole_pictures_tells_pictures_with_one_middle_apart(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", count=24, side=40)
+    rng = np.random.default_rng(0)
+    middle = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((20, 20, 1))).astype(np.uint8)
+    tall = []
+    for _ in range(3):
+        ends = [np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((20, 20, 1))).astype(np.uint8) for _ in range(2)]
+        tall.append(Image.fromarray(np.concatenate([ends[0], middle, ends[1]])))
+    likeness = {}
+    for framing in ("centre", "whole"):
+        out = tmp_path / framing
+        command = ["fit", "--images", str(images), "--work", str(tmp_path / "work"), "--framing", framing]
+        command += ["--views", "1", "--ridge", "1", "--diffusion-time", "1", "--code-length", "16"]
+        assert main([*command, "--out", str(out)]) == 0
+        encoder = Encoder(out)
+        codes = encoder.encode(np.stack([encoder.prepare(picture) for picture in tall]))
+        likeness[framing] = cosines(codes, codes)[np.triu_indices(3, 1)].max()
+    assert likeness["centre"] > 0.999
+    assert 1 - likeness["whole"] > 10 * (1 - likeness["centre"])

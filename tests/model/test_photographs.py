@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -85,6 +87,17 @@ def test_a_picture_has_the_same_colours_in_every_space_and_format(space: str, fo
     assert np.median(error) <= 2
     plain = np.asarray(decode(data, preprocessing=FIRST))
     assert np.abs(plain.astype(int) - np.asarray(stored)).mean() < 2, "an earlier encoder sees what it always saw"
+
+
+def test_linear_light_loses_what_eight_bits_cannot_hold_and_no_more() -> None:
+    stored = np.arange(256, dtype=np.uint8)
+    picture = Image.fromarray(np.repeat(stored[None, :, None], 3, axis=2).repeat(8, axis=0))
+    decoded = np.asarray(decode(encoded(picture, "PNG", icc_profile=LINEAR)))[0].astype(int)
+    light = stored / 255
+    exact = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.abs(decoded - exact[:, None]).max() <= 1
+    assert exact[:4].round().tolist() == [0, 13, 22, 28], "a grey of 17 is 4 levels off in any decoder"
+    assert np.abs(exact - 17).min() > 3
 
 
 def test_a_profile_of_grey_and_one_that_does_not_fit() -> None:
@@ -169,6 +182,33 @@ def test_a_jpeg_without_its_last_bytes_is_shown_and_noted(progressive: bool) -> 
         assert decode(data[:-missing], at_least=20).size
     assert inspect(data).note is None
     assert inspect(data + b"trailing bytes").note is None
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_truncated_jpeg_that_claims_many_pixels_is_refused_without_decoding_them(
+    mode: str, progressive: bool
+) -> None:
+    """A file of a thousand bytes took seconds, and hundreds of megabytes."""
+    data = bytearray(encoded(Image.fromarray(noise(40, 60)).convert(mode), "JPEG", progressive=progressive)[:-100])
+    frame = re.search(rb"\xff[\xc0\xc2]..\x08", bytes(data), re.DOTALL)
+    assert frame is not None
+    data[frame.end() : frame.end() + 4] = struct.pack(">HH", 7999, 8000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match=r"at least (9\d|100)% of the pixels are missing"):
+            decode(bytes(data), at_least=20)
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_truncated_jpeg_of_one_colour_has_room_for_its_pixels() -> None:
+    """Nothing takes fewer bytes for a pixel."""
+    for options in ({}, {"progressive": True}, {"optimize": True, "quality": 5, "subsampling": "4:1:1"}):
+        data = encoded(Image.new("RGB", (1600, 1200), (90, 20, 20)), "JPEG", **options)
+        assert decode(data[:-2], at_least=20).size
+        assert inspect(data[:-2]).note == TRUNCATED
 
 
 def test_bytes_before_a_marker_are_passed_over_as_browsers_do() -> None:

@@ -9,11 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from eigenlens import image_files
 from eigenlens.image_files import IMAGE_EXTENSIONS
-from eigenlens.model.errors import SourceError
-from eigenlens.model.images.sources import FolderSource, Source, TarSource, open_source, require_any_image
+from eigenlens.model.errors import ImageError, SourceError
+from eigenlens.model.images.preprocessing import STANDARD
+from eigenlens.model.images.sources import (
+    FolderSource,
+    Source,
+    TarSource,
+    WholePictures,
+    open_source,
+    require_any_image,
+)
 
 # What a folder of a person's may hold; the contents are never looked at here.
 IMAGES = {
@@ -212,3 +221,17 @@ def test_whether_there_is_any_image_is_known_at_the_first(tmp_path: Path, monkey
     require_any_image(linking, follow_links=True)
     with pytest.raises(SourceError, match=r"holds no image file \(it holds 1 linked folder\)"):
         require_any_image(linking)
+
+
+def test_whole_pictures_load_whole_unless_another_version_is_asked_for(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (90, 30), (0, 255, 0))
+    picture.paste((255, 0, 0), (0, 0, 20, 30))
+    picture.save(tmp_path / "wide.png")
+    source = FolderSource(tmp_path)
+    (centre,), (whole,) = source, WholePictures(source)
+    assert WholePictures(source).name != source.name
+    reds = []
+    for loaded in (centre.load(9), whole.load(9), whole.load(9, preprocessing=STANDARD)):
+        assert not isinstance(loaded, ImageError)
+        reds.append(float(loaded[..., 0].mean()))
+    assert reds == [0, pytest.approx(255 * 2 / 9, abs=8), 0]

@@ -14,6 +14,7 @@ from eigenlens.index.errors import CodesError, PrefixLengthError, ResultCountErr
 from eigenlens.index.filters.parse import Filter, kind_of, matches, scalars_of
 from eigenlens.index.plans.calibration import Calibration, Measured, Recall
 from eigenlens.index.plans.plan import Plan
+from eigenlens.index.plans.reach import Reach
 
 KIND = "numpy"
 
@@ -102,7 +103,7 @@ class NumpyEngine:
         scores = [(key, float(stored[key][:length] @ query / norm) if norm else 0.0) for key, norm in norms.items()]
         return sorted(scores, key=lambda neighbor: (-neighbor[1], neighbor[0]))
 
-    def reach(self, codes: NDArray[np.float32], *, k: int, filter: Filter | None = None) -> list[int | None]:
+    def reach(self, codes: NDArray[np.float32], *, k: int, filter: Filter | None = None) -> list[Reach | None]:
         """None for each code: every image is scored."""
         return [None] * len(codes)
 

@@ -64,6 +64,17 @@ def test_it_is_served_and_refuses_changes(locked: Gallery, tmp_path: Path) -> No
     assert "is served read-only" in log.read_text()
 
 
+def test_without_a_key_no_file_is_named_as_one(locked: Gallery, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [*EIGENLENS, "serve", "--gallery", str(locked.root), "--port", "0"]
+    with log.open("wb") as errors, subprocess.Popen(command, stderr=errors) as process:
+        try:
+            told = wait_for(lambda: re.search(r"admin key: (.*)\n", log.read_text()))[1]
+        finally:
+            process.terminate()
+    assert told == "none: the gallery cannot be written; --admin-key-file names another place"
+
+
 def test_a_command_tells_whose_files_they_are(locked: Gallery) -> None:
     command = [*EIGENLENS, "build", "--gallery", str(locked.root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from eigenlens.index.filters.parse import Filter, parse_filter
 from eigenlens.index.plans.calibration import Calibration, Measured, Recall
 from eigenlens.index.plans.plan import Plan
+from eigenlens.index.plans.reach import Reach
 from eigenlens.service.search.request import SearchRequest
 from eigenlens.service.search.snapshot import Snapshot
 from tests.support.codes import CODE_LENGTH, ENCODER_ID, random_codes
@@ -38,8 +39,8 @@ class Reaching(NumpyEngine):
         )
         self.calibration = Calibration(plans, efforts={}, queries=50)
 
-    def reach(self, codes: NDArray[np.float32], *, k: int, filter: Filter | None = None) -> list[int | None]:
-        return [self.reached] * len(codes)
+    def reach(self, codes: NDArray[np.float32], *, k: int, filter: Filter | None = None) -> list[Reach | None]:
+        return [Reach(self.reached)] * len(codes)
 
 
 def stated(engine: Reaching, request: SearchRequest) -> tuple[int | None, float | None]:

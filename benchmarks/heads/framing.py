@@ -1,0 +1,116 @@
+"""How a picture becomes the squares that a frozen backbone sees, and what is read off its last map.
+
+`centre` is the largest centred square, as everywhere else here. `whole` squeezes the whole picture into a square;
+`first` and `last` are the squares at its two ends, and the mean of these and the centre is what "three crops" says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from eigenlens import artifact
+from eigenlens.model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0
+from eigenlens.model.errors import ImageError
+from eigenlens.model.heads.frozen import publish_backbone
+from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, ImageInfo, decode, inspect
+from eigenlens.model.images.hard_views import hard_view
+from eigenlens.model.images.preprocessing import Preprocessing
+from eigenlens.model.images.sources import Source, SourceImage
+from eigenlens.model.runtime.encoder import Encoder
+
+POOLINGS = ("mean", "gem")
+"""In the order of a `PooledTwice`'s features."""
+_POWER, _TINY = 3, 1e-6
+
+
+class PooledTwice(EfficientNetLite0):
+    """The means of the last map, then its generalised means of power 3, 1280 features each.
+
+    Source: Radenović, Tolias and Chum, Fine-tuning CNN image retrieval with no human annotation, TPAMI 2019.
+    """
+
+    feature_length = 2 * EfficientNetLite0.feature_length
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = self.network.extract_features(self.pixels(x))
+        generalised = last.clamp_min(_TINY).pow(_POWER).mean((2, 3)).pow(1 / _POWER)
+        return torch.cat([last.mean((2, 3)), generalised], dim=1)
+
+
+def open_pooled_twice(size: int, work: Path) -> Encoder:
+    """Open the backbone for squares of `size` pixels, stored below `work`; make it where it is missing.
+
+    Args:
+        size: a multiple of 32, the side of a cell of the last map.
+    """
+    directory = work / f"backbone-pooled-twice-{size}"
+    if not (directory / artifact.MANIFEST).exists():
+        backbone = PooledTwice(pretrained=True)
+        backbone.image_size = size
+        publish_backbone(backbone, directory, properties={"backbone": f"{EFFICIENTNET}, mean and GeM, {size} px"})
+    return Encoder(directory)
+
+
+def _centre(picture: Image.Image) -> Image.Image:
+    return _at(picture, 0.5)
+
+
+def _at(picture: Image.Image, place: float) -> Image.Image:
+    """Cut the largest square at a place along the longer side, from 0 to 1."""
+    side = min(picture.size)
+    left, top = (round(place * (length - side)) for length in picture.size)
+    return picture.crop((left, top, left + side, top + side))
+
+
+FRAMINGS: Mapping[str, Callable[[Image.Image], Image.Image]] = {
+    "centre": _centre,
+    "whole": lambda picture: picture,
+    "first": lambda picture: _at(picture, 0),
+    "last": lambda picture: _at(picture, 1),
+}
+
+
+class Framed:
+    """The images of a source, or hard views of them, framed in one way."""
+
+    def __init__(self, source: Source, framing: str, *, hard: bool = False) -> None:
+        self._source, self._framing, self._hard = source, framing, hard
+        self.name = f"{'hard views of ' if hard else ''}{source.name}, framed: {framing}"
+        self.skipped = source.skipped
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        for row, image in enumerate(self._source):
+            values = {field.name: getattr(image, field.name) for field in fields(image)}
+            yield _FramedImage(**values, framing=self._framing, row=row, hard=self._hard)
+
+
+@dataclass(frozen=True)
+class _FramedImage(SourceImage):
+    framing: str = "centre"
+    row: int = 0
+    hard: bool = False
+
+    def load_with_info(
+        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing | None = None
+    ) -> tuple[NDArray[np.uint8], ImageInfo] | ImageError:
+        version = preprocessing or self.preprocessing
+        try:
+            info = inspect(self.data, max_pixels=max_pixels)
+            picture = decode(self.data, max_pixels=max_pixels, preprocessing=version)
+        except ImageError as error:
+            return error
+        if self.hard:
+            picture = hard_view(picture, np.random.default_rng((0, self.row)))
+        square = FRAMINGS[self.framing](picture).resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(square, dtype=np.uint8), info

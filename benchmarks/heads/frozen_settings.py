@@ -1,0 +1,208 @@
+"""`eigenlens bench frozen`: what image size, framing and pooling of a frozen backbone add to codes, and their cost.
+
+For each setting a head is fitted to every third of the training photographs and one view of each, with one ridge and
+diffusion time for all, beside PCA of the square roots of the same features. Two measures: the reciprocal rank with
+which hard views of the validation photographs find theirs among these, to choose by, and Holidays, to report. The cost
+is images a second of the backbone on one thread, all settings by turns in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenlens.benchmarks.common.pca import Features, principal_components
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
+from eigenlens.benchmarks.heads.evaluate import SCENES, is_query, paired_interval, reciprocal_ranks, scene_precisions
+from eigenlens.benchmarks.heads.framing import POOLINGS, Framed, open_pooled_twice
+from eigenlens.model.commands.fit import AUGMENTATION
+from eigenlens.model.config import AugmentationConfig
+from eigenlens.model.heads.features import cache_features, power_normalise
+from eigenlens.model.heads.fit import HeadSettings, fit_head
+from eigenlens.model.images.sources import Source, SubsampledSource, open_source
+from eigenlens.model.runtime.encoder import Encoder
+
+LENGTHS = (8, 16, 32, 64, 128, 256)
+VALIDATION = "clothing-hard-views"
+SPEED = "images/s"
+_TRAINING_PHOTOGRAPHS = 1023
+_HEAD_SETTINGS = HeadSettings("views", ridge=0.3, diffusion_time=2.0)
+_PLAIN = AugmentationConfig()
+_BATCH, _ROUNDS = 8, 12
+
+
+@dataclass(frozen=True)
+class FrozenSetting:
+    """What a backbone sees of a picture: squares of a side in pixels, whose features are averaged."""
+
+    size: int
+    framings: tuple[str, ...]
+
+
+SETTINGS: Mapping[str, FrozenSetting] = {
+    "224 px": FrozenSetting(224, ("centre",)),
+    "224 px, whole": FrozenSetting(224, ("whole",)),
+    "288 px": FrozenSetting(288, ("centre",)),
+    "224 px, three crops": FrozenSetting(224, ("centre", "first", "last")),
+    "320 px": FrozenSetting(320, ("centre",)),
+    "288 px, whole": FrozenSetting(288, ("whole",)),
+}
+BASE = "224 px"
+HEAD, COMPONENTS = "views", "pca-of-roots"
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Square roots of the features of what is measured on: validation photographs, hard views of them, and scenes."""
+
+    validation: Features
+    hard_views: Features
+    scenes: Features
+    scene_names: NDArray[np.str_]
+    scene_queries: NDArray[np.bool_]
+
+    def precisions(self, code: Callable[[Features], Features], length: int) -> dict[str, NDArray[np.float64]]:
+        validation, views, scenes = (code(part)[:, :length] for part in (self.validation, self.hard_views, self.scenes))
+        return {
+            VALIDATION: reciprocal_ranks(views, validation),
+            SCENES: scene_precisions(scenes, self.scene_names, self.scene_queries),
+        }
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--train", metavar="SOURCE", required=True, help="photographs to fit to")
+    parser.add_argument("--validation", metavar="SOURCE", required=True, help="photographs to choose a setting by")
+    parser.add_argument("--scenes", metavar="SOURCE", required=True, help="Holidays: scene/number.jpg, ..00 the query")
+    parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where features are kept")
+    parser.add_argument(
+        "--settings", nargs="+", choices=tuple(SETTINGS), default=list(SETTINGS), metavar="NAME", help="default: all"
+    )
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="add the records to FILE; what is there is skipped"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure. Raises: EigenlensError."""
+    records = read_records(args.results) if args.results else []
+    known = {record["method"] for record in records if record["metric"] == "mAP"}
+    base: dict[tuple[str, int, str], NDArray[np.float64]] = {}
+    for name in dict.fromkeys((BASE, *args.settings)):
+        setting = SETTINGS[name]
+        if name != BASE and all(_method(name, pooling, HEAD) in known for pooling in POOLINGS):
+            print(f"{name:<22}is in {args.results} already", file=sys.stderr)
+            continue
+        for pooling, fitted, measured in _features(setting, args):
+            for head, (code, params) in _codes(fitted).items():
+                method = _method(name, pooling, head)
+                values: dict[tuple[str, str, int], float] = {}
+                for length in LENGTHS:
+                    for data, precisions in measured.precisions(code, length).items():
+                        if name == BASE and pooling == "mean":
+                            base[data, length, head] = precisions
+                        gains = precisions - base[data, length, head]
+                        values[data, "mAP", length] = float(precisions.mean())
+                        of_gain = (float(gains.mean()), *paired_interval(gains))
+                        for metric, value in zip(GAIN, of_gain, strict=True):
+                            values[data, metric, length] = value
+                if method not in known:
+                    _report(method, values, {"fitted_to": args.train, "images": len(fitted)} | params, args.results)
+    if not any(record["metric"] == SPEED for record in records):
+        _measure_speed(args)
+
+
+GAIN = ("over 224 px", "over 224 px, low", "over 224 px, high")
+"""The gain over the same head on the features of today, and its interval."""
+
+
+def _method(name: str, pooling: str, head: str) -> str:
+    return f"{name}, {pooling}: {head}"
+
+
+def _features(setting: FrozenSetting, args: argparse.Namespace) -> Iterator[tuple[str, NDArray[np.float32], _Measured]]:
+    """Compute, by pooling, roots of the features to fit to, (n, 2, d), and those that are measured on."""
+    backbone = open_pooled_twice(setting.size, args.work)
+    train, validation, scenes = (open_source(spec) for spec in (args.train, args.validation, args.scenes))
+    some = SubsampledSource(train, _TRAINING_PHOTOGRAPHS)
+    fitted = _cached(Framed(some, setting.framings[0]), backbone, args.work, views=1)[0]
+    parts = {}
+    for part, source, hard in (
+        ("validation", validation, False),
+        ("hard", validation, True),
+        ("scenes", scenes, False),
+    ):
+        framed = [
+            _cached(Framed(source, framing, hard=hard), backbone, args.work, views=0) for framing in setting.framings
+        ]
+        parts[part], names = np.mean([values[:, 0] for values, _ in framed], axis=0), framed[0][1]
+    queries = np.array([is_query(image.id) for image in scenes])
+    width = backbone.code_length // len(POOLINGS)
+    for number, pooling in enumerate(POOLINGS):
+        of_pooling = slice(number * width, (number + 1) * width)
+        roots = {part: power_normalise(values[:, of_pooling]) for part, values in parts.items()}
+        measured = _Measured(roots["validation"], roots["hard"], roots["scenes"], np.array(names), queries)
+        yield pooling, power_normalise(fitted[..., of_pooling]), measured
+
+
+def _cached(source: Source, backbone: Encoder, work: Path, *, views: int) -> tuple[Features, tuple[str, ...]]:
+    augmentation = AUGMENTATION if views else _PLAIN
+    cached = cache_features(source, backbone, views=views, augmentation=augmentation, seed=0, directory=work)
+    assert not cached.skipped, "rows are those of the source"
+    return cached.values.astype(np.float32), cached.labels
+
+
+def _codes(fitted: NDArray[np.float32]) -> dict[str, tuple[Callable[[Features], Features], dict[str, Any]]]:
+    """Fit the two heads; returns what turns roots of features into codes, and the settings behind it."""
+    head = fit_head(fitted, _HEAD_SETTINGS, code_length=max(LENGTHS))
+    settings = asdict(_HEAD_SETTINGS) | {"views": fitted.shape[1] - 1}
+    return {COMPONENTS: (principal_components(fitted[:, 0]), {}), HEAD: (head.codes, settings)}
+
+
+def _report(
+    method: str, values: Mapping[tuple[str, str, int], float], params: dict[str, Any], results: Path | None
+) -> None:
+    for data in (VALIDATION, SCENES):
+        shown = "  ".join(f"{length}: {values[data, 'mAP', length]:.3f}" for length in LENGTHS)
+        print(f"{method:<40}{data:<20}  {shown}", flush=True)
+    if results:
+        records = [
+            make_record(
+                Subject(bench="frozen", data=data, method=method, length=length, params=params), metric, round(value, 6)
+            )
+            for (data, metric, length), value in values.items()
+        ]
+        append_records(results, records)
+
+
+def _measure_speed(args: argparse.Namespace) -> None:
+    """Record images a second of each setting, on one thread, by turns; three crops are three squares."""
+    sizes = sorted({setting.size for setting in SETTINGS.values()})
+    encoders = {size: Encoder(open_pooled_twice(size, args.work).artifact.path, threads=1) for size in sizes}
+    seconds: dict[int, list[float]] = {size: [] for size in sizes}
+    for _ in range(_ROUNDS):
+        for size, encoder in encoders.items():
+            pixels = np.zeros((_BATCH, size, size, 3), dtype=np.uint8)
+            begin = time.perf_counter()
+            encoder.encode(pixels)
+            seconds[size].append(time.perf_counter() - begin)
+    fastest = {size: min(times) for size, times in seconds.items()}
+    records = []
+    for name, setting in SETTINGS.items():
+        rate = _BATCH / fastest[setting.size] / len(setting.framings)
+        share = fastest[SETTINGS[BASE].size] / fastest[setting.size] / len(setting.framings)
+        print(f"{name:<40}{rate:.0f} images/s, {share:.2f} of {BASE}")
+        params = {"threads": 1, "batch": _BATCH, "rounds": _ROUNDS}
+        subject = Subject(bench="frozen", data="any", method=name, params=params)
+        records.append(make_record(subject, SPEED, round(rate, 2), "1/s"))
+        records.append(make_record(subject, "speed over 224 px", round(share, 4)))
+    if args.results:
+        append_records(args.results, records)
