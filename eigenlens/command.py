@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import difflib
 import importlib
@@ -223,16 +224,32 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """End at SIGTERM: as process 1, such as in a container without an init, a process ignores it otherwise."""
+    """End at SIGTERM: as process 1, such as in a container without an init, a process ignores it otherwise.
+
+    What is to be cleaned up is, and nothing more: to take torch apart, object by object, takes a second or two.
+    """
+    ended: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> Never:
+        ended.append(128 + number)
         raise SystemExit(128 + number)
+
+    def leave() -> None:
+        if ended:
+            logging.shutdown()
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(ended[0])
 
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
+    atexit.register(leave)  # before all others, and so it is called after them
     signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if not ended:
+            atexit.unregister(leave)

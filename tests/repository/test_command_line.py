@@ -215,3 +215,30 @@ COMP_WORDS=(eigenlens {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _eigenl
     )
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == (completed, "")
+
+
+def test_a_command_that_is_told_to_end_cleans_up_and_takes_nothing_else_apart(tmp_path: Path) -> None:
+    """The end of `train` took two seconds, most of them to free what torch had loaded."""
+    (tmp_path / "waits.py").write_text(
+        """
+import atexit, os, signal
+
+class Large:
+    def __del__(self):
+        os.write(1, b"taken apart\\n")
+
+large = Large()
+
+def configure(parser):
+    pass
+
+def run(args):
+    atexit.register(lambda: print("cleaned up"))
+    print("told", end=" ")
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    )
+    program = "from eigenlens import command; command.COMMANDS['waits'] = ('waits', 'wait'); command.main(['waits'])"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "told cleaned up\n", "")
