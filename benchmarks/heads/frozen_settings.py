@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from eigenlens.benchmarks.common.pca import Features, principal_components
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
 from eigenlens.benchmarks.heads.evaluate import SCENES, is_query, paired_interval, reciprocal_ranks, scene_precisions
 from eigenlens.benchmarks.heads.framing import POOLINGS, Framed, open_pooled_twice
+from eigenlens.model.backbones.efficientnet import EFFICIENTNET
 from eigenlens.model.commands.fit import AUGMENTATION
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.heads.features import cache_features, power_normalise
@@ -45,6 +46,11 @@ class FrozenSetting:
 
     size: int
     framings: tuple[str, ...]
+    backbone: str = EFFICIENTNET
+
+    def open(self, work: Path, *, threads: int | None = None) -> Encoder:
+        backbone = open_pooled_twice(self.size, work, name=self.backbone)
+        return backbone if threads is None else Encoder(backbone.artifact.path, threads=threads)
 
 
 SETTINGS: Mapping[str, FrozenSetting] = {
@@ -54,6 +60,8 @@ SETTINGS: Mapping[str, FrozenSetting] = {
     "224 px, three crops": FrozenSetting(224, ("centre", "first", "last")),
     "320 px": FrozenSetting(320, ("centre",)),
     "288 px, whole": FrozenSetting(288, ("whole",)),
+    "Lite1, 240 px": FrozenSetting(240, ("centre",), "efficientnet-lite1"),
+    "Lite2, 260 px": FrozenSetting(260, ("centre",), "efficientnet-lite2"),
 }
 BASE = "224 px"
 HEAD, COMPONENTS = "views", "pca-of-roots"
@@ -84,7 +92,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenes", metavar="SOURCE", required=True, help="Holidays: scene/number.jpg, ..00 the query")
     parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where features are kept")
     parser.add_argument(
-        "--settings", nargs="+", choices=tuple(SETTINGS), default=list(SETTINGS), metavar="NAME", help="default: all"
+        "--settings",
+        nargs="+",
+        choices=tuple(SETTINGS),
+        default=[name for name, setting in SETTINGS.items() if setting.backbone == EFFICIENTNET],
+        metavar="NAME",
+        help="default: all that need no further package",
     )
     parser.add_argument(
         "--results", type=Path, metavar="FILE", help="add the records to FILE; what is there is skipped"
@@ -116,8 +129,9 @@ def run(args: argparse.Namespace) -> None:
                             values[data, metric, length] = value
                 if method not in known:
                     _report(method, values, {"fitted_to": args.train, "images": len(fitted)} | params, args.results)
-    if not any(record["metric"] == SPEED for record in records):
-        _measure_speed(args)
+    timed = {record["method"] for record in records if record["metric"] == SPEED}
+    if missing := [name for name in args.settings if name not in timed]:
+        _measure_speed(dict.fromkeys((BASE, *missing)), args)
 
 
 GAIN = ("over 224 px", "over 224 px, low", "over 224 px, high")
@@ -130,7 +144,7 @@ def _method(name: str, pooling: str, head: str) -> str:
 
 def _features(setting: FrozenSetting, args: argparse.Namespace) -> Iterator[tuple[str, NDArray[np.float32], _Measured]]:
     """Compute, by pooling, roots of the features to fit to, (n, 2, d), and those that are measured on."""
-    backbone = open_pooled_twice(setting.size, args.work)
+    backbone = setting.open(args.work)
     train, validation, scenes = (open_source(spec) for spec in (args.train, args.validation, args.scenes))
     some = SubsampledSource(train, _TRAINING_PHOTOGRAPHS)
     fitted = _cached(Framed(some, setting.framings[0]), backbone, args.work, views=1)[0]
@@ -183,22 +197,22 @@ def _report(
         append_records(results, records)
 
 
-def _measure_speed(args: argparse.Namespace) -> None:
+def _measure_speed(names: Iterable[str], args: argparse.Namespace) -> None:
     """Record images a second of each setting, on one thread, by turns; three crops are three squares."""
-    sizes = sorted({setting.size for setting in SETTINGS.values()})
-    encoders = {size: Encoder(open_pooled_twice(size, args.work).artifact.path, threads=1) for size in sizes}
-    seconds: dict[int, list[float]] = {size: [] for size in sizes}
+    encoders = {(s.backbone, s.size): s.open(args.work, threads=1) for s in (SETTINGS[name] for name in names)}
+    seconds: dict[tuple[str, int], list[float]] = {key: [] for key in encoders}
     for _ in range(_ROUNDS):
-        for size, encoder in encoders.items():
-            pixels = np.zeros((_BATCH, size, size, 3), dtype=np.uint8)
+        for key, encoder in encoders.items():
+            pixels = np.zeros((_BATCH, encoder.image_size, encoder.image_size, 3), dtype=np.uint8)
             begin = time.perf_counter()
             encoder.encode(pixels)
-            seconds[size].append(time.perf_counter() - begin)
-    fastest = {size: min(times) for size, times in seconds.items()}
+            seconds[key].append(time.perf_counter() - begin)
+    fastest = {key: min(times) for key, times in seconds.items()}
     records = []
-    for name, setting in SETTINGS.items():
-        rate = _BATCH / fastest[setting.size] / len(setting.framings)
-        share = fastest[SETTINGS[BASE].size] / fastest[setting.size] / len(setting.framings)
+    for name in names:
+        setting = SETTINGS[name]
+        of_base, own = (fastest[s.backbone, s.size] for s in (SETTINGS[BASE], setting))
+        rate, share = _BATCH / own / len(setting.framings), of_base / own / len(setting.framings)
         print(f"{name:<40}{rate:.0f} images/s, {share:.2f} of {BASE}")
         params = {"threads": 1, "batch": _BATCH, "rounds": _ROUNDS}
         subject = Subject(bench="frozen", data="any", method=name, params=params)
