@@ -109,11 +109,14 @@ def run(args: argparse.Namespace) -> None:
     records = read_records(args.results) if args.results else []
     known = {record["method"] for record in records if record["metric"] == "mAP"}
     base: dict[tuple[str, int, str], NDArray[np.float64]] = {}
-    for name in dict.fromkeys((BASE, *args.settings)):
-        setting = SETTINGS[name]
-        if name != BASE and all(_method(name, pooling, HEAD) in known for pooling in POOLINGS):
+    wanted = []
+    for name in args.settings:
+        if all(_method(name, pooling, HEAD) in known for pooling in POOLINGS):
             print(f"{name:<22}is in {args.results} already", file=sys.stderr)
-            continue
+        else:
+            wanted.append(name)
+    for name in dict.fromkeys((BASE, *wanted)) if wanted else ():
+        setting = SETTINGS[name]
         for pooling, fitted, measured in _features(setting, args):
             for head, (code, params) in _codes(fitted).items():
                 method = _method(name, pooling, head)
