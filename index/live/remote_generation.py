@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from eigenlens.index.engine import IndexDescription
 from eigenlens.index.errors import IndexKindError
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.generation import BaseGeneration
+from eigenlens.index.live.sampled_reach import SampledReach
 from eigenlens.index.plans.reach import Reach
 
 
@@ -34,8 +36,15 @@ class RemoteGeneration(BaseGeneration):
         return int(self.artifact.properties["index_bytes"].get(str(self._spec(length).length), 0))
 
     def reaches(self, queries: NDArray[np.float32], selection: Selection, *, k: int) -> list[Reach]:
-        """Return k for each query: a shortlist holds as many selected rows as it would without a filter."""
-        return [Reach(k)] * len(queries)
+        """Return k for each query: a shortlist holds as many selected rows as it would without a filter.
+
+        Under a filter against the query it has to hold more.
+        """
+        return self._sampled_reach.estimate(queries, selection, k=k)
+
+    @cached_property
+    def _sampled_reach(self) -> SampledReach:
+        return SampledReach(self.codes)
 
 
 def check_kinds(asked: Mapping[int, str], *, backend: str, kinds: Collection[str], lengths: Sequence[int]) -> None:
