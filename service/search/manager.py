@@ -136,9 +136,9 @@ class SnapshotManager:
         encoder = self._open_encoder(path)
         if encoder.id != encoder_id:
             raise GalleryError(f"generation {number} is of encoder {encoder_id}, and {path} is encoder {encoder.id}")
-        encoder.warm_up(max_batch=_MAX_TRIED_BATCH if self._tries_batches else self.max_batch)
         if self._tries_batches:
             self.max_batch = max(MIN_BATCH, encoder.worthwhile_batch(max_batch=_MAX_TRIED_BATCH))
+        encoder.warm_up(max_batch=self.max_batch)  # the sizes that are used: each takes its time at the start
         log.info(
             "the encoder runs on %s, %s, in batches of up to %d", encoder.runtime, encoder.precision, self.max_batch
         )
