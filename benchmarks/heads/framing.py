@@ -7,23 +7,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from eigenlens import artifact
 from eigenlens.model.backbones.efficientnet import EFFICIENTNET, EfficientNetLite0
-from eigenlens.model.errors import ImageError
 from eigenlens.model.heads.frozen import publish_backbone
-from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, ImageInfo, decode, inspect
-from eigenlens.model.images.hard_views import hard_view
-from eigenlens.model.images.preprocessing import Preprocessing
+from eigenlens.model.images.decode import View
+from eigenlens.model.images.hard_views import SCALE, hard_view
+from eigenlens.model.images.preprocessing import WHOLE
 from eigenlens.model.images.sources import Source, SourceImage
 from eigenlens.model.runtime.encoder import Encoder
 
@@ -89,7 +88,8 @@ def _at(picture: Image.Image, place: float) -> Image.Image:
     return picture.crop((left, top, left + side, top + side))
 
 
-FRAMINGS: Mapping[str, Callable[[Image.Image], Image.Image]] = {
+Framing = Callable[[Image.Image], Image.Image]
+FRAMINGS: Mapping[str, Framing] = {
     "centre": _centre,
     "whole": lambda picture: picture,
     "first": lambda picture: _at(picture, 0),
@@ -110,26 +110,10 @@ class Framed:
 
     def __iter__(self) -> Iterator[SourceImage]:
         for row, image in enumerate(self._source):
-            values = {field.name: getattr(image, field.name) for field in fields(image)}
-            yield _FramedImage(**values, framing=self._framing, row=row, hard=self._hard)
+            seed = (0, row) if self._hard else None
+            view = View(partial(_framed, framing=FRAMINGS[self._framing], seed=seed), SCALE if self._hard else 1.0)
+            yield replace(image, view=view, preprocessing=WHOLE)  # all of what is framed
 
 
-@dataclass(frozen=True)
-class _FramedImage(SourceImage):
-    framing: str = "centre"
-    row: int = 0
-    hard: bool = False
-
-    def load_with_info(
-        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing | None = None
-    ) -> tuple[NDArray[np.uint8], ImageInfo] | ImageError:
-        version = preprocessing or self.preprocessing
-        try:
-            info = inspect(self.data, max_pixels=max_pixels)
-            picture = decode(self.data, max_pixels=max_pixels, preprocessing=version)
-        except ImageError as error:
-            return error
-        if self.hard:
-            picture = hard_view(picture, np.random.default_rng((0, self.row)))
-        square = FRAMINGS[self.framing](picture).resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(square, dtype=np.uint8), info
+def _framed(picture: Image.Image, *, framing: Framing, seed: tuple[int, int] | None) -> Image.Image:
+    return framing(picture if seed is None else hard_view(picture, np.random.default_rng(seed)))

@@ -23,12 +23,10 @@ from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.kinds import graph_of_lists
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.calibration import COUNTS
-from eigenlens.index.plans.reach import Reach
+from eigenlens.index.plans.reach import Reach, is_against
 
 # Of lists with a graph over them only so many are ordered; a search that has to reach further sees everything.
 _MAX_ORDERED_LISTS = 512
-# Standard deviations below the share of all rows at which a share of some is no accident.
-_CLEARLY = 2.0
 # Of so many times k selected rows in the nearest lists, the k best are nearly those of all.
 _SCORED = 4
 # Rows of a sample that tells how many are nearer than a score.
@@ -64,7 +62,7 @@ class ReachEstimator:
         _, lists = self._quantizer.search(unit_prefix(queries, self._length), self._ordered, params=self._parameters)
         rows = self._sizes[lists].cumsum(axis=1)
         selected = counts[lists].cumsum(axis=1)
-        selected_share = counts.sum() / max(1, self._sizes.sum())
+        selected_share = float(counts.sum() / max(1, self._sizes.sum()))
         reaches = [Reach(self._count, is_against=True)] * len(queries)
         for query in np.flatnonzero(selected[:, -1] >= k):
             # In the list that holds the k-th, selected rows are taken to be spread evenly.
@@ -72,17 +70,15 @@ class ReachEstimator:
             rows_before, selected_before = (rows[query, last - 1], selected[query, last - 1]) if last else (0, 0)
             share = (k - selected_before) / (selected[query, last] - selected_before)
             reach = max(k, int(np.ceil(rows_before + share * (rows[query, last] - rows_before))))
-            seen = int(rows[query, last])
-            deviation = np.sqrt(selected_share * (1 - selected_share) / seen)
-            is_against = selected[query, last] / seen < selected_share - _CLEARLY * deviation
-            if is_against:
+            against = is_against(int(selected[query, last]), int(rows[query, last]), share=selected_share)
+            if against:
                 # All rows of these lists and of the next may be nearer.
                 reach = int(rows[query, min(last + 1, self._ordered - 1)])
                 if reach <= COUNTS[-1]:  # beyond, no plan is measured for as many
                     enough = int(np.searchsorted(selected[query], _SCORED * k)) + 1
                     of_lists = lists[query, :enough][counts[lists[query, :enough]] > 0]
                     reach = max(reach, self._nearer(queries[query], selection, of_lists, k=k))
-            reaches[query] = Reach(reach, is_against=bool(is_against))
+            reaches[query] = Reach(reach, is_against=against)
         return reaches
 
     def _nearer(self, query: NDArray[np.float32], selection: Selection, lists: NDArray[np.int64], *, k: int) -> int:

@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.filters.selection import Selection
-from eigenlens.index.plans.reach import Reach
+from eigenlens.index.plans.reach import Reach, is_against
 
 _SAMPLE = 4096
 # The nearest rows of the sample that are looked at: as many as hold so many selected ones of a filter that has nothing
 # to do with the query.
 _EXPECTED = 10
-# Standard deviations below the share of all rows at which a share of some is no accident.
-_CLEARLY = 2.0
 
 
 class SampledReach:
@@ -44,11 +42,10 @@ class SampledReach:
         scores = unit_prefix(queries, self._unit.shape[1]) @ self._unit.T
         nearest = np.argsort(-scores, axis=1)
         selected = mask[nearest]
-        clearly_fewer = share - _CLEARLY * np.sqrt(share * (1 - share) / seen)
         place = max(1, int(np.ceil(k * len(mask) / self._count)))
         reaches = []
         for of_query in selected:
-            if np.count_nonzero(of_query[:seen]) / seen >= clearly_fewer:
+            if not is_against(int(np.count_nonzero(of_query[:seen])), seen, share=share):
                 reaches.append(Reach(k))
                 continue
             places = np.flatnonzero(of_query)

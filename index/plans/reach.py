@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+# Standard deviations below the share of all rows at which a share of some is no accident.
+_CLEARLY = 2.0
 
 
 @dataclass(frozen=True)
@@ -16,3 +20,13 @@ class Reach:
 
     count: int
     is_against: bool = False
+
+
+def is_against(selected: int, seen: int, *, share: float) -> bool:
+    """Return whether of the nearest rows clearly fewer are selected than of all.
+
+    Args:
+        selected, seen: how many of the nearest rows are selected, of how many.
+        share: of all rows that are selected.
+    """
+    return selected / seen < share - _CLEARLY * math.sqrt(share * (1 - share) / seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -158,6 +159,19 @@ def _info(opened: _Opened) -> ImageInfo:
     return ImageInfo(FORMATS[opened.format], width, height, TRUNCATED if opened.container.truncated else None)
 
 
+@dataclass(frozen=True)
+class View:
+    """What of a decoded picture is seen: a part of it, or the whole in another light.
+
+    Attributes:
+        of: RGB picture to RGB picture.
+        scale: pixels on the picture's shorter side that a view needs for each on its own.
+    """
+
+    of: Callable[[Image.Image], Image.Image]
+    scale: float = 1.0
+
+
 def load_square(
     data: bytes, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = STANDARD
 ) -> NDArray[np.uint8] | ImageError:
@@ -167,12 +181,23 @@ def load_square(
 
 
 def load_square_with_info(
-    data: bytes, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = STANDARD
+    data: bytes,
+    size: int,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    preprocessing: Preprocessing = STANDARD,
+    view: View | None = None,
 ) -> tuple[NDArray[np.uint8], ImageInfo] | ImageError:
-    """Decode an image as `load_square` does, and tell what `inspect` tells, from one reading of its header."""
+    """Decode an image as `load_square` does, and tell what `inspect` tells, from one reading of its header.
+
+    Args:
+        view: of the picture; the square is of that.
+    """
     try:
-        image, info = _decode(data, max_pixels=max_pixels, at_least=size, preprocessing=preprocessing)
-        return to_square(image, size, preprocessing=preprocessing), info
+        at_least = size if view is None else math.ceil(size * view.scale)
+        image, info = _decode(data, max_pixels=max_pixels, at_least=at_least, preprocessing=preprocessing)
+        shown = image if view is None else view.of(image)
+        return to_square(shown, size, preprocessing=preprocessing), info
     except ImageError as error:
         return error
 

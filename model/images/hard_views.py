@@ -1,22 +1,19 @@
 """Hard views of photographs: another cut, another angle, another light, as if the same thing were taken again.
 
-Heads are fitted to mild views. What finds a photograph by a hard one, which no head was fitted to, is more likely to
-find another photograph of the thing.
+Settings of a head are chosen by hard views of photographs that it was not fitted to: nearly every setting finds a
+photograph by a mild view, and what finds it by a hard one is more likely to find another photograph of the thing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from eigenlens.model.errors import ImageError
-from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, ImageInfo, decode, inspect, to_square
-from eigenlens.model.images.preprocessing import Preprocessing
+from eigenlens.model.images.decode import View
 from eigenlens.model.images.sources import Source, SourceImage
 
 HARD_VIEWS = 1
@@ -25,6 +22,8 @@ HARD_VIEWS = 1
 _AREA, _RATIO = (0.2, 0.8), 1.5
 # A corner of the view lies up to this share of a side inside of the cut's.
 _CORNER = 0.2
+SCALE = 1 / math.sqrt(_AREA[0])
+"""A cut keeps a part of a side only: so many more pixels are needed."""
 _LIGHT, _TINT, _GAMMA = 0.4, 0.13, 0.28
 _LEAST_SIDE = 8
 
@@ -51,30 +50,7 @@ class HardViews:
 
 def hard_view_of(image: SourceImage, *, seed: tuple[int, int]) -> SourceImage:
     """Return an image that loads as a hard view of another, the same one for the same seed."""
-    return _HardView(**{field.name: getattr(image, field.name) for field in fields(image)}, seed=seed)
-
-
-@dataclass(frozen=True)
-class _HardView(SourceImage):
-    """An image that loads as a hard view of itself."""
-
-    seed: tuple[int, int] = (0, 0)
-
-    def load_with_info(
-        self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing | None = None
-    ) -> tuple[NDArray[np.uint8], ImageInfo] | ImageError:
-        if self.problem is not None:
-            return ImageError(self.problem)
-        version = preprocessing or self.preprocessing
-        try:
-            info = inspect(self.data, max_pixels=max_pixels)
-            # A cut keeps a part of a side only: so many more pixels are needed.
-            at_least = math.ceil(size / math.sqrt(_AREA[0]))
-            picture = decode(self.data, max_pixels=max_pixels, at_least=at_least, preprocessing=version)
-        except ImageError as error:
-            return error
-        view = hard_view(picture, np.random.default_rng(self.seed))
-        return to_square(view, size, preprocessing=version), info
+    return replace(image, view=View(lambda picture: hard_view(picture, np.random.default_rng(seed)), SCALE))
 
 
 def hard_view(picture: Image.Image, rng: np.random.Generator) -> Image.Image:

@@ -31,7 +31,7 @@ from eigenlens.image_files import (
 )
 from eigenlens.image_ids import escape_bytes, ids_of_paths
 from eigenlens.model.errors import ImageError, SourceError
-from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, READABLE, ImageInfo, load_square_with_info
+from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, READABLE, ImageInfo, View, load_square_with_info
 from eigenlens.model.images.fashion_mnist import FashionMnist
 from eigenlens.model.images.preprocessing import STANDARD, WHOLE, Preprocessing
 
@@ -50,6 +50,7 @@ class SourceImage:
         problem: why there are no bytes, where that is so.
         file: how the file system described the file when it was listed, where there is one.
         preprocessing: how the file becomes pixels, where `load` is not told.
+        view: what of the picture is seen, where that is not the picture.
     """
 
     id: str
@@ -59,6 +60,7 @@ class SourceImage:
     problem: str | None = None
     file: FoundFile | None = None
     preprocessing: Preprocessing = STANDARD
+    view: View | None = None
 
     def load(
         self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing | None = None
@@ -74,7 +76,7 @@ class SourceImage:
         if self.problem is not None:
             return ImageError(self.problem)
         version = preprocessing or self.preprocessing
-        return load_square_with_info(self.data, size, max_pixels=max_pixels, preprocessing=version)
+        return load_square_with_info(self.data, size, max_pixels=max_pixels, preprocessing=version, view=self.view)
 
 
 class Source(Protocol):

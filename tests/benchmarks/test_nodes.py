@@ -120,6 +120,15 @@ def test_validation_nodes_choose_settings_and_test_nodes_are_unseen(
     assert presets._score(codes, first) == presets._score(codes, second)
 
 
+@pytest.mark.parametrize("preset", ["smooth", "smooth-unit"])
+def test_the_grid_scores_the_codes_that_a_fit_with_these_settings_gives(preset: str, tmp_path: Path) -> None:
+    graph = imported(tmp_path / "graph", block_graph())
+    settings = PRESETS[preset]
+    expected = presets._score(methods.preset_codes(preset, graph, tmp_path), graph)
+    scored = presets._score_all(graph, [settings], tmp_path)
+    assert next(value for _, metric, _, value in scored if metric == presets._SCORE) == pytest.approx(expected)
+
+
 def test_the_settings_of_smooth_are_those_that_gain_most_on_validation_nodes_and_lose_on_no_graph() -> None:
     """Of shares of the ridge and effective dimensions, by the records: decision 13."""
     fixed = presets._params(replace(PRESETS["smooth"], ridge_share=None, effective_dimension=512.0))
