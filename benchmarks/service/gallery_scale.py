@@ -1,7 +1,8 @@
 """`eigenlens bench gallery-scale`: a gallery of any size from shards of images to answers, in each search engine.
 
 The images are those of a gallery, each turned and shaded so that no two are equal, with the gallery's encoder. The
-commands are the ones that people call: `encode`, `build --codes`, `build --backend`, `migrate`, and `serve`.
+commands are the ones that people call: `encode`, `build --codes`, `build --backend`, `migrate`, and `serve`. Started
+again with the same folder and the same servers, it leaves out the steps that ended.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -63,14 +65,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make the images, and run the commands one after the other. Raises: RuntimeError, if one fails."""
+    args.work.mkdir(parents=True, exist_ok=True)
     scale = _Scale(args)
     source = Gallery(args.gallery)
     with closing(source.store):
         encoder = source.encoder_path(source.current_encoder_id())
-        begun = time.perf_counter()
-        size = write_shards(source, args.work / "shards", count=args.count)
-    scale.record("images", "bytes_per_image", size / args.count, "B")
-    scale.record("images", "seconds", time.perf_counter() - begun, "s")
+        scale.run("images", lambda: scale.write_images(source))
     shards, codes, gallery = (str(args.work / name) for name in ("shards", "codes", "gallery"))
     build = ["build", "--gallery", gallery, "--lengths", str(args.length)]
     scale.call("encode", ["encode", "--encoder", str(encoder), "--images", shards, "--out", codes])
@@ -88,8 +88,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def write_shards(source: Gallery, folder: Path, *, count: int) -> int:
-    """Write copies of a gallery's images, none equal to another, as tars. Returns: their bytes."""
-    folder.mkdir(parents=True)
+    """Write copies of a gallery's images, none equal to another, as tars, anew. Returns: their bytes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     keys, _ = source.store.contents()
     images = copies(source, keys[: min(len(keys), count)].tolist())
     for start in range(0, count, _PER_SHARD):
@@ -121,12 +122,34 @@ class _Scale:
     def __init__(self, args: argparse.Namespace) -> None:
         self._args, self._gallery = args, args.work / "gallery"
         self.environment = {name: value for name, value in os.environ.items() if name not in (VARIABLE, URL_VARIABLE)}
+        self._records: list[dict[str, Any]] = []
+
+    def run(self, step: str, work: Callable[[], None]) -> None:
+        """Do a step that did not end before, and add its records to the results when it ends."""
+        ended = self._args.work / f"{step}.ended"
+        if ended.exists():
+            return
+        work()
+        if self._args.results is not None:
+            append_records(self._args.results, self._records)
+        self._records = []
+        ended.touch()
+
+    def write_images(self, source: Gallery) -> None:
+        """Write the images; record their bytes and the time."""
+        begun = time.perf_counter()
+        size = write_shards(source, self._args.work / "shards", count=self._args.count)
+        self.record("images", "bytes_per_image", size / self._args.count, "B")
+        self.record("images", "seconds", time.perf_counter() - begun, "s")
 
     def call(self, step: str, arguments: Sequence[str]) -> None:
-        """Run a command; record the time that passed and that its processor worked, and its memory.
+        """Run a command as a step; record the time that passed and that its processor worked, and its memory.
 
         The time of a database's processor is not in it.
         """
+        self.run(step, lambda: self._call(step, arguments))
+
+    def _call(self, step: str, arguments: Sequence[str]) -> None:
         log = self._args.work / f"{step}.log"
         begun = time.perf_counter()
         with log.open("wb") as f:
@@ -142,7 +165,10 @@ class _Scale:
         self.record(step, "memory_mb", used.ru_maxrss / 1e3, "MB")
 
     def serve(self, backend: str) -> None:
-        """Serve the gallery from this backend: record its bytes, the time of a start, of searches, and its memory."""
+        """Serve the gallery from this backend, as a step: record its bytes, a start, searches, and its memory."""
+        self.run(f"serve {backend}", lambda: self._serve(backend))
+
+    def _serve(self, backend: str) -> None:
         self._record_bytes(backend)
         begun = time.perf_counter()
         with running_service(self._gallery, self._args.work / "serve.log", environment=self.environment) as server:
@@ -174,11 +200,11 @@ class _Scale:
                 self.record(f"{backend} {part}", "bytes_by_computed", held / size)
 
     def record(self, step: str, metric: str, value: float, unit: str = "") -> None:
-        """Print a value, and add it to the results."""
+        """Print a value, and keep it for when its step ends."""
         print(f"{step:18} {metric:26} {value:12.3f} {unit}", flush=True)
         if self._args.results is not None:
             subject = Subject("gallery-scale", self._args.name, step, params={"count": self._args.count})
-            append_records(self._args.results, [make_record(subject, metric, round(value, 4), unit)])
+            self._records.append(make_record(subject, metric, round(value, 4), unit))
 
 
 def computed_bytes(
