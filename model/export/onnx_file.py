@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from eigenlens.model.errors import EncoderError
+from eigenlens.model.export.functions import UnknownFunctionError
+from eigenlens.model.export.recording import record
 from eigenlens.model.network import normalise_pixels
 from eigenlens.model.runtime.encoder import Encoder
 
@@ -35,8 +37,19 @@ class ServingNetwork(nn.Module):
 
 
 def write_onnx(serving: nn.Module, path: Path, *, image_size: int) -> None:
-    """Write the network as one ONNX file with a free batch axis: `pixels` uint8 in, `codes` float32 out."""
-    example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    """Write the network as one ONNX file with a free batch axis: `pixels` uint8 in, `codes` float32 out.
+
+    A network with functions that have no writer here (`functions.py`), such as those of many a timm model, is written
+    by torch's exporter, which knows every function and takes ten seconds and more.
+    """
+    item = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8)
+    try:
+        onnx.save(record(serving, item, inputs="pixels", outputs="codes"), path)
+    except UnknownFunctionError:
+        _export(serving, path, item.expand(2, -1, -1, -1))
+
+
+def _export(serving: nn.Module, path: Path, example: Tensor) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
