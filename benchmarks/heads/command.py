@@ -25,15 +25,15 @@ from eigenlens.benchmarks.heads.evaluate import (
     paired_interval,
 )
 from eigenlens.benchmarks.heads.tables import QUALITY, RIVAL, RIVALS, gain_metrics
-from eigenlens.model.commands.fit import AUGMENTATION, FRAMINGS
+from eigenlens.model.commands.fit import AUGMENTATION
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.heads.choice import resolve_settings
 from eigenlens.model.heads.features import cache_features, power_normalise
 from eigenlens.model.heads.fit import fit_head
-from eigenlens.model.heads.frozen import BackboneChoice, open_backbone
+from eigenlens.model.heads.frozen import BackboneChoice, open_backbone, open_over_crops
 from eigenlens.model.images.hard_views import HardViews
-from eigenlens.model.images.preprocessing import WHOLE
-from eigenlens.model.images.sources import Source, WholePictures, open_source
+from eigenlens.model.images.preprocessing import FRAMINGS
+from eigenlens.model.images.sources import Framed, open_source
 from eigenlens.model.runtime.encoder import Encoder
 
 _VIEWS = 4
@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenes", metavar="SOURCE", required=True, help="Holidays: scene/number.jpg, ..00 the query")
     parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where features are kept")
     parser.add_argument(
-        "--framing", choices=FRAMINGS, default="centre", help="as of `eigenlens fit` (default: %(default)s)"
+        "--framing", choices=tuple(FRAMINGS), default="centre", help="as of `eigenlens fit` (default: %(default)s)"
     )
     parser.add_argument("--encoder", metavar="ENCODER", type=Path, help="measure this encoder as well")
     parser.add_argument("--name", default="photos", help="of that encoder in the records (default: %(default)s)")
@@ -61,7 +61,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Fit and measure. Raises: EigenlensError."""
     backbone = open_backbone(BackboneChoice(), args.work)
-    features = _evaluation_set(backbone, args, whole=args.framing == "whole")
+    seeing = open_over_crops(backbone, args.work) if args.framing == "crops" else backbone
+    features = _evaluation_set(seeing, args, framing=args.framing)
     known = {
         record["method"] for record in (read_records(args.results) if args.results else ()) if record["data"] == POOLED
     }
@@ -76,7 +77,8 @@ def run(args: argparse.Namespace) -> None:
         params |= {"queries": len(features.queries), "scenes": int(features.scene_queries.sum())}
         if method == args.name:
             encoder = Encoder(args.encoder)
-            codes = _evaluation_set(encoder, args, whole=encoder.preprocessing == WHOLE)
+            framings = {preprocessing: framing for framing, preprocessing in FRAMINGS.items()}
+            codes = _evaluation_set(encoder, args, framing=framings.get(encoder.preprocessing, "centre"))
             params |= {"fitted_to": encoder.artifact.properties["images"], "encoder": encoder.id}
             params |= {"settings": encoder.artifact.properties["training"]}
         else:
@@ -91,17 +93,14 @@ def _features_to_fit(
     method: str, features: EvaluationSet, backbone: Encoder, args: argparse.Namespace
 ) -> NDArray[np.float32]:
     """Return what `eigenlens fit` fits such a head to, (n, 1 + views, d): photographs and, for some, views of them."""
-    if method == "neighbours":
+    if method == "neighbours" and args.framing != "crops":
         return power_normalise(features.gallery[:, None])
-    source = _source(args.train, whole=args.framing == "whole")
+    source = Framed(open_source(args.train), "centre" if args.framing == "crops" else args.framing)
+    views = 0 if method == "neighbours" else _VIEWS
     cached = cache_features(
-        source, backbone, views=_VIEWS, hard=True, augmentation=AUGMENTATION, seed=0, directory=args.work
+        source, backbone, views=views, hard=True, augmentation=AUGMENTATION, seed=0, directory=args.work
     )
     return power_normalise(cached.values)
-
-
-def _source(spec: str, *, whole: bool) -> Source:
-    return WholePictures(open_source(spec)) if whole else open_source(spec)
 
 
 def _code_function(
@@ -122,11 +121,12 @@ def _code_function(
     return lambda features: head.codes(power_normalise(features)), {"settings": described}
 
 
-def _evaluation_set(encoder: Encoder, args: argparse.Namespace, *, whole: bool) -> EvaluationSet:
+def _evaluation_set(encoder: Encoder, args: argparse.Namespace, *, framing: str) -> EvaluationSet:
     """Encode all photographs that are measured on; computed once for each encoder."""
     values, labels, ids = [], [], []
-    train, test, scenes = (_source(spec, whole=whole) for spec in (args.train, args.test, args.scenes))
-    for source in (train, test, scenes, HardViews(test)):
+    train, test, scenes = (open_source(spec) for spec in (args.train, args.test, args.scenes))
+    for part in (train, test, scenes, HardViews(test)):
+        source = Framed(part, framing)
         cached = cache_features(source, encoder, views=0, augmentation=_PLAIN, seed=0, directory=args.work)
         skipped = {id for id, _ in cached.skipped}
         values.append(cached.values[:, 0].astype(np.float32))

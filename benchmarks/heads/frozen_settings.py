@@ -1,7 +1,8 @@
 """`eigenlens bench frozen`: what image size, framing and pooling of a frozen backbone add to codes, and their cost.
 
 For each setting a head is fitted to every third of the training photographs and one view of each, with one ridge and
-diffusion time for all, beside PCA of the square roots of the same features. Two measures: the reciprocal rank with
+diffusion time for all, beside PCA of the square roots of the same features. Where crops are seen, both are fitted to
+the centred squares, as `eigenlens fit` does. Two measures: the reciprocal rank with
 which hard views of the validation photographs find theirs among these, to choose by, and Holidays, to report. The cost
 is images a second of the backbone on one thread, all settings by turns in one run.
 """
@@ -22,13 +23,16 @@ from numpy.typing import NDArray
 from eigenlens.benchmarks.common.pca import Features, principal_components
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
 from eigenlens.benchmarks.heads.evaluate import SCENES, is_query, paired_interval, reciprocal_ranks, scene_precisions
-from eigenlens.benchmarks.heads.framing import POOLINGS, Framed, open_pooled_twice
+from eigenlens.benchmarks.heads.pooled_twice import POOLINGS, open_pooled_twice
 from eigenlens.model.backbones.efficientnet import EFFICIENTNET
 from eigenlens.model.commands.fit import AUGMENTATION
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.heads.features import cache_features, power_normalise
 from eigenlens.model.heads.fit import HeadSettings, fit_head
-from eigenlens.model.images.sources import Source, SubsampledSource, open_source
+from eigenlens.model.heads.frozen import open_over_crops
+from eigenlens.model.images.hard_views import HardViews
+from eigenlens.model.images.preprocessing import CROP_PLACES
+from eigenlens.model.images.sources import Framed, Source, SubsampledSource, open_source
 from eigenlens.model.runtime.encoder import Encoder
 
 LENGTHS = (8, 16, 32, 64, 128, 256)
@@ -42,11 +46,15 @@ _BATCH, _ROUNDS = 8, 12
 
 @dataclass(frozen=True)
 class FrozenSetting:
-    """What a backbone sees of a picture: squares of a side in pixels, whose features are averaged."""
+    """What a backbone sees of a picture: in one of FRAMINGS, squares of a side in pixels."""
 
     size: int
-    framings: tuple[str, ...]
+    framing: str
     backbone: str = EFFICIENTNET
+
+    @property
+    def squares(self) -> int:
+        return len(CROP_PLACES) if self.framing == "crops" else 1
 
     def open(self, work: Path, *, threads: int | None = None) -> Encoder:
         backbone = open_pooled_twice(self.size, work, name=self.backbone)
@@ -54,14 +62,15 @@ class FrozenSetting:
 
 
 SETTINGS: Mapping[str, FrozenSetting] = {
-    "224 px": FrozenSetting(224, ("centre",)),
-    "224 px, whole": FrozenSetting(224, ("whole",)),
-    "288 px": FrozenSetting(288, ("centre",)),
-    "224 px, three crops": FrozenSetting(224, ("centre", "first", "last")),
-    "320 px": FrozenSetting(320, ("centre",)),
-    "288 px, whole": FrozenSetting(288, ("whole",)),
-    "Lite1, 240 px": FrozenSetting(240, ("centre",), "efficientnet-lite1"),
-    "Lite2, 260 px": FrozenSetting(260, ("centre",), "efficientnet-lite2"),
+    "224 px": FrozenSetting(224, "centre"),
+    "224 px, whole": FrozenSetting(224, "whole"),
+    "288 px": FrozenSetting(288, "centre"),
+    "224 px, three crops": FrozenSetting(224, "crops"),
+    "320 px": FrozenSetting(320, "centre"),
+    "288 px, whole": FrozenSetting(288, "whole"),
+    "Lite1, 240 px": FrozenSetting(240, "centre", "efficientnet-lite1"),
+    "Lite2, 260 px": FrozenSetting(260, "centre", "efficientnet-lite2"),
+    "Lite2, 260 px, three crops": FrozenSetting(260, "crops", "efficientnet-lite2"),
 }
 BASE = "224 px"
 HEAD, COMPONENTS = "views", "pca-of-roots"
@@ -150,17 +159,14 @@ def _features(setting: FrozenSetting, args: argparse.Namespace) -> Iterator[tupl
     backbone = setting.open(args.work)
     train, validation, scenes = (open_source(spec) for spec in (args.train, args.validation, args.scenes))
     some = SubsampledSource(train, _TRAINING_PHOTOGRAPHS)
-    fitted = _cached(Framed(some, setting.framings[0]), backbone, args.work, views=1)[0]
+    seeing, fitted_in = backbone, setting.framing
+    if setting.framing == "crops":
+        seeing, fitted_in = open_over_crops(backbone, args.work), "centre"
+    fitted = _cached(Framed(some, fitted_in), backbone, args.work, views=1)[0]
     parts = {}
-    for part, source, hard in (
-        ("validation", validation, False),
-        ("hard", validation, True),
-        ("scenes", scenes, False),
-    ):
-        framed = [
-            _cached(Framed(source, framing, hard=hard), backbone, args.work, views=0) for framing in setting.framings
-        ]
-        parts[part], names = np.mean([values[:, 0] for values, _ in framed], axis=0), framed[0][1]
+    for part, source in (("validation", validation), ("hard", HardViews(validation)), ("scenes", scenes)):
+        values, names = _cached(Framed(source, setting.framing), seeing, args.work, views=0)
+        parts[part] = values[:, 0]
     queries = np.array([is_query(image.id) for image in scenes])
     width = backbone.code_length // len(POOLINGS)
     for number, pooling in enumerate(POOLINGS):
@@ -215,7 +221,7 @@ def _measure_speed(names: Iterable[str], args: argparse.Namespace) -> None:
     for name in names:
         setting = SETTINGS[name]
         of_base, own = (fastest[s.backbone, s.size] for s in (SETTINGS[BASE], setting))
-        rate, share = _BATCH / own / len(setting.framings), of_base / own / len(setting.framings)
+        rate, share = _BATCH / own / setting.squares, of_base / own / setting.squares
         print(f"{name:<40}{rate:.0f} images/s, {share:.2f} of {BASE}")
         params = {"threads": 1, "batch": _BATCH, "rounds": _ROUNDS}
         subject = Subject(bench="frozen", data="any", method=name, params=params)

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
 
     for method, session in sessions(args.encoder, encoder):
         for batch in _BATCHES:
-            took = seconds_per_image(session, batch=batch, image_size=encoder.image_size, trial_s=args.trial_s)
+            took = seconds_per_image(session, batch=batch, shape=encoder.input_shape, trial_s=args.trial_s)
             record(method, "images_per_s", 1 / took, batch=batch)
     if args.images and args.query_images:
         sources = (args.images, args.count), (args.query_images, args.queries)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,14 @@ def measure(gallery: Path, photos: Sequence[bytes], *, batch: int, warm_s: float
     snapshot = manager.current
     plan = snapshot.choose_plan(SearchRequest(k=10)).plan
     encoder = require_images(snapshot.encoder)
+    load = partial(load_square, size=encoder.image_size, preprocessing=encoder.preprocessing)
     begin = time.perf_counter() + warm_s
     done = [0] * threads
 
     def work(number: int) -> None:
         at = number * len(photos) // threads
         while (now := time.perf_counter()) < begin + seconds:
-            loaded = [load_square(photos[(at + place) % len(photos)], encoder.image_size) for place in range(batch)]
+            loaded = [load(photos[(at + place) % len(photos)]) for place in range(batch)]
             codes = encoder.encode(np.stack([pixels for pixels in loaded if isinstance(pixels, np.ndarray)]))
             snapshot.engine.search(codes, plan=plan, k=10)
             at += batch
@@ -51,7 +53,7 @@ def measure(gallery: Path, photos: Sequence[bytes], *, batch: int, warm_s: float
     size = encoder.image_size
     return {
         "throughput_rps": sum(done) / (time.perf_counter() - begin),
-        "decode_ms": _cpu_ms(lambda photo: load_square(photo, size), photos),
+        "decode_ms": _cpu_ms(load, photos),
         "plain_decode_ms": _cpu_ms(lambda photo: _plain_decode(photo, size), photos),
     }
 

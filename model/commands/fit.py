@@ -23,11 +23,11 @@ from eigenlens.model.heads.choice import held_out, resolve_settings
 from eigenlens.model.heads.features import ViewFeatures, cache_features, power_normalise
 from eigenlens.model.heads.fine_tune import fine_tuned_backbone
 from eigenlens.model.heads.fit import Head, HeadSettings, fit_head, neighbour_graph
-from eigenlens.model.heads.frozen import BackboneChoice, describe, open_backbone
+from eigenlens.model.heads.frozen import BackboneChoice, describe, open_backbone, open_over_crops
 from eigenlens.model.heads.hidden import Hidden, train_hidden
 from eigenlens.model.heads.publish import publish_head
-from eigenlens.model.images.preprocessing import STANDARD, WHOLE
-from eigenlens.model.images.sources import Source, SubsampledSource, WholePictures, open_source
+from eigenlens.model.images.preprocessing import FRAMINGS
+from eigenlens.model.images.sources import Framed, Source, SubsampledSource, open_source
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.runtime.sessions import PRECISIONS
 from eigenlens.model.training.devices import choose_device
@@ -58,7 +58,6 @@ Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
 AUGMENTATION = AugmentationConfig(
     crop_area_min=0.3, brightness=0.3, contrast=0.3, saturation=0.2, hue=0.02, grayscale=0.0
 )
-FRAMINGS = ("centre", "whole")
 _CODE_LENGTH = 256
 
 
@@ -125,9 +124,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--framing",
-        choices=FRAMINGS,
+        choices=tuple(FRAMINGS),
         default="centre",
-        help="what the encoder sees of a picture: its largest centred square, or the whole, squeezed into a square "
+        help="what the encoder sees of a picture: its largest centred square; the whole, squeezed into a square; or "
+        "crops, the largest squares at its centre and at both ends, which finds more and takes three times as long "
         "(default: %(default)s)",
     )
     parser.add_argument(
@@ -190,11 +190,17 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--preset is for graphs; fit --graph SOURCE")
     sources: list[Source] = [SubsampledSource(open_source(spec), args.max_images) for spec in args.images]
     if args.framing == "whole":
-        sources = [WholePictures(source) for source in sources]
+        sources = [Framed(source, args.framing) for source in sources]
     work = args.work or args.out.with_name(f"{args.out.name}.work")
     choice = BackboneChoice(args.backbone, args.backbone_pixels, args.backbone_size, args.backbone_output)
     backbone = _backbone(choice, sources, args, work)
     print(f"backbone {args.backbone}: {describe(backbone)}", file=sys.stderr)
+    if args.framing == "crops":  # a head is fitted to the centres and serves the mean over the squares as well
+        print(
+            "the encoder will see three squares of each picture: builds and searches encode at a third of the speed, "
+            "and the fit takes no longer",
+            file=sys.stderr,
+        )
     code_length = args.code_length or min(_CODE_LENGTH, backbone.code_length)
     if code_length > backbone.code_length:
         raise ConfigError(f"--code-length is at most {backbone.code_length}, the number of features")
@@ -209,10 +215,11 @@ def run(args: argparse.Namespace) -> int:
     features = power_normalise(np.concatenate([cache.values for cache in caches]))
     labels = [label for cache in caches for label in cache.labels] if args.labels else None
     settings, head = _fit(features, labels, args, code_length=code_length)
+    seeing = open_over_crops(backbone, work) if args.framing == "crops" else backbone
     published = publish_head(
         head,
         args.out,
-        backbone=backbone,
+        backbone=seeing,
         properties={
             "diffusion_time": settings.diffusion_time,
             "precision": args.precision,
@@ -223,8 +230,8 @@ def run(args: argparse.Namespace) -> int:
             | {"augmentation": AUGMENTATION.model_dump(mode="json")}
             | ({"hidden_length": args.hidden_length, "head_steps": args.head_steps} if args.head == "mlp" else {}),
         },
-        pixels=_sample_squares(sources[0], backbone),
-        preprocessing=WHOLE if args.framing == "whole" else STANDARD,
+        pixels=_sample_pixels(Framed(sources[0], args.framing), backbone),
+        preprocessing=FRAMINGS[args.framing],
     )
     top = ", ".join(f"{x:.3f}" for x in head.eigenvalues[:8].tolist())
     print(f"encoder {published.id}: {code_length} coordinates from {len(features)} images, eigenvalues {top}, ...")
@@ -277,9 +284,9 @@ def _fixed(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(args).items() if name in names and value is not None}
 
 
-def _sample_squares(source: Source, backbone: Encoder) -> NDArray[np.uint8]:
+def _sample_pixels(source: Source, backbone: Encoder) -> NDArray[np.uint8]:
     loaded = (image.load(backbone.image_size) for image in source)
-    return np.stack(list(islice((square for square in loaded if not isinstance(square, ImageError)), 4)))
+    return np.stack(list(islice((pixels for pixels in loaded if not isinstance(pixels, ImageError)), 4)))
 
 
 def _print_skipped(caches: Sequence[ViewFeatures]) -> None:

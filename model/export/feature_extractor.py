@@ -228,7 +228,7 @@ def _compute(model: onnx.ModelProto, size: int, path: Path) -> NDArray[np.float3
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / path.name
         onnx.save(model, file)
-        session, _ = open_session(file, runtime="onnxruntime", precision="float32", threads=1, image_size=size)
+        session, _ = open_session(file, runtime="onnxruntime", precision="float32", threads=1, shape=(size, size, 3))
     try:
         both = session(images)
         single = np.concatenate([session(images[:1]), session(images[1:])])

@@ -179,8 +179,11 @@ def _load(position: int, image: SourceImage, *, request: _Request, side: int) ->
 
 
 def _features(loaded: Sequence[_Loaded], request: _Request, rng: torch.Generator) -> NDArray[np.float16]:
-    """Compute the features of the squares and of views of them, (n, 1 + views, length)."""
-    images = torch.from_numpy(np.stack([square for square, _ in loaded]))
+    """Compute the features of what was loaded and of views of it, (n, 1 + views, length)."""
+    squares = np.stack([square for square, _ in loaded])
+    if not request.views:  # as they are, so that they may be several of each image
+        return request.backbone.encode(squares)[:, None].astype(np.float16)
+    images = torch.from_numpy(squares)
     size = request.backbone.image_size
     plain = F.interpolate(
         images.permute(0, 3, 1, 2).float(), size=size, mode="bilinear", antialias=True, align_corners=False

@@ -19,7 +19,9 @@ from eigenlens.model.backbones.registry import pretrained_backbone
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.export.feature_extractor import PIXELS, Pixels, pixels_to_features
 from eigenlens.model.export.half_precision import store_weights_as_float16
-from eigenlens.model.export.onnx_file import ServingNetwork, check_agreement, write_onnx
+from eigenlens.model.export.onnx_file import ServingNetwork, check_agreement, require_agreement, write_onnx
+from eigenlens.model.export.over_crops import over_crops
+from eigenlens.model.images.preprocessing import CROPS, input_shape
 from eigenlens.model.runtime.encoder import KIND, ONNX_FILE, Encoder
 
 _CHECKED = 4
@@ -81,6 +83,30 @@ def describe(backbone: Encoder) -> str:
     side, pixels = backbone.image_size, backbone.artifact.properties.get("pixels")
     scale = f", fed as (rgb / 255 - {pixels['mean']}) / {pixels['std']}" if pixels else ""
     return f"{side} x {side} pixels{scale}, {backbone.code_length} features"
+
+
+def open_over_crops(backbone: Encoder, work: Path) -> Encoder:
+    """Open a frozen backbone over the crops of a picture: its features are the mean of those of the three squares.
+
+    It is stored below `work`, and made where it is missing.
+    """
+    directory = work / f"backbone-over-crops-{backbone.id[:8]}"
+    if (directory / artifact.MANIFEST).exists():
+        return Encoder(directory)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (_CHECKED, *input_shape(backbone.image_size, CROPS)), dtype=np.uint8
+    )
+    expected = np.mean([backbone.encode(np.ascontiguousarray(square)) for square in pixels.swapaxes(0, 1)], axis=0)
+
+    def check(staging: Path) -> None:
+        require_agreement(expected, Encoder(staging).encode(pixels))
+
+    properties = {**backbone.artifact.properties, "preprocessing": CROPS}
+    made_from = {"backbone": backbone.id}
+    network = onnx.load(backbone.artifact.file(ONNX_FILE))
+    with artifact.publishing(directory, kind=KIND, made_from=made_from, properties=properties, check=check) as staging:
+        onnx.save(over_crops(network, size=backbone.image_size, length=backbone.code_length), staging / ONNX_FILE)
+    return Encoder(directory)
 
 
 def publish_backbone(backbone: Backbone, directory: Path, *, properties: Mapping[str, object]) -> Encoder:

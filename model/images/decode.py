@@ -28,7 +28,15 @@ from eigenlens.model.images.colours import (
 )
 from eigenlens.model.images.containers import Container, open_container, orientation_of, size_of_webp
 from eigenlens.model.images.ground import OVERSAMPLING, show_on_black
-from eigenlens.model.images.preprocessing import FIRST, ON_BLACK, STANDARD, WHOLE, Preprocessing
+from eigenlens.model.images.preprocessing import (
+    CROP_PLACES,
+    CROPS,
+    FIRST,
+    ON_BLACK,
+    STANDARD,
+    WHOLE,
+    Preprocessing,
+)
 
 FORMATS = {
     "JPEG": "image/jpeg",
@@ -175,7 +183,7 @@ class View:
 def load_square(
     data: bytes, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing = STANDARD
 ) -> NDArray[np.uint8] | ImageError:
-    """Decode an image to a square, (size, size, 3), or return why that cannot be: one bad image fails alone."""
+    """Decode an image as `to_square` has it, or return why that cannot be: one bad image fails alone."""
     loaded = load_square_with_info(data, size, max_pixels=max_pixels, preprocessing=preprocessing)
     return loaded if isinstance(loaded, ImageError) else loaded[0]
 
@@ -203,12 +211,22 @@ def load_square_with_info(
 
 
 def to_square(image: Image.Image, size: int, *, preprocessing: Preprocessing = STANDARD) -> NDArray[np.uint8]:
-    """Resize the largest centred square of an RGB image, or the whole of it, to (size, size, 3), uint8."""
+    """Resize the largest centred square of an RGB image, or the whole of it, to (size, size, 3), uint8.
+
+    Where an encoder sees crops, these are three squares, (3, size, size, 3).
+    """
     if preprocessing == WHOLE:
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8)
+    if preprocessing == CROPS:
+        return np.stack([_largest_square(image, size, place=place) for place in CROP_PLACES])
     if preprocessing == ON_BLACK:
         image = show_on_black(image, size)
-    fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
+    return _largest_square(image, size, place=0.5)
+
+
+def _largest_square(image: Image.Image, size: int, *, place: float) -> NDArray[np.uint8]:
+    """Resize the largest square of an image at a place along its longer side, from 0 to 1."""
+    fitted = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR, centering=(place, place))
     return np.asarray(fitted, dtype=np.uint8)
 
 

@@ -33,7 +33,7 @@ from eigenlens.image_ids import escape_bytes, ids_of_paths
 from eigenlens.model.errors import ImageError, SourceError
 from eigenlens.model.images.decode import DEFAULT_MAX_PIXELS, READABLE, ImageInfo, View, load_square_with_info
 from eigenlens.model.images.fashion_mnist import FashionMnist
-from eigenlens.model.images.preprocessing import STANDARD, WHOLE, Preprocessing
+from eigenlens.model.images.preprocessing import FRAMINGS, STANDARD, Preprocessing
 
 DEFAULT_MAX_IMAGE_BYTES = 64 * 2**20
 
@@ -65,7 +65,7 @@ class SourceImage:
     def load(
         self, size: int, *, max_pixels: int = DEFAULT_MAX_PIXELS, preprocessing: Preprocessing | None = None
     ) -> NDArray[np.uint8] | ImageError:
-        """Decode the image to a square, (size, size, 3), or return why that cannot be."""
+        """Decode the image to a square, (size, size, 3), or to those of its crops, or return why that cannot be."""
         loaded = self.load_with_info(size, max_pixels=max_pixels, preprocessing=preprocessing)
         return loaded if isinstance(loaded, ImageError) else loaded[0]
 
@@ -245,22 +245,22 @@ class SubsampledSource:
         return islice(self._source, 0, None, self._step)
 
 
-class WholePictures:
-    """The images of a source, each of which loads as the whole picture and not as its centred square.
+class Framed:
+    """The images of a source, each of which loads in one of FRAMINGS: as its centre, as the whole, or as its crops.
 
-    source = WholePictures(open_source("~/Pictures"))
+    source = Framed(open_source("~/Pictures"), "whole")
     """
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self.name = f"{source.name}, whole"
+    def __init__(self, source: Source, framing: str) -> None:
+        self._source, self._preprocessing = source, FRAMINGS[framing]
+        self.name = source.name if self._preprocessing == STANDARD else f"{source.name}, {framing}"
         self.skipped = source.skipped
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __iter__(self) -> Iterator[SourceImage]:
-        return (replace(image, preprocessing=WHOLE) for image in self._source)
+        return (replace(image, preprocessing=self._preprocessing) for image in self._source)
 
 
 class ConcatSource:

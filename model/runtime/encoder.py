@@ -14,7 +14,7 @@ from PIL import Image
 from eigenlens import artifact
 from eigenlens.model.errors import EncoderError, ShapeError
 from eigenlens.model.images.decode import to_square
-from eigenlens.model.images.preprocessing import FIRST, LATEST
+from eigenlens.model.images.preprocessing import FIRST, LATEST, input_shape
 from eigenlens.model.runtime.sessions import TRIAL_CALLS, open_session, seconds_per_image
 
 KIND = "encoder"
@@ -38,7 +38,8 @@ class Encoder:
     Attributes:
         id: of the artifact; galleries refuse codes of another one.
         code_length: coordinates of a code.
-        image_size: side of the square input, in pixels.
+        image_size: side of a square of the input, in pixels.
+        input_shape: of one picture's pixels: (image_size, image_size, 3), or (3, ...) where three squares are seen.
         eigenvalues: (code_length,), descending, those of leading functions apart.
         preprocessing: version of how files become its pixels; an earlier encoder keeps its own.
         precision: in which it computes; an encoder of another precision is another artifact, so codes never mix.
@@ -73,6 +74,7 @@ class Encoder:
         self.preprocessing = int(self.artifact.properties.get("preprocessing", FIRST))
         if self.preprocessing > LATEST:
             raise EncoderError(f"{path} prepares images in a way that only a later version of Eigenlens knows")
+        self.input_shape = input_shape(self.image_size, self.preprocessing)
         self.eigenvalues = np.asarray(self.artifact.properties["eigenvalues"], dtype=np.float64)
         self.precision = precision or str(self.artifact.properties.get("precision", "float32"))
         self._session, self.runtime = open_session(
@@ -80,7 +82,7 @@ class Encoder:
             runtime=runtime,
             precision=self.precision,
             threads=threads or len(os.sched_getaffinity(0)),
-            image_size=self.image_size,
+            shape=self.input_shape,
             streams=streams,
         )
         self._streams = streams
@@ -92,7 +94,7 @@ class Encoder:
             try:
                 for batch in range(1, max_batch + 1):
                     ready.wait(_WARM_UP_S)  # streams are taken by calls at the same time
-                    self.encode(np.zeros((batch, self.image_size, self.image_size, 3), dtype=np.uint8))
+                    self.encode(np.zeros((batch, *self.input_shape), dtype=np.uint8))
             except BaseException:
                 ready.abort()  # the others would wait for this one for ever
                 raise
@@ -117,7 +119,7 @@ class Encoder:
             times[size] = seconds_per_image(
                 self._session,
                 batch=size,
-                image_size=self.image_size,
+                shape=self.input_shape,
                 trial_s=_BATCH_TRIAL_S,
                 most_calls=TRIAL_CALLS,
             )
@@ -125,12 +127,11 @@ class Encoder:
         return next(size for size, seconds in times.items() if seconds <= _NEARLY * min(times.values()))
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Return the encoder's input for one decoded image, (image_size, image_size, 3)."""
+        """Return the encoder's input for one decoded image, of `input_shape`."""
         return to_square(image, self.image_size, preprocessing=self.preprocessing)
 
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Encode prepared pixels, uint8 (n, image_size, image_size, 3), as (n, code_length). Raises: ShapeError."""
-        expected = (self.image_size, self.image_size, 3)
-        if pixels.ndim != 4 or pixels.shape[1:] != expected or pixels.dtype != np.uint8:
-            raise ShapeError(f"the encoder takes uint8 (n, {expected}), not {pixels.dtype} {pixels.shape}")
+        """Encode prepared pixels, uint8 (n, *input_shape), as (n, code_length). Raises: ShapeError."""
+        if pixels.shape[1:] != self.input_shape or pixels.dtype != np.uint8:
+            raise ShapeError(f"the encoder takes uint8 (n, {self.input_shape}), not {pixels.dtype} {pixels.shape}")
         return self._session(pixels)

@@ -100,5 +100,5 @@ class FeatureEncoder:
 
     def _open(self, name: str) -> Any:
         return open_session(
-            self.artifact.file(name), runtime="onnxruntime", precision="float32", threads=self._threads, image_size=0
+            self.artifact.file(name), runtime="onnxruntime", precision="float32", threads=self._threads, shape=()
         )[0]

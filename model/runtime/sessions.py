@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from eigenlens.install import install_line
 from eigenlens.model.errors import EncoderError
 
 Session = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Pixels (n, size, size, 3) in, codes (n, code_length) out; may be called from several threads at once."""
+"""Pixels (n, size, size, 3) or (n, squares, size, size, 3) in, codes (n, code_length) out.
+
+It may be called from several threads at once.
+"""
 
 RUNTIMES = ("onnxruntime", "openvino")
 PRECISIONS = ("float32", "bfloat16")
@@ -26,18 +29,23 @@ _TRIAL_S = 0.15
 TRIAL_CALLS = 100
 """The best of so many calls hardly changes: an encoder that takes microseconds is not tried for longer."""
 _TRIAL_BATCHES = (1, 16)
+# Of a call, where a picture has several: as many as an import encodes of pictures that have one.
+_MOST_SQUARES = 32
+_SQUARE_AXES = 3
 # OpenVINO takes more memory and more of the other cores: it has to be faster by more than trials vary.
 _MAX_TIME_RATIO = 0.85
 
 
 def open_session(
-    path: Path, *, runtime: str, precision: str, threads: int, image_size: int, streams: int = 1
+    path: Path, *, runtime: str, precision: str, threads: int, shape: Sequence[int], streams: int = 1
 ) -> tuple[Session, str]:
     """Open a session of an ONNX file; return it and the name of its runtime.
 
     Args:
         runtime: one of RUNTIMES, or "auto": of those that are installed the faster one.
         precision: one of PRECISIONS; bfloat16 needs OpenVINO, and a processor that computes in it.
+        shape: of one picture's pixels. Where these are several squares, pictures are computed a few at a time, which
+            bounds the memory.
         streams: calls that compute at the same time; they share the threads.
 
     Raises: EncoderError, if the runtime is not there or refuses the file.
@@ -47,14 +55,26 @@ def open_session(
     if precision == "bfloat16":
         runtime = "openvino"
     if runtime == "auto":
-        return _faster(path, threads=threads, image_size=image_size, streams=streams)
+        return _faster(path, threads=threads, shape=shape, streams=streams)
     if runtime not in RUNTIMES:
         raise EncoderError(f"there is no runtime '{runtime}'; available: auto, {', '.join(RUNTIMES)}")
     if not installed(runtime):
         raise EncoderError(f"{runtime} is not installed: {install_line(runtime)}")
     if runtime == "openvino":
-        return _openvino(path, threads=threads, streams=streams, precision=precision), runtime
-    return _onnxruntime(path, threads=max(1, threads // streams)), runtime
+        session = _openvino(path, threads=threads, streams=streams, precision=precision)
+    else:
+        session = _onnxruntime(path, threads=max(1, threads // streams))
+    return (_a_few_at_a_time(session, squares=shape[0]) if len(shape) > _SQUARE_AXES else session), runtime
+
+
+def _a_few_at_a_time(session: Session, *, squares: int) -> Session:
+    most = max(1, _MOST_SQUARES // squares)
+
+    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        starts = range(0, max(1, len(pixels)), most)
+        return np.concatenate([session(pixels[start : start + most]) for start in starts])
+
+    return run
 
 
 def installed(runtime: str) -> bool:
@@ -70,10 +90,10 @@ def computes_in_bfloat16() -> bool:
 
 
 def seconds_per_image(
-    session: Session, *, batch: int, image_size: int, trial_s: float, most_calls: int = sys.maxsize
+    session: Session, *, batch: int, shape: Sequence[int], trial_s: float, most_calls: int = sys.maxsize
 ) -> float:
     """Time calls for `trial_s` seconds, or so many calls, after one that warms up; return the best, by the image."""
-    pixels = np.random.default_rng(0).integers(0, 256, (batch, image_size, image_size, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, *shape), dtype=np.uint8)
     session(pixels)
     best, calls, end = float("inf"), 0, time.perf_counter() + trial_s
     while calls == 0 or (calls < most_calls and time.perf_counter() < end):
@@ -84,20 +104,20 @@ def seconds_per_image(
     return best / batch
 
 
-def _faster(path: Path, *, threads: int, image_size: int, streams: int) -> tuple[Session, str]:
+def _faster(path: Path, *, threads: int, shape: Sequence[int], streams: int) -> tuple[Session, str]:
     available = [name for name in RUNTIMES if installed(name)]
-    options: dict[str, Any] = {"precision": "float32", "threads": threads, "image_size": image_size, "streams": streams}
+    options: dict[str, Any] = {"precision": "float32", "threads": threads, "shape": shape, "streams": streams}
     opened = {name: open_session(path, runtime=name, **options)[0] for name in available}
     chosen = available[0]
     if len(available) > 1:
-        usual, other = (sum(_trials(opened[name], image_size)) for name in available)
+        usual, other = (sum(_trials(opened[name], shape)) for name in available)
         chosen = available[other < _MAX_TIME_RATIO * usual]
     return opened[chosen], chosen
 
 
-def _trials(session: Session, image_size: int) -> list[float]:
+def _trials(session: Session, shape: Sequence[int]) -> list[float]:
     return [
-        seconds_per_image(session, batch=batch, image_size=image_size, trial_s=_TRIAL_S, most_calls=TRIAL_CALLS)
+        seconds_per_image(session, batch=batch, shape=shape, trial_s=_TRIAL_S, most_calls=TRIAL_CALLS)
         for batch in _TRIAL_BATCHES
     ]
 

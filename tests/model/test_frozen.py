@@ -19,8 +19,9 @@ from eigenlens.model.errors import ConfigError, EncoderError
 from eigenlens.model.export.feature_extractor import PIXELS
 from eigenlens.model.heads.features import power_normalise
 from eigenlens.model.heads.fit import HeadSettings, fit_head
-from eigenlens.model.heads.frozen import BackboneChoice, open_backbone, publish_backbone
+from eigenlens.model.heads.frozen import BackboneChoice, open_backbone, open_over_crops, publish_backbone
 from eigenlens.model.heads.publish import with_head
+from eigenlens.model.images.preprocessing import CROPS
 from eigenlens.model.network import normalise_pixels
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.model.runtime.sessions import RUNTIMES, installed, open_session
@@ -127,13 +128,38 @@ def test_a_head_behind_a_file_is_the_head_on_its_features(tmp_path: Path, runtim
     backbone, pixels = opened(tmp_path, opset=opset), some_pixels()
     pixels[0] = 0
     onnx.save(with_head(onnx.load(backbone.artifact.file("encoder.onnx")), head), tmp_path / "whole.onnx")
-    session, _ = open_session(tmp_path / "whole.onnx", runtime=runtime, precision="float32", threads=1, image_size=SIDE)
+    session, _ = open_session(
+        tmp_path / "whole.onnx", runtime=runtime, precision="float32", threads=1, shape=(SIDE, SIDE, 3)
+    )
     plain = features_of(pixels, **IMAGENET)
     assert (plain < 0).any(), "signs are kept"
     roots = np.sign(plain) * np.sqrt(np.abs(plain))
     unit = roots / np.linalg.norm(roots, axis=1, keepdims=True)
     expected = unit @ head.weight.numpy().T + head.offset.numpy()
     np.testing.assert_allclose(session(pixels), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("opset", [9, 17])
+def test_a_head_over_crops_is_the_head_on_the_mean_of_their_features(tmp_path: Path, runtime: str, opset: int) -> None:
+    if not installed(runtime):
+        pytest.skip(f"{runtime} is not installed")
+    features = np.random.default_rng(0).normal(size=(40, 3, LENGTH)).astype(np.float32)
+    head = fit_head(power_normalise(features), HeadSettings(ridge=0.1), code_length=4)
+    over = open_over_crops(opened(tmp_path, opset=opset), tmp_path / "work")
+    assert (over.preprocessing, over.input_shape) == (CROPS, (3, SIDE, SIDE, 3))
+    squares = some_pixels(count=36)
+    onnx.save(with_head(onnx.load(over.artifact.file("encoder.onnx")), head), tmp_path / "whole.onnx")
+    session, _ = open_session(
+        tmp_path / "whole.onnx", runtime=runtime, precision="float32", threads=1, shape=over.input_shape
+    )
+    mean = features_of(squares, **IMAGENET).reshape(12, 3, LENGTH).mean(1)
+    roots = np.sign(mean) * np.sqrt(np.abs(mean))
+    unit = roots / np.linalg.norm(roots, axis=1, keepdims=True)
+    expected = unit @ head.weight.numpy().T + head.offset.numpy()
+    np.testing.assert_allclose(session(squares.reshape(12, *over.input_shape)), expected, atol=1e-4)
+    made = over.artifact.path.stat().st_mtime_ns
+    assert open_over_crops(opened(tmp_path, opset=opset), tmp_path / "work").artifact.path.stat().st_mtime_ns == made
 
 
 def test_features_that_are_nothing_make_codes_all_the_same(tmp_path: Path) -> None:
@@ -144,7 +170,7 @@ def test_features_that_are_nothing_make_codes_all_the_same(tmp_path: Path) -> No
     backbone = open_backbone(choice, tmp_path / "work")
     onnx.save(with_head(onnx.load(backbone.artifact.file("encoder.onnx")), head), tmp_path / "whole.onnx")
     session, _ = open_session(
-        tmp_path / "whole.onnx", runtime="onnxruntime", precision="float32", threads=1, image_size=SIDE
+        tmp_path / "whole.onnx", runtime="onnxruntime", precision="float32", threads=1, shape=(SIDE, SIDE, 3)
     )
     black = np.zeros((1, SIDE, SIDE, 3), dtype=np.uint8)
     np.testing.assert_allclose(session(black)[0], head.offset.numpy(), atol=1e-6)

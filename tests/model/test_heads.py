@@ -21,6 +21,7 @@ from eigenlens.model.heads.features import ViewFeatures, cache_features, power_n
 from eigenlens.model.heads.fit import HeadSettings, fit_head, neighbour_graph
 from eigenlens.model.heads.positives import pair_moments
 from eigenlens.model.images.hard_views import HardViews
+from eigenlens.model.images.preprocessing import FRAMINGS
 from eigenlens.model.images.sources import SourceImage, open_source
 from eigenlens.model.network import normalise_pixels
 from eigenlens.model.pairs.neighbours import nearest_neighbours
@@ -318,22 +319,44 @@ def test_a_few_images_become_an_encoder_that_needs_no_torch(tmp_path: Path, caps
 
 
 @pretrained
-def test_an_encoder_of_whole_pictures_tells_pictures_with_one_middle_apart(tmp_path: Path) -> None:
+def test_encoders_of_whole_pictures_and_of_crops_tell_pictures_with_one_middle_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     images = write_images(tmp_path / "images", count=24, side=40)
     rng = np.random.default_rng(0)
     middle = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((20, 20, 1))).astype(np.uint8)
-    tall = []
+    noisy = []
     for _ in range(3):
         ends = [np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((20, 20, 1))).astype(np.uint8) for _ in range(2)]
-        tall.append(Image.fromarray(np.concatenate([ends[0], middle, ends[1]])))
-    likeness = {}
-    for framing in ("centre", "whole"):
+        noisy.append(Image.fromarray(np.concatenate([ends[0], middle, ends[1]])))
+    rows, columns = np.indices((160, 160))
+    of_things = {
+        "discs": np.hypot(rows % 40 - 20, columns % 40 - 20) < 15,
+        "stripes": columns // 10 % 2 == 1,
+        "sky": rows / 160,
+    }
+    ends = [(np.stack([light, light, 1 - 0.5 * light], -1) * 255).astype(np.uint8) for light in of_things.values()]
+    things = [Image.fromarray(np.concatenate([end, middle, end.swapaxes(0, 1)])) for end in ends]
+    likeness: dict[tuple[str, str], float] = {}
+    for framing, preprocessing in FRAMINGS.items():
         out = tmp_path / framing
         command = ["fit", "--images", str(images), "--work", str(tmp_path / "work"), "--framing", framing]
         command += ["--views", "1", "--ridge", "1", "--diffusion-time", "1", "--code-length", "16"]
         assert main([*command, "--out", str(out)]) == 0
+        assert ("three squares" in capsys.readouterr().err) == (framing == "crops")
         encoder = Encoder(out)
-        codes = encoder.encode(np.stack([encoder.prepare(picture) for picture in tall]))
-        likeness[framing] = cosines(codes, codes)[np.triu_indices(3, 1)].max()
-    assert likeness["centre"] > 0.999
-    assert 1 - likeness["whole"] > 10 * (1 - likeness["centre"])
+        assert encoder.artifact.properties["preprocessing"] == encoder.preprocessing == preprocessing
+        for name, tall in {"noisy": noisy, "things": things}.items():
+            codes = encoder.encode(np.stack([encoder.prepare(picture) for picture in tall]))
+            likeness[framing, name] = cosines(codes, codes)[np.triu_indices(3, 1)].max()
+    assert likeness["centre", "noisy"] > 0.999
+    assert likeness["centre", "things"] > 0.99
+    assert 1 - likeness["whole", "noisy"] > 10 * (1 - likeness["centre", "noisy"])
+    for framing in ("whole", "crops"):
+        assert likeness[framing, "things"] < 0.9
+    # Crops cost no other fit: it is that of the centres, whose features are there.
+    centre, crops = (Encoder(tmp_path / framing) for framing in ("centre", "crops"))
+    np.testing.assert_array_equal(centre.eigenvalues, crops.eigenvalues)
+    square = noisy[0].crop((0, 0, 160, 160))
+    codes = np.concatenate([encoder.encode(encoder.prepare(square)[None]) for encoder in (centre, crops)])
+    assert cosines(codes, codes)[0, 1] > 0.9999, "all crops of a square are the same"

@@ -129,7 +129,9 @@ def test_a_hidden_layer_is_composed_behind_a_backbone(tmp_path: Path, runtime: s
     head = fit_head(features, SETTINGS, code_length=8, hidden=trained(features, steps=5))
     backbone, pixels = opened(tmp_path), some_pixels()
     onnx.save(with_head(onnx.load(backbone.artifact.file("encoder.onnx")), head), tmp_path / "whole.onnx")
-    session, _ = open_session(tmp_path / "whole.onnx", runtime=runtime, precision="float32", threads=1, image_size=SIDE)
+    session, _ = open_session(
+        tmp_path / "whole.onnx", runtime=runtime, precision="float32", threads=1, shape=(SIDE, SIDE, 3)
+    )
     plain = features_of(pixels, **IMAGENET)
     roots = np.sign(plain) * np.sqrt(np.abs(plain))
     functions = hidden_by_hand(head.hidden, roots / np.linalg.norm(roots, axis=1, keepdims=True))

@@ -7,13 +7,15 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from eigenlens import artifact
-from eigenlens.model.errors import EncoderError
+from eigenlens.model.errors import EncoderError, ShapeError
+from eigenlens.model.images.preprocessing import FIRST, WHOLE
 from eigenlens.model.runtime import sessions
 from eigenlens.model.runtime.encoder import Encoder
 from tests.support.service import code_of, pixels_of, write_encoder
@@ -108,9 +110,52 @@ def test_the_faster_runtime_is_chosen(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sessions, "installed", lambda _: True)
     monkeypatch.setattr(sessions, "open_session", lambda _, *, runtime, **__: (runtime, runtime))
     monkeypatch.setattr(sessions, "_trials", lambda session, _: trials[session])
-    assert sessions._faster(path, threads=1, streams=1, image_size=2)[1] == "openvino"
+    assert sessions._faster(path, threads=1, streams=1, shape=(2, 2, 3))[1] == "openvino"
     trials["openvino"] = [1.0, 1.7]  # not by enough
-    assert sessions._faster(path, threads=1, streams=1, image_size=2)[1] == "onnxruntime"
+    assert sessions._faster(path, threads=1, streams=1, shape=(2, 2, 3))[1] == "onnxruntime"
+
+
+def test_pictures_of_several_squares_are_encoded_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory of a call is bounded as where each picture has one square, in batches of an import."""
+    calls: list[int] = []
+    real = sessions._onnxruntime
+
+    def recording(*args: Any, **options: Any) -> sessions.Session:
+        session = real(*args, **options)
+        return lambda pixels: calls.append(len(pixels)) or session(pixels)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(sessions, "_onnxruntime", recording)
+    squares = np.random.default_rng(0).integers(0, 256, (75, 2, 2, 3), dtype=np.uint8)
+    one, three = (Encoder(write_encoder(tmp_path / framing, framing=framing)) for framing in ("centre", "crops"))
+    single = one.encode(squares)
+    assert calls == [75]
+    calls.clear()
+    np.testing.assert_allclose(
+        three.encode(squares.reshape(25, 3, 2, 2, 3)), single.reshape(25, 3, -1).mean(1), atol=1e-3
+    )
+    assert calls == [10, 10, 5]
+    assert three.encode(np.zeros((0, 3, 2, 2, 3), dtype=np.uint8)).shape == (0, three.code_length)
+    with pytest.raises(ShapeError, match=r"takes uint8 \(n, \(3, 2, 2, 3\)\), not uint8 \(75, 2, 2, 3\)"):
+        three.encode(squares)
+    calls.clear()
+    three.warm_up(max_batch=4)
+    assert calls == [1, 2, 3, 4]
+    assert three.worthwhile_batch(max_batch=16) >= 1
+    assert max(calls) <= 10
+
+
+def test_an_encoder_keeps_its_own_preprocessing_and_one_of_a_later_version_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = Encoder(write_encoder(tmp_path / "early"))
+    assert "preprocessing" not in early.artifact.properties
+    assert (early.preprocessing, early.input_shape) == (FIRST, (2, 2, 3))
+    later = write_encoder(tmp_path / "later", framing="crops")
+    monkeypatch.setattr("eigenlens.model.runtime.encoder.LATEST", WHOLE)
+    with pytest.raises(EncoderError, match="only a later version"):
+        Encoder(later)
 
 
 @openvino

@@ -14,12 +14,13 @@ from PIL import Image
 from eigenlens import image_files
 from eigenlens.image_files import IMAGE_EXTENSIONS
 from eigenlens.model.errors import ImageError, SourceError
-from eigenlens.model.images.preprocessing import STANDARD
+from eigenlens.model.images.hard_views import HardViews
+from eigenlens.model.images.preprocessing import FRAMINGS, STANDARD, input_shape
 from eigenlens.model.images.sources import (
     FolderSource,
+    Framed,
     Source,
     TarSource,
-    WholePictures,
     open_source,
     require_any_image,
 )
@@ -228,10 +229,30 @@ def test_whole_pictures_load_whole_unless_another_version_is_asked_for(tmp_path:
     picture.paste((255, 0, 0), (0, 0, 20, 30))
     picture.save(tmp_path / "wide.png")
     source = FolderSource(tmp_path)
-    (centre,), (whole,) = source, WholePictures(source)
-    assert WholePictures(source).name != source.name
+    (centre,), (whole,) = source, Framed(source, "whole")
+    assert Framed(source, "whole").name != source.name
     reds = []
     for loaded in (centre.load(9), whole.load(9), whole.load(9, preprocessing=STANDARD)):
         assert not isinstance(loaded, ImageError)
         reds.append(float(loaded[..., 0].mean()))
     assert reds == [0, pytest.approx(255 * 2 / 9, abs=8), 0]
+
+
+def test_framings_show_the_centre_the_whole_or_the_centre_and_both_ends(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (30, 90))
+    for third, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
+        picture.paste(colour, (0, 30 * third, 30, 30 * third + 30))
+    for name, turned in (("tall", picture), ("wide", picture.transpose(Image.Transpose.TRANSPOSE))):
+        (tmp_path / name).mkdir()
+        turned.save(tmp_path / name / "picture.png")
+        source = FolderSource(tmp_path / name)
+        seen = {}
+        for framing, preprocessing in FRAMINGS.items():
+            pixels = next(iter(Framed(source, framing))).load(9)
+            assert not isinstance(pixels, ImageError)
+            assert pixels.shape == input_shape(9, preprocessing)
+            upright = pixels if name == "tall" else pixels.swapaxes(-2, -3)
+            seen[framing] = upright.reshape(-1, 3, 3, 9, 3).mean((2, 3)).argmax(-1).tolist()
+        assert seen == {"centre": [[1, 1, 1]], "whole": [[0, 1, 2]], "crops": [[1, 1, 1], [0, 0, 0], [2, 2, 2]]}
+        names = {Framed(part, framing).name for framing in FRAMINGS for part in (source, HardViews(source))}
+        assert len(names) == 2 * len(FRAMINGS), "features are cached by the name"

@@ -26,6 +26,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from eigenlens import artifact
+from eigenlens.model.export.over_crops import over_crops
+from eigenlens.model.images.preprocessing import FRAMINGS
 from eigenlens.model.images.sources import FolderSource
 from eigenlens.model.runtime.encoder import Encoder
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation
@@ -43,8 +45,8 @@ CODE_LENGTH = SIDE * SIDE * 3
 LENGTHS = (2, 4, CODE_LENGTH)
 
 
-def write_encoder(path: Path, *, shift: float = 127.5, precision: str = "float32") -> Path:
-    """An encoder whose code is the 2 x 2 x 3 pixels less `shift`, in order: computable by hand."""
+def write_encoder(path: Path, *, shift: float = 127.5, precision: str = "float32", framing: str | None = None) -> Path:
+    """An encoder whose code is the 2 x 2 x 3 pixels less `shift`, in order: computable by hand; of crops their mean."""
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Reshape", ["floats", "shape"], ["flat"]),
@@ -67,6 +69,10 @@ def write_encoder(path: Path, *, shift: float = 127.5, precision: str = "float32
         "precision": precision,
         "eigenvalues": [1 / (j + 1) for j in range(CODE_LENGTH)],
     }
+    if framing is not None:
+        properties["preprocessing"] = FRAMINGS[framing]
+    if framing == "crops":
+        model = over_crops(model, size=SIDE, length=CODE_LENGTH)
     with artifact.publishing(path, kind="encoder", properties=properties) as directory:
         onnx.save(model, directory / "encoder.onnx")
     return path
