@@ -14,6 +14,7 @@ from eigenlens import artifact
 from eigenlens.index.building.calibrator import Calibrator
 from eigenlens.index.errors import CodesError
 from eigenlens.index.live.generation import KIND, BaseGeneration
+from eigenlens.index.live.remote_generation import RemoteGeneration
 from eigenlens.index.plans.plan import IndexSpec
 
 # With fewer queries, the lower bounds of recall are so low that hardly any plan meets a target.
@@ -62,6 +63,9 @@ def recalibrate_generation(
             on_progress(done, len(generation.all_specs))
         sizes: dict[IndexSpec, int] = {spec: generation.size_of(spec) for spec in generation.all_specs}
         calibrator.measure_again(generation.open_index, sizes)
+        if isinstance(generation, RemoteGeneration):
+            shares = list(generation.calibration.drawn)
+            calibrator.measure_drawn(lambda s, share: generation.prefix_index(s.length).drawn(share), sizes, shares)
         properties["calibration"] = calibrator.result(sizes, device=device).to_json()
     return artifact.read(path, kind=KIND, verify=False)
 

@@ -91,3 +91,10 @@ class AnyPrefixIndex(Protocol):
 
     def run(self, queries: Scores, *, plan: Plan, k: int) -> tuple[Scores, Rows]:
         """Return scores (cosines) and rows of the k nearest by a plan, each (q, at most k), best first."""
+
+
+class DrawnPrefixIndex(AnyPrefixIndex, Protocol):
+    """An index that can be measured under a filter."""
+
+    def drawn(self, share: float) -> AnyPrefixIndex:
+        """Return the same index, whose searches may return a share of the rows, those of `index.filters.drawn`."""

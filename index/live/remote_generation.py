@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +14,7 @@ from eigenlens.index.engine import IndexDescription
 from eigenlens.index.errors import IndexKindError
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.generation import BaseGeneration
+from eigenlens.index.live.prefix_index import DrawnPrefixIndex
 from eigenlens.index.live.sampled_reach import SampledReach
 from eigenlens.index.plans.reach import Reach
 
@@ -31,6 +34,10 @@ class RemoteGeneration(BaseGeneration):
         index = self.prefix_index(length)
         return IndexDescription(length, index.spec.kind, self.bytes_of(length), index.max_effort, lossy=False)
 
+    @abstractmethod
+    def prefix_index(self, length: int) -> DrawnPrefixIndex:
+        """Return the index of a prefix length, as calibration measures it. Raises: PrefixLengthError."""
+
     def bytes_of(self, length: int) -> int:
         """Return the bytes of an index, as the build recorded them; 0 for a scan. Raises: PrefixLengthError."""
         return int(self.artifact.properties["index_bytes"].get(str(self._spec(length).length), 0))
@@ -40,7 +47,8 @@ class RemoteGeneration(BaseGeneration):
 
         Under a filter against the query it has to hold more.
         """
-        return self._sampled_reach.estimate(queries, selection, k=k)
+        reaches = self._sampled_reach.estimate(queries, selection, k=k)
+        return [replace(reach, share=selection.share) for reach in reaches]
 
     @cached_property
     def _sampled_reach(self) -> SampledReach:

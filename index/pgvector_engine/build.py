@@ -14,6 +14,7 @@ from eigenlens.index.building.index_builder import TRAINING_VECTORS
 from eigenlens.index.building.remote_tuning import tuning_of_remote
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
+from eigenlens.index.filters.drawn import drawn_shares
 from eigenlens.index.live.generation import KIND
 from eigenlens.index.pgvector_engine.database import Connection, Database, OneConnection
 from eigenlens.index.pgvector_engine.kinds import KINDS, choose_pgvector_indexes
@@ -99,6 +100,8 @@ class _Build:
             held_in = calibrator.held_in
             sizes = {spec: self._index_bytes(spec) for spec in self._specs}
             calibrator.measure_again(lambda spec: self._index(spec, held_in), sizes)
+            shares = drawn_shares(len(codes), scored_directly=self._options.tuning.max_rows_scored_directly)
+            calibrator.measure_drawn(lambda spec, share: self._index(spec, held_in).drawn(share), sizes, shares)
             self._copy(held_in, len(codes))
         execute(f"COMMENT ON TABLE {table} IS '{codes.id}'")
         sizes = {spec: self._index_bytes(spec) for spec in self._specs}

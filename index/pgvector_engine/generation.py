@@ -69,7 +69,7 @@ class PgvectorGeneration(RemoteGeneration):
 
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """
-        index = self.prefix_index(plan.prefix_length)
+        index = self.prefix_index(plan.prefix_length).among(selection)
         self.check_search(queries, k)
         k = min(k, len(self))
         if k == 0:
@@ -77,11 +77,11 @@ class PgvectorGeneration(RemoteGeneration):
         last = plan.rerank_length or plan.prefix_length
         directly = selection is not None and self.scores_directly(selection, k)
         if directly or (plan.shortlist is not None and max(plan.shortlist, k) >= len(self)):
-            return index.scan(queries, k, length=last, selection=selection)
-        scores, rows = index.run(queries, plan=plan, k=k, selection=selection)
+            return index.scan(queries, k, length=last)
+        scores, rows = index.run(queries, plan=plan, k=k)
         # A graph may not lead to all rows, and holds no prefixes of zeros.
         available = min(k, len(self) if selection is None else selection.count)
         short = np.flatnonzero(rows[:, available - 1] < 0) if available else ()
         if len(short):
-            scores[short], rows[short] = index.scan(queries[short], k, length=last, selection=selection)
+            scores[short], rows[short] = index.scan(queries[short], k, length=last)
         return scores, rows

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from eigenlens.index.codes.artifact import Codes
+from eigenlens.index.filters.drawn import is_drawn
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.prefix_index import Rows, Scores
 from eigenlens.index.pgvector_engine.database import Queries
@@ -29,6 +30,7 @@ class PgvectorIndex:
         spec: length and kind of the index.
         codes: codes of all rows, of which the table has a copy.
         count: number of rows in the table.
+        selection: rows that searches may return; all if None.
     """
 
     database: Queries
@@ -36,6 +38,15 @@ class PgvectorIndex:
     spec: IndexSpec
     codes: Codes
     count: int
+    selection: Selection | None = None
+
+    def among(self, selection: Selection | None) -> PgvectorIndex:
+        """Return the same index, whose searches may return these rows only; all if None."""
+        return replace(self, selection=selection)
+
+    def drawn(self, share: float) -> PgvectorIndex:
+        """Return the same index, whose searches may return a share of the rows, drawn at random."""
+        return self.among(Selection(is_drawn(0, len(self.codes), share)))
 
     @property
     def kind(self) -> PgvectorKind:
@@ -53,50 +64,41 @@ class PgvectorIndex:
         The first results are those of a search for fewer.
         """
         statement = self._statement(effort, last_length=self.spec.length, shortlist=k)
-        return self._execute(statement, queries, k, effort=effort, selection=None, in_order_of_shortlist=True)
+        return self._execute(statement, queries, k, effort=effort, in_order_of_shortlist=True)
 
     def entries_of(self, rows: Rows) -> Rows:
         """Return how often each of some rows is in the index: once."""
         return np.ones_like(rows)
 
-    def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
+    def run(self, queries: Scores, *, plan: Plan, k: int) -> tuple[Scores, Rows]:
         """Return scores (cosines) and rows of the k nearest by a plan, each (q, k), best first; row -1 if fewer.
 
         Args:
             queries: codes, (q, code_length).
             plan: a plan of this index's length and kind.
-            selection: rows that may be returned; all if None.
         """
         if plan.shortlist is not None and plan.rerank_length is not None:
-            statement = self._statement(
-                plan.effort, last_length=plan.rerank_length, shortlist=max(plan.shortlist, k), selection=selection
-            )
+            statement = self._statement(plan.effort, last_length=plan.rerank_length, shortlist=max(plan.shortlist, k))
         else:
             # As many candidates for every k up to the next: pages of results fit together.
             candidates = max(measured_count(k), min(plan.effort or 0, MAX_EF_SEARCH))
             whole = self._is_whole(plan.effort)
             statement = self._statement(
-                plan.effort,
-                last_length=self.spec.length,
-                shortlist=None if whole else candidates,
-                selection=selection,
+                plan.effort, last_length=self.spec.length, shortlist=None if whole else candidates
             )
-        return self._execute(statement, queries, k, effort=plan.effort, selection=selection)
+        return self._execute(statement, queries, k, effort=plan.effort)
 
-    def scan(self, queries: Scores, k: int, *, length: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
+    def scan(self, queries: Scores, k: int, *, length: int) -> tuple[Scores, Rows]:
         """Return the exact k nearest by the first `length` coordinates, each (q, k); row -1 if fewer.
 
-        Args:
-            selection: rows that may be returned. Few are read one by one; of many, the whole table is.
+        Of a selection, few rows are read one by one; if they are many, the whole table is.
         """
-        code_length = self.codes.code_length
+        code_length, selection = self.codes.code_length, self.selection
         condition = "" if selection is None else "rows" if selection.count < self.count // 10 else "bits"
         statement = SearchStatement(self.table, code_length, length, length, None, False, condition)
-        return self._execute(statement, queries, k, effort=None, selection=selection)
+        return self._execute(statement, queries, k, effort=None)
 
-    def _statement(
-        self, effort: int | None, *, last_length: int, shortlist: int | None, selection: Selection | None = None
-    ) -> SearchStatement:
+    def _statement(self, effort: int | None, *, last_length: int, shortlist: int | None) -> SearchStatement:
         return SearchStatement(
             self.table,
             self.codes.code_length,
@@ -104,7 +106,7 @@ class PgvectorIndex:
             last_length,
             shortlist,
             by_graph=not self._is_whole(effort),
-            condition="" if selection is None else "bits",
+            condition="" if self.selection is None else "bits",
         )
 
     def _is_whole(self, effort: int | None) -> bool:
@@ -117,7 +119,6 @@ class PgvectorIndex:
         k: int,
         *,
         effort: int | None,
-        selection: Selection | None,
         in_order_of_shortlist: bool = False,
     ) -> tuple[Scores, Rows]:
         """Return scores and rows of a statement for each query, each (q, k); row -1 and score -inf if fewer."""
@@ -128,8 +129,9 @@ class PgvectorIndex:
         if statement.by_graph:
             before = f"SET hnsw.ef_search = {effort}; {before}"
         chosen: list[object] = []
-        if selection is not None:
-            chosen = [selection.bits.tobytes() if statement.condition == "bits" else integers(selection.rows)]
+        if self.selection is not None:
+            rows_alone = statement.condition == "rows"
+            chosen = [integers(self.selection.rows) if rows_alone else self.selection.bits.tobytes()]
         for number, query in enumerate(queries):
             parameters = [vector(query, statement.last_length), *chosen]
             if statement.shortlist is not None:

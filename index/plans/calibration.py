@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -94,6 +94,8 @@ class Calibration:
         source: where the queries come from.
         bytes_limit: bytes of an image beyond which a plan is chosen only where no other meets the targets; None for no
             limit.
+        drawn: the plans as they were measured under filters that leave a share of the images, drawn at random, by that
+            share; empty where filters were not measured.
     """
 
     measured: tuple[Measured, ...]
@@ -103,6 +105,7 @@ class Calibration:
     device: str = "cpu"
     source: Source = "gallery"
     bytes_limit: float | None = None
+    drawn: Mapping[float, Sequence[Measured]] = field(default_factory=dict)
 
     @classmethod
     def of_nothing(cls, specs: Sequence[IndexSpec], *, device: str = "cpu") -> Self:
@@ -118,6 +121,22 @@ class Calibration:
     def without_kind(self, kind: str) -> Calibration:
         """Return the calibration without the plans of one kind of index."""
         return replace(self, measured=tuple(m for m in self.measured if m.plan.kind != kind))
+
+    def under_filter(self, share: float) -> Calibration:
+        """Return the calibration of searches under a filter that leaves a share of the images, 0 to 1.
+
+        Its plans have the lower recall and the longer time of the two measured shares that this one lies between, of
+        which one is that without a filter, 1. Below all of them, those of the least stand. It is this calibration where
+        filters were not measured.
+        """
+        if not self.drawn or share >= 1:
+            return self
+        measured = {**self.drawn, 1.0: self.measured}
+        below = max((s for s in measured if s <= share), default=min(measured))
+        above = min(s for s in measured if s >= share)
+        others = {m.plan: m for m in measured[above]}
+        worse = [_worse(m, others[m.plan]) for m in measured[below] if m.plan in others]
+        return replace(self, measured=tuple(worse), drawn={})
 
     def default_effort(self, spec: IndexSpec, k: int) -> int:
         """Return the effort of an index for k results where none is asked for; in proportion beyond the largest k."""
@@ -212,32 +231,44 @@ class Calibration:
             "source": self.source,
             "bytes_limit": self.bytes_limit,
             "efforts": {name: {str(k): effort for k, effort in by_k.items()} for name, by_k in self.efforts.items()},
-            "measured": [
-                {**asdict(m), "recall": {str(k): asdict(recall) for k, recall in m.recall.items()}}
-                for m in self.measured
-            ],
+            "measured": [_to_json(m) for m in self.measured],
+            "drawn": {f"{share:g}": [_to_json(m) for m in plans] for share, plans in self.drawn.items()},
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read a calibration from a manifest."""
-        measured = tuple(
-            Measured(
-                plan=Plan(**entry["plan"]),
-                recall={int(k): Recall(**recall) for k, recall in entry["recall"].items()},
-                latency_ms=entry["latency_ms"],
-                bytes_per_image=entry["bytes_per_image"],
-                exact=entry["exact"],
-            )
-            for entry in data["measured"]
-        )
+        measured = tuple(_from_json(entry) for entry in data["measured"])
+        # Generations of before were measured without filters only.
+        drawn = {float(share): tuple(map(_from_json, plans)) for share, plans in data.get("drawn", {}).items()}
         efforts = {
             # Generations of before had one effort for every k.
             name: {DEFAULT_COUNTS[0]: by_k} if isinstance(by_k, int) else {int(k): e for k, e in by_k.items()}
             for name, by_k in data["efforts"].items()
         }
         device, source = data.get("device", "cpu"), data.get("source", "gallery")
-        return cls(measured, efforts, data["queries"], data["seconds"], device, source, data.get("bytes_limit"))
+        return cls(measured, efforts, data["queries"], data["seconds"], device, source, data.get("bytes_limit"), drawn)
+
+
+def _to_json(measured: Measured) -> dict[str, Any]:
+    return {**asdict(measured), "recall": {str(k): asdict(recall) for k, recall in measured.recall.items()}}
+
+
+def _from_json(entry: Mapping[str, Any]) -> Measured:
+    return Measured(
+        plan=Plan(**entry["plan"]),
+        recall={int(k): Recall(**recall) for k, recall in entry["recall"].items()},
+        latency_ms=entry["latency_ms"],
+        bytes_per_image=entry["bytes_per_image"],
+        exact=entry["exact"],
+    )
+
+
+def _worse(one: Measured, other: Measured) -> Measured:
+    """Return the measurements of a plan that are the worse of two, at those k that both have."""
+    recall = {k: min(one.recall[k], other.recall[k], key=lambda r: r.low) for k in one.recall if k in other.recall}
+    latency_ms = {q: max(ms, other.latency_ms[q]) for q, ms in one.latency_ms.items()}
+    return replace(one, recall=recall, latency_ms=latency_ms)
 
 
 def is_plain(plan: Plan) -> bool:

@@ -98,7 +98,9 @@ class PlanChooser:
 
         Raises: as choose; TargetError also if only an exact plan reaches the recall, and takes longer than the limit.
         """
-        rounded = None if reach is None else replace(reach, count=_round_up(reach.count))
+        rounded = None
+        if reach is not None:
+            rounded = replace(reach, count=_round_up(reach.count), share=float(f"{reach.share:.2g}"))
         return self._choose_filtered_cached(request, rounded, k, self._added_ms)
 
     def _choose_filtered(self, request: PlanRequest, reach: Reach | None, k: int, added_ms: float) -> ChosenPlan:
@@ -115,7 +117,7 @@ class PlanChooser:
         if request.target_recall is None and request.max_latency_ms is not None:
             reach = replace(reach, count=min(reach.count, COUNTS[-1]))
         try:
-            measured = self._choose_measured(request, k=reach.count, added_ms=added_ms, filtered=True)
+            measured = self._choose_measured(request, k=reach.count, added_ms=added_ms, share=reach.share)
         except TargetError:
             exact = self._exact_within(request.max_latency_ms, added_ms)
             if exact is None:
@@ -150,16 +152,22 @@ class PlanChooser:
         p95_ms = self.exact.latency_ms.get("p95", inf)
         return self.exact if p95_ms + added_ms <= max_latency_ms else None
 
-    def _choose_measured(self, request: PlanRequest, *, k: int, added_ms: float, filtered: bool = False) -> Measured:
-        """Choose the measured plan that meets a request's targets for k results. Raises: TargetError."""
-        graph = self._indexes.graph
-        return self._indexes.calibration.choose(
+    def _choose_measured(
+        self, request: PlanRequest, *, k: int, added_ms: float, share: float | None = None
+    ) -> Measured:
+        """Choose the measured plan that meets a request's targets for k results. Raises: TargetError.
+
+        Args:
+            share: of the images that a filter leaves; None without a filter.
+        """
+        graph, calibration = self._indexes.graph, self._indexes.calibration
+        return (calibration if share is None else calibration.under_filter(share)).choose(
             k=k,
             target_recall=request.target_recall,
             max_latency_ms=request.max_latency_ms,
             length=request.length,
             added_ms=added_ms,
-            without_kind=graph.kind if filtered and graph is not None else None,
+            without_kind=graph.kind if share is not None and graph is not None else None,
         )
 
     def _scored_directly(self, plan: Plan) -> ChosenPlan:

@@ -16,10 +16,12 @@ class Reach:
     Attributes:
         count: of nearest images; k or more.
         is_against: whether the filter is against the query: beyond these, nearly all images may be returned.
+        share: of all images that may be returned, where the plans were measured under filters.
     """
 
     count: int
     is_against: bool = False
+    share: float = 1.0
 
 
 def is_against(selected: int, seen: int, *, share: float) -> bool:

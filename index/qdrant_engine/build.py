@@ -19,10 +19,11 @@ from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.filters.columns import Attributes
+from eigenlens.index.filters.drawn import drawn_shares, is_drawn
 from eigenlens.index.live.generation import KIND
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import IndexSpec
-from eigenlens.index.qdrant_engine.conditions import Payloads
+from eigenlens.index.qdrant_engine.conditions import DRAWN, Payloads, drawn_value
 from eigenlens.index.qdrant_engine.generation import BUILD
 from eigenlens.index.qdrant_engine.kinds import KINDS, choose_qdrant_indexes
 from eigenlens.index.qdrant_engine.prefix_index import QdrantIndex
@@ -82,11 +83,14 @@ class _Build:
     ) -> None:
         self._server, self._collection, self._codes, self._specs = server, collection, codes, specs
         self._payloads = payloads
+        self._shares: Sequence[float] = ()
 
     def run(self, options: BuildOptions) -> Calibration:
         """Fill the collection, and build and measure its indexes."""
         forms = [VectorForm(s.length, KINDS[s.kind].has_graph, KINDS[s.kind].quantised) for s in self._specs]
-        self._server.create(self._collection, forms, self._payloads.fields)
+        self._shares = drawn_shares(len(self._codes), scored_directly=options.tuning.max_rows_scored_directly)
+        drawn = {DRAWN: "text"} if self._shares else {}
+        self._server.create(self._collection, forms, {**self._payloads.fields, **drawn})
         if not len(self._codes):
             return Calibration.of_nothing(self._specs)
         tuning = tuning_of_remote(options.tuning)
@@ -99,6 +103,7 @@ class _Build:
                 options.on_progress(done, len(self._specs))
         sizes = index_bytes(self._specs, len(self._codes))
         calibrator.measure_again(lambda spec: self._index(spec, held_in), sizes)
+        calibrator.measure_drawn(lambda spec, share: self._index(spec, held_in).drawn(share), sizes, self._shares)
         if held_in < len(self._codes):
             self._fill(held_in, len(self._codes))
         return calibrator.result(sizes)
@@ -118,7 +123,11 @@ class _Build:
         prefixes = {
             str(spec.length): unit_prefix(codes, spec.length).astype(np.float64).round(6) for spec in self._specs
         }
-        payloads = self._payloads.rows(int(rows[0]), int(rows[-1]) + 1)
+        first, stop = int(rows[0]), int(rows[-1]) + 1
+        payloads = self._payloads.rows(first, stop)
+        for share in self._shares:
+            for place in np.flatnonzero(is_drawn(first, stop, share)).tolist():
+                payloads[place].setdefault(DRAWN, []).append(drawn_value(share))
         return [
             {
                 "id": key,

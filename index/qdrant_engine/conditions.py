@@ -20,6 +20,8 @@ _NONE: Condition = {"has_id": []}
 _RANGES = {"$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte"}
 # Begins texts that no JSON can carry, written in hexadecimal digits, and those that begin like them.
 _ESCAPE = "\x00"
+# Name of the payload field that says of which drawn shares a row is; no column has such a name.
+DRAWN = "drawn"
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,16 @@ def has_code_range(filter: Filter) -> bool:
             return True
         case Compare():
             return False
+
+
+def drawn_condition(share: float) -> Condition:
+    """Return the condition that a point is one of a share of them, drawn at random."""
+    return {"must": [{"key": DRAWN, "match": {"any": [drawn_value(share)]}}]}
+
+
+def drawn_value(share: float) -> str:
+    """Return the value that points of a drawn share have."""
+    return f"{share:g}"
 
 
 def ids_condition(keys: np.ndarray[Any, np.dtype[np.int64]]) -> Condition:

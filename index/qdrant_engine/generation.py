@@ -15,7 +15,7 @@ from eigenlens.index.live.remote_generation import RemoteGeneration
 from eigenlens.index.plans.plan import Plan
 from eigenlens.index.qdrant_engine.conditions import Payloads, has_code_range, ids_condition
 from eigenlens.index.qdrant_engine.kinds import MAX_RESULTS
-from eigenlens.index.qdrant_engine.prefix_index import EVERYTHING, Among, QdrantIndex
+from eigenlens.index.qdrant_engine.prefix_index import Among, QdrantIndex
 from eigenlens.index.qdrant_engine.server import QdrantServer
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
@@ -109,21 +109,22 @@ class QdrantGeneration(RemoteGeneration):
         if k == 0:
             return np.empty((len(queries), 0), dtype=np.float32), np.empty((len(queries), 0), dtype=np.int64)
         directly = selection is not None and self.scores_directly(selection, k)
-        among = EVERYTHING if selection is None else self._among(selection, directly=directly)
+        if selection is not None:
+            index = index.limited(self._among(selection, directly=directly))
         shortlist = plan.shortlist or 0
         if directly or max(shortlist, k) >= len(self):
-            return index.scan(queries, k, length=last, among=among)
+            return index.scan(queries, k, length=last)
         if shortlist > MAX_RESULTS:
             raise ResultCountError(
                 f"the backend qdrant finds shortlists of at most {MAX_RESULTS:,}, not {shortlist:,}; give that, or "
                 "build the gallery with the backend faiss"
             )
-        scores, rows = index.run(queries, plan=plan, k=k, among=among)
+        scores, rows = index.run(queries, plan=plan, k=k)
         # A graph may not lead to all rows.
         available = min(k, len(self) if selection is None else selection.count)
         short = np.flatnonzero(rows[:, available - 1] < 0) if available else ()
         if len(short):
-            scores[short], rows[short] = index.scan(queries[short], k, length=last, among=among)
+            scores[short], rows[short] = index.scan(queries[short], k, length=last)
         return scores, rows
 
     def _among(self, selection: Selection, *, directly: bool) -> Among:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.prefix_index import Rows, Scores
 from eigenlens.index.plans.calibration import measured_count
 from eigenlens.index.plans.plan import IndexSpec, Plan
-from eigenlens.index.qdrant_engine.conditions import Condition
+from eigenlens.index.qdrant_engine.conditions import Condition, drawn_condition
 from eigenlens.index.qdrant_engine.kinds import KINDS, MAX_EF, WHOLE, QdrantKind
 from eigenlens.index.qdrant_engine.server import QdrantServer
 
@@ -65,6 +65,7 @@ class QdrantIndex:
         spec: length and kind of the index.
         codes: codes of all rows, of which the collection has copies of its lengths.
         count: number of points in the collection.
+        among: what searches may return.
     """
 
     server: QdrantServer
@@ -72,6 +73,15 @@ class QdrantIndex:
     spec: IndexSpec
     codes: Codes
     count: int
+    among: Among = EVERYTHING
+
+    def limited(self, among: Among) -> QdrantIndex:
+        """Return the same index, whose searches may return these points only."""
+        return replace(self, among=among)
+
+    def drawn(self, share: float) -> QdrantIndex:
+        """Return the same index, whose searches may return a share of the points, drawn at random by the build."""
+        return self.limited(Among(drawn_condition(share)))
 
     @property
     def kind(self) -> QdrantKind:
@@ -91,7 +101,7 @@ class QdrantIndex:
         scores, rows = _nothing(len(queries), k)
         first = _Stage(self.spec.length, self._params(effort))
         for start in range(0, len(queries), _BATCH):
-            searches = [first.text(query, k, EVERYTHING) for query in queries[start : start + _BATCH]]
+            searches = [first.text(query, k, self.among) for query in queries[start : start + _BATCH]]
             for number, hits in enumerate(self.server.query(self.collection, searches), start):
                 ids, values = _columns(hits)
                 rows[number, : len(ids)], scores[number, : len(ids)] = self.codes.rows_of(ids), values
@@ -101,7 +111,7 @@ class QdrantIndex:
         """Return how often each of some rows is in the index: once."""
         return np.ones_like(rows)
 
-    def run(self, queries: Scores, *, plan: Plan, k: int, among: Among = EVERYTHING) -> tuple[Scores, Rows]:
+    def run(self, queries: Scores, *, plan: Plan, k: int) -> tuple[Scores, Rows]:
         """Return scores (cosines) and rows of the k nearest by a plan, each (q, k), best first; row -1 if fewer.
 
         Args:
@@ -110,17 +120,17 @@ class QdrantIndex:
         """
         first = _Stage(self.spec.length, self._params(plan.effort))
         if plan.shortlist is not None and plan.rerank_length is not None:
-            shortlist = min(self.count, _expected(max(plan.shortlist, k), among))
+            shortlist = min(self.count, _expected(max(plan.shortlist, k), self.among))
             last = _Stage(plan.rerank_length, {}, first, shortlist)
-            return self._execute(last, queries, k, at_least=k, among=among)
+            return self._execute(last, queries, k, at_least=k)
         # As many candidates for every k up to the next: pages of results fit together.
         whole = self._is_whole(plan.effort)
         candidates = k if whole else max(measured_count(k), min(plan.effort or 0, MAX_EF))
-        return self._execute(first, queries, k, at_least=candidates, among=among)
+        return self._execute(first, queries, k, at_least=candidates)
 
-    def scan(self, queries: Scores, k: int, *, length: int, among: Among = EVERYTHING) -> tuple[Scores, Rows]:
+    def scan(self, queries: Scores, k: int, *, length: int) -> tuple[Scores, Rows]:
         """Return the exact k nearest by the first `length` coordinates, each (q, k); row -1 if fewer."""
-        return self._execute(_Stage(length, {"exact": True}), queries, k, at_least=k, among=among)
+        return self._execute(_Stage(length, {"exact": True}), queries, k, at_least=k)
 
     def _params(self, effort: int | None) -> Mapping[str, Any]:
         if self._is_whole(effort):
@@ -131,12 +141,13 @@ class QdrantIndex:
     def _is_whole(self, effort: int | None) -> bool:
         return not self.kind.has_graph or effort is None or effort >= WHOLE
 
-    def _execute(self, stage: _Stage, queries: Scores, k: int, *, at_least: int, among: Among) -> tuple[Scores, Rows]:
+    def _execute(self, stage: _Stage, queries: Scores, k: int, *, at_least: int) -> tuple[Scores, Rows]:
         """Return scores and rows of a search for each query, each (q, k); row -1 and score -inf if fewer.
 
         More is asked for while a tie is cut, of which the smaller keys are to be returned, or too few may be returned.
         """
         scores, rows = _nothing(len(queries), k)
+        among = self.among
         most = stage.shortlist or self.count
         width = min(most, _expected(at_least, among) + _SPARE)
         pending = list(range(len(queries)))

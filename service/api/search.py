@@ -289,6 +289,13 @@ class GraphAnswer(AnswerModel):
     bytes_per_image: float
 
 
+class UnderFilterAnswer(AnswerModel):
+    """The plans as calibration measured them under a filter that leaves a share of the images, drawn at random."""
+
+    share: float = Field(description="share of the images that the filter leaves, 0 to 1")
+    plans: list[MeasuredAnswer] = Field(description="the fastest first")
+
+
 class LengthsAnswer(AnswerModel):
     """The prefix lengths of the generation that is served."""
 
@@ -302,6 +309,12 @@ class LengthsAnswer(AnswerModel):
     removed: int = Field(description="images that were removed or replaced since the generation was built")
     generation: int
     plans: list[MeasuredAnswer] = Field(description="plans that length=auto chooses from, the fastest first")
+    under_filters: list[UnderFilterAnswer] = Field(
+        [],
+        description="the same under filters of random shares of the images, by which length=auto chooses for a search "
+        "with a filter; empty where filters were not measured: with FAISS, and of few images, which are compared one "
+        "by one",
+    )
     filters: dict[str, list[str]] = Field(
         description="metadata fields you can filter by, and the types of their values"
     )

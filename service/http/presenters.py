@@ -67,6 +67,11 @@ def present_measured(measured: Measured) -> MeasuredAnswer:
     )
 
 
+def present_plans(measured: Sequence[Measured]) -> list[MeasuredAnswer]:
+    """Return plans with their calibration, the fastest first."""
+    return [present_measured(m) for m in sorted(measured, key=lambda m: m.latency_ms["p50"])]
+
+
 def present_result(result: Result, *, metadata: bool, grouped: bool, root_path: str) -> ResultAnswer:
     """Return a result; with its metadata and its near-duplicates if the search includes them."""
     record = result.hit.record

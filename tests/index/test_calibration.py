@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -203,7 +204,33 @@ def test_what_cannot_be_met_says_what_can_be_had(wish: dict[str, float], message
 
 
 def test_a_calibration_survives_its_manifest() -> None:
-    assert Calibration.from_json(CALIBRATION.to_json()) == CALIBRATION
+    for calibration in (CALIBRATION, replace(CALIBRATION, drawn={0.02: CALIBRATION.measured[:2]})):
+        assert Calibration.from_json(calibration.to_json()) == calibration
+
+
+def test_a_calibration_of_before_filters_were_measured_is_that_of_every_filter() -> None:
+    data = CALIBRATION.to_json()
+    del data["drawn"]
+    calibration = Calibration.from_json(data)
+    assert calibration.under_filter(0.1) is calibration
+
+
+def test_under_a_filter_the_worse_of_the_two_measured_shares_around_it_counts() -> None:
+    half = (measured(8, 0.95, 1), measured(16, 0.9, 8), measured(32, 1.0, 3, exact=True))
+    few = (measured(8, 0.85, 1), measured(32, 1.0, 1, exact=True))
+    calibration = replace(CALIBRATION, drawn={0.02: few, 0.5: half})
+
+    def told(share: float) -> dict[int, tuple[float, float]]:
+        return {
+            m.plan.prefix_length: (m.low(10), m.latency_ms["p50"]) for m in calibration.under_filter(share).measured
+        }
+
+    plain = {m.plan.prefix_length: (m.low(10), m.latency_ms["p50"]) for m in CALIBRATION.measured}
+    assert told(1.0) == plain
+    assert told(0.7)[16] == (0.9, max(8, plain[16][1])), "between half and all"
+    assert told(0.5)[8] == (0.95, 1)
+    assert told(0.1) == {8: (0.85, 1), 32: (1.0, 3)}, "what was not measured of few cannot be chosen"
+    assert told(0.001) == told(0.02) == {8: (0.85, 1), 32: (1.0, 1)}
 
 
 def test_no_sample_proves_a_recall_of_one() -> None:

@@ -22,6 +22,7 @@ from eigenlens.service.api.search import (
     SearchAnswer,
     SearchBody,
     SearchParameters,
+    UnderFilterAnswer,
 )
 from eigenlens.service.errors import BodyTooLargeError, ContentTypeError, RequestError
 from eigenlens.service.http.bodies import decode_base64, files_of, media_type_of, node_of, read_json
@@ -36,7 +37,7 @@ from eigenlens.service.http.parameters import (
     with_standard_names,
     without_defaults,
 )
-from eigenlens.service.http.presenters import present_measured
+from eigenlens.service.http.presenters import present_measured, present_plans
 from eigenlens.service.http.state import CurrentState, State, state_of
 from eigenlens.service.search.batching import Receive
 from eigenlens.service.search.examples import Example, Examples
@@ -89,7 +90,6 @@ def lengths(state: CurrentState) -> LengthsAnswer:
     snapshot = state.snapshots.current
     encoder = snapshot.encoder
     engine, calibration = snapshot.engine, snapshot.engine.calibration
-    plans = sorted(calibration.measured, key=lambda measured: measured.latency_ms["p50"])
     plain = {length: calibration.plain(length) for length in engine.lengths}
     rescored = {length: snapshot.measured_plan(PlanRequest(length, rerank="full")) for length in engine.lengths[:-1]}
     return LengthsAnswer(
@@ -119,7 +119,11 @@ def lengths(state: CurrentState) -> LengthsAnswer:
         pending=engine.added,
         removed=engine.removed,
         generation=snapshot.number,
-        plans=[present_measured(measured) for measured in plans],
+        plans=present_plans(calibration.measured),
+        under_filters=[
+            UnderFilterAnswer(share=share, plans=present_plans(measured))
+            for share, measured in sorted(calibration.drawn.items())
+        ],
         filters={field: list(kinds) for field, kinds in engine.fields.items()},
         encoder=encoder.id,
         input="features" if isinstance(encoder, FeatureEncoder) else "image",
