@@ -13,7 +13,7 @@ from eigenlens.benchmarks.duplicates.tables import planted_table
 from eigenlens.benchmarks.encoder.tables import kinds_table, novelty_table
 from eigenlens.benchmarks.gpu.tables import gpu_search_table, gpu_steps_table
 from eigenlens.benchmarks.heads.tables import HEADS as HEAD_TITLES
-from eigenlens.benchmarks.heads.tables import frozen_table, gain_table, head_table
+from eigenlens.benchmarks.heads.tables import OF_CROPS, OF_VIEWS, frozen_table, gain_table, head_table
 from eigenlens.benchmarks.nodes import tables as nodes
 from eigenlens.benchmarks.nodes.plot import plot_nodes
 from eigenlens.benchmarks.quality.plot import plot_quality
@@ -77,6 +77,10 @@ def _heads(data: str) -> Callable[[], str]:
     return lambda: head_table(read_records(HEADS), data=data, names=HEAD_TITLES)
 
 
+def _gain_of_crops(data: str) -> Callable[[], str]:
+    return lambda: gain_table(read_records(HEADS), names={OF_CROPS: HEAD_TITLES[OF_CROPS]}, data=data, rival=OF_VIEWS)
+
+
 def _methods(data: str) -> Callable[[], str]:
     return lambda: method_table(read_records(QUALITY), data=data, names=COMPARED)
 
@@ -117,6 +121,8 @@ TABLES = (
         "pooled",
         lambda: gain_table(read_records(HEADS), names=HEAD_TITLES, data="pooled"),
     ),
+    Table(ROOT / "docs/guide/quality.md", "crops-holidays", _gain_of_crops("holidays-half")),
+    Table(ROOT / "docs/guide/quality.md", "crops-pooled", _gain_of_crops("pooled")),
     Table(ROOT / "docs/guide/quality.md", "frozen", lambda: frozen_table(read_records(FROZEN))),
     Table(ROOT / "docs/guide/graphs.md", "probe", lambda: nodes.length_table(read_records(NODES), metric="probe")),
     Table(ROOT / "docs/guide/graphs.md", "retrieval", lambda: nodes.length_table(read_records(NODES), metric="P@10")),

@@ -24,7 +24,7 @@ from eigenlens.benchmarks.heads.evaluate import (
     is_query,
     paired_interval,
 )
-from eigenlens.benchmarks.heads.tables import QUALITY, RIVAL, RIVALS, gain_metrics
+from eigenlens.benchmarks.heads.tables import OF_VIEWS, QUALITY, RIVAL, RIVALS, gain_metrics
 from eigenlens.model.commands.fit import AUGMENTATION
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.heads.choice import resolve_settings
@@ -38,7 +38,7 @@ from eigenlens.model.runtime.encoder import Encoder
 
 _VIEWS = 4
 _PLAIN = AugmentationConfig()
-HEADS = ("views", "neighbours", "both")
+HEADS = (OF_VIEWS, "neighbours", "both")
 METHODS = (*RIVALS, "raw", *HEADS)
 
 
@@ -51,7 +51,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--framing", choices=tuple(FRAMINGS), default="centre", help="as of `eigenlens fit` (default: %(default)s)"
     )
-    parser.add_argument("--encoder", metavar="ENCODER", type=Path, help="measure this encoder as well")
+    parser.add_argument(
+        "--encoder", metavar="ENCODER", type=Path, help="measure this encoder as well, also against the head of views"
+    )
     parser.add_argument("--name", default="photos", help="of that encoder in the records (default: %(default)s)")
     parser.add_argument(
         "--results", type=Path, metavar="FILE", help="add the records to FILE; what is there is skipped"
@@ -75,17 +77,20 @@ def run(args: argparse.Namespace) -> None:
             continue
         params: dict[str, Any] = {"fitted_to": args.train, "gallery": len(features.gallery)}
         params |= {"queries": len(features.queries), "scenes": int(features.scene_queries.sum())}
+        others = {rival: of_rival for rival, of_rival in rivals.items() if rival != method}
         if method == args.name:
             encoder = Encoder(args.encoder)
             framings = {preprocessing: framing for framing, preprocessing in FRAMINGS.items()}
             codes = _evaluation_set(encoder, args, framing=framings.get(encoder.preprocessing, "centre"))
             params |= {"fitted_to": encoder.artifact.properties["images"], "encoder": encoder.id}
             params |= {"settings": encoder.artifact.properties["training"]}
+            others[OF_VIEWS] = features.mapped(
+                _code_function(OF_VIEWS, features.gallery, _features_to_fit(OF_VIEWS, features, backbone, args))[0]
+            )
         else:
             drawn = _features_to_fit(method, features, backbone, args) if method in HEADS else None
             code, settings = _code_function(method, features.gallery, drawn)
             codes, params = features.mapped(code), params | settings
-        others = {rival: of_rival for rival, of_rival in rivals.items() if rival != method}
         _measure(name, codes, params, args.results, rivals=others)
 
 

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from eigenlens.benchmarks.common.tables import NO_RECORD, Record, spread
 
+OF_VIEWS, OF_CROPS = "views", "views, crops"
+"""The head that `eigenlens fit` fits by default, and an encoder with that head over the crops of a picture."""
 HEADS = {
     "raw": "features, leading coordinates",
     "pca": "PCA of the features",
     "pca-of-roots": "PCA of their square roots",
-    "views": "**Eigenlens**, positives are views",
+    OF_VIEWS: "**Eigenlens**, positives are views",
+    OF_CROPS: "**Eigenlens**, views, of three crops",
     "views, whole": "**Eigenlens**, views of whole pictures",
     "neighbours": "**Eigenlens**, positives are neighbours",
     "both": "**Eigenlens**, both",
