@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import time
@@ -37,6 +38,7 @@ from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, read_rows, writing_codes
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import require_kind
+from eigenlens.index.faiss_engine.vamana import VAMANA
 from eigenlens.index.plans.calibration import Measured
 from eigenlens.index.plans.plan import Optimise, Plan
 
@@ -91,6 +93,8 @@ def _memory_of(setup: Setup, mode: Optimise, plan: Plan) -> int:
     every shortlist: the compact ones where the plan has these. The few rows of the true codes that are then read for
     each query stay on disk, and the system keeps in memory as many of them as it has room for.
     """
+    if plan.kind == VAMANA.name:
+        importlib.import_module("eigenlens.index.faiss_engine.graph_walk")  # a library is no part of an index
     before = anonymous_bytes()
     generation = _open(setup, mode)
     search, queries = _searching(generation, plan), setup.queries

@@ -122,7 +122,7 @@ def missing(method: str) -> str | None:
     elif method in PEERS:
         modules = [PACKAGES.get(method, method)]
     else:
-        modules = ["svs"] if MODES.get(method) == "latency" else []
+        modules = ["svs", "numba"] if MODES.get(method) == "latency" else []
     try:
         for module in modules:
             __import__(module)

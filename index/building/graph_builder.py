@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.prefix_index import file_name
-from eigenlens.index.faiss_engine.vamana import DEGREE, LINKS, SETTINGS, VECTORS, VamanaGraph, load, save
+from eigenlens.index.faiss_engine.vamana import DEGREE, LINKS, SETTINGS, VECTORS, VamanaGraph, load, read_graph, save
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.threads import allowed_threads
 
@@ -41,8 +41,10 @@ class GraphBuilder:
 
     @property
     def index(self) -> VamanaGraph:
-        """The graph of what was added so far."""
-        return VamanaGraph(self._index, d=self.spec.length)
+        """The graph of what was added so far. SVS tells its links in files alone."""
+        with self._temporary_directory() as directory:
+            save(self._index, directory / "graph")
+            return read_graph(directory / "graph", settings=directory / "graph" / SETTINGS)
 
     def add(self, start: int, stop: int) -> None:
         """Add the rows from start to stop; they come in the order of rows, most of them at once."""

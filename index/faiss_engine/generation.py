@@ -24,7 +24,7 @@ from eigenlens.index.faiss_engine.open_index import open_compact_codes, open_pre
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name
 from eigenlens.index.faiss_engine.reach import ReachEstimator
 from eigenlens.index.faiss_engine.selected_codes import SelectedCodes
-from eigenlens.index.faiss_engine.vamana import has_svs
+from eigenlens.index.faiss_engine.vamana import can_search_graphs
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.calibration import DEFAULT_TARGET, Measured
@@ -70,10 +70,10 @@ class Generation(BaseGeneration):
         self.graph_spec: IndexSpec | None = None
         super().__init__(path, codes, verify=verify, tuning=tuning)
         entry = self.artifact.properties.get("graph")
-        if entry is not None and has_svs():
+        if entry is not None and can_search_graphs():
             self.graph_spec = IndexSpec(**entry)
         elif entry is not None:
-            log.warning("the graph of %s is not used: SVS is not installed; %s", path, install_line("svs"))
+            log.warning("the graph of %s is not used: Numba is not installed; %s", path, install_line("svs"))
             self.calibration = self.calibration.without_kind(entry["kind"])
         self._guesses: dict[int, Measured | None] = {}
         self._cached_without_graph = lru_cache(_PLAN_CACHE_SIZE)(self._choose_without_graph)
@@ -158,7 +158,7 @@ class Generation(BaseGeneration):
 
         Raises: PrefixLengthError; ResultCountError; CodesError.
         """
-        if selection is not None or use_all_threads(queries):
+        if selection is not None:
             plan = self._without_graph(plan, k)
         index = self.index_of(plan)
         if selection is None and len(self):
@@ -302,10 +302,7 @@ class Generation(BaseGeneration):
         return index
 
     def _without_graph(self, plan: Plan, k: int) -> Plan:
-        """Return a plan whose index can leave rows out: for one that walks the graph, the quickest with its recall.
-
-        It is also the quicker one for many queries: FAISS searches them all in one call, on all cores.
-        """
+        """Return a plan whose index can leave rows out: for one that walks the graph, the quickest with its recall."""
         if require_kind(plan.kind).filters:
             return plan
         return self._cached_without_graph(plan, k)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable
 
 import faiss
 
@@ -27,28 +25,6 @@ def use_huge_pages(lists: faiss.InvertedLists) -> int:
     pointers = [get(number) for number in range(lists.nlist) for get in (lists.get_codes, lists.get_ids)]
     starts = [int(pointer) for pointer in pointers if pointer is not None]  # an empty list has no memory
     return _collapse({start >> _SHIFT for start in starts})
-
-
-@contextmanager
-def new_memory_in_huge_pages() -> Iterator[None]:
-    """Move large memory that is allocated within the block into huge pages: of a library that tells no addresses."""
-    before = set(_large_mappings())
-    yield
-    new = [mapping for mapping in _large_mappings() if mapping not in before]
-    _collapse(page for start, stop in new for page in range(-(-start >> _SHIFT), stop >> _SHIFT))
-
-
-def _large_mappings() -> list[tuple[int, int]]:
-    """Return the first and the last address of each anonymous mapping that holds a huge page."""
-    if sys.platform != "linux":
-        return []
-    mappings = []
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        addresses, _, _, _, inode, *name = line.split()
-        start, stop = (int(address, 16) for address in addresses.split("-"))
-        if inode == "0" and not name and stop - start >= 2 * _PAGE:
-            mappings.append((start, stop))
-    return mappings
 
 
 def _collapse(pages: Iterable[int]) -> int:

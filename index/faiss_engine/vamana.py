@@ -1,8 +1,9 @@
-"""A graph over one prefix, beside the indexes of the lengths: Vamana, by Intel's library SVS (`scalable-vs`).
+"""A graph over one prefix, beside the indexes of the lengths: Vamana, built by Intel's library SVS (`scalable-vs`).
 
 A search walks from neighbour to nearer neighbour and looks at some hundred prefixes. Over a short prefix that is the
 quickest first pass for one query at a time: the codes' order puts what tells neighbours apart into few coordinates. The
-graph cannot leave rows out, so that searches with a filter use the indexes of the lengths.
+graph cannot leave rows out, so that searches with a filter use the indexes of the lengths. SVS chooses the links; the
+walk is this package's own (`graph_walk`), compiled by Numba.
 
 Source: Jayaram Subramanya et al., DiskANN: Fast Accurate Billion-point Nearest Neighbor Search on a Single Node,
 NeurIPS 2019; Aguerrebere et al., Similarity search in the blink of an eye with compressed indices, VLDB 2023
@@ -12,8 +13,9 @@ NeurIPS 2019; Aguerrebere et al., Similarity search in the blink of an eye with 
 from __future__ import annotations
 
 import importlib.util
-import threading
+import tomllib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.errors import IndexKindError
-from eigenlens.index.faiss_engine.huge_pages import new_memory_in_huge_pages
 from eigenlens.index.faiss_engine.kind import Kind
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 from eigenlens.install import install_line
@@ -34,55 +35,98 @@ SETTINGS, LINKS, VECTORS = "settings", "links", "vectors"
 # A longer list of candidates takes longer than a scan of the prefixes.
 MAX_WINDOW = 10_000
 
+# Of SVS's files of links and vectors, before the numbers.
+_HEADER_BYTES = 1024
+# Rows where a walk may begin.
+_ENTRIES = 256
+_CHUNK = 65_536
+_LINE = 64
+
+Search = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]], None]
+
 
 class VamanaGraph:
-    """An open graph over unit prefixes. Several threads may search at once; they take turns.
+    """An open graph over unit prefixes. Several threads may search at once.
 
     Attributes:
         d: coordinates of a prefix.
         ntotal: number of rows.
     """
 
-    def __init__(self, index: Any, *, d: int) -> None:
-        """Search an index of SVS, over prefixes of `d` coordinates."""
-        self.d, self.ntotal = d, int(index.size)
-        self._index = index
-        self._lock = threading.Lock()
-        # Window and threads of the last search: setting them anew takes longer than comparing them.
-        self._settings = 0, 0
+    def __init__(self, links: NDArray[np.uint32], prefixes: NDArray[np.float16]) -> None:
+        """Keep links (count, DEGREE + 1), each row's number of links before them, and compact prefixes (count, d).
 
-    def search(
-        self, prefixes: NDArray[np.float32], k: int, *, window: int, threads: int = 1
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return inner products and rows of the k nearest that are found, each (q, k), best first.
+        Raises: RuntimeError, for links that lead nowhere.
+        """
+        from eigenlens.index.faiss_engine.graph_walk import ENTRY_LENGTH, LINK_SLOTS, layout
+
+        self.ntotal, self.d = int(prefixes.shape[0]), int(prefixes.shape[1])
+        self._links = _in_lines((self.ntotal, LINK_SLOTS), np.uint32)
+        self._links[:] = links
+        if self.ntotal and (self._links[:, 0].max() > DEGREE or self._links[:, 1:].max() >= self.ntotal):
+            raise RuntimeError("it has links to rows that are not there")
+        wide, narrow = layout(self.d)
+        chunks = [slice(start, start + _CHUNK) for start in range(0, self.ntotal, _CHUNK)]
+        largest = np.max([np.abs(prefixes[chunk]).max(axis=0) for chunk in chunks], axis=0, initial=0)
+        largest = np.maximum(largest[: wide + narrow].astype(np.float32), np.finfo(np.float32).tiny)
+        self._scales = largest / np.repeat(np.array([2**15 - 1, 2**7 - 1], np.float32), (wide, narrow))
+        self._narrow = _in_lines((self.ntotal, 2 * wide + narrow), np.int8)
+        self._wide = self._narrow.view(np.int16)
+        for chunk in chunks:
+            stored = np.rint(prefixes[chunk, : wide + narrow].astype(np.float32) / self._scales)
+            self._wide[chunk, :wide], self._narrow[chunk, 2 * wide :] = stored[:, :wide], stored[:, wide:]
+        # Rows are in the order of clusters, so that rows at equal distances in it are in clusters of all kinds.
+        self._entries = np.linspace(0, self.ntotal - 1, min(self.ntotal, _ENTRIES)).astype(np.uint32)
+        first = min(ENTRY_LENGTH, wide + narrow)
+        self._entry_prefixes = prefixes[self._entries, :first].astype(np.float32) / self._scales[:first]
+
+    def searching(self, codes: NDArray[np.float16], *, window: int, shortlist: int) -> Search:
+        """Return a function that searches for queries and writes what it finds into two arrays.
+
+        search(queries, scores, rows): float32 (q, code_length), float32 (q, k) and int64 (q, k); see `graph_walk`.
 
         Args:
-            prefixes: (q, d), contiguous, of any norm.
-            window: candidates that a search keeps, at least k.
+            codes: of all rows, (count, code_length).
+            window: candidates that a walk keeps.
+            shortlist: how many of them are rescored by full codes; 0 for the inner products of unit prefixes.
         """
-        rows, scores = self.walk(k, window=window, threads=threads)(prefixes)
-        return scores, rows.view(np.int64)
+        from eigenlens.index.faiss_engine.graph_walk import StoredGraph, layout, search_graph
 
-    def walk(
-        self, k: int, *, window: int, threads: int = 1
-    ) -> Callable[[NDArray[np.float32]], tuple[NDArray[np.uint64], NDArray[np.float32]]]:
-        """Return a function of prefixes (q, d) that finds the k nearest rows and their inner products, each (q, k)."""
-        index, lock, settings = self._index, self._lock, (window, threads)
+        graph = StoredGraph(
+            narrow=self._narrow.reshape(-1),
+            wide=self._wide.reshape(-1),
+            links=self._links.reshape(-1),
+            entries=self._entries,
+            entry_prefixes=self._entry_prefixes.reshape(-1),
+            scales=self._scales,
+            length=self.d,
+            wide_length=layout(self.d)[0],
+            codes=np.asarray(codes).view(np.uint16).reshape(-1),
+        )
 
-        def search(prefixes: NDArray[np.float32]) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-            with lock:
-                if self._settings != settings:
-                    index.search_window_size, index.num_threads = settings
-                    self._settings = settings
-                rows, scores = index.search(prefixes, k)
-            return rows, scores
+        def search(queries: NDArray[np.float32], scores: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+            search_graph(queries, scores, rows, window, shortlist, graph)
 
         return search
 
 
+def in_threads(
+    search: Search, queries: NDArray[np.float32], k: int, *, threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return what a search finds for queries (q, code_length), each (q, k), with a share of them for each thread."""
+    scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    if threads < 2:
+        search(queries, scores, rows)
+        return scores, rows
+    parts = [np.array_split(array, threads) for array in (queries, scores, rows)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(search, *parts))
+    return scores, rows
+
+
 @dataclass(frozen=True)
 class VamanaKind(Kind):
-    """A graph over prefixes in half precision."""
+    """A graph over prefixes of 16 and 8 bits a coordinate."""
 
     name: str = "vamana"
     encoding: str = ""
@@ -92,19 +136,17 @@ class VamanaKind(Kind):
     mapped: ClassVar[bool] = False
     min_measured_effort: ClassVar[int] = 10
     copies_while_built: ClassVar[int] = 2
-    library: ClassVar[str] = "SVS"
+    library: ClassVar[str] = "Eigenlens"
     suffix: ClassVar[str] = "svs"
     filters: ClassVar[bool] = False
 
     def read(self, path: Path) -> VamanaGraph:
         """Return the graph in a directory.
 
-        Raises: IndexKindError, where SVS is not installed; RuntimeError, for what SVS cannot read.
+        Raises: IndexKindError, where Numba is not installed; RuntimeError, for what is no graph.
         """
-        require_svs()
-        with new_memory_in_huge_pages():
-            index = load(path, settings=path / SETTINGS)
-        return VamanaGraph(index, d=int(index.dimensions))
+        require_graph_search()
+        return read_graph(path, settings=path / SETTINGS)
 
     def max_effort(self, index: VamanaGraph) -> int | None:
         return index.ntotal
@@ -119,15 +161,27 @@ class VamanaKind(Kind):
 VAMANA = VamanaKind()
 
 
+def can_search_graphs() -> bool:
+    """Whether Numba is installed, which compiles the walk."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def require_graph_search() -> None:
+    """Raise IndexKindError, which says how to install Numba, unless it is there."""
+    if not can_search_graphs():
+        raise IndexKindError(f"a graph over a prefix needs Numba, which is not installed: {install_line('svs')}")
+
+
 def has_svs() -> bool:
-    """Whether SVS is installed."""
+    """Whether SVS is installed, which builds graphs."""
     return importlib.util.find_spec("svs") is not None
 
 
 def require_svs() -> None:
-    """Raise IndexKindError, which says how to install SVS, unless it is there."""
+    """Raise IndexKindError, which says how to install them, unless SVS and Numba are there: a build searches, too."""
     if not has_svs():
         raise IndexKindError(f"a graph over a prefix needs SVS, which is not installed: {install_line('svs')}")
+    require_graph_search()
 
 
 def save(index: Any, path: Path) -> None:
@@ -144,3 +198,25 @@ def load(path: Path, *, settings: Path) -> Any:
 
     vectors = svs.VectorDataLoader(str(path / VECTORS), svs.DataType.float16)
     return svs.Vamana(str(settings), svs.GraphLoader(str(path / LINKS)), vectors, svs.DistanceType.MIP, num_threads=1)
+
+
+def read_graph(path: Path, *, settings: Path) -> VamanaGraph:
+    """Return the graph whose links and vectors SVS wrote at `path`. Raises: RuntimeError, for what is no graph."""
+    try:
+        tomllib.loads((settings / "svs_config.toml").read_text())
+        links = tomllib.loads((path / LINKS / "svs_config.toml").read_text())["object"]
+        vectors = tomllib.loads((path / VECTORS / "svs_config.toml").read_text())["object"]
+        count, length = int(links["num_vertices"]), int(vectors["dims"])
+        slots = np.memmap(path / LINKS / links["binary_file"], np.uint32, "r", _HEADER_BYTES, (count, DEGREE + 1))
+        prefixes = np.memmap(path / VECTORS / vectors["binary_file"], np.float16, "r", _HEADER_BYTES, (count, length))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RuntimeError(str(error)) from error
+    return VamanaGraph(slots, prefixes)
+
+
+def _in_lines(shape: tuple[int, int], dtype: type[np.generic]) -> NDArray[Any]:
+    """Return an empty array that begins with a line of the processor's cache, in pages as large as the system has."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _LINE, np.uint8)
+    start = -memory.ctypes.data % _LINE
+    return memory[start : start + size].view(dtype).reshape(shape)

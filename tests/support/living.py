@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 
 from tests.support.service import (
-    JOB_EVERY_S,
     client_fixture,
     gallery_fixture,
     pixels_of,
@@ -45,5 +44,5 @@ def rebuild(client: httpx.Client, **options: Any) -> dict[str, Any]:
         body: dict[str, Any] = client.get(f"/v1/admin/jobs/{job}").json()
         return body if body["finished"] else None
 
-    found: dict[str, Any] = wait_for(ended, every_s=JOB_EVERY_S)
+    found: dict[str, Any] = wait_for(ended)
     return found
