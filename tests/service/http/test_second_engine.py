@@ -47,8 +47,10 @@ def services(tmp_path_factory: pytest.TempPathFactory, postgres: Server) -> Iter
     ]
     address = postgres.new_schema()
     pgvector.store.close()
-    for arguments in (["migrate"], ["build", "--backend", "pgvector", "--lengths", "2,4"]):
-        assert main([*arguments, "--gallery", str(pgvector.root), "--store", address]) == 0
+    with pytest.MonkeyPatch.context() as patch:  # so few images are compared one by one, whatever the filter
+        patch.setattr("eigenlens.index.pgvector_engine.build.drawn_shares", lambda count, scored_directly: (0.1, 0.5))
+        for arguments in (["migrate"], ["build", "--backend", "pgvector", "--lengths", "2,4"]):
+            assert main([*arguments, "--gallery", str(pgvector.root), "--store", address]) == 0
     with (
         serving(settings_of(faiss)) as faiss_client,
         serving(settings_of(pgvector, store=address)) as pgvector_client,
@@ -110,6 +112,16 @@ def test_adds_replacements_metadata_and_removals(services: Services) -> None:
         assert told[0][member] == told[1][member] == told[2][member], member
     for answer in told:
         assert [entry["length"] for entry in answer["lengths"]] == list(LENGTHS)
+
+
+def test_figures_under_filters_are_told_of_an_engine_that_follows_them(services: Services) -> None:
+    faiss, pgvector, numpy = (client.get("/v1/lengths").json() for client, _ in services)
+    assert faiss["under_filters"] == numpy["under_filters"] == []
+    assert [entry["share"] for entry in pgvector["under_filters"]] == [0.1, 0.5]
+    for entry in pgvector["under_filters"]:
+        times = [plan["latency_ms"]["p50"] for plan in entry["plans"]]
+        assert times == sorted(times)
+        assert any(plan["exact"] for plan in entry["plans"])
 
 
 def test_batches_samples_figures_and_refusals(services: Services) -> None:
