@@ -395,7 +395,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def main() -> None:
     """Run until the process is ended: python -m tests.support.qdrant_double."""
-    with running_double() as double:
+    with contextlib.suppress(KeyboardInterrupt), running_double() as double:
         print(double.url, flush=True)
         threading.Event().wait()
 
