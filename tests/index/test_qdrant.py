@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -37,8 +37,10 @@ from tests.support import oracles
 from tests.support.codes import HARDLY_CALIBRATED, random_codes, write_codes
 from tests.support.filters import FILTERS, odd_metadata
 
+if TYPE_CHECKING:
+    from tests.support.qdrant_double import QdrantDouble
+
 pytest.importorskip("qdrant_edge")
-from tests.support.qdrant_double import QdrantDouble, running_double
 
 COUNT, LENGTH, FIRST_KEY = 2000, 64, 100
 PLAN = Plan(32, "qd-hnsw", effort=200, shortlist=240, rerank_length=LENGTH)
@@ -131,6 +133,8 @@ def test_recall_holds_whatever_is_left_out_or_added(generation: QdrantGeneration
 
 
 def test_graphs_that_were_built_before_the_payload_was_indexed_lose_what_a_filter_leaves(tmp_path: Path) -> None:
+    from tests.support.qdrant_double import running_double  # importing the client takes a second
+
     with running_double() as double:
         double.makes_payload_indexes = False
         server = QdrantServer(double.url)
@@ -210,6 +214,8 @@ def test_random_filters_leave_what_they_say_and_only_ranges_of_texts_are_refused
 def test_shards_are_merged_and_a_missing_one_is_never_a_part_of_an_answer(
     tmp_path: Path, generation: QdrantGeneration
 ) -> None:
+    from tests.support.qdrant_double import running_double  # importing the client takes a second
+
     with running_double(shards=3) as double:
         server = QdrantServer(double.url)
         divided = build(tmp_path, server)

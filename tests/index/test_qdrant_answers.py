@@ -7,13 +7,15 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 
 import pytest
 
 from eigenlens.index.errors import EngineUnavailableError, SearchError
 from eigenlens.index.qdrant_engine.server import QdrantServer
 
-pytest.importorskip("qdrant_client")
+# Asked for without importing it, which takes a second of every process that collects the tests.
+pytestmark = pytest.mark.skipif(find_spec("qdrant_client") is None, reason="the extra `qdrant` is not installed")
 
 QUESTIONS: dict[str, Callable[[QdrantServer], object]] = {
     "version": QdrantServer.version,

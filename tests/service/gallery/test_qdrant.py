@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -13,8 +14,10 @@ from eigenlens.index.qdrant_engine.server import QdrantServer
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.service import admin_headers, build_gallery, code_of, pixels_of, serving, settings_of, wait_for
 
+if TYPE_CHECKING:
+    from tests.support.qdrant_double import QdrantDouble
+
 pytest.importorskip("qdrant_edge")
-from tests.support.qdrant_double import QdrantDouble
 
 COUNT = 12
 
