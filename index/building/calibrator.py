@@ -291,7 +291,7 @@ class Calibrator:
         kept = sorted(self._kept(sizes).values(), key=lambda m: (not m.exact, m.latency_ms["p50"]))
         for share in shares:
             budget_s = self._tuning.calibration_s * _DRAWN_TIME
-            _, exact = self._find_exact(_DEEP_QUERIES, DEEP_COUNTS[-1], among=is_drawn(0, self.held_in, share))
+            _, exact = self._find_exact(len(self._queries), DEEP_COUNTS[-1], among=is_drawn(0, self.held_in, share))
             drawn: list[Measured] = []
             for (spec, _), group in _by(kept, lambda m: (spec_of[m.plan], m.plan.effort)).items():
                 index = open_index(spec, share)
@@ -303,21 +303,24 @@ class Calibrator:
                 if needed_s <= budget_s:
                     drawn += self._with_recall(index, quick, exact)
                     budget_s -= needed_s
-            self._drawn[share] = tuple(drawn)
+            times: dict[Plan, Latencies] = {}
+            for of_index in _by(drawn, lambda m: spec_of[m.plan]).values():
+                times |= smoothed({m.plan: dict(m.latency_ms) for m in of_index})
+            self._drawn[share] = tuple(replace(m, latency_ms=times[m.plan]) for m in drawn)
         self._spent_s += time.monotonic() - started
 
     def _with_recall(self, index: AnyPrefixIndex, measured: Sequence[Measured], exact: Rows) -> list[Measured]:
-        """Measure the recall of plans of one effort by an index that may return some rows, of which these are nearest.
+        """Measure the recall of plans of one effort by an index that may return some rows.
 
         Args:
-            exact: rows of the exact nearest of the first queries, (q, any number).
+            exact: those nearest to each query, (q, any number).
         """
         inexact = [m for m in measured if not m.exact]
         if not inexact:
             return list(measured)
         effort = inexact[0].plan.effort
         deepest = deepest_shortlist(index, effort, max(m.plan.shortlist or max(m.recall) for m in inexact))
-        _, rows = index.search(self._queries[: len(exact)], deepest, effort=effort)
+        _, rows = index.search(self._queries, deepest, effort=effort)
         ranks, recalls = self._ranks(exact, rows), {m.plan: m.recall for m in measured}
         for m in inexact:
             shortlist, counts = min(m.plan.shortlist or deepest, deepest), list(m.recall)
