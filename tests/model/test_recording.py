@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -59,6 +60,14 @@ def ops_of(model: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
 
+class Doubled(torch.autograd.Function):
+    """A function with a gradient of its own; torch calls it, and what it calls is written."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+
 FORMS: dict[str, tuple[Callable[..., Tensor], list[nn.Module], list[str]]] = {
     "convolution": (
         lambda x, conv, norm: norm(conv(x)),
@@ -102,6 +111,7 @@ FORMS: dict[str, tuple[Callable[..., Tensor], list[nn.Module], list[str]]] = {
         ["Conv", "Relu", "Concat"],
     ),
     "numbers": (lambda x: (x * 0.5 - 1) / 3 + torch.arange(SIDE).float(), [], ["Mul", "Sub", "Div", "Add"]),
+    "with a gradient of its own": (lambda x: Doubled.apply(x) * 3, [], ["Mul", "Mul"]),  # type: ignore[no-untyped-call]
     "order": (lambda x: torch.mean(x.permute(0, 3, 1, 2), 1, keepdim=True), [], ["Transpose", "ReduceMean"]),
 }
 
