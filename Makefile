@@ -41,7 +41,7 @@ TIMED = $(shell grep -rl --include='test_*.py' 'mark[.]timing' tests)
 PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
 # Where the environment forbids to keep bytecode, each of the processes that tests start would compile the sources anew.
 test: export PYTHONDONTWRITEBYTECODE :=
-test: $(READY) $(VENV)/.browser  ## set everything up and run the whole test suite, lint, types and contracts included
+test: $(READY) $(VENV)/.browser $(VENV)/.warm  ## set everything up and run the whole test suite, lint, types and contracts included
 	OMP_NUM_THREADS=1 $(PYTEST) --numprocesses $(WORKERS) --dist worksteal -m "$(SELECTED)"
 	$(PYTEST) -m timing $(TIMED)
 
@@ -110,6 +110,13 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); apt-get update && apt-get install -y python3-venv && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,pretrained,graphs,bench,dev,openvino,otel,postgres,qdrant,svs]'
 	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true  # some files are for other versions of Python
+	@touch $@
+
+# What every first run of the tests would do, in each of its processes: compile the tests, read the types of packages.
+$(VENV)/.warm: export PYTHONDONTWRITEBYTECODE :=
+$(VENV)/.warm: $(READY)
+	@$(PYTEST) --collect-only >/dev/null || true  # what is wrong, the tests say
+	@$(BIN)/python -m tests.support.warm_types
 	@touch $@
 
 # The browser tests drive Debian's chromium, in its headless shell where there is one: a visit of the page takes a third

@@ -28,7 +28,7 @@ from eigenlens.benchmarks.search.tables import (
     growth_table,
     search_table,
 )
-from eigenlens.benchmarks.service.tables import closed_table, open_table
+from eigenlens.benchmarks.service.tables import closed_table, gallery_bytes_table, gallery_scale_table, open_table
 from eigenlens.benchmarks.training.tables import steps_table
 
 ROOT = Path(__file__).resolve().parent.parent  # the checkout, not the link to it in eigenlens/
@@ -42,6 +42,7 @@ FROZEN = RESULTS / "frozen.jsonl"
 NODES = RESULTS / "nodes.jsonl"
 SEARCH = RESULTS / "search.jsonl"
 BACKENDS = RESULTS / "backends.jsonl"
+GALLERY_SCALE = RESULTS / "gallery-scale.jsonl"
 SERVICE = RESULTS / "service.jsonl"
 RUNTIME = RESULTS / "runtime.jsonl"
 STEPS = RESULTS / "steps.jsonl"
@@ -142,6 +143,8 @@ TABLES = (
         lambda: batch_table(read_records(SEARCH), data=VIEWS, count=1_000_000),
     ),
     Table(ROOT / "docs/guide/nodes.md", "backends", lambda: backends_table(read_records(BACKENDS))),
+    Table(ROOT / "docs/guide/outgrowing.md", "scale", lambda: gallery_scale_table(read_records(GALLERY_SCALE))),
+    Table(ROOT / "docs/guide/outgrowing.md", "scale-bytes", lambda: gallery_bytes_table(read_records(GALLERY_SCALE))),
     Table(ROOT / "docs/guide/speed.md", "growth", lambda: growth_table(read_records(SEARCH), data=VIEWS)),
     Table(ROOT / "docs/guide/speed.md", "closed", lambda: closed_table(read_records(SERVICE))),
     Table(ROOT / "docs/guide/speed.md", "runtime", lambda: runtime_table(read_records(RUNTIME))),

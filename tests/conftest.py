@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,6 +14,16 @@ from tests.support.postgres import Server, running_server
 
 if TYPE_CHECKING:
     from tests.support.qdrant_double import QdrantDouble
+
+
+def pytest_sessionstart() -> None:
+    """Import the tests without searching for garbage: what is imported stays."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -26,7 +26,7 @@ from eigenlens.benchmarks.common.service_process import start_service
 from eigenlens.command import main as eigenlens
 from eigenlens.service.gallery.layout import Gallery
 from tests.support.postgres import running_server
-from tests.support.service import admin_headers, build_gallery, pixels_of, png, wait_for
+from tests.support.service import JOB_EVERY_S, admin_headers, build_gallery, pixels_of, png, wait_for
 
 COUNT = 60
 _STEP_S = 10.0
@@ -104,7 +104,9 @@ def check_folder(client: httpx.Client, model: Model) -> None:
     """An import that is not interrupted brings the gallery in step with the folder, whatever earlier ones left."""
     job = client.post("/v1/admin/import", json={"folder": FOLDER}).raise_for_status().json()["id"]
     done = wait_for(
-        lambda: (job_now := client.get(f"/v1/admin/jobs/{job}").json())["finished"] and job_now, timeout_s=_JOB_S
+        lambda: (job_now := client.get(f"/v1/admin/jobs/{job}").json())["finished"] and job_now,
+        timeout_s=_JOB_S,
+        every_s=JOB_EVERY_S,
     )
     assert done["state"] == "done", done
     listed = client.get(f"/v1/images?prefix={FOLDER}/&limit=100").json()["images"]
@@ -115,7 +117,11 @@ def check_folder(client: httpx.Client, model: Model) -> None:
 
 def settle(client: httpx.Client) -> None:
     """Wait until no job runs: those of a killed service are ended by the one that starts, or by another."""
-    wait_for(lambda: all(job["finished"] for job in client.get("/v1/admin/jobs").json()), timeout_s=_JOB_S)
+    wait_for(
+        lambda: all(job["finished"] for job in client.get("/v1/admin/jobs").json()),
+        timeout_s=_JOB_S,
+        every_s=JOB_EVERY_S,
+    )
 
 
 def check(client: httpx.Client, gallery: Gallery, model: Model) -> None:

@@ -2,7 +2,8 @@
 
 The last images, a random sample, are the queries, and all others are indexed in each. Searches of the backends take
 turns, so that all meet the same machine. Where no Qdrant runs, `python -m tests.support.qdrant_double` in a checkout
-prints the address of a double of its server over its engine: its times have Python on both ends of the connection.
+prints the address of a double of its server over its engine: its times have Python on both ends of the connection. Of
+the same searches, what the server says that its engine took is recorded too.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.qdrant_engine.names import CollectionNames
+from eigenlens.index.qdrant_engine.server import QdrantServer
 from eigenlens.index.qdrant_engine.sizes import vector_bytes
 from eigenlens.index.threads import all_cores
 from eigenlens.service.commands.options import configure_backend, parse_lengths, qdrant_of
@@ -105,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
     _, generation = gallery.open_current()
     codes, queries = _split(args.work, generation.codes, queries=args.queries, count=args.count)
     gallery.store.close()
-    bench = _Bench(codes, queries, args)
+    bench = _Bench(codes, queries, args, qdrant)
     bench.build(FaissBackend(), args.work / "faiss" / "000001")
     with ExitStack() as open_backends:
         if args.store:
@@ -148,8 +150,10 @@ def _split(work: Path, codes: Codes, *, queries: int, count: int | None) -> tupl
 class _Bench:
     """The same codes in several backends."""
 
-    def __init__(self, codes: Codes, queries: NDArray[np.float32], args: argparse.Namespace) -> None:
-        self._codes, self._queries, self._args = codes, queries, args
+    def __init__(
+        self, codes: Codes, queries: NDArray[np.float32], args: argparse.Namespace, qdrant: QdrantServer | None
+    ) -> None:
+        self._codes, self._queries, self._args, self._qdrant = codes, queries, args, qdrant
         rng = np.random.default_rng(0)
         self._numbers = rng.integers(0, 1000, len(codes))
         self._added = self._queries[rng.integers(0, len(queries), len(codes) // 2)] * 0.5
@@ -195,12 +199,16 @@ class _Bench:
         _, rows = exact_search(gallery, self._queries, length=length, k=_K)
         found: dict[str, list[set[int]]] = {name: [] for name in engines}
         times: dict[str, list[float]] = {name: [] for name in engines}
+        engine_times: list[float] = []
         choosers = {name: PlanChooser(engine) for name, engine in engines.items()}
         for query in self._queries:
             for name, engine in engines.items():
+                engine_s = 0.0 if self._qdrant is None else self._qdrant.engine_s
                 keys_found, ms = _search(engine, choosers[name], case.request, query, filter)
                 found[name].append(keys_found)
                 times[name].append(ms)
+                if name == QDRANT and self._qdrant is not None:
+                    engine_times.append(1000 * (self._qdrant.engine_s - engine_s))
         medians = {name: float(np.median(ms)) for name, ms in times.items()}
         for name in engines:
             pairs = zip(found[name], keys[rows].tolist(), strict=True)
@@ -208,6 +216,10 @@ class _Bench:
             self.record(name, case.params, "recall@10", float(recall))
             self.record(name, case.params, "latency_ms", medians[name], "ms")
             self.record(name, case.params, "times_faiss", medians[name] / medians[FAISS])
+        if engine_times:
+            engine_ms = float(np.median(engine_times))
+            self.record(QDRANT, case.params, "engine_ms", engine_ms, "ms")
+            self.record(QDRANT, case.params, "engine_times_faiss", engine_ms / medians[FAISS])
 
     def record(self, backend: str, params: Mapping[str, Any], metric: str, value: float, unit: str = "") -> None:
         """Print a value, and add it to the results."""

@@ -165,6 +165,8 @@ def backends_table(records: Sequence[Mapping[str, Any]]) -> str:
     names = {"pgvector": "pgvector", "qdrant": "Qdrant"}
     measured = [name for name in names if any(r["method"] == name for r in records)]
     columns = [column for name in measured for column in (f"{names[name]} recall@10", f"{names[name]}'s time")]
+    has_engine = any(r["metric"] == "engine_times_faiss" for r in records)
+    columns += ["of which in Qdrant's engine"] * has_engine
     lines = [
         f"| search | filter leaves | change | FAISS recall@10 | {' | '.join(columns)} |",
         "|---" * (4 + len(columns)) + "|",
@@ -180,5 +182,8 @@ def backends_table(records: Sequence[Mapping[str, Any]]) -> str:
         for name in measured:
             recall, times = values.get((name, "recall@10")), values.get((name, "times_faiss"))
             cells += ["–", "–"] if recall is None else [f"{recall:.3f}", f"{times:.1f} times FAISS's"]
+        if has_engine:
+            engine = values.get(("qdrant", "engine_times_faiss"))
+            cells.append("–" if engine is None else f"{engine:.1f} times FAISS's")
         lines.append(f"| {plan} | {filter} | {change} | {' | '.join(cells)} |")
     return "\n".join(lines)

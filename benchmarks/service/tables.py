@@ -73,3 +73,35 @@ def _rate(values: Mapping[str, Any]) -> str:
 def _latency(values: Mapping[str, Any]) -> str:
     shown = [f"{values[name]:.3g}" for name in ("p50_ms", "p95_ms", "p99_ms") if name in values]
     return f"{' / '.join(shown)} ms" if shown else "–"
+
+
+def gallery_scale_table(records: Sequence[Record]) -> str:
+    """Draw the time and the memory of each step of the largest gallery that was taken from shards to answers."""
+    values = _of_largest(records)
+    lines = ["| step | seconds | of its processor | memory |", "|---|---|---|---|"]
+    for step, of_step in values.items():
+        if "seconds" in of_step and "memory_mb" in of_step:
+            times = f"{of_step['seconds']:,.0f} | {of_step['processor_s']:,.0f}"
+            lines.append(f"| {step} | {times} | {of_step['memory_mb']:,.0f} MB |")
+    return "\n".join(lines) if values else NO_RECORD
+
+
+def gallery_bytes_table(records: Sequence[Record]) -> str:
+    """Draw the bytes of the parts of that gallery beside what is computed before a build."""
+    values = _of_largest(records)
+    lines = ["| part | computed | held | of computed |", "|---|---|---|---|"]
+    for part, of_part in values.items():
+        if "bytes_by_computed" in of_part:
+            computed, held = of_part["computed_bytes_per_image"], of_part["bytes_per_image"]
+            lines.append(f"| {part} | {computed:.1f} B | {held:.1f} B | {of_part['bytes_by_computed']:.2f} |")
+    return "\n".join(lines) if values else NO_RECORD
+
+
+def _of_largest(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """Return the newest values of the largest gallery, by step and metric."""
+    largest = max((record["params"]["count"] for record in records), default=0)
+    values: dict[str, dict[str, float]] = {}
+    for record in records:
+        if record["params"]["count"] == largest:
+            values.setdefault(record["method"], {})[record["metric"]] = record["value"]
+    return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 
 from eigenlens.index.errors import EngineUnavailableError, SearchError
 
@@ -19,7 +20,6 @@ class ConnectionEndedError(EngineUnavailableError):
 @contextmanager
 def explained(address: str) -> Iterator[None]:
     """Turn errors of the client, and answers that are not Qdrant's, into errors of this package."""
-    from httpx import ReadError, RemoteProtocolError, WriteError
     from pydantic import ValidationError
     from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
@@ -29,16 +29,20 @@ def explained(address: str) -> Iterator[None]:
     except ResponseHandlingException as error:
         if isinstance(error.source, ValidationError):
             raise _other_server_error(address, "an answer of another form") from error
-        is_ended = isinstance(error.source, RemoteProtocolError | ReadError | WriteError)
-        raise (ConnectionEndedError if is_ended else EngineUnavailableError)(
-            f"Qdrant at {address} is not reached ({error}); try again when it runs, or correct the backend's address"
-        ) from error
+        raise EngineUnavailableError(_not_reached(address, error)) from error
+    except (OSError, HTTPException) as error:
+        is_ended = isinstance(error, ConnectionError | HTTPException) and not isinstance(error, ConnectionRefusedError)
+        raise (ConnectionEndedError if is_ended else EngineUnavailableError)(_not_reached(address, error)) from error
     except ResourceExhaustedResponse as error:
         raise EngineUnavailableError(f"Qdrant at {address} takes no more requests now: {error}") from error
     except UnexpectedResponse as error:
         raise _refusal(address, error.status_code or 500, error.content) from error
     except (ValueError, KeyError, TypeError, AssertionError) as error:  # what reads answers of another form
         raise _other_server_error(address, f"{type(error).__name__}: {error}") from error
+
+
+def _not_reached(address: str, error: Exception) -> str:
+    return f"Qdrant at {address} is not reached ({error}); try again when it runs, or correct the backend's address"
 
 
 def _refusal(address: str, status: int, content: bytes) -> SearchError:

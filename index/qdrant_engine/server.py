@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from eigenlens.index.errors import EngineUnavailableError, SearchError
+from eigenlens.index.qdrant_engine.connections import Connections
 from eigenlens.index.qdrant_engine.explained import KEY_VARIABLE, ConnectionEndedError, explained
 
 if TYPE_CHECKING:  # importing it takes a second, and only galleries with this backend need it
-    from httpx import URL
     from qdrant_client import QdrantClient
 
 # Variable of the environment with its address.
@@ -28,8 +28,6 @@ _INDEXING_KB = 1
 # Kilobytes of vectors that a filter leaves, below of which they are compared one by one.
 _FULL_SCAN_KB = 100
 _POLL_S = (0.02, 1.0)
-# As many threads as search at once; a local server gets a new connection for each request otherwise.
-_CONNECTIONS = 64
 
 Hits = list[tuple[int, float]]
 
@@ -67,6 +65,9 @@ class QdrantServer:
     """A connection to a server, or to any node of a cluster, for several threads.
 
     server = QdrantServer("http://qdrant.example:6333", api_key=key)
+
+    Attributes:
+        engine_s: seconds that the server says its answers to all searches so far took.
     """
 
     def __init__(self, url: str, *, api_key: str | None = None) -> None:
@@ -76,7 +77,7 @@ class QdrantServer:
             raise SearchError(f"the key in {KEY_VARIABLE} has characters that no key of Qdrant has; correct it")
         self.url, self.api_key = url, api_key
         self._headers = {"Content-Type": "application/json"} | ({"api-key": api_key} if api_key else {})
-        self._addresses: dict[tuple[str, str], URL] = {}
+        self.engine_s = 0.0
         self.is_local = host in ("localhost", "127.0.0.1", "::1")
         self.address = f"{host}:{port}" if port else host
 
@@ -100,7 +101,6 @@ class QdrantServer:
         return self._connect(_BUILD_TIMEOUT_S)
 
     def _connect(self, timeout_s: float) -> QdrantClient:
-        from httpx import Limits
         from qdrant_client import QdrantClient
 
         with self._explained():
@@ -110,12 +110,16 @@ class QdrantServer:
                 port=_host_and_port(self.url)[1] or 6333,
                 timeout=int(timeout_s),
                 check_compatibility=False,
-                limits=Limits(max_keepalive_connections=_CONNECTIONS),
             )
+
+    @cached_property
+    def _connections(self) -> Connections:
+        """Connections for what is sent often; the client's own calls check each number of each vector for long."""
+        return Connections(self._client.http.client.host)
 
     def close(self) -> None:
         """Close the connections."""
-        for client in ("_client", "_builder"):
+        for client in ("_client", "_builder", "_connections"):
             if client in self.__dict__:
                 getattr(self, client).close()
 
@@ -217,13 +221,14 @@ class QdrantServer:
         """
         body = f'{{"searches":[{",".join(searches)}]}}'.encode()
         try:
-            results = self._send("POST", name, "points/query/batch", body, timeout_s=_TIMEOUT_S)
+            answer = self._send("POST", name, "points/query/batch", body, timeout_s=_TIMEOUT_S)
         except ConnectionEndedError:  # one that was kept, perhaps, as the server was started anew
-            results = self._send("POST", name, "points/query/batch", body, timeout_s=_TIMEOUT_S)
+            answer = self._send("POST", name, "points/query/batch", body, timeout_s=_TIMEOUT_S)
         with self._explained():
+            self.engine_s += answer["time"]
             return [
                 [(int(point["id"]), float(point["score"])) for point in result["points"]]
-                for result, _ in zip(results, searches, strict=True)
+                for result, _ in zip(answer["result"], searches, strict=True)
             ]
 
     def drop(self, name: str) -> None:
@@ -232,17 +237,16 @@ class QdrantServer:
             self._builder.delete_collection(name)
 
     def _send(self, method: str, name: str, path: str, body: bytes, *, timeout_s: float) -> Any:
-        """Send JSON through the client's transport, whose own calls check each number of each vector for long."""
-        from httpx import URL, Request
-
+        """Send JSON, and return the whole answer."""
         with self._explained():
-            transport = self._client.http.client
-            address = self._addresses.get((name, path))
-            if address is None:
-                address = self._addresses[name, path] = URL(f"{transport.host.rstrip('/')}/collections/{name}/{path}")
-            timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)
-            request = Request(method, address, headers=self._headers, content=body, extensions={"timeout": timeouts})
-            return transport.send(request, dict)["result"]
+            path = f"/collections/{quote(name, safe='')}/{path}"
+            answer, content = self._connections.send(method, path, body, self._headers, timeout_s=timeout_s)
+            if answer.status != 200:
+                from httpx import Headers
+                from qdrant_client.http.exceptions import UnexpectedResponse
+
+                raise UnexpectedResponse(answer.status, answer.reason, content, Headers(answer.getheaders()))
+            return json.loads(content)
 
     def _explained(self) -> AbstractContextManager[None]:
         return explained(self.address)

@@ -15,7 +15,7 @@ import pytest
 from eigenlens.command import main
 from eigenlens.model.config import parse_config
 from eigenlens.service.gallery.layout import Gallery
-from tests.support.service import admin_headers, serving, settings_of, wait_for
+from tests.support.service import JOB_EVERY_S, admin_headers, serving, settings_of, wait_for
 
 DATA = Path(__file__).parents[1] / "data" / "old_artifacts"
 EXPECTED = json.loads((DATA / "expected.json").read_text())
@@ -90,7 +90,7 @@ def test_a_gallery_is_rebuilt_with_the_same_kinds_and_results(old: Path, name: s
             body: dict[str, Any] = client.get(f"/v1/admin/jobs/{job}").json()
             return body if body["finished"] else None
 
-        finished = wait_for(ended, timeout_s=120)
+        finished = wait_for(ended, timeout_s=120, every_s=JOB_EVERY_S)
         assert (finished["state"], finished["generation"]) == ("done", before + 1), finished
         lengths = client.get("/v1/lengths").json()
         assert (lengths["generation"], lengths["count"]) == (before + 1, expected["count"])

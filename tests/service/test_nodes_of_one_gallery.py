@@ -26,6 +26,7 @@ from eigenlens.service.jobs.store import Jobs
 from tests.failover import fail_over
 from tests.support.postgres import Server
 from tests.support.service import (
+    JOB_EVERY_S,
     admin_headers,
     build_gallery,
     code_of,
@@ -112,7 +113,9 @@ def test_what_one_node_changes_the_others_answer_and_a_dead_one_is_not_missed(no
     os.kill(process.pid, signal.SIGKILL)  # its locks end with it
     started = wait_for(lambda: (answer := second.post("/v1/admin/rebuild")).status_code == 202 and answer)
     assert job_of(second, lost)["state"] == "failed"
-    done = wait_for(lambda: (job := job_of(second, started.json()["id"]))["finished"] and job, timeout_s=100)
+    done = wait_for(
+        lambda: (job := job_of(second, started.json()["id"]))["finished"] and job, timeout_s=100, every_s=JOB_EVERY_S
+    )
     look()
     assert done["generation"] == generation(here) == generation(second)
     second.post("/v1/admin/generations/1/activate").raise_for_status()

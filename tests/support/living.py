@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from tests.support.service import (
+    JOB_EVERY_S,
     client_fixture,
     gallery_fixture,
     pixels_of,
@@ -44,5 +45,5 @@ def rebuild(client: httpx.Client, **options: Any) -> dict[str, Any]:
         body: dict[str, Any] = client.get(f"/v1/admin/jobs/{job}").json()
         return body if body["finished"] else None
 
-    found: dict[str, Any] = wait_for(ended)
+    found: dict[str, Any] = wait_for(ended, every_s=JOB_EVERY_S)
     return found

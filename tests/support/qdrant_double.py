@@ -13,8 +13,10 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -123,12 +125,20 @@ class QdrantDouble:
                 sizes[kind] = sizes.get(kind, 0) + path.stat().st_blocks * 512
         return sizes
 
-    def answer(self, method: str, path: str, body: Any, key: str | None) -> Any:
-        """Return the result of a request. Raises: _Refusal."""
+    def answer(self, method: str, path: str, body: Any, key: str | None) -> tuple[Any, float]:
+        """Return the result of a request, and the seconds that the engine took to search. Raises: _Refusal."""
         self.requests.append(f"{method} {path}")
         if self.key is not None and key != self.key:
             raise _Refusal(401, "Must provide an API key or an Authorization bearer token")
-        match [method, *(unquote(part) for part in path.strip("/").split("/"))]:
+        parts = [unquote(part) for part in path.strip("/").split("/")]
+        if method == "POST" and parts[2:] == ["points", "query", "batch"]:
+            searches = models.QueryRequestBatch.model_validate(body).searches
+            answers = [_query(self._open(parts[1]), search) for search in searches]
+            return [answer for answer, _ in answers], sum(seconds for _, seconds in answers)
+        return self._result(method, parts, body), 0.0
+
+    def _result(self, method: str, parts: Sequence[str], body: Any) -> Any:
+        match [method, *parts]:
             case ["GET", ""]:
                 return {"title": "qdrant - vector search engine", "version": "1.16.0", "commit": "0"}
             case ["GET", "collections"]:
@@ -149,10 +159,7 @@ class QdrantDouble:
                 # One point tells whether the form is Qdrant's: all are made alike, and to check each takes long.
                 models.PointsList.model_validate(body | {"points": body["points"][:1]})
                 return self._upsert(self._open(name), body["points"])
-            case ["POST", "collections", name, "points", "query", "batch"]:
-                searches = models.QueryRequestBatch.model_validate(body).searches
-                return [_query(self._open(name), search) for search in searches]
-        raise _Refusal(404, f"the double has no {method} {path}")
+        raise _Refusal(404, f"the double has no {method} /{'/'.join(parts)}")
 
     def _open(self, name: str) -> _Collection:
         if name not in self._collections:
@@ -272,8 +279,8 @@ def _nearest(search: models.QueryRequest | models.Prefetch) -> edge.Query:
     return edge.Query.Nearest(query, using=search.using)
 
 
-def _query(collection: _Collection, request: models.QueryRequest) -> dict[str, Any]:
-    """Search every shard, and merge what they find, best first."""
+def _query(collection: _Collection, request: models.QueryRequest) -> tuple[dict[str, Any], float]:
+    """Search every shard, and merge what they find, best first. Returns: that, and the seconds that shards took."""
     assert request.limit is not None
     search = edge.QueryRequest(
         limit=request.limit,
@@ -284,10 +291,12 @@ def _query(collection: _Collection, request: models.QueryRequest) -> dict[str, A
         with_payload=False,
         with_vector=False,
     )
+    begun = time.perf_counter()
     hits = [hit for shard in collection.alive() for hit in shard.query(search)]
+    seconds = time.perf_counter() - begun
     if len(collection.shards) > 1:
         hits = sorted(hits, key=lambda hit: -hit.score)[: request.limit]
-    return {"points": [{"id": hit.id, "version": 0, "score": hit.score} for hit in hits]}
+    return {"points": [{"id": hit.id, "version": 0, "score": hit.score} for hit in hits]}, seconds
 
 
 def _prefetch(prefetch: models.Prefetch) -> edge.Prefetch:
@@ -356,7 +365,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1
+    raw_requestline: bytes
     double: QdrantDouble
+
+    def parse_request(self) -> bool:
+        """Read the head of a request: the library parses it as the head of an e-mail, in a tenth of a millisecond."""
+        self.command, self.path, self.request_version = self.raw_requestline.decode().split()
+        self.headers = Message()
+        while (line := self.rfile.readline()) not in (b"\r\n", b""):
+            name, _, value = line.decode().partition(":")
+            self.headers[name] = value.strip()
+        self.close_connection = self.headers.get("Connection", "").lower() == "close"
+        return True
 
     def setup(self) -> None:
         super().setup()
@@ -371,20 +391,17 @@ class _Handler(BaseHTTPRequestHandler):
         status = 200
         answer: Any
         try:
-            result = self.double.answer(
+            result, seconds = self.double.answer(
                 self.command, path, json.loads(body) if body else None, self.headers.get("api-key")
             )
-            answer = result if path == "/" else {"result": result, "status": "ok", "time": 0.0}
+            answer = result if path == "/" else {"result": result, "status": "ok", "time": seconds}
         except _Refusal as refusal:
             status, answer = refusal.status, {"status": {"error": str(refusal)}, "time": 0.0}
         except Exception as error:
             status, answer = 500, {"status": {"error": f"the double: {error!r}"}, "time": 0.0}
         data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        head = f"HTTP/1.1 {status} \r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        self.wfile.write(head.encode() + data)
         self.wfile.flush()
 
     do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _answer

@@ -203,6 +203,10 @@ SEARCH_EVERY_S = 0.02
 """Pause of a thread that searches while something goes on: without one, searches take most of its time."""
 
 
+JOB_EVERY_S = 0.1
+"""Pause between two questions whether a job has ended: a service takes longer to answer than to sleep."""
+
+
 def wait_for(condition: Callable[[], Any], *, timeout_s: float = 30, every_s: float = 0.02) -> Any:
     """The first true value of `condition`, asked again and again."""
     deadline = time.monotonic() + timeout_s

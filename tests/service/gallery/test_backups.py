@@ -23,6 +23,7 @@ from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.restore import restore, restore_into
 from eigenlens.service.gallery.sync import sync_folder
 from tests.support.service import (
+    JOB_EVERY_S,
     SEARCH_EVERY_S,
     admin_headers,
     build_gallery,
@@ -65,7 +66,9 @@ def nearest(client: httpx.Client, seed: int, k: int = 1) -> list[str]:
 def done(client: httpx.Client, response: httpx.Response) -> dict[str, Any]:
     assert response.status_code == 202, response.text
     path = response.headers["location"]
-    job: dict[str, Any] = wait_for(lambda: (found := client.get(path).json())["finished"] and found)
+    job: dict[str, Any] = wait_for(
+        lambda: (found := client.get(path).json())["finished"] and found, every_s=JOB_EVERY_S
+    )
     return job
 
 

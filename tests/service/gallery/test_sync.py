@@ -26,6 +26,7 @@ from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
 from eigenlens.service.gallery.sync import sync_folder
 from tests.support.service import (
+    JOB_EVERY_S,
     admin_headers,
     database_of,
     image_id,
@@ -235,7 +236,7 @@ def client(gallery: Gallery) -> Iterator[httpx.Client]:
 
 def finished(client: httpx.Client, **body: object) -> dict[str, Any]:
     address = client.post("/v1/admin/sync", json=body).headers["location"]
-    job: dict[str, Any] = wait_for(lambda: (b := client.get(address).json())["finished"] and b)
+    job: dict[str, Any] = wait_for(lambda: (b := client.get(address).json())["finished"] and b, every_s=JOB_EVERY_S)
     assert job["state"] == "done", job
     return dict(job["result"])
 

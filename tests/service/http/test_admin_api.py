@@ -17,6 +17,7 @@ from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.keys import load_or_create_key
 from tests.support.service import (
+    JOB_EVERY_S,
     SEARCH_EVERY_S,
     admin_headers,
     client_fixture,
@@ -39,7 +40,7 @@ def finished(client: httpx.Client, job: str, headers: dict[str, str]) -> dict[st
         body: dict[str, Any] = client.get(f"/v1/admin/jobs/{job}", headers=headers).json()
         return body if body["finished"] else None
 
-    found: dict[str, Any] = wait_for(look)
+    found: dict[str, Any] = wait_for(look, every_s=JOB_EVERY_S)
     return found
 
 

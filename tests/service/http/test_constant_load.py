@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support.living import add, client, gallery, rebuild
-from tests.support.service import SEARCH_EVERY_S, code_of, image_id, pixels_of, png, wait_for
+from tests.support.service import JOB_EVERY_S, SEARCH_EVERY_S, code_of, image_id, pixels_of, png, wait_for
 
 __all__ = ["client", "gallery"]
 
@@ -84,7 +84,9 @@ def test_no_search_fails_while_the_gallery_is_rebuilt_activated_backed_up_restor
 
     def restore() -> None:
         job = succeed("POST", "/v1/admin/restore", json={"backup": "kept.tar"}).json()["id"]
-        ended = wait_for(lambda: (found := client.get(f"/v1/admin/jobs/{job}").json())["finished"] and found)
+        ended = wait_for(
+            lambda: (found := client.get(f"/v1/admin/jobs/{job}").json())["finished"] and found, every_s=JOB_EVERY_S
+        )
         assert ended["state"] == "done", ended
 
     def do_rebuild() -> None:
