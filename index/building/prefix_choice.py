@@ -15,9 +15,11 @@ from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 # How many of the exact nearest of some codes, among a sample, a shortlist by the prefix alone has to hold.
 _SAMPLE, _QUERIES, _NEIGHBOURS = 100_000, 200, 10
 _SHORTLIST, _MIN_RECALL = 40, 0.99
+# A walk visits each candidate of its shortlist, which takes longer than a longer prefix does.
+_GRAPH_SHORTLIST = 20
 
 
-def choose_prefix(codes: Codes, lengths: Sequence[int]) -> int:
+def choose_prefix(codes: Codes, lengths: Sequence[int], *, shortlist: int = _SHORTLIST) -> int:
     """Return the shortest of the lengths whose shortlists hold nearly all nearest neighbours by full codes.
 
     A graph or lists over a shorter prefix are quicker to walk and smaller, but need longer shortlists; below this
@@ -29,7 +31,7 @@ def choose_prefix(codes: Codes, lengths: Sequence[int]) -> int:
     _, exact = exact_search(gallery, queries, length=codes.code_length, k=_NEIGHBOURS)
     shorter = sorted(length for length in lengths if length < codes.code_length)
     for length in shorter:
-        _, shortlists = exact_search(gallery, queries, length=length, k=_SHORTLIST)
+        _, shortlists = exact_search(gallery, queries, length=length, k=shortlist)
         if np.mean([np.isin(*pair).mean() for pair in zip(exact, shortlists, strict=True)]) >= _MIN_RECALL:
             return length
     return shorter[-1] if shorter else codes.code_length
@@ -43,7 +45,7 @@ def choose_graph(codes: Codes, lengths: Sequence[int], *, tuning: Tuning = DEFAU
     if len(codes) < tuning.min_codes_for_ivf:
         return None
     require_svs()
-    return IndexSpec(choose_prefix(codes, lengths), VAMANA.name)
+    return IndexSpec(choose_prefix(codes, lengths, shortlist=_GRAPH_SHORTLIST), VAMANA.name)
 
 
 def choose_fewest(

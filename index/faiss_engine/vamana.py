@@ -37,6 +37,8 @@ MAX_WINDOW = 10_000
 
 # Of SVS's files of links and vectors, before the numbers.
 _HEADER_BYTES = 1024
+# Links that lead to each row, where its neighbours have slots left.
+_LEAST_ARRIVING = 8
 # Rows where a walk may begin.
 _ENTRIES = 256
 _CHUNK = 65_536
@@ -58,13 +60,14 @@ class VamanaGraph:
 
         Raises: RuntimeError, for links that lead nowhere.
         """
-        from eigenlens.index.faiss_engine.graph_walk import ENTRY_LENGTH, LINK_SLOTS, layout
+        from eigenlens.index.faiss_engine.graph_walk import ENTRY_LENGTH, LINK_SLOTS, layout, link_back
 
         self.ntotal, self.d = int(prefixes.shape[0]), int(prefixes.shape[1])
         self._links = _in_lines((self.ntotal, LINK_SLOTS), np.uint32)
         self._links[:] = links
         if self.ntotal and (self._links[:, 0].max() > DEGREE or self._links[:, 1:].max() >= self.ntotal):
             raise RuntimeError("it has links to rows that are not there")
+        link_back(self._links, _LEAST_ARRIVING)
         wide, narrow = layout(self.d)
         chunks = [slice(start, start + _CHUNK) for start in range(0, self.ntotal, _CHUNK)]
         largest = np.max([np.abs(prefixes[chunk]).max(axis=0) for chunk in chunks], axis=0, initial=0)

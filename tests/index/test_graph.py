@@ -20,7 +20,7 @@ from eigenlens.index.errors import CodesError, IndexKindError, SearchError
 from eigenlens.index.faiss_engine import generation as opening
 from eigenlens.index.faiss_engine import vamana
 from eigenlens.index.faiss_engine.generation import Generation
-from eigenlens.index.faiss_engine.graph_walk import layout
+from eigenlens.index.faiss_engine.graph_walk import layout, link_back
 from eigenlens.index.faiss_engine.vamana import VamanaGraph
 from eigenlens.index.filters.parse import parse_filter
 from eigenlens.index.live.engine import LiveEngine
@@ -66,10 +66,10 @@ def graph_plan(generation: Generation, *, window: int = 100, shortlist: int = 10
 def test_a_generation_tells_of_its_graph(generation: Generation) -> None:
     graph = generation.graph
     assert graph is not None
-    assert (graph.kind, graph.length) == ("vamana", 8)
+    assert (graph.kind, graph.length) == ("vamana", 16)
     assert graph.bytes > COUNT * 2 * graph.length
     assert [spec.kind for spec in generation.specs] == [generation.describe(length).kind for length in LENGTHS]
-    assert "8 vamana" in generation.calibration.efforts, "it is measured like the others"
+    assert "16 vamana" in generation.calibration.efforts, "it is measured like the others"
     assert generation.calibration.plain(8).plan.kind != "vamana"  # type: ignore[union-attr]
 
 
@@ -295,3 +295,24 @@ def test_a_build_in_a_hurry_has_two_lengths(place: Path, tmp_path: Path) -> None
     exact = generation.calibration.choose(k=10, target_recall=1.0).for_k(10)
     rows = generation.search(query, plan=exact, k=10)[1]
     assert rows.tolist() == exact_search(codes.codes, query, length=LENGTH, k=10)[1].tolist()
+
+
+def test_every_row_is_linked_from_rows_near_it() -> None:
+    """Rows that nothing led to would never be found."""
+    rng = np.random.default_rng(14)
+    links = np.zeros((500, 32), np.uint32)
+    for row in range(500):  # all lead to the first hundred rows
+        links[row, 0] = 20
+        links[row, 1:21] = rng.choice(np.delete(np.arange(100), row if row < 100 else []), 20, replace=False)
+    before = links.copy()
+    link_back(links, 3)
+    degrees = links[:, 0]
+    assert degrees.max() == 31
+    arriving = np.zeros(500, int)
+    for row in range(500):
+        own = links[row, 1 : 1 + degrees[row]]
+        assert len(set(own.tolist())) == degrees[row]
+        assert own[:20].tolist() == before[row, 1:21].tolist()
+        np.add.at(arriving, own, 1)
+    assert (arriving >= 3).mean() > 0.8, "all but those whose neighbours have no slot left"
+    assert arriving[100:].sum() == (degrees[:100] - 20).sum()
