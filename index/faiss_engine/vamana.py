@@ -95,6 +95,8 @@ class VamanaGraph:
         """
         from eigenlens.index.faiss_engine.graph_walk import StoredGraph, layout, search_graph
 
+        half_precision = np.asarray(codes).view(np.uint16).reshape(-1)
+        half_precision.flags.writeable = False
         graph = StoredGraph(
             narrow=self._narrow.reshape(-1),
             wide=self._wide.reshape(-1),
@@ -104,10 +106,13 @@ class VamanaGraph:
             scales=self._scales,
             length=self.d,
             wide_length=layout(self.d)[0],
-            codes=np.asarray(codes).view(np.uint16).reshape(-1),
+            codes=half_precision,
         )
 
         def search(queries: NDArray[np.float32], scores: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+            # For arrays of another kind it would be compiled anew, which takes seconds.
+            if not (queries.flags.c_contiguous and queries.flags.writeable):
+                queries = queries.copy()
             search_graph(queries, scores, rows, window, shortlist, graph)
 
         return search

@@ -20,7 +20,7 @@ from eigenlens.index.errors import CodesError, IndexKindError, SearchError
 from eigenlens.index.faiss_engine import generation as opening
 from eigenlens.index.faiss_engine import vamana
 from eigenlens.index.faiss_engine.generation import Generation
-from eigenlens.index.faiss_engine.graph_walk import layout, link_back
+from eigenlens.index.faiss_engine.graph_walk import layout, link_back, search_graph
 from eigenlens.index.faiss_engine.vamana import VamanaGraph
 from eigenlens.index.filters.parse import parse_filter
 from eigenlens.index.live.engine import LiveEngine
@@ -316,3 +316,19 @@ def test_every_row_is_linked_from_rows_near_it() -> None:
         np.add.at(arriving, own, 1)
     assert (arriving >= 3).mean() > 0.8, "all but those whose neighbours have no slot left"
     assert arriving[100:].sum() == (degrees[:100] - 20).sum()
+
+
+def test_no_array_of_a_caller_has_the_walk_compiled_again(generation: Generation) -> None:
+    """That takes seconds, which a request would wait for."""
+    queries = ordered_codes(15, 4)
+    plan = graph_plan(generation)
+    expected = [generation.search(query[None], plan=plan, k=5)[1] for query in queries]
+    compiled = len(search_graph.signatures)  # type: ignore[attr-defined]
+    read_only = queries.copy()
+    read_only.flags.writeable = False
+    for given in (read_only, np.asfortranarray(queries), queries.astype(np.float64), np.repeat(queries, 2, 1)[:, ::2]):
+        for number in range(4):
+            rows = generation.search(given[number : number + 1], plan=plan, k=5)[1]
+            np.testing.assert_array_equal(rows, expected[number])
+        np.testing.assert_array_equal(generation.search(given, plan=plan, k=5)[1], np.concatenate(expected))
+    assert len(search_graph.signatures) == compiled  # type: ignore[attr-defined]
