@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -326,7 +327,9 @@ def test_no_array_of_a_caller_has_the_walk_compiled_again(generation: Generation
     compiled = len(search_graph.signatures)  # type: ignore[attr-defined]
     read_only = queries.copy()
     read_only.flags.writeable = False
-    for given in (read_only, np.asfortranarray(queries), queries.astype(np.float64), np.repeat(queries, 2, 1)[:, ::2]):
+    every_other = np.repeat(queries, 2, axis=1)[:, ::2]
+    arrays: list[Any] = [read_only, np.asfortranarray(queries), queries.astype(np.float64), every_other]
+    for given in arrays:
         for number in range(4):
             rows = generation.search(given[number : number + 1], plan=plan, k=5)[1]
             np.testing.assert_array_equal(rows, expected[number])
