@@ -9,7 +9,6 @@ fewer queries and efforts, and with shortlists of thousands.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +32,6 @@ from eigenlens.index.building.timing import MIN_TIMED, Latencies, Timer, line_th
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import best_of_runs
 from eigenlens.index.codes.prefix import unit_prefix
-from eigenlens.index.filters.drawn import is_drawn
 from eigenlens.index.live.prefix_index import AnyCompactCodes, AnyPrefixIndex, Rows
 from eigenlens.index.plans.calibration import (
     COUNTS,
@@ -63,10 +61,6 @@ _TOLERANCE, _TOLERANCE_WITHIN_INDEX = 1.1, 1.01
 _RESCORED_AT_ONCE = 10
 # The recall of hundreds of neighbours stops growing when the next of its efforts adds less than this.
 _MIN_DEEP_GAIN = 1e-3
-# Share of the time for searches that plans are measured in under each filter.
-_DRAWN_TIME = 0.25
-# So many times as long as an exact plan takes, another is no use under a filter, even if the times are not accurate.
-_TOO_SLOW = 2
 # With compact codes: room for these and for lists over a third of the coordinates.
 _BYTES_OF_IDS, _BYTES_OF_COORDINATE = 16, 0.875
 # The default effort of an index is the smallest that reaches this share of the recall at the highest measured effort.
@@ -269,65 +263,6 @@ class Calibrator:
             self._measured[spec] = [replace(m, latency_ms=latencies.get(m.plan, m.latency_ms)) for m in measured]
         self._spent_s += time.monotonic() - started
 
-    def measure_drawn(
-        self,
-        open_index: Callable[[IndexSpec, float], AnyPrefixIndex],
-        sizes: Mapping[IndexSpec, int],
-        shares: Sequence[float],
-    ) -> None:
-        """Measure the plans of the result again, under filters that leave a share of the rows, drawn at random.
-
-        Those that take twice as long as an exact one are left out, and so are those that there is no time for: no
-        search with a filter chooses them.
-
-        Args:
-            open_index: returns an index whose searches may return the rows of a share only.
-            sizes: bytes of each index's file.
-            shares: as from drawn_shares.
-        """
-        started = time.monotonic()
-        spec_of = {m.plan: spec for spec, measured in self._measured.items() for m in measured}
-        # Exact plans first, then those that were quick without a filter.
-        kept = sorted(self._kept(sizes).values(), key=lambda m: (not m.exact, m.latency_ms["p50"]))
-        for share in shares:
-            budget_s = self._tuning.calibration_s * _DRAWN_TIME
-            _, exact = self._find_exact(len(self._queries), DEEP_COUNTS[-1], among=is_drawn(0, self.held_in, share))
-            drawn: list[Measured] = []
-            for (spec, _), group in _by(kept, lambda m: (spec_of[m.plan], m.plan.effort)).items():
-                index = open_index(spec, share)
-                timed = [replace(m, latency_ms=self._timer.latencies(index, m.plan)) for m in group]
-                limit_ms = _TOO_SLOW * min((m.latency_ms["p50"] for m in drawn if m.exact), default=math.inf)
-                quick = [m for m in timed if m.latency_ms["p50"] < limit_ms]
-                slowest_ms = max((m.latency_ms["p50"] for m in quick), default=0.0)
-                needed_s = 0.0 if all(m.exact for m in quick) else slowest_ms / 1000 * len(exact)
-                if needed_s <= budget_s:
-                    drawn += self._with_recall(index, quick, exact)
-                    budget_s -= needed_s
-            times: dict[Plan, Latencies] = {}
-            for of_index in _by(drawn, lambda m: spec_of[m.plan]).values():
-                times |= smoothed({m.plan: dict(m.latency_ms) for m in of_index})
-            self._drawn[share] = tuple(replace(m, latency_ms=times[m.plan]) for m in drawn)
-        self._spent_s += time.monotonic() - started
-
-    def _with_recall(self, index: AnyPrefixIndex, measured: Sequence[Measured], exact: Rows) -> list[Measured]:
-        """Measure the recall of plans of one effort by an index that may return some rows.
-
-        Args:
-            exact: those nearest to each query, (q, any number).
-        """
-        inexact = [m for m in measured if not m.exact]
-        if not inexact:
-            return list(measured)
-        effort = inexact[0].plan.effort
-        deepest = deepest_shortlist(index, effort, max(m.plan.shortlist or max(m.recall) for m in inexact))
-        _, rows = index.search(self._queries, deepest, effort=effort)
-        ranks, recalls = self._ranks(exact, rows), {m.plan: m.recall for m in measured}
-        for m in inexact:
-            shortlist, counts = min(m.plan.shortlist or deepest, deepest), list(m.recall)
-            by_shortlist = {} if is_plain(m.plan) else shortlist_recalls(ranks, [shortlist], counts)
-            recalls[m.plan] = by_shortlist[shortlist] if by_shortlist else plain_recalls(ranks, counts)
-        return [replace(m, recall=recalls[m.plan]) for m in measured]
-
     def result(self, sizes: Mapping[IndexSpec, int], *, device: str = "cpu") -> Calibration:
         """Return the calibration: the front over all indexes, and every plain plan.
 
@@ -372,7 +307,7 @@ class Calibrator:
 
         They are those that begin with compact codes, those of an index that has no filters, and all others.
         """
-        groups = _by(measured, lambda m: (bool(m.plan.final_shortlist), m.plan.kind in self._kinds_without_filters))
+        groups = grouped(measured, lambda m: (bool(m.plan.final_shortlist), m.plan.kind in self._kinds_without_filters))
         return list(groups.values())
 
     def _wastes_compact_codes(self, measured: Measured) -> bool:
@@ -465,7 +400,7 @@ def _sufficient_effort(reached: Mapping[int, Sequence[tuple[int, float]]], k: in
     return next(effort for effort, recall in reached[k] if recall >= enough)
 
 
-def _by(measured: Sequence[Measured], key: Callable[[Measured], _Key]) -> dict[_Key, list[Measured]]:
+def grouped(measured: Sequence[Measured], key: Callable[[Measured], _Key]) -> dict[_Key, list[Measured]]:
     """Return plans in groups, in the order of the first of each."""
     groups: dict[_Key, list[Measured]] = {}
     for m in measured:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens import artifact
-from eigenlens.index.building.calibrator import Calibrator
+from eigenlens.index.building.filtered_calibrator import FilteredCalibrator
 from eigenlens.index.errors import CodesError
 from eigenlens.index.live.generation import KIND, BaseGeneration
 from eigenlens.index.live.remote_generation import RemoteGeneration
@@ -50,7 +50,7 @@ def recalibrate_generation(
     with artifact.publishing(path, kind=KIND, made_from=source.made_from, properties=properties) as directory:
         for name in source.files:
             _link(source.path / name, directory / name)
-        calibrator = Calibrator(
+        calibrator = FilteredCalibrator(
             generation.codes,
             indexes=len(generation.all_specs),
             queries=queries,

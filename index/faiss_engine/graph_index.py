@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eigenlens.index.codes.exact import best_of_runs, rerank
+from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, Rows, Scores
 from eigenlens.index.faiss_engine.prepared_graph_search import PreparedGraphSearch
 from eigenlens.index.faiss_engine.vamana import MAX_WINDOW, VamanaGraph, in_threads
@@ -30,7 +31,9 @@ class GraphIndex(PrefixIndex):
         if window >= min(self.count, MAX_WINDOW):
             return best_of_runs(self.codes.runs(0, self.count), queries, length=self.spec.length, k=k)
         search = self.index.searching(self.codes.codes, window=window, shortlist=0)
-        return in_threads(search, _as_floats(queries), k, threads=_threads_for(queries))
+        # The walk refuses some norms.
+        unit = unit_prefix(queries, self.codes.code_length)
+        return in_threads(search, unit, k, threads=_threads_for(queries))
 
     def run(self, queries: Scores, *, plan: Plan, k: int, selection: Selection | None = None) -> tuple[Scores, Rows]:
         """Return what PrefixIndex.run does."""

@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 LINK_SLOTS = 32
 # Coordinates by which a walk chooses where it begins.
 ENTRY_LENGTH = 16
-# In place of a row: the query has to be answered otherwise.
-UNDECIDED = -2
 
 # Outside of these, float32 holds the squares of a query's coordinates only roughly, or not at all.
 _SMALL, _LARGE = 1e-20, 1e30
@@ -202,7 +200,7 @@ class StoredGraph(NamedTuple):
     codes: NDArray[np.uint16]
 
 
-def _compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function when it is first called, and keep that beside this file, or where Numba keeps such else."""
     try:
         compiled: Callable[..., Any] = njit(**_JIT, cache=True)(function)
@@ -211,7 +209,7 @@ def _compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-@_compiled_once
+@compiled_once
 def search_graph(  # noqa: PLR0915 - a call of compiled code may cost more than what it does
     queries: Any, scores: Any, rows: Any, window: Any, shortlist: Any, graph: Any
 ) -> None:
@@ -220,7 +218,7 @@ def search_graph(  # noqa: PLR0915 - a call of compiled code may cost more than 
     Args:
         queries: (q, code_length), float32, of any norm.
         scores, rows: (q, k), float32 and int64: what is found is written there, best first; row -1, score -inf where
-            there are fewer, and row UNDECIDED for a query whose norm is too small, too large or not finite.
+            there are fewer: none for a query whose norm is too small, too large or not finite.
         window: candidates that a walk keeps.
         shortlist: of how many the inner products with full codes are computed; with 0 those of prefixes are returned.
         graph: a StoredGraph.
@@ -241,7 +239,6 @@ def search_graph(  # noqa: PLR0915 - a call of compiled code may cost more than 
         for i in range(code_length):
             squared_norm += queries[number, i] * queries[number, i]
         if not (_SMALL < squared_norm < _LARGE):
-            rows[number, 0] = UNDECIDED
             continue
         inverse = np.float32(1) / np.sqrt(squared_norm)
         squared_norm = np.float32(0)
@@ -322,32 +319,3 @@ def search_graph(  # noqa: PLR0915 - a call of compiled code may cost more than 
         if shortlist == 0:
             for j in range(min(kept, rows.shape[1])):
                 scores[number, j], rows[number, j] = similarities[j], np.intp(candidates[j] & _ROW)
-
-
-@_compiled_once
-def link_back(links: Any, least: Any) -> None:
-    """Have every row that few links lead to be linked from rows near it, as far as these have slots left.
-
-    A row that nothing leads to is never found, and pruning leaves one in a hundred with next to nothing. Its own links
-    lead to the rows near it.
-
-    Args:
-        links: (count, LINK_SLOTS), each row's number of links before them; links are added in place.
-        least: how many links lead to a row afterwards, where there is room.
-    """
-    arriving = np.zeros(links.shape[0], np.uint32)
-    for row in range(links.shape[0]):
-        for slot in range(1, 1 + np.intp(links[row, 0])):
-            arriving[links[row, slot]] += 1
-    for row in range(links.shape[0]):
-        for slot in range(1, 1 + np.intp(links[row, 0])):
-            near = np.intp(links[row, slot])
-            taken = np.intp(links[near, 0])
-            if arriving[row] >= least or taken + 1 == LINK_SLOTS:
-                continue
-            known = False
-            for other in range(1, 1 + taken):
-                known = known or np.intp(links[near, other]) == row
-            if not known:
-                links[near, 0], links[near, taken + 1] = taken + 1, row
-                arriving[row] += 1

@@ -60,7 +60,8 @@ class VamanaGraph:
 
         Raises: RuntimeError, for links that lead nowhere.
         """
-        from eigenlens.index.faiss_engine.graph_walk import ENTRY_LENGTH, LINK_SLOTS, layout, link_back
+        from eigenlens.index.faiss_engine.graph_links import link_back
+        from eigenlens.index.faiss_engine.graph_walk import ENTRY_LENGTH, LINK_SLOTS, layout
 
         self.ntotal, self.d = int(prefixes.shape[0]), int(prefixes.shape[1])
         self._links = _in_lines((self.ntotal, LINK_SLOTS), np.uint32)

@@ -8,8 +8,8 @@ from typing import Any
 
 from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions
-from eigenlens.index.building.calibrator import Calibrator
 from eigenlens.index.building.describe import describe_codes
+from eigenlens.index.building.filtered_calibrator import FilteredCalibrator
 from eigenlens.index.building.index_builder import TRAINING_VECTORS
 from eigenlens.index.building.remote_tuning import tuning_of_remote
 from eigenlens.index.codes.artifact import Codes
@@ -85,7 +85,9 @@ class _Build:
         tuning = tuning_of_remote(self._options.tuning)
         calibrator = None
         if len(codes):
-            calibrator = Calibrator(codes, indexes=len(self._specs), queries=self._options.queries, tuning=tuning)
+            calibrator = FilteredCalibrator(
+                codes, indexes=len(self._specs), queries=self._options.queries, tuning=tuning
+            )
             self._copy(0, calibrator.held_in)
         for done, spec in enumerate(self._specs, start=1):
             if KINDS[spec.kind].has_graph:

@@ -11,8 +11,8 @@ import numpy as np
 
 from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions
-from eigenlens.index.building.calibrator import Calibrator
 from eigenlens.index.building.describe import describe_codes
+from eigenlens.index.building.filtered_calibrator import FilteredCalibrator
 from eigenlens.index.building.index_builder import TRAINING_VECTORS
 from eigenlens.index.building.remote_tuning import tuning_of_remote
 from eigenlens.index.codes.artifact import Codes
@@ -94,7 +94,7 @@ class _Build:
         if not len(self._codes):
             return Calibration.of_nothing(self._specs)
         tuning = tuning_of_remote(options.tuning)
-        calibrator = Calibrator(self._codes, indexes=len(self._specs), queries=options.queries, tuning=tuning)
+        calibrator = FilteredCalibrator(self._codes, indexes=len(self._specs), queries=options.queries, tuning=tuning)
         held_in = calibrator.held_in
         self._fill(0, held_in)
         for done, spec in enumerate(self._specs, start=1):

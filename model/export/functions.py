@@ -96,6 +96,16 @@ def _relu6(nodes: Nodes, input: Tensor, inplace: bool = False) -> str:
     return _clip(nodes, input, 0.0, 6.0)
 
 
+def _windows(
+    kernel_size: int | Sequence[int], stride: int | Sequence[int] | None, padding: int | Sequence[int]
+) -> dict[str, list[int]]:
+    return {
+        "kernel_shape": _pair(kernel_size),
+        "strides": _pair(stride or kernel_size),
+        "pads": _pair(padding) * 2,
+    }
+
+
 def _average_pool(
     nodes: Nodes,
     input: Tensor,
@@ -110,9 +120,7 @@ def _average_pool(
     return nodes.add(
         "AveragePool",
         [nodes.name_of(input)],
-        kernel_shape=_pair(kernel_size),
-        strides=_pair(stride or kernel_size),
-        pads=_pair(padding) * 2,
+        **_windows(kernel_size, stride, padding),
         ceil_mode=int(ceil_mode),
         count_include_pad=int(count_include_pad),
     )
@@ -132,9 +140,7 @@ def _max_pool(
     return nodes.add(
         "MaxPool",
         [nodes.name_of(input)],
-        kernel_shape=_pair(kernel_size),
-        strides=_pair(stride or kernel_size),
-        pads=_pair(padding) * 2,
+        **_windows(kernel_size, stride, padding),
         dilations=_pair(dilation),
         ceil_mode=int(ceil_mode),
     )

@@ -21,7 +21,8 @@ from eigenlens.index.errors import CodesError, IndexKindError, SearchError
 from eigenlens.index.faiss_engine import generation as opening
 from eigenlens.index.faiss_engine import vamana
 from eigenlens.index.faiss_engine.generation import Generation
-from eigenlens.index.faiss_engine.graph_walk import layout, link_back, search_graph
+from eigenlens.index.faiss_engine.graph_links import link_back
+from eigenlens.index.faiss_engine.graph_walk import layout, search_graph
 from eigenlens.index.faiss_engine.vamana import VamanaGraph
 from eigenlens.index.filters.parse import parse_filter
 from eigenlens.index.live.engine import LiveEngine
