@@ -260,11 +260,11 @@ def test_a_stored_prefix_fills_lines_of_the_cache(length: int, stored: int) -> N
 
 
 def test_long_prefixes_have_16_and_8_bits_a_coordinate() -> None:
-    """Without a graph to speak of: each row's link leads to the next, and the walk sees all."""
+    """Without a graph to speak of: each row's link leads to the next, none to the last, and the walk sees all."""
     codes = ordered_codes(12, 200)
     prefixes = (codes / np.linalg.norm(codes, axis=1, keepdims=True)).astype(np.float16)
     links = np.zeros((200, 32), np.uint32)
-    links[:, 0], links[:, 1] = 1, (np.arange(200) + 1) % 200
+    links[:, 0], links[:, 1] = 1, (np.arange(200) + 1) % 199
     search = VamanaGraph(links, prefixes).searching(prefixes, window=200, shortlist=0)
     queries = ordered_codes(13, 5)
     scores, rows = np.empty((5, 200), np.float32), np.empty((5, 200), np.int64)
