@@ -28,12 +28,12 @@ ENTRY_LENGTH = 16
 
 # Outside of these, float32 holds the squares of a query's coordinates only roughly, or not at all.
 _SMALL, _LARGE = 1e-20, 1e30
-# Of the table of rows that a walk has seen, for its first steps; it doubles when it is half full.
-_FIRST_SLOTS = 1024
+# Of the table of rows that a walk has seen: at least so many, and for each candidate; it doubles when it is half full.
+_LEAST_SLOTS, _SLOTS_OF_CANDIDATE = 1024, 24
 _LINE = 64
 _SMALLEST = np.float32(1e-30)
-# Numbers that are multiplied at once.
-_LANES = 8
+# Numbers that are multiplied at once, and sums of such products, a power of two.
+_LANES, _SUMS = 8, 2
 # Sums in any order, and no other liberty: what is not finite stays so.
 _FAST = {"reassoc", "contract", "nsz"}
 _JIT: dict[str, Any] = {"nogil": True, "boundscheck": False, "fastmath": _FAST, "error_model": "numpy"}
@@ -73,10 +73,9 @@ def _dot_product(convert: Callable[[Any, Any], Any], element: ir.Type) -> Any:
             fma = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(floats, [floats] * 3), f"llvm.fma.v{_LANES}f32"
             )
-            total = cgutils.alloca_once_value(builder, ir.Constant(floats, [0.0] * _LANES))
-            blocks = builder.udiv(arguments[4], arguments[4].type(_LANES))
-            with cgutils.for_range(builder, blocks) as loop:
-                offset = builder.mul(loop.index, loop.index.type(_LANES))
+            sums = [cgutils.alloca_once_value(builder, ir.Constant(floats, [0.0] * _LANES)) for _ in range(_SUMS)]
+
+            def add(total: Any, offset: Any) -> None:
                 loaded = []
                 for data, start, vector in ((data_a, arguments[1], floats), (data_b, arguments[3], bits)):
                     address = builder.gep(data, [builder.add(start, offset)])
@@ -85,13 +84,28 @@ def _dot_product(convert: Callable[[Any, Any], Any], element: ir.Type) -> Any:
                     loaded.append(load)
                 numbers = convert(builder, loaded[1])
                 builder.store(builder.call(fma, [loaded[0], numbers, builder.load(total)]), total)
+
+            # A sum waits for its last addition: several of them at once do not.
+            at_once = arguments[4].type(_SUMS * _LANES)
+            groups = builder.udiv(arguments[4], at_once)
+            with cgutils.for_range(builder, groups) as loop:
+                offset = builder.mul(loop.index, at_once)
+                for number, total in enumerate(sums):
+                    add(total, builder.add(offset, offset.type(number * _LANES)))
+            first = builder.mul(groups, at_once)
+            blocks = builder.udiv(builder.sub(arguments[4], first), first.type(_LANES))
+            with cgutils.for_range(builder, blocks) as loop:
+                add(sums[0], builder.add(first, builder.mul(loop.index, first.type(_LANES))))
+            values = [builder.load(total) for total in sums]
+            while len(values) > 1:
+                values = [builder.fadd(*pair) for pair in zip(values[::2], values[1::2], strict=True)]
             reduce = cgutils.get_or_insert_function(
                 builder.module,
                 ir.FunctionType(ir.FloatType(), [ir.FloatType(), floats]),
                 f"llvm.vector.reduce.fadd.v{_LANES}f32",
             )
             zero = ir.Constant(ir.FloatType(), 0.0)
-            return builder.call(reduce, [zero, builder.load(total)], fastmath=("reassoc",))
+            return builder.call(reduce, [zero, values[0]], fastmath=("reassoc",))
 
         return types.float32(a, types.intp, b, types.intp, types.intp), generate
 
@@ -232,6 +246,9 @@ def search_graph(  # noqa: PLR0915 - a call of compiled code may cost more than 
     unit, scaled = np.empty(code_length, np.float32), np.empty(used, np.float32)
     candidates, similarities = np.empty(window, np.uint32), np.empty(window, np.float32)
     fresh = np.empty(LINK_SLOTS, np.uint32)
+    slots = _LEAST_SLOTS
+    while slots < _SLOTS_OF_CANDIDATE * window:
+        slots *= 2
     for number in range(queries.shape[0]):
         # 1. The unit query, and its unit prefix.
         rows[number], scores[number] = -1, -np.inf
@@ -258,7 +275,7 @@ def search_graph(  # noqa: PLR0915 - a call of compiled code may cost more than 
             if similarity > best:
                 first, best = entry, similarity
         # 3. The walk: from the best candidate that was not visited to its links, until all were.
-        seen = np.full(_FIRST_SLOTS, _FREE, np.uint32)
+        seen = np.full(slots, _FREE, np.uint32)
         fresh[0] = graph.entries[first]
         _insert(seen, fresh[0])
         news, met, kept, current = 1, 1, 0, 0
