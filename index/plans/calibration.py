@@ -25,6 +25,8 @@ DEFAULT_COUNTS = (24, 100, 1000)
 Source = Literal["gallery", "searches"]
 # One-sided 95 %.
 _Z = 1.645
+# So many queries tell how much is missed where something is.
+_MANY_QUERIES = 100
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,17 @@ class Recall:
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Recall:
-        """Summarise each query's recall (q,). A pseudo-query of recall 0.5 is added, so that no sample proves 1."""
+        """Summarise each query's recall (q,).
+
+        For the bound a pseudo-query is added, so that no sample proves 1. It misses as much as those queries do that
+        miss something, on average of them and of one that misses half; in a small sample it misses half.
+        """
         if len(values) == 0:
             return cls(0.0, 0.0)
-        smoothed = np.append(values, 0.5)
+        missed, pseudo = 1 - values, 0.5
+        if len(values) >= _MANY_QUERIES:
+            pseudo = (missed.sum() + 0.5) / (np.count_nonzero(missed) + 1)
+        smoothed = np.append(values, 1 - pseudo)
         low = smoothed.mean() - _Z * smoothed.std(ddof=1) / np.sqrt(len(smoothed))
         return cls(round(float(values.mean()), 5), round(max(0.0, float(low)), 5))
 

@@ -241,6 +241,16 @@ def test_no_sample_proves_a_recall_of_one() -> None:
     assert 0.89 < low.low < low.mean < 0.91
 
 
+@pytest.mark.parametrize("lost", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("mean", [0.99, 0.9994])
+def test_a_bound_of_recall_is_below_it_in_19_of_20_samples(mean: float, lost: float) -> None:
+    rng = np.random.default_rng(0)
+    lows = [Recall.of(1 - lost * (rng.random(2000) < (1 - mean) / lost)).low for _ in range(2000)]
+    assert 0.93 < np.mean(np.array(lows) < mean) <= 1
+    if lost == 0.1:
+        assert np.median(lows) > mean - (0.0005 if mean > 0.999 else 0.0015), "a bound far below proves too little"
+
+
 def test_a_shortlist_holds_all_results_up_to_the_next_k_that_is_measured() -> None:
     plan = Measured(Plan(8, shortlist=200, rerank_length=32), {}, {})
     assert plan.for_k(10).shortlist == 200
