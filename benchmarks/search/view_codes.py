@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from eigenlens import artifact
+from eigenlens.index.codes.prefix import round_to_unit_norm
 from eigenlens.model.backbones.pixels import PIXEL_MEAN, PIXEL_STD
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.images.pixel_cache import cache_pixels
@@ -26,7 +27,10 @@ _SAVE_EVERY_S = 20.0
 def view_codes(
     encoder: Encoder, images: str, *, count: int, seed: int, directory: Path, augmentation: AugmentationConfig
 ) -> NDArray[np.float16]:
-    """Return codes of augmented views, (count, code_length), unit norm, memory-mapped; view i is of photograph i mod n.
+    """Return codes of augmented views, (count, code_length), memory-mapped; view i is of photograph i mod n.
+
+    Their norms are 1 after rounding too, as in a gallery: every method searches the same numbers, and loses nothing
+    where it has the queries in half precision.
 
     A longer array begins with the shorter one. What was computed before an interruption is not computed again, but for
     the last 20 seconds: an encoder may take hours.
@@ -35,6 +39,7 @@ def view_codes(
     pixels = cache_pixels(open_source(images), side=encoder.image_size, directory=directory / "pixels").pixels
     path, state = directory / "codes.f16", directory / "codes.json"
     settings = {"encoder": encoder.id, "images": images, "seed": seed, "augmentation": augmentation.model_dump()}
+    settings["rounded"] = "to unit norm"
     stored = json.loads(state.read_text()) if state.exists() else {}
     done = int(stored["done"]) if {key: stored.get(key) for key in settings} == settings else 0
     row_bytes = 2 * encoder.code_length
@@ -79,4 +84,4 @@ def _batch(
     shown = ((views * PIXEL_STD + PIXEL_MEAN) * 255).round().clamp(0, 255).to(torch.uint8)
     codes = encoder.encode(np.ascontiguousarray(shown.permute(0, 2, 3, 1).numpy()))
     unit: NDArray[np.float32] = codes / np.linalg.norm(codes, axis=1, keepdims=True)
-    return unit.astype(np.float16)
+    return round_to_unit_norm(unit)
