@@ -212,13 +212,16 @@ def test_random_filters_leave_what_they_say_and_only_ranges_of_texts_are_refused
 
 
 def test_shards_are_merged_and_a_missing_one_is_never_a_part_of_an_answer(
-    tmp_path: Path, generation: QdrantGeneration
+    tmp_path: Path, generation: QdrantGeneration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.support.qdrant_double import running_double  # importing the client takes a second
+    from tests.support import qdrant_double  # importing the client takes a second
 
-    with running_double(shards=3) as double:
+    monkeypatch.setattr(qdrant_double, "_FEW_POINTS", 0)
+    with qdrant_double.running_double(shards=3) as double:
         server = QdrantServer(double.url)
         divided = build(tmp_path, server)
+        polls = [request for request in double.requests if request == f"GET /collections/{divided.collection}"]
+        assert len(polls) > 2, "the build waits while the server indexes beside its answers"
         queries = random_codes(5, 10, LENGTH)
         expected, _ = generation.search(queries, plan=Plan(LENGTH, "qd-scan"), k=20)
         np.testing.assert_array_equal(divided.search(queries, plan=Plan(LENGTH, "qd-scan"), k=20)[0], expected)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import shutil
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +33,8 @@ _SCHEMAS = {
     "float": edge.PayloadSchemaType.Float,
     "bool": edge.PayloadSchemaType.Bool,
 }
+# The engine indexes with Python's lock: more points than these in a process of its own, and no answer waits for it.
+_FEW_POINTS = 20_000
 _DATATYPES = {
     "float16": edge.VectorStorageDatatype.Float16,
     "float32": edge.VectorStorageDatatype.Float32,
@@ -50,11 +54,14 @@ class _Collection:
     """A collection: its shards, and what its configuration says."""
 
     shards: list[edge.EdgeShard]
+    paths: list[str]
+    config: edge.EdgeConfig
     params: dict[str, Any]
     metadata: dict[str, Any] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
     indexing_threshold: int = 0
     is_indexed: bool = True
+    indexing: Future[None] | None = None
     lost: set[int] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -89,6 +96,7 @@ class QdrantDouble:
         self.key: str | None = None
         self.requests: list[str] = []
         self.is_closed = False
+        self._indexers: ProcessPoolExecutor | None = None
         self._server = _Server(self)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -98,6 +106,8 @@ class QdrantDouble:
         self.is_closed = True
         self._server.shutdown()
         self._server.server_close()
+        if self._indexers is not None:
+            self._indexers.shutdown()
         for name in list(self._collections):
             self._drop(name)
 
@@ -177,13 +187,13 @@ class QdrantDouble:
         vectors = {name: _vector_params(params) for name, params in request.vectors.items()}
         optimizers = edge.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1)
         config = edge.EdgeConfig(vectors=vectors, optimizers=optimizers, max_search_threads=1, wal_enabled=False)
-        shards = []
-        for number in range(self._shards):
-            path = self._path(name) / str(number)
-            path.mkdir(parents=True)
-            shards.append(edge.EdgeShard.create(str(path), config))
+        paths = [str(self._path(name) / str(number)) for number in range(self._shards)]
+        for path in paths:
+            Path(path).mkdir(parents=True)
         self._collections[name] = _Collection(
-            shards,
+            [edge.EdgeShard.create(path, config) for path in paths],
+            paths,
+            config,
             {"vectors": {name: params.model_dump(exclude_none=True) for name, params in request.vectors.items()}},
             indexing_threshold=request.optimizers_config.indexing_threshold or 0,
         )
@@ -193,21 +203,21 @@ class QdrantDouble:
         collection = self._collections.pop(name, None)
         if collection is None:
             return False
-        for shard in collection.shards:
-            shard.close()
+        if collection.indexing is not None:
+            wait([collection.indexing])
+        else:
+            for shard in collection.shards:
+                shard.close()
         shutil.rmtree(self._path(name), ignore_errors=True)
         return True
 
     def _info(self, collection: _Collection) -> dict[str, Any]:
         """Tell of a collection, after what a server does in the background."""
         with collection.lock:
-            if collection.indexing_threshold and not collection.is_indexed:
-                for shard in collection.shards:
-                    shard.optimize()
-                collection.is_indexed = True
-        infos = [shard.info() for shard in collection.shards]
+            is_indexed = self._index(collection)
+        infos = [shard.info() for shard in collection.shards] if is_indexed else []
         return {
-            "status": "green",
+            "status": "green" if is_indexed else "yellow",
             "optimizer_status": "ok",
             "points_count": sum(info.points_count for info in infos),
             "indexed_vectors_count": sum(info.indexed_vectors_count for info in infos),
@@ -225,6 +235,29 @@ class QdrantDouble:
             },
             "payload_schema": {name: {"data_type": kind, "points": 0} for name, kind in collection.fields.items()},
         }
+
+    def _index(self, collection: _Collection) -> bool:
+        """Index what is stored, as far as it is to be. Returns: whether that is done."""
+        if not collection.indexing_threshold or collection.is_indexed:
+            return True
+        if collection.indexing is None and sum(s.info().points_count for s in collection.shards) <= _FEW_POINTS:
+            for shard in collection.shards:
+                shard.optimize()
+        elif collection.indexing is None:
+            for shard in collection.shards:
+                shard.flush()
+                shard.close()
+            self._indexers = self._indexers or ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            collection.indexing = self._indexers.submit(_optimize, collection.paths)
+            return False
+        elif not collection.indexing.done():
+            return False
+        else:
+            collection.indexing.result()
+            collection.indexing = None
+            collection.shards = [edge.EdgeShard.load(path, collection.config) for path in collection.paths]
+        collection.is_indexed = True
+        return True
 
     def _update(self, collection: _Collection, request: models.UpdateCollection) -> bool:
         if request.optimizers_config is not None:
@@ -251,6 +284,13 @@ class QdrantDouble:
                 shard.update(edge.UpdateOperation.upsert_points(points))
         collection.is_indexed = False
         return {"operation_id": 0, "status": "completed"}
+
+
+def _optimize(paths: Sequence[str]) -> None:
+    for path in paths:
+        shard = edge.EdgeShard.load(path)
+        shard.optimize()
+        shard.close()
 
 
 def _vector_params(params: models.VectorParams) -> edge.EdgeVectorParams:
