@@ -37,8 +37,8 @@ MAX_WINDOW = 10_000
 
 # Of SVS's files of links and vectors, before the numbers.
 _HEADER_BYTES = 1024
-# Links that lead to each row, where its neighbours have slots left.
-_LEAST_ARRIVING = 8
+# Links that lead to each row, where its neighbours have slots left: as many for all as there is room for.
+_ARRIVING = (2, 4, 8, 16, 24)
 # Rows where a walk may begin.
 _ENTRIES = 256
 _CHUNK = 65_536
@@ -68,7 +68,7 @@ class VamanaGraph:
         self._links[:] = links
         if self.ntotal and (self._links[:, 0].max() > DEGREE or self._links[:, 1:].max() >= self.ntotal):
             raise RuntimeError("it has links to rows that are not there")
-        link_back(self._links, _LEAST_ARRIVING)
+        link_back(self._links, np.array(_ARRIVING, np.uint32))
         wide, narrow = layout(self.d)
         chunks = [slice(start, start + _CHUNK) for start in range(0, self.ntotal, _CHUNK)]
         largest = np.max([np.abs(prefixes[chunk]).max(axis=0) for chunk in chunks], axis=0, initial=0)
