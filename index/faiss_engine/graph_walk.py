@@ -226,7 +226,7 @@ def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
 @compiled_once
 def search_graph(  # noqa: PLR0915 - a call of compiled code may cost more than what it does
     queries: Any, scores: Any, rows: Any, window: Any, shortlist: Any, graph: Any
-) -> None:
+) -> Any:
     """Search a graph. Several threads may do so at once, and each runs without Python's lock.
 
     Args:
@@ -236,7 +236,10 @@ def search_graph(  # noqa: PLR0915 - a call of compiled code may cost more than 
         window: candidates that a walk keeps.
         shortlist: of how many the inner products with full codes are computed; with 0 those of prefixes are returned.
         graph: a StoredGraph.
+
+    Returns: whether every query has k results, no two of which have the same score.
     """
+    are_decided = True
     narrow, wide, links, codes = graph.narrow, graph.wide, graph.links, graph.codes
     code_length, length, wide_length = queries.shape[1], graph.length, graph.wide_length
     used = graph.scales.size
@@ -256,6 +259,7 @@ def search_graph(  # noqa: PLR0915 - a call of compiled code may cost more than 
         for i in range(code_length):
             squared_norm += queries[number, i] * queries[number, i]
         if not (_SMALL < squared_norm < _LARGE):
+            are_decided = False
             continue
         inverse = np.float32(1) / np.sqrt(squared_norm)
         squared_norm = np.float32(0)
@@ -336,3 +340,7 @@ def search_graph(  # noqa: PLR0915 - a call of compiled code may cost more than 
         if shortlist == 0:
             for j in range(min(kept, rows.shape[1])):
                 scores[number, j], rows[number, j] = similarities[j], np.intp(candidates[j] & _ROW)
+        for j in range(rows.shape[1]):
+            if rows[number, j] < 0 or (j > 0 and scores[number, j] == scores[number, j - 1]):
+                are_decided = False
+    return are_decided

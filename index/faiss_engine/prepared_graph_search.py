@@ -47,12 +47,13 @@ class PreparedGraphSearch:
         """
         ranked = self._ranked
         scores, rows = np.empty((1, ranked), np.float32), np.empty((1, ranked), np.int64)
-        self._search(query if query.dtype == np.float32 else query.astype(np.float32), scores, rows)
+        is_decided = self._search(query if query.dtype == np.float32 else query.astype(np.float32), scores, rows)
         # Inner products are cosines but for the rows whose norm is not 1.
         unnormalised = self._unnormalised
         if unnormalised is None or (unnormalised and not unnormalised.isdisjoint(rows[0].tolist())):
             scores, rows = self._as_cosines(scores, rows)
-        if len(set(scores[0].tolist())) < ranked or rows.item(-1) < 0:
+            is_decided = is_decided and bool((scores[:, 1:] != scores[:, :-1]).all())
+        if not is_decided:
             return None
         return scores[:, : self._k], rows[:, : self._k]
 

@@ -44,7 +44,7 @@ _ENTRIES = 256
 _CHUNK = 65_536
 _LINE = 64
 
-Search = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]], None]
+Search = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]], bool]
 
 
 class VamanaGraph:
@@ -87,7 +87,8 @@ class VamanaGraph:
     def searching(self, codes: NDArray[np.float16], *, window: int, shortlist: int) -> Search:
         """Return a function that searches for queries and writes what it finds into two arrays.
 
-        search(queries, scores, rows): float32 (q, code_length), float32 (q, k) and int64 (q, k); see `graph_walk`.
+        search(queries, scores, rows): float32 (q, code_length), float32 (q, k) and int64 (q, k); see `graph_walk`. It
+        returns whether every query has k results, no two of which have the same score.
 
         Args:
             codes: of all rows, (count, code_length).
@@ -110,11 +111,11 @@ class VamanaGraph:
             codes=half_precision,
         )
 
-        def search(queries: NDArray[np.float32], scores: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+        def search(queries: NDArray[np.float32], scores: NDArray[np.float32], rows: NDArray[np.int64]) -> bool:
             # For arrays of another kind it would be compiled anew, which takes seconds.
             if not (queries.flags.c_contiguous and queries.flags.writeable):
                 queries = queries.copy()
-            search_graph(queries, scores, rows, window, shortlist, graph)
+            return search_graph(queries, scores, rows, window, shortlist, graph)  # type: ignore[no-any-return]
 
         return search
 
