@@ -1,12 +1,17 @@
-"""Kept connections to a Qdrant: used again, replaced where they ended, and led through the proxy that is named."""
+"""Kept connections to a Qdrant: used again, replaced where they ended, encrypted, and led through a proxy."""
 
 from __future__ import annotations
 
+import shutil
+import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -46,8 +51,28 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
         self.close_connection = self.server.ends or self.server.is_silent
 
+    def do_CONNECT(self) -> None:
+        """Pass bytes on, both ways, until the server ends."""
+        self.server.asked.append((self.client_address[1], self.path, self.headers["Proxy-Authorization"]))
+        host, port = self.path.split(":")
+        with socket.create_connection((host, int(port))) as other:
+            self.send_response(200)
+            self.end_headers()
+            threading.Thread(target=_pass_on, args=(self.connection, other), daemon=True).start()
+            _pass_on(other, self.connection)
+        self.close_connection = True
+
     def log_message(self, format: str, *args: object) -> None:
         """Keep quiet."""
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while some := source.recv(65_536):
+            target.sendall(some)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
 
 
 @contextmanager
@@ -110,3 +135,31 @@ def test_a_proxy_of_the_environment_is_asked_for_the_whole_address(monkeypatch: 
             ("http://qdrant.example:6333/points", "Basic bWU6c2VAY3JldA=="),
             ("/points", None),
         ]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_an_encrypted_connection_goes_through_a_proxy_and_to_a_trusted_server_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with running() as (server, address), running() as (proxy, proxy_address):
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            send(Connections(f"https://{address}"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        direct = Connections(f"https://{address}/base")
+        assert [send(direct) for _ in range(2)] == [(200, BODY)] * 2
+        direct.close()
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setenv("https_proxy", f"http://someone:se%3Acret@{proxy_address}")
+        led = Connections(f"https://{address}/base")
+        assert [send(led) for _ in range(2)] == [(200, BODY)] * 2
+        led.close()
+        assert [(target, secret) for _, target, secret in proxy.asked] == [(address, "Basic c29tZW9uZTpzZTpjcmV0")]
+        assert [target for _, target, _ in server.asked] == ["/base/points"] * 4
+        assert {secret for _, _, secret in server.asked} == {None}, "the server is not told what the proxy is"
