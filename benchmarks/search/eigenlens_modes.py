@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import time
@@ -10,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import get_args
+
+import numpy as np
 
 from eigenlens import artifact
 from eigenlens.benchmarks.search.batches import RECALLS, batch_trials
@@ -38,7 +39,7 @@ from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, read_rows, writing_codes
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import require_kind
-from eigenlens.index.faiss_engine.vamana import VAMANA
+from eigenlens.index.faiss_engine.vamana import DEGREE, VAMANA, VamanaGraph
 from eigenlens.index.plans.calibration import Measured
 from eigenlens.index.plans.plan import Optimise, Plan
 
@@ -94,7 +95,7 @@ def _memory_of(setup: Setup, mode: Optimise, plan: Plan) -> int:
     each query stay on disk, and the system keeps in memory as many of them as it has room for.
     """
     if plan.kind == VAMANA.name:
-        importlib.import_module("eigenlens.index.faiss_engine.graph_walk")  # a library is no part of an index
+        _load_walk()  # a library, and what it compiles, is no part of an index
     before = anonymous_bytes()
     generation = _open(setup, mode)
     search, queries = _searching(generation, plan), setup.queries
@@ -105,6 +106,13 @@ def _memory_of(setup: Setup, mode: Optimise, plan: Plan) -> int:
     if plan.final_shortlist and generation.compact is not None:
         codes = len(generation) * generation.compact.code_size
     return anonymous_bytes() - before + mapped + codes + generation.keys.nbytes
+
+
+def _load_walk() -> None:
+    """Search a graph of one row."""
+    codes = np.ones((1, 8), np.float16)
+    search = VamanaGraph(np.zeros((1, DEGREE + 1), np.uint32), codes).searching(codes, window=1, shortlist=1)
+    search(np.ones((1, 8), np.float32), np.empty((1, 1), np.float32), np.empty((1, 1), np.int64))
 
 
 def build(setup: Setup, *, mode: Optimise = "memory") -> dict[str, float]:
