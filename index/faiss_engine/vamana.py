@@ -41,7 +41,8 @@ _HEADER_BYTES = 1024
 _ARRIVING = (2, 4, 8, 16, 24)
 # Rows where a walk may begin.
 _ENTRIES = 256
-_CHUNK = 65_536
+# Rows that are converted at once: what this takes meanwhile, the process may keep.
+_CHUNK = 8192
 _LINE = 64
 
 Search = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]], bool]
