@@ -26,6 +26,8 @@ SEARCHED = {
 }
 _TARGETS = (0.95, 0.99, 0.999)
 _BATCH_RECALLS = (0.95, 0.99)
+# Such a recall has four digits.
+_NEARLY_ALL = 0.9985
 _PREFIX = "+prefix"
 NO_RECORDS = "There are no records of this yet; the command below makes them."
 
@@ -151,8 +153,10 @@ def _newest(records: Iterable[tuple[K, Mapping[str, Any]]]) -> dict[K, dict[str,
 def _milliseconds(record: Mapping[str, Any] | None, *, seen: bool = True) -> str:
     if record is None:
         return "–"
-    reached = f" ({record['params']['recall_seen']:.3f})" if seen else ""
-    return f"{record['value']:.3g} ms{reached}"
+    if not seen:
+        return f"{record['value']:.3g} ms"
+    recall = record["params"]["recall_seen"]
+    return f"{record['value']:.3g} ms ({recall:.{3 if recall < _NEARLY_ALL else 4}f})"
 
 
 def backends_table(records: Sequence[Mapping[str, Any]]) -> str:
