@@ -14,6 +14,7 @@ from eigenlens.benchmarks.search.plot import quickest
 from eigenlens.benchmarks.search.tables import NO_RECORDS, batch_table, codes_table, growth_table, search_table
 from eigenlens.benchmarks.search.view_codes import view_codes, views_of_halves
 from eigenlens.command import main
+from eigenlens.index.codes.prefix import ROUNDING_OF_NORM, squared_norms
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.runtime.encoder import Encoder
 from tests.support import service as service_builders
@@ -104,6 +105,17 @@ def test_codes_of_views_go_on_where_they_stopped(tmp_path: Path, monkeypatch: py
     assert calls == [500] * 4, "the first two batches are not encoded again"
     np.testing.assert_array_equal(codes("stopped", 600), whole[:600])
     assert len(calls) == 4
+
+
+def test_codes_of_views_have_unit_norm_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = service_builders.write_images(tmp_path / "images", 5)
+    encoder = Encoder(service_builders.write_encoder(tmp_path / "e"), runtime="onnxruntime")
+    monkeypatch.setattr(encoder, "code_length", 128)
+    monkeypatch.setattr(encoder, "encode", lambda views: np.random.default_rng(0).normal(size=(len(views), 128)))
+    codes = view_codes(
+        encoder, str(images), count=500, seed=0, directory=tmp_path / "codes", augmentation=AugmentationConfig()
+    )
+    np.testing.assert_allclose(squared_norms(codes), 1, atol=2 * ROUNDING_OF_NORM)
 
 
 def test_search_is_measured_beside_another_index_and_not_twice(

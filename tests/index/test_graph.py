@@ -274,6 +274,22 @@ def test_long_prefixes_have_16_and_8_bits_a_coordinate() -> None:
     np.testing.assert_allclose(scores, np.take_along_axis(cosines, rows, 1), atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("equal", "k", "is_decided"), [(False, 10, True), (False, 11, False), (True, 1, True), (True, 3, False)]
+)
+def test_a_walk_tells_whether_all_results_are_there_and_none_has_the_score_of_another(
+    equal: bool, k: int, is_decided: bool
+) -> None:
+    codes = ordered_codes(16, 40)
+    if equal:  # these are the second and the third of the query's results
+        codes[1] = codes[0]
+    prefixes = (codes / np.linalg.norm(codes, axis=1, keepdims=True)).astype(np.float16)
+    links = np.zeros((40, 32), np.uint32)
+    links[:, 0], links[:, 1:31] = 30, (np.arange(40)[:, None] + np.arange(1, 31)) % 40
+    search = VamanaGraph(links, prefixes).searching(prefixes, window=10, shortlist=10)
+    assert search(codes[5:6], np.empty((1, k), np.float32), np.empty((1, k), np.int64)) == is_decided
+
+
 def test_a_length_cannot_have_the_graph_as_its_index(place: Path) -> None:
     with pytest.raises(IndexKindError, match="--optimise latency"):
         build_generation(place / "another", Codes(place / "codes"), BuildOptions(lengths=LENGTHS, kinds={16: "vamana"}))
