@@ -1,7 +1,7 @@
 // Sizes of a gallery before it is built: the sums of index/building/sizes.py, as formulas. A test compares both.
 "use strict";
 
-const MAX_CODES_AS_FLOAT32 = 3e6, MIN_CODES_FOR_IVF = 20000;
+const MIN_CODES_FOR_IVF = 20000;
 
 function listCount(count) {
   let lists = 1;
@@ -10,7 +10,7 @@ function listCount(count) {
 }
 
 function suitableKind(count, length, full) {
-  if (full) return count > MAX_CODES_AS_FLOAT32 ? "half" : length >= 16 ? "panorama" : "flat";
+  if (full) return length >= 16 ? "va-file" : "flat";
   if (count < MIN_CODES_FOR_IVF) return "flat";
   return length >= 32 ? "ivf-pq" : "ivf-sq8";
 }
@@ -19,7 +19,7 @@ function bytesPerImage(kind, count, length) {
   const centroids = 4 * length * listCount(count) / count;
   switch (kind) {
     case "half": return 0;
-    case "panorama": return 4 * length + 68;
+    case "va-file": return 8 * Math.ceil(length / 16) + 8;
     case "ivf-sq8": return length + 8 + centroids;
     case "ivf-pq": return 1.4 * (length / 2 + 8) + centroids; // some images are in a second list
     default: return 4 * length;

@@ -73,8 +73,8 @@ def build_generation(
     """
     lengths, kinds = options.lengths, dict(options.kinds or {})
     if options.optimise == "build":
-        lengths, quickest = choose_fewest(codes, lengths, tuning=options.tuning)
-        kinds = quickest | {length: kind for length, kind in kinds.items() if length in lengths}
+        lengths = choose_fewest(codes, lengths, tuning=options.tuning)
+        kinds = {length: kind for length, kind in kinds.items() if length in lengths}
     specs = choose_indexes(len(codes), lengths=lengths, kinds=kinds, gpu=options.gpu is not None, tuning=options.tuning)
     if len(codes) == 0:  # most kinds are trained on codes
         specs = tuple(IndexSpec(spec.length, "flat") for spec in specs)

@@ -16,6 +16,7 @@ from eigenlens.index.faiss_engine.gpu import Gpu, flat_index
 from eigenlens.index.faiss_engine.kind import Kind
 from eigenlens.index.faiss_engine.kinds import graph_of_lists, require_kind
 from eigenlens.index.faiss_engine.prefix_index import Scores, file_name
+from eigenlens.index.faiss_engine.va_file import VaFileKind, VaFileWriter
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.threads import all_cores
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
@@ -47,9 +48,12 @@ class Builder:
     ) -> None:
         """Train on a fair sample of the codes, (m, code_length); k-means runs on the GPU where there is one."""
         self.codes, self.spec, self._kind = codes, spec, require_kind(spec.kind)
-        self._spilling: SpillingWriter | None = None
+        self._writer: SpillingWriter | VaFileWriter | None = None
         if not self._kind.has_file:
             self._index = codes.scan(0)
+            return
+        if isinstance(self._kind, VaFileKind):
+            self._writer = VaFileWriter(codes)
             return
         # 1. An empty index of the right size, whose k-means is set up.
         self._index = self._kind.create(len(codes), spec.length, seed=seed, tuning=tuning)
@@ -65,12 +69,12 @@ class Builder:
                 _train(self._index, vectors, self._kind, gpu)
         # 4. Codes far from their centroid are to be in two lists.
         if self._kind.finds_rows_twice(self._index):
-            self._spilling = SpillingWriter(self._index, vectors[::_SAMPLE_STEP], share=tuning.spilled_share)
+            self._writer = SpillingWriter(self._index, vectors[::_SAMPLE_STEP], share=tuning.spilled_share)
 
     @property
     def index(self) -> faiss.Index:
         """FAISS's index of what was added so far; it may look into the builder, which has to be kept."""
-        return self._index if self._spilling is None else self._spilling.finish()
+        return self._index if self._writer is None else self._writer.finish()
 
     def add(self, start: int, stop: int) -> None:
         """Add the rows from start to stop; they come in the order of rows."""
@@ -79,7 +83,7 @@ class Builder:
             return
         for _, rows in self.codes.runs(start, stop):
             with all_cores():
-                (self._spilling or self._index).add(unit_prefix(rows, self.spec.length))
+                (self._writer or self._index).add(unit_prefix(rows, self.spec.length))
 
     def write(self, directory: Path) -> int:
         """Write the index to its file, if its kind has one. Returns: the file's size in bytes."""

@@ -48,10 +48,8 @@ def choose_graph(codes: Codes, lengths: Sequence[int], *, tuning: Tuning = DEFAU
     return IndexSpec(choose_prefix(codes, lengths, shortlist=_GRAPH_SHORTLIST), VAMANA.name)
 
 
-def choose_fewest(
-    codes: Codes, lengths: Sequence[int], *, tuning: Tuning = DEFAULT_TUNING
-) -> tuple[Sequence[int], dict[int, str]]:
-    """Return the fewest lengths that answer every search, and their kinds where the usual ones take long to build."""
+def choose_fewest(codes: Codes, lengths: Sequence[int], *, tuning: Tuning = DEFAULT_TUNING) -> Sequence[int]:
+    """Return the fewest lengths that answer every search."""
     if len(codes) < tuning.min_codes_for_ivf:
-        return lengths, {}
-    return sorted({choose_prefix(codes, lengths), codes.code_length}), {codes.code_length: "half"}
+        return lengths
+    return sorted({choose_prefix(codes, lengths), codes.code_length})

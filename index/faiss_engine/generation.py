@@ -30,7 +30,6 @@ from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.calibration import DEFAULT_TARGET, Measured
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.plans.reach import Reach
-from eigenlens.index.threads import use_all_threads
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 from eigenlens.install import install_line
 
@@ -241,7 +240,7 @@ class Generation(BaseGeneration):
                 return scores, rows
             return rerank(queries, rows, self.codes.codes, length=plan.rerank_length, k=k)
         full = plan.prefix_length == self.code_length  # the bound for pruning is a score by full codes
-        if index.kind.prunes and full and plan.rerank_length is None and not use_all_threads(queries):
+        if index.kind.prunes and full and plan.rerank_length is None:
             return self._pruned(index, queries, k=k, selection=selection)
         return index.run(queries, plan=plan, k=k, selection=selection)
 

@@ -11,15 +11,23 @@ Source: for the walk, Jayaram Subramanya et al., DiskANN, NeurIPS 2019 (algorith
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 from numpy.typing import NDArray
+
+from eigenlens.index.faiss_engine.compiled import (
+    JIT,
+    LANES,
+    compiled_once,
+    dot_bytes,
+    dot_halves,
+    dot_words,
+    float_of_half,
+    keep_best,
+    prefetch,
+)
 
 # Slots of a row: how many links it has, and the links.
 LINK_SLOTS = 32
@@ -32,11 +40,6 @@ _SMALL, _LARGE = 1e-20, 1e30
 _LEAST_SLOTS, _SLOTS_OF_CANDIDATE = 1024, 24
 _LINE = 64
 _SMALLEST = np.float32(1e-30)
-# Numbers that are multiplied at once, and sums of such products, a power of two.
-_LANES, _SUMS = 8, 2
-# Sums in any order, and no other liberty: what is not finite stays so.
-_FAST = {"reassoc", "contract", "nsz"}
-_JIT: dict[str, Any] = {"nogil": True, "boundscheck": False, "fastmath": _FAST, "error_model": "numpy"}
 
 _VISITED = np.uint32(1 << 31)
 _ROW = np.uint32((1 << 31) - 1)
@@ -57,103 +60,7 @@ def layout(length: int) -> tuple[int, int]:
     return wide, size - 2 * wide
 
 
-def _dot_product(convert: Callable[[Any, Any], Any], element: ir.Type) -> Any:
-    """Return a function of compiled code: the inner product of floats and stored numbers, eight at a time.
-
-    product(floats, start, numbers, number_start, count) looks at `count` // 8 * 8 of each.
-    """
-    floats, bits = ir.VectorType(ir.FloatType(), _LANES), ir.VectorType(element, _LANES)
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def product(_: Any, a: Any, start_a: Any, b: Any, start_b: Any, count: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            data_a, data_b = (
-                context.make_array(signature.args[place])(context, builder, arguments[place]).data for place in (0, 2)
-            )
-            fma = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(floats, [floats] * 3), f"llvm.fma.v{_LANES}f32"
-            )
-            sums = [cgutils.alloca_once_value(builder, ir.Constant(floats, [0.0] * _LANES)) for _ in range(_SUMS)]
-
-            def add(total: Any, offset: Any) -> None:
-                loaded = []
-                for data, start, vector in ((data_a, arguments[1], floats), (data_b, arguments[3], bits)):
-                    address = builder.gep(data, [builder.add(start, offset)])
-                    load = builder.load(builder.bitcast(address, vector.as_pointer()))
-                    load.align = 1
-                    loaded.append(load)
-                numbers = convert(builder, loaded[1])
-                builder.store(builder.call(fma, [loaded[0], numbers, builder.load(total)]), total)
-
-            # A sum waits for its last addition: several of them at once do not.
-            at_once = arguments[4].type(_SUMS * _LANES)
-            groups = builder.udiv(arguments[4], at_once)
-            with cgutils.for_range(builder, groups) as loop:
-                offset = builder.mul(loop.index, at_once)
-                for number, total in enumerate(sums):
-                    add(total, builder.add(offset, offset.type(number * _LANES)))
-            first = builder.mul(groups, at_once)
-            blocks = builder.udiv(builder.sub(arguments[4], first), first.type(_LANES))
-            with cgutils.for_range(builder, blocks) as loop:
-                add(sums[0], builder.add(first, builder.mul(loop.index, first.type(_LANES))))
-            values = [builder.load(total) for total in sums]
-            while len(values) > 1:
-                values = [builder.fadd(*pair) for pair in zip(values[::2], values[1::2], strict=True)]
-            reduce = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(ir.FloatType(), [ir.FloatType(), floats]),
-                f"llvm.vector.reduce.fadd.v{_LANES}f32",
-            )
-            zero = ir.Constant(ir.FloatType(), 0.0)
-            return builder.call(reduce, [zero, values[0]], fastmath=("reassoc",))
-
-        return types.float32(a, types.intp, b, types.intp, types.intp), generate
-
-    return product
-
-
-def _from_integers(builder: Any, numbers: Any) -> Any:
-    return builder.sitofp(numbers, ir.VectorType(ir.FloatType(), _LANES))
-
-
-def _from_halves(builder: Any, bits: Any) -> Any:
-    halves = builder.bitcast(bits, ir.VectorType(ir.HalfType(), _LANES))
-    return builder.fpext(halves, ir.VectorType(ir.FloatType(), _LANES))
-
-
-# Compilers leave short loops over whole numbers without the processor's instructions for vectors.
-_dot_bytes = _dot_product(_from_integers, ir.IntType(8))
-_dot_words = _dot_product(_from_integers, ir.IntType(16))
-_dot_halves = _dot_product(_from_halves, ir.IntType(16))
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _float_of_half(_: Any, bits: Any) -> Any:
-    """Return the number that 16 bits are in half precision."""
-
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
-
-    return types.float32(types.uint16), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _prefetch(_: Any, array: Any, position: Any) -> Any:
-    """Ask for the line of the cache that an element of an array is in."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        address = builder.bitcast(builder.gep(data, [arguments[1]]), pointer)
-        function_type = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-        builder.call(function, [address, number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate
-
-
-@njit(**_JIT)  # type: ignore[untyped-decorator]
+@njit(**JIT)  # type: ignore[untyped-decorator]
 def _insert(seen: Any, row: Any) -> Any:
     """Put a row into the table. Returns: whether it was not there."""
     mask = np.intp(seen.size - 1)
@@ -166,29 +73,13 @@ def _insert(seen: Any, row: Any) -> Any:
     return True
 
 
-@njit(**_JIT)  # type: ignore[untyped-decorator]
+@njit(**JIT)  # type: ignore[untyped-decorator]
 def _doubled(seen: Any) -> Any:
     larger = np.full(2 * seen.size, _FREE, np.uint32)
     for slot in range(seen.size):
         if seen[slot] != _FREE:
             _insert(larger, seen[slot])
     return larger
-
-
-@njit(**_JIT)  # type: ignore[untyped-decorator]
-def _keep(scores: Any, rows: Any, kept: Any, score: Any, row: Any) -> Any:
-    """Put a row into a list, best first, of which `kept` places are taken. Returns: its place, or the length."""
-    if kept == scores.size:
-        if not score > scores[kept - 1]:
-            return kept
-        place = kept - 1
-    else:
-        place = kept
-    while place > 0 and scores[place - 1] < score:
-        scores[place], rows[place] = scores[place - 1], rows[place - 1]
-        place -= 1
-    scores[place], rows[place] = score, row
-    return place
 
 
 class StoredGraph(NamedTuple):
@@ -212,15 +103,6 @@ class StoredGraph(NamedTuple):
     length: int
     wide_length: int
     codes: NDArray[np.uint16]
-
-
-def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function when it is first called, and keep that beside this file, or where Numba keeps such else."""
-    try:
-        compiled: Callable[..., Any] = njit(**_JIT, cache=True)(function)
-    except RuntimeError:  # nowhere to keep it: every process compiles it
-        compiled = njit(**_JIT)(function)
-    return compiled
 
 
 @compiled_once
@@ -287,19 +169,19 @@ def search_graph(  # noqa: PLR0915 - a call of compiled code may cost more than 
             for new in range(news):
                 row = np.intp(fresh[new])
                 start = row * row_words
-                similarity = _dot_words(scaled, 0, wide, start, wide_length)
-                for i in range(wide_length // _LANES * _LANES, wide_length):
+                similarity = dot_words(scaled, 0, wide, start, wide_length)
+                for i in range(wide_length // LANES * LANES, wide_length):
                     similarity += scaled[i] * np.float32(wide[start + i])
                 start = row * row_bytes + 2 * wide_length
-                similarity += _dot_bytes(scaled, wide_length, narrow, start, used - wide_length)
-                place = _keep(similarities, candidates, kept, similarity, fresh[new])
+                similarity += dot_bytes(scaled, wide_length, narrow, start, used - wide_length)
+                place = keep_best(similarities, candidates, kept, similarity, fresh[new])
                 if place < window:
                     kept = min(kept + 1, window)
                     if place <= current:
                         current = place
                         start = np.intp(fresh[new]) * LINK_SLOTS
-                        _prefetch(links, start)
-                        _prefetch(links, start + LINK_SLOTS // 2)
+                        prefetch(links, start)
+                        prefetch(links, start + LINK_SLOTS // 2)
             while current < kept and candidates[current] & _VISITED:
                 current += 1
             if current == kept:
@@ -315,27 +197,27 @@ def search_graph(  # noqa: PLR0915 - a call of compiled code may cost more than 
                     fresh[news] = links[slot]
                     news += 1
                     for place in range(0, row_bytes, _LINE):
-                        _prefetch(narrow, np.intp(links[slot]) * row_bytes + place)
+                        prefetch(narrow, np.intp(links[slot]) * row_bytes + place)
             met += news
             # Most often the next step is to the next candidate.
             if current + 1 < kept:
                 start = np.intp(candidates[current + 1] & _ROW) * LINK_SLOTS
-                _prefetch(links, start)
-                _prefetch(links, start + LINK_SLOTS // 2)
+                prefetch(links, start)
+                prefetch(links, start + LINK_SLOTS // 2)
         # 4. The best by prefixes, or of a shortlist by full codes.
         rescored = min(shortlist, kept)
         for j in range(rescored):
             start = np.intp(candidates[j] & _ROW) * code_length
             for i in range(0, code_length, _LINE // 2):
-                _prefetch(codes, start + i)
+                prefetch(codes, start + i)
         found = 0
         for j in range(rescored):
             row = np.intp(candidates[j] & _ROW)
             start = row * code_length
-            score = _dot_halves(unit, 0, codes, start, code_length)
-            for i in range(code_length // _LANES * _LANES, code_length):
-                score += unit[i] * _float_of_half(codes[start + i])
-            if _keep(scores[number], rows[number], found, score, row) < rows.shape[1]:
+            score = dot_halves(unit, 0, codes, start, code_length)
+            for i in range(code_length // LANES * LANES, code_length):
+                score += unit[i] * float_of_half(codes[start + i])
+            if keep_best(scores[number], rows[number], found, score, row) < rows.shape[1]:
                 found = min(found + 1, rows.shape[1])
         if shortlist == 0:
             for j in range(min(kept, rows.shape[1])):

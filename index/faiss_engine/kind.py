@@ -37,6 +37,7 @@ class Kind:
         suffix: of its file's name, or its directory's.
         is_remote: whether another process searches it.
         filters: whether a search can be limited to some rows.
+        full_only: whether it is for the full length alone.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Kind:
     suffix: ClassVar[str] = "faiss"
     is_remote: ClassVar[bool] = False
     filters: ClassVar[bool] = True
+    full_only: ClassVar[bool] = False
 
     @property
     def exact(self) -> bool:
@@ -74,6 +76,10 @@ class Kind:
         """Return the index in a file. Raises: RuntimeError, as FAISS does, for a file that it cannot read."""
         # An index that is read into memory is not mapped as well: the pages would count as memory of this process too.
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if self.mapped else 0)
+
+    def fits(self, index: faiss.Index, length: int) -> bool:
+        """Whether an index is over prefixes of this length."""
+        return bool(index.d == length)
 
     def prepare_for_search(self, index: faiss.Index) -> None:
         """Set what a filled index needs before its first search."""

@@ -15,6 +15,7 @@ import faiss
 from eigenlens.index.errors import IndexKindError
 from eigenlens.index.faiss_engine.huge_pages import use_huge_pages
 from eigenlens.index.faiss_engine.kind import Kind, bytes_of_vectors
+from eigenlens.index.faiss_engine.va_file import VaFileKind
 from eigenlens.index.faiss_engine.vamana import VAMANA
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
@@ -59,6 +60,7 @@ class CodesKind(Kind):
     """The codes themselves, in half precision: no file, and the full length alone."""
 
     has_file: ClassVar[bool] = False
+    full_only: ClassVar[bool] = True
 
     def index_bytes(self, count: int, length: int, *, tuning: Tuning = DEFAULT_TUNING) -> int:
         return 0
@@ -244,6 +246,7 @@ KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("flat", "Flat", lossy=False, gpu=True),
+        VaFileKind("va-file", "SQ8", lossy=False),
         PanoramaKind("panorama", "FlatIPPanorama", lossy=False),
         CodesKind("half", "SQfp16", lossy=True),
         Kind("sq8", "SQ8", lossy=True),

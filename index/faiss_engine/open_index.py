@@ -13,6 +13,8 @@ from eigenlens.index.faiss_engine.compact_codes import CODES_FILE, QUANTIZER_FIL
 from eigenlens.index.faiss_engine.graph_index import GraphIndex
 from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name
+from eigenlens.index.faiss_engine.va_file import VaFileKind
+from eigenlens.index.faiss_engine.va_file_index import VaFileIndex
 from eigenlens.index.faiss_engine.vamana import SETTINGS, VAMANA, VamanaGraph
 from eigenlens.index.plans.plan import IndexSpec
 
@@ -21,7 +23,10 @@ def prefix_index_over(
     index: faiss.Index | VamanaGraph, spec: IndexSpec, codes: Codes, *, compact: CompactCodes | None = None
 ) -> PrefixIndex:
     """Return the PrefixIndex that searches an index in memory."""
-    return (GraphIndex if isinstance(index, VamanaGraph) else PrefixIndex)(index, spec, codes, compact=compact)
+    if isinstance(index, VamanaGraph):
+        return GraphIndex(index, spec, codes, compact=compact)
+    is_va_file = isinstance(require_kind(spec.kind), VaFileKind)
+    return (VaFileIndex if is_va_file else PrefixIndex)(index, spec, codes, compact=compact)
 
 
 def open_compact_codes(generation: Artifact, codes: Codes) -> CompactCodes:
@@ -60,7 +65,7 @@ def read_prefix_index(
         index = kind.read(path)
     except RuntimeError as error:
         raise SearchError(f"{kind.library} cannot read {path}: {error}") from error
-    if index.d != spec.length or index.ntotal != len(codes):
+    if not kind.fits(index, spec.length) or index.ntotal != len(codes):
         raise SearchError(
             f"{path} holds {index.ntotal} vectors of {index.d} coordinates, not {len(codes)} of {spec.length}"
         )

@@ -20,7 +20,7 @@ from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.threads import all_cores, use_all_threads
 
 # Largest difference between cosines of the same codes that are computed in a different order.
-_ROUNDING = 1e-5
+ROUNDING = 1e-5
 # Results beyond k that FAISS rescores, since its inner products of nearly unit codes are only nearly cosines.
 _SPARE = 4
 # If a larger share of the codes than this has a norm other than 1, all scores are divided by the norms.
@@ -193,13 +193,15 @@ class PrefixIndex:
         self, queries: Scores, k: int, *, least: Scores, selection: Selection | None = None
     ) -> tuple[Scores, Rows]:
         """Return what `search` does, for an index that prunes, if k rows are known to score `least` (q,) or more."""
+        if use_all_threads(queries):
+            return self.search(queries, k, selection=selection)
         scores, rows = np.empty((len(queries), k), dtype=np.float32), np.empty((len(queries), k), dtype=np.int64)
         parameters = self._parameters(None, selection)
         prefixes = unit_prefix(queries, self.spec.length)
         with all_cores(False):
             for number, bound in enumerate(least.tolist()):
                 _, range_scores, range_rows = self.index.range_search(
-                    prefixes[number : number + 1], bound - _ROUNDING, params=parameters
+                    prefixes[number : number + 1], bound - ROUNDING, params=parameters
                 )
                 best = np.argsort(-range_scores, kind="stable")[:k]
                 scores[number], rows[number] = range_scores[best], range_rows[best]

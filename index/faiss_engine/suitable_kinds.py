@@ -9,7 +9,7 @@ from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.plans.plan import IndexSpec, Optimise
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
-# For more codes than this, full float32 vectors take too much memory.
+# For more codes than this, full float32 vectors take too much memory on a GPU.
 _MAX_CODES_AS_FLOAT32 = 3_000_000
 # From this length on, 4 bits of each coordinate are enough to find a shortlist.
 _MIN_LENGTH_FOR_4_BITS = 32
@@ -31,7 +31,7 @@ def choose_indexes(
         kinds: kinds by length; lengths that are not in it get a suitable kind.
         gpu: whether a GPU searches the indexes that it can.
 
-    Raises: IndexKindError, for an unknown kind, a length that is not built, or the kind "half" of a shorter length.
+    Raises: IndexKindError, for an unknown kind, a length that is not built, or a kind for full codes of a shorter one.
     """
     full = max(lengths)
     kinds = dict(kinds or {})
@@ -41,8 +41,8 @@ def choose_indexes(
                 f"kind '{kind}' is a graph beside the indexes of the lengths: leave it out, and build with "
                 "--optimise latency"
             )
-        if not require_kind(kind).has_file and length != full:
-            raise IndexKindError(f"kind '{kind}' scans the codes themselves: for length {full} only")
+        if require_kind(kind).full_only and length != full:
+            raise IndexKindError(f"kind '{kind}' scores full codes: for length {full} only")
         if length not in lengths:
             raise IndexKindError(
                 f"kind '{kind}' for length {length}, which is not built: {', '.join(map(str, lengths))}"
@@ -64,9 +64,9 @@ def _suitable_kind(count: int, length: int, *, full: bool, gpu: bool, tuning: Tu
     A GPU can search neither an index that prunes nor 4 bits a coordinate.
     """
     if full:
-        if count > _MAX_CODES_AS_FLOAT32:
-            return "half"
-        return "panorama" if length >= _MIN_LENGTH_TO_PRUNE and not gpu else "flat"
+        if gpu:
+            return "half" if count > _MAX_CODES_AS_FLOAT32 else "flat"
+        return "va-file" if length >= _MIN_LENGTH_TO_PRUNE else "flat"
     if count < tuning.min_codes_for_ivf:
         return "flat"
     return "ivf-pq" if length >= _MIN_LENGTH_FOR_4_BITS and not gpu else "ivf-sq8"

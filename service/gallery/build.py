@@ -94,7 +94,7 @@ def publish_generation(
     count = gallery.store.count()
     specs = backend.choose_indexes(count, lengths=lengths, kinds=options.kinds)
     if count >= DEFAULT_TUNING.min_codes_for_ivf:
-        specs = _largest_of(optimise, specs, kinds=options.kinds or {})
+        specs = _largest_of(optimise, specs)
     elif options.optimise not in (None, "memory"):
         progress.log(
             f"optimise={optimise} builds what memory does: with fewer than {DEFAULT_TUNING.min_codes_for_ivf:,} images "
@@ -225,19 +225,15 @@ def require_backend(gallery: Gallery, name: str, *, gpu: Gpu | None = None) -> B
     return gallery.backend(name, gpu=gpu)
 
 
-def _largest_of(optimise: Optimise, specs: tuple[IndexSpec, ...], *, kinds: Mapping[int, str]) -> tuple[IndexSpec, ...]:
+def _largest_of(optimise: Optimise, specs: tuple[IndexSpec, ...]) -> tuple[IndexSpec, ...]:
     """Return the largest indexes that a build may have: the prefix it prefers is chosen when the codes are there.
 
     Args:
         specs: an index of every length, ascending.
-        kinds: that were asked for, by length.
     """
-    prefix, full = specs[-2] if len(specs) > 1 else specs[-1], specs[-1]
     if optimise == "latency":
-        return (*specs, IndexSpec(prefix.length, VAMANA.name))
-    if optimise == "build":
-        return (*specs[-2:-1], full if full.length in kinds else IndexSpec(full.length, "half"))
-    return specs
+        return (*specs, IndexSpec(specs[-2 if len(specs) > 1 else -1].length, VAMANA.name))
+    return specs[-2:] if optimise == "build" else specs
 
 
 def _current_generation(gallery: Gallery, encoder: AnyEncoder) -> BaseGeneration | None:

@@ -19,7 +19,7 @@ export function inWords(plan, gallery) {
 function walk(plan, all) {
   if (plan.kind.startsWith("ivf")) return `with the images in ${plural(plan.effort, "list")} nearest to the query`;
   if (WALKS[plan.kind] || plan.kind.includes("hnsw")) return `along a graph of ${all}, keeping ${plural(plan.effort, "candidate")}`;
-  if (plan.kind.startsWith("panorama")) return `with ${all}, leaving each as soon as it cannot win`;
+  if (plan.kind === "va-file" || plan.kind.startsWith("panorama")) return `with ${all}, leaving each as soon as it cannot win`;
   return `with ${all}`;
 }
 

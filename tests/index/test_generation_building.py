@@ -31,7 +31,7 @@ from eigenlens.index.plans.plan import IndexSpec, Plan, choose_lengths
 from eigenlens.index.tuning import Tuning
 from tests.support.codes import CODE_LENGTH, LENGTHS, flip_byte, random_codes, write_codes, write_generation
 
-FILES = ("prefix-0004-flat.faiss", "prefix-0008-flat.faiss", "prefix-0016-panorama.faiss")
+FILES = ("prefix-0004-flat.faiss", "prefix-0008-flat.faiss", "prefix-0016-va-file.faiss")
 
 
 def test_a_generation_says_what_it_was_made_of(tmp_path: Path) -> None:
@@ -188,7 +188,9 @@ def test_a_length_that_no_code_has_is_refused(length: int) -> None:
         choose_lengths(16, [4, length])
 
 
-@pytest.mark.parametrize(("kind", "is_mapped"), [("ivf-pq", False), ("panorama", False), ("ivf-sq8", True)])
+@pytest.mark.parametrize(
+    ("kind", "is_mapped"), [("ivf-pq", False), ("panorama", False), ("va-file", True), ("ivf-sq8", True)]
+)
 def test_what_is_copied_into_memory_is_not_mapped_as_well(kind: str, is_mapped: bool, tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", random_codes(1, 500))
     path = tmp_path / "generation"

@@ -299,7 +299,7 @@ def test_few_codes_have_no_graph(tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", ordered_codes(0, 300))
     built = build_generation(tmp_path / "generation", codes, BuildOptions(lengths=LENGTHS, optimise="latency"))
     assert built.properties["graph"] is None
-    assert IndexSpec(64, "panorama") in Generation(tmp_path / "generation", codes).specs
+    assert IndexSpec(64, "va-file") in Generation(tmp_path / "generation", codes).specs
 
 
 def test_a_build_in_a_hurry_has_two_lengths(place: Path, tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_a_build_in_a_hurry_has_two_lengths(place: Path, tmp_path: Path) -> None
     built = build_generation(
         tmp_path / "generation", codes, BuildOptions(lengths=LENGTHS, optimise="build", tuning=TUNING)
     )
-    assert built.properties["indexes"] == [{"length": 8, "kind": "ivf-sq8"}, {"length": LENGTH, "kind": "half"}]
+    assert built.properties["indexes"] == [{"length": 8, "kind": "ivf-sq8"}, {"length": LENGTH, "kind": "va-file"}]
     generation = Generation(tmp_path / "generation", codes, tuning=TUNING)
     query = ordered_codes(7, 1)
     exact = generation.calibration.choose(k=10, target_recall=1.0).for_k(10)

@@ -55,9 +55,9 @@ def test_kinds_suit_the_number_of_codes() -> None:
     def kinds(count: int) -> list[str]:
         return [spec.kind for spec in choose_indexes(count, lengths=(8, 64, 256))]
 
-    assert kinds(1000) == ["flat", "flat", "panorama"]
-    assert kinds(1_000_000) == ["ivf-sq8", "ivf-pq", "panorama"]
-    assert kinds(10_000_000) == ["ivf-sq8", "ivf-pq", "half"]
+    assert kinds(1000) == ["flat", "flat", "va-file"]
+    assert kinds(1_000_000) == ["ivf-sq8", "ivf-pq", "va-file"]
+    assert kinds(10_000_000) == ["ivf-sq8", "ivf-pq", "va-file"]
 
 
 def test_lists_hold_enough_vectors_to_train() -> None:
@@ -71,9 +71,10 @@ def test_lists_hold_enough_vectors_to_train() -> None:
 @pytest.mark.parametrize(
     ("kinds", "message"),
     [
-        ({8: "annoy"}, "no index kind 'annoy'; available: flat, panorama"),
+        ({8: "annoy"}, "no index kind 'annoy'; available: flat, va-file, panorama"),
         ({9: "flat"}, "length 9, which is not built"),
         ({8: "half"}, "for length 16 only"),
+        ({8: "va-file"}, "for length 16 only"),
     ],
 )
 def test_kinds_that_cannot_be_built_are_refused(kinds: dict[int, str], message: str) -> None:

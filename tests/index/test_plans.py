@@ -41,7 +41,7 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Generation:
 
 def test_a_plan_without_a_rerank_has_no_shortlist(flat: Generation) -> None:
     assert make_plan(flat, k=10, length=8) == Plan(8)
-    assert make_plan(flat, k=10, length=CODE_LENGTH) == Plan(CODE_LENGTH, "panorama")
+    assert make_plan(flat, k=10, length=CODE_LENGTH) == Plan(CODE_LENGTH, "va-file")
     with pytest.raises(ResultCountError, match="needs a rerank"):
         make_plan(flat, length=8, k=10, shortlist=100)
 

@@ -24,7 +24,7 @@ TOLERANCE = 2e-4  # codes are kept in half precision
 
 
 def lengths_of(kind: str) -> tuple[int, ...]:
-    return (CODE_LENGTH,) if kind == "half" else LENGTHS
+    return (CODE_LENGTH,) if KINDS[kind].full_only else LENGTHS
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,7 +112,7 @@ def test_what_a_quick_search_finds_says_what_the_exact_one_leaves_out(
     for k in (1, 10):
         for selection in (None, Selection(mask)):
             allowed = cosines if selection is None else np.where(mask, cosines, -2)
-            scores, rows = generation.search(queries, plan=Plan(CODE_LENGTH, "panorama"), k=k, selection=selection)
+            scores, rows = generation.search(queries, plan=Plan(CODE_LENGTH, "va-file"), k=k, selection=selection)
             np.testing.assert_allclose(scores, oracles.best_scores(allowed, k), atol=TOLERANCE)
             np.testing.assert_allclose(np.take_along_axis(allowed, rows, 1), scores, atol=TOLERANCE)
     assert len(asked) >= 4
@@ -173,7 +173,7 @@ def test_a_selection_of_few_rows_is_scored_exactly_at_the_last_length(tmp_path: 
 
 def test_more_results_than_an_index_gives_at_once_come_from_the_codes(tmp_path: Path) -> None:
     tuning = Tuning(rows_per_run=300, max_rows_scored_directly=0)
-    generation = write_generation(tmp_path, random_codes(0, 1500), tuning=tuning)
+    generation = generation_of_kind(tmp_path, random_codes(0, 1500), "panorama", length=CODE_LENGTH, tuning=tuning)
     assert generation.specs[-1] == IndexSpec(CODE_LENGTH, "panorama")
     most = KINDS["panorama"].max_results
     assert most is not None

@@ -139,7 +139,7 @@ def test_as_many_lists_find_more_with_second_ones(generation: Generation, tmp_pa
     )
     plain = Generation(tmp_path / "generation", codes)
     asked = random_codes(4, 200)
-    exact = generation.search(asked, plan=Plan(CODE_LENGTH, "panorama"), k=10)[1]
+    exact = generation.search(asked, plan=Plan(CODE_LENGTH, "va-file"), k=10)[1]
 
     def recall(searched: Generation) -> float:
         found = searched.search(asked, plan=plan_of(8, 1000), k=10)[1]

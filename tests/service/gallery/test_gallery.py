@@ -342,7 +342,7 @@ def test_an_estimate_names_the_indexes_that_a_mode_builds(tmp_path: Path, monkey
     monkeypatch.setattr(build, "DEFAULT_TUNING", replace(DEFAULT_TUNING, min_codes_for_ivf=4))
     many = log_of("build")
     assert "length 3" not in many
-    assert many.endswith("length 12 (half) 0.0 MB")
+    assert many.endswith("length 12 (flat) 0.0 MB")
 
 
 def test_a_length_that_cannot_be_built_is_refused_before_a_gallery_is_made(
