@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,6 +18,8 @@ _SAMPLE, _QUERIES, _NEIGHBOURS = 100_000, 200, 10
 _SHORTLIST, _MIN_RECALL = 40, 0.99
 # A walk visits each candidate of its shortlist, which takes longer than a longer prefix does.
 _GRAPH_SHORTLIST = 20
+# Between prefixes of at least so many coordinates, graphs may be over one that takes half a line of the cache more.
+_LONG, _STEP = 64, 64
 
 
 def choose_prefix(codes: Codes, lengths: Sequence[int], *, shortlist: int = _SHORTLIST) -> int:
@@ -45,7 +48,17 @@ def choose_graph(codes: Codes, lengths: Sequence[int], *, tuning: Tuning = DEFAU
     if len(codes) < tuning.min_codes_for_ivf:
         return None
     require_svs()
-    return IndexSpec(choose_prefix(codes, lengths, shortlist=_GRAPH_SHORTLIST), VAMANA.name)
+    return IndexSpec(choose_prefix(codes, graph_lengths(lengths), shortlist=_GRAPH_SHORTLIST), VAMANA.name)
+
+
+def graph_lengths(lengths: Sequence[int]) -> list[int]:
+    """Return the prefixes that a graph may be over: those of the lengths, and from 64 coordinates on some between.
+
+    Half a line of the processor's cache for each row is a tenth of the graph's memory.
+    """
+    shorter = sorted(lengths)[:-1]
+    between = [(a + b) // 2 for a, b in pairwise(shorter) if a >= _LONG and (b - a) % _STEP == 0]
+    return sorted({*lengths, *between})
 
 
 def choose_fewest(codes: Codes, lengths: Sequence[int], *, tuning: Tuning = DEFAULT_TUNING) -> Sequence[int]:

@@ -54,9 +54,11 @@ class Codes:
         self._offset = codes.offset
         # Plain arrays over the mappings: indexing a numpy.memmap takes microseconds longer.
         self.codes: NDArray[np.float16] = np.asarray(codes)
-        self.norms: NDArray[np.float32] = np.asarray(self._map(_NORMS_FILE))
+        norms = self._map(_NORMS_FILE)
+        self.norms: NDArray[np.float32] = np.asarray(norms)
         self.keys: NDArray[np.int64] = np.asarray(self._map(_KEYS_FILE))
         self.unnormalised_rows: NDArray[np.int64] = np.flatnonzero(np.abs(self.norms - 1) > ROUNDING_OF_NORM)
+        norms._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # searches read few of them
         self._order: NDArray[np.int64] = np.asarray(self._map(_ORDER_FILE))
         if self.codes.ndim != 2 or self.keys.shape != self.codes.shape[:1]:
             raise CodesError(f"{path} holds codes {self.codes.shape} and keys {self.keys.shape}, which do not match")

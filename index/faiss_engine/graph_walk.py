@@ -50,12 +50,13 @@ _SPREAD = np.uint32(2654435769)  # Knuth's multiplier: neighbouring rows are far
 def layout(length: int) -> tuple[int, int]:
     """Return how a prefix of so many coordinates is stored: the number of those with 16 bits, and of those with 8.
 
-    Up to 32 coordinates have 16 bits all. Longer prefixes fill lines of 64 bytes; of 64 coordinates the last 8 are left
-    out, so that one line holds the first 8 in 16 bits and 48 in 8.
+    Up to 32 coordinates have 16 bits all. Longer prefixes fill one line of 64 bytes, or several halves, which are never
+    in more lines than that; of 64, 96 and 128 coordinates the last 8 are left out, so that the first 8 have 16 bits.
     """
     if 2 * length <= _LINE:
         return length, 0
-    size = -(-length // _LINE) * _LINE
+    half = _LINE // 2
+    size = max(_LINE, -(-length // half) * half)
     wide = max(8, size - length)
     return wide, size - 2 * wide
 
