@@ -62,7 +62,7 @@ _RESCORED_AT_ONCE = 10
 # The recall of hundreds of neighbours stops growing when the next of its efforts adds less than this.
 _MIN_DEEP_GAIN = 1e-3
 # With compact codes: room for these and for lists over a third of the coordinates.
-_BYTES_OF_IDS, _BYTES_OF_COORDINATE = 16, 0.875
+_BYTES_OF_IDS, _BYTES_OF_COORDINATE = 24, 0.875
 # The default effort of an index is the smallest that reaches this share of the recall at the highest measured effort.
 _SUFFICIENT_SHARE = 0.99
 
@@ -117,6 +117,7 @@ class Calibrator:
         self._drawn: dict[float, tuple[Measured, ...]] = {}
         self._defaults: set[Plan] = set()
         self._kinds_without_filters: set[str] = set()
+        self._kinds_scoring_codes: set[str] = set()
         self._efforts: dict[str, dict[int, int]] = {}
         self._spent_s = time.monotonic() - started
         self._searched_s = 0.0
@@ -131,6 +132,8 @@ class Calibrator:
     def _measure(self, index: AnyPrefixIndex) -> None:
         # An exact index without an effort has one plan and a recall of 1: only its latency is measured.
         spec = index.spec
+        if index.kind.scores_codes:
+            self._kinds_scoring_codes.add(spec.kind)
         if _is_exact(index, Plan(spec.length, spec.kind, index.max_effort)) and index.max_effort is None:
             self._measured[spec] = self._plain(index)
             return
@@ -296,7 +299,8 @@ class Calibrator:
         """Return plans of an index of `size` bytes with the bytes of an image that they take."""
         of_index, rows = size / max(1, len(self._codes)), []
         for m in measured:
-            codes = 0 if m.plan.rerank_length is None else 2 * self._codes.code_length
+            reads_codes = m.plan.rerank_length is not None or m.plan.kind in self._kinds_scoring_codes
+            codes = 2 * self._codes.code_length if reads_codes else 0
             if m.plan.final_shortlist and self._compact is not None:  # the codes of a few candidates are read from disk
                 codes = self._compact.code_size
             rows.append(replace(m, bytes_per_image=round(of_index + codes, 1)))

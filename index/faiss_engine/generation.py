@@ -84,6 +84,12 @@ class Generation(BaseGeneration):
             self.compact = open_compact_codes(self.artifact, self.codes)
         self._indexes = {spec: self._open(spec) for spec in self.specs if require_kind(spec.kind).mapped}
 
+    def warm_up(self) -> None:
+        """Do what BaseGeneration.warm_up does; where a graph has loaded Numba, also compile the exact scan."""
+        super().warm_up()
+        if self.graph_spec is not None:
+            self.search(self.codes.codes[:1].astype(np.float32), plan=self.calibration.exact().for_k(1), k=1)
+
     @property
     def device(self) -> str:
         """Name of the device that searches, as calibrations record it: "cpu" or "gpu"."""

@@ -37,7 +37,7 @@ class Kind:
         suffix: of its file's name, or its directory's.
         is_remote: whether another process searches it.
         filters: whether a search can be limited to some rows.
-        full_only: whether it is for the full length alone.
+        scores_codes: whether every search scores the codes themselves: it is for the full length alone.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Kind:
     suffix: ClassVar[str] = "faiss"
     is_remote: ClassVar[bool] = False
     filters: ClassVar[bool] = True
-    full_only: ClassVar[bool] = False
+    scores_codes: ClassVar[bool] = False
 
     @property
     def exact(self) -> bool:

@@ -60,7 +60,7 @@ class CodesKind(Kind):
     """The codes themselves, in half precision: no file, and the full length alone."""
 
     has_file: ClassVar[bool] = False
-    full_only: ClassVar[bool] = True
+    scores_codes: ClassVar[bool] = True
 
     def index_bytes(self, count: int, length: int, *, tuning: Tuning = DEFAULT_TUNING) -> int:
         return 0

@@ -41,7 +41,7 @@ def choose_indexes(
                 f"kind '{kind}' is a graph beside the indexes of the lengths: leave it out, and build with "
                 "--optimise latency"
             )
-        if require_kind(kind).full_only and length != full:
+        if require_kind(kind).scores_codes and length != full:
             raise IndexKindError(f"kind '{kind}' scores full codes: for length {full} only")
         if length not in lengths:
             raise IndexKindError(

@@ -39,7 +39,7 @@ class VaFileKind(Kind):
     """A scan that excludes codes by bounds of their scores, and scores the others exactly."""
 
     prunes: ClassVar[bool] = True
-    full_only: ClassVar[bool] = True
+    scores_codes: ClassVar[bool] = True
 
     def create(self, count: int, length: int, *, seed: int = 0, tuning: Tuning = DEFAULT_TUNING) -> faiss.Index:
         return _empty_index(stored_width(length))

@@ -30,6 +30,10 @@ class AnyKind(Protocol):
         """Whether an index has files of its own; the codes themselves are the index otherwise."""
 
     @property
+    def scores_codes(self) -> bool:
+        """Whether every search scores the codes themselves."""
+
+    @property
     def prunes(self) -> bool:
         """Whether, given a lower bound of the results' scores, it skips vectors that cannot reach it."""
 

@@ -29,6 +29,7 @@ class PgvectorKind:
     lossy = False
     exact = True
     has_file = True
+    scores_codes = False
     prunes = False
     is_remote = True
     filters = True

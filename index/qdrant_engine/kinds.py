@@ -40,6 +40,7 @@ class QdrantKind:
     lossy = False
     exact = True
     has_file = True
+    scores_codes = False
     prunes = False
     is_remote = True
     filters = True

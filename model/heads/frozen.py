@@ -25,6 +25,7 @@ from eigenlens.model.images.preprocessing import CROPS, input_shape
 from eigenlens.model.runtime.encoder import KIND, ONNX_FILE, Encoder
 
 _CHECKED = 4
+_CELL = 32  # pixels a side of a cell of the last map
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class BackboneChoice:
 
     Attributes:
         name: efficientnet-lite0, timm:NAME, or an ONNX file.
-        pixels, image_size, output: of an ONNX file, where it does not say so itself.
+        pixels, output: of an ONNX file, where it does not say so itself.
+        image_size: side of its input: of an ONNX file that does not say so itself; of EfficientNet, a multiple of 32.
     """
 
     name: str = EFFICIENTNET
@@ -55,8 +57,9 @@ def open_backbone(choice: BackboneChoice, work: Path) -> Encoder:
     """
     properties: dict[str, object] = {"backbone": choice.name}
     if choice.file is None:
-        if (choice.pixels, choice.image_size, choice.output) != (None, None, None):
-            raise ConfigError(f"'{choice.name}' has its own pixels, size and output; these options are for ONNX files")
+        if (choice.pixels, choice.output) != (None, None):
+            raise ConfigError(f"'{choice.name}' has its own pixels and output; these options are for ONNX files")
+        properties |= _size_property(choice)
     else:
         try:
             digest = hashlib.sha256(choice.file.read_bytes()).hexdigest()
@@ -74,8 +77,21 @@ def open_backbone(choice: BackboneChoice, work: Path) -> Encoder:
     if (directory / artifact.MANIFEST).exists():
         return Encoder(directory)
     if choice.file is None:
-        return publish_backbone(pretrained_backbone(choice.name), directory, properties=properties)
+        backbone = pretrained_backbone(choice.name)
+        backbone.image_size = choice.image_size or backbone.image_size
+        return publish_backbone(backbone, directory, properties=properties)
     return _publish_file(choice, choice.file, directory, properties=properties)
+
+
+def _size_property(choice: BackboneChoice) -> dict[str, object]:
+    """Return what names a backbone with an input of another size than its own. Raises: ConfigError, if it has none."""
+    if choice.image_size is None:
+        return {}
+    if choice.name != EFFICIENTNET:
+        raise ConfigError(f"'{choice.name}' has its own size; --backbone-size is for {EFFICIENTNET} and ONNX files")
+    if choice.image_size % _CELL:
+        raise ConfigError(f"{EFFICIENTNET} takes a multiple of {_CELL} pixels a side, not {choice.image_size}")
+    return {"size": choice.image_size}
 
 
 def describe(backbone: Encoder) -> str:

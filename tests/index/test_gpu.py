@@ -113,7 +113,7 @@ def test_the_same_plans_find_the_same(kind: str, data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 400))
     codes = random_codes(data.draw(st.integers(0, 2**31)), n)
     codes[n // 2 : n // 2 + data.draw(st.integers(0, 3))] = codes[0]
-    length = CODE_LENGTH if KINDS[kind].full_only else data.draw(st.sampled_from((8, CODE_LENGTH)))
+    length = CODE_LENGTH if KINDS[kind].scores_codes else data.draw(st.sampled_from((8, CODE_LENGTH)))
     queries = np.concatenate([random_codes(1, data.draw(st.sampled_from([2, 70]))), codes[:1]])
     with tempfile.TemporaryDirectory() as folder:
         here = generation_of_kind(Path(folder), codes, kind, length=length, tuning=Tuning(max_rows_scored_directly=0))

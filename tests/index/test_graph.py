@@ -24,6 +24,7 @@ from eigenlens.index.faiss_engine import vamana
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.graph_links import link_back
 from eigenlens.index.faiss_engine.graph_walk import layout, search_graph
+from eigenlens.index.faiss_engine.va_file_index import VaFileIndex
 from eigenlens.index.faiss_engine.vamana import VamanaGraph
 from eigenlens.index.filters.parse import parse_filter
 from eigenlens.index.live.engine import LiveEngine
@@ -320,6 +321,27 @@ def test_a_walk_tells_whether_all_results_are_there_and_none_has_the_score_of_an
 def test_a_length_cannot_have_the_graph_as_its_index(place: Path) -> None:
     with pytest.raises(IndexKindError, match="--optimise latency"):
         build_generation(place / "another", Codes(place / "codes"), BuildOptions(lengths=LENGTHS, kinds={16: "vamana"}))
+
+
+def test_exact_searches_are_compiled_before_the_first(generation: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling takes seconds, once on a machine: longer than a service lets a search wait."""
+    scanned = []
+    scan = VaFileIndex._scan_compiled
+
+    def noted(self: VaFileIndex, *given: Any, **more: Any) -> None:
+        scanned.append(self.spec.length)
+        scan(self, *given, **more)
+
+    monkeypatch.setattr(VaFileIndex, "_scan_compiled", noted)
+    generation.warm_up()
+    assert scanned == [LENGTH]
+
+
+def test_an_exact_search_takes_the_memory_of_the_codes_too(generation: Generation) -> None:
+    """A build for memory would otherwise take it for small, and search exactly."""
+    exact = generation.calibration.exact()
+    assert exact.plan.kind == "va-file"
+    assert exact.bytes_per_image == pytest.approx(generation.bytes_of(LENGTH) / COUNT + 2 * LENGTH, abs=0.1)
 
 
 def test_few_codes_have_no_graph(tmp_path: Path) -> None:

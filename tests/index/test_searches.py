@@ -24,7 +24,7 @@ TOLERANCE = 2e-4  # codes are kept in half precision
 
 
 def lengths_of(kind: str) -> tuple[int, ...]:
-    return (CODE_LENGTH,) if KINDS[kind].full_only else LENGTHS
+    return (CODE_LENGTH,) if KINDS[kind].scores_codes else LENGTHS
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -35,6 +35,17 @@ def test_each_plan_is_timed_on_other_queries(tmp_path: Path, monkeypatch: pytest
     assert len(asked) == len(set(asked)) >= 40
 
 
+def test_what_a_first_search_opens_or_compiles_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = write_codes(tmp_path / "codes", random_codes(1, 2000, CODE_LENGTH))
+    index = PrefixIndex(codes.scan(1800), IndexSpec(CODE_LENGTH, "half"), codes)
+    pauses = iter([0.5])
+    monkeypatch.setattr(index, "run", lambda query, **_: time.sleep(next(pauses, 0.0)))
+    timer = Timer(codes, unit_prefix(codes.codes[1800:], CODE_LENGTH), NO_SCORES)
+    times = timer.times(index, Plan(CODE_LENGTH, "half"), queries=20)
+    assert len(times) == 20
+    assert max(times) < 250
+
+
 def test_few_trials_of_each_effort_are_one_line() -> None:
     """One trial that was disturbed does not make its effort look slow."""
     plans = [Plan(8, "ivf", effort, shortlist, 32) for effort in range(1, 40) for shortlist in (10, 300)]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from eigenlens.command import main
+from eigenlens.model.backbones.efficientnet import EfficientNetLite0
 from eigenlens.model.backbones.registry import build_backbone
 from eigenlens.model.errors import ConfigError, EncoderError
 from eigenlens.model.export.feature_extractor import PIXELS
@@ -113,7 +114,11 @@ def test_files_that_are_none_say_so(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="cannot be read as an ONNX file"):
         open_backbone(BackboneChoice(str(tmp_path / "text.onnx")), tmp_path)
     with pytest.raises(ConfigError, match="these options are for ONNX files"):
-        open_backbone(BackboneChoice("efficientnet-lite0", image_size=64), tmp_path)
+        open_backbone(BackboneChoice("efficientnet-lite0", output="features"), tmp_path)
+    with pytest.raises(ConfigError, match="a multiple of 32 pixels a side, not 65"):
+        open_backbone(BackboneChoice("efficientnet-lite0", image_size=65), tmp_path)
+    with pytest.raises(ConfigError, match="'resnet18' has its own size"):
+        open_backbone(BackboneChoice("resnet18", image_size=64), tmp_path)
     with pytest.raises(ConfigError, match="'resnet18' does not come with weights; efficientnet-lite0 and timm:NAME do"):
         open_backbone(BackboneChoice("resnet18"), tmp_path)
 
@@ -210,6 +215,16 @@ def require_timm() -> None:
         import timm  # noqa: F401
     except Exception as error:  # beside a torch of another version torchvision raises as it is imported
         pytest.skip(f"the extra `timm` is not installed, or does not import ({type(error).__name__})")
+
+
+def test_efficientnet_sees_pictures_of_another_size(tmp_path: Path) -> None:
+    encoder = open_backbone(BackboneChoice(image_size=64), tmp_path)
+    pixels = some_pixels(side=64, count=2)
+    with torch.inference_mode():
+        network = EfficientNetLite0(pretrained=True).eval().freeze()
+        expected = network(normalise_pixels(torch.from_numpy(pixels))).numpy()
+    assert (encoder.image_size, encoder.code_length) == (64, 1280)
+    np.testing.assert_allclose(encoder.encode(pixels), expected, atol=1e-3 * np.abs(expected).max())
 
 
 def test_a_timm_model_is_a_backbone(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def codes(tmp_path_factory: pytest.TempPathFactory) -> Codes:
 )
 def test_an_index_is_as_large_as_was_said(codes: Codes, tmp_path: Path, kind: str, graph: bool) -> None:
     tuning = replace(HARDLY_CALIBRATED, max_scanned_lists=8 if graph else 1024)
-    spec = IndexSpec(64 if KINDS[kind].full_only else LENGTH, kind)
+    spec = IndexSpec(64 if KINDS[kind].scores_codes else LENGTH, kind)
     kinds = {64: "half"} | {spec.length: kind}
     build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(LENGTH, 64), kinds=kinds, tuning=tuning))
     size = (tmp_path / "generation" / file_name(spec)).stat().st_size
