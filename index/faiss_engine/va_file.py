@@ -40,6 +40,7 @@ class VaFileKind(Kind):
 
     prunes: ClassVar[bool] = True
     scores_codes: ClassVar[bool] = True
+    max_results: ClassVar[int | None] = 1024  # a longer list is put in order more slowly than all codes are scored
 
     def create(self, count: int, length: int, *, seed: int = 0, tuning: Tuning = DEFAULT_TUNING) -> faiss.Index:
         return _empty_index(stored_width(length))

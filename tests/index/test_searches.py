@@ -171,19 +171,20 @@ def test_a_selection_of_few_rows_is_scored_exactly_at_the_last_length(tmp_path: 
     np.testing.assert_allclose(scores, np.take_along_axis(cosines, rows, 1), atol=TOLERANCE)
 
 
-def test_more_results_than_an_index_gives_at_once_come_from_the_codes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["panorama", "va-file"])
+def test_more_results_than_an_index_gives_at_once_come_from_the_codes(tmp_path: Path, kind: str) -> None:
     tuning = Tuning(rows_per_run=300, max_rows_scored_directly=0)
-    generation = generation_of_kind(tmp_path, random_codes(0, 1500), "panorama", length=CODE_LENGTH, tuning=tuning)
-    assert generation.specs[-1] == IndexSpec(CODE_LENGTH, "panorama")
-    most = KINDS["panorama"].max_results
+    generation = generation_of_kind(tmp_path, random_codes(0, 1500), kind, length=CODE_LENGTH, tuning=tuning)
+    assert generation.specs[-1] == IndexSpec(CODE_LENGTH, kind)
+    most = KINDS[kind].max_results
     assert most is not None
     queries, mask = random_codes(1, 2), np.random.default_rng(0).random(1500) < 0.9
     cosines = oracles.cosine(queries, generation.codes.codes, length=CODE_LENGTH)
     for k in (most, most + 1):
-        scores, _ = generation.search(queries, plan=Plan(CODE_LENGTH, "panorama"), k=k)
+        scores, _ = generation.search(queries, plan=Plan(CODE_LENGTH, kind), k=k)
         np.testing.assert_allclose(scores, oracles.best_scores(cosines, k), atol=TOLERANCE)
     cosines[:, ~mask] = -2
-    scores, rows = generation.search(queries, plan=Plan(CODE_LENGTH, "panorama"), k=most + 1, selection=Selection(mask))
+    scores, rows = generation.search(queries, plan=Plan(CODE_LENGTH, kind), k=most + 1, selection=Selection(mask))
     np.testing.assert_allclose(scores, oracles.best_scores(cosines, most + 1), atol=TOLERANCE)
     assert mask[rows].all()
 
