@@ -62,7 +62,9 @@ _RESCORED_AT_ONCE = 10
 # The recall of hundreds of neighbours stops growing when the next of its efforts adds less than this.
 _MIN_DEEP_GAIN = 1e-3
 # With compact codes: room for these and for lists over a third of the coordinates.
-_BYTES_OF_IDS, _BYTES_OF_COORDINATE = 24, 0.875
+_BYTES_OF_IDS, _BYTES_OF_COORDINATE = 16, 0.875
+# Plans with compact codes of a few bytes more are kept for targets that no other of them reaches.
+_MORE_BYTES = 8
 # The default effort of an index is the smallest that reaches this share of the recall at the highest measured effort.
 _SUFFICIENT_SHARE = 0.99
 
@@ -317,7 +319,9 @@ class Calibrator:
     def _wastes_compact_codes(self, measured: Measured) -> bool:
         """Whether a plan with compact codes takes more bytes than it is there for."""
         limit = self._bytes_limit
-        return limit is not None and bool(measured.plan.final_shortlist) and measured.bytes_per_image > limit
+        return (
+            limit is not None and bool(measured.plan.final_shortlist) and measured.bytes_per_image > limit + _MORE_BYTES
+        )
 
     def _time_front(self, index: AnyPrefixIndex, candidates: Candidates) -> list[Measured]:
         """Time the candidates that can lie on a front of recall and latency, and return these."""

@@ -215,7 +215,9 @@ class Calibration:
         meeting = [m for m in plans if m.low(k) >= target_recall]
         both = [m for m in fitting if m.low(k) >= target_recall]
         if both:
-            small = [m for m in both if self.bytes_limit is None or m.bytes_per_image <= self.bytes_limit]
+            limit = self.bytes_limit
+            small = [m for m in both if limit is None or m.bytes_per_image <= limit]
+            small = small or [m for m in both if m.plan.final_shortlist]
             return min(small or both, key=lambda m: (m.latency_ms["p50"], m.plan))
         best = max(plans, key=lambda m: m.low(k))
         if not meeting:
