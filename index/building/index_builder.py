@@ -52,11 +52,11 @@ class Builder:
         if not self._kind.has_file:
             self._index = codes.scan(0)
             return
-        if isinstance(self._kind, VaFileKind):
-            self._writer = VaFileWriter(codes)
-            return
         # 1. An empty index of the right size, whose k-means is set up.
         self._index = self._kind.create(len(codes), spec.length, seed=seed, tuning=tuning)
+        if isinstance(self._kind, VaFileKind):  # it is trained on all codes: no bound may be too low
+            self._writer = VaFileWriter(self._index, codes)
+            return
         vectors = unit_prefix(sample, spec.length)
         # 2. Centroids of many lists are found in two levels, and kept in a graph.
         graph = graph_of_lists(self._index)

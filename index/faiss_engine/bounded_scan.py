@@ -72,13 +72,13 @@ def scan_with_bound(query: Any, stored: Any, allowed: Any, scores: Any, rows: An
         allowed: a bit for each row that may be found, least significant first; empty for all.
         scores, rows: (k,), float32 and int64: what is found is written there, best first.
 
-    Returns: how many were found.
+    Returns: of how many rows the codes were looked at.
     """
     unit, weights, numbers, codes = query.unit, query.weights, stored.numbers, stored.codes
     width, length, part = weights.size, unit.size, query.first_part
     whole_length = length // LANES * LANES
     count = numbers.size // width
-    threshold, kept = query.least - query.rounding, 0
+    threshold, kept, looked_at = query.least - query.rounding, 0, 0
     reaching = np.empty(_BLOCK, np.int64)
     selective = False
     for first in range(0, count, _BLOCK):
@@ -105,6 +105,7 @@ def scan_with_bound(query: Any, stored: Any, allowed: Any, scores: Any, rows: An
         # The first part saves time where it excludes nearly all.
         if tries_first:
             selective = past_first * _FEW < _BLOCK
+        looked_at += found
         # 2. Their codes are asked for together, and then scored.
         for place in range(found):
             start = reaching[place] * length
@@ -122,4 +123,4 @@ def scan_with_bound(query: Any, stored: Any, allowed: Any, scores: Any, rows: An
                 kept = min(kept + 1, scores.size)
                 if kept == scores.size:
                     threshold = max(threshold, scores[kept - 1] - query.rounding)
-    return kept
+    return looked_at

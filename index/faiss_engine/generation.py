@@ -24,7 +24,7 @@ from eigenlens.index.faiss_engine.open_index import open_compact_codes, open_pre
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name
 from eigenlens.index.faiss_engine.reach import ReachEstimator
 from eigenlens.index.faiss_engine.selected_codes import SelectedCodes
-from eigenlens.index.faiss_engine.vamana import can_search_graphs
+from eigenlens.index.faiss_engine.vamana import has_numba
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.calibration import DEFAULT_TARGET, Measured
@@ -69,7 +69,7 @@ class Generation(BaseGeneration):
         self.graph_spec: IndexSpec | None = None
         super().__init__(path, codes, verify=verify, tuning=tuning)
         entry = self.artifact.properties.get("graph")
-        if entry is not None and can_search_graphs():
+        if entry is not None and has_numba():
             self.graph_spec = IndexSpec(**entry)
         elif entry is not None:
             log.warning("the graph of %s is not used: Numba is not installed; %s", path, install_line("svs"))

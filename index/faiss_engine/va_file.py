@@ -27,7 +27,6 @@ from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 Scores = NDArray[np.float32]
 
-_LINE = 64
 LEVELS = 255  # of FAISS's quantiser with 8 bits
 _BYTES_OF_ID = 8
 # Stored numbers of a code, and of its first part, are multiples of this.
@@ -43,7 +42,16 @@ class VaFileKind(Kind):
     max_results: ClassVar[int | None] = 1024  # a longer list is put in order more slowly than all codes are scored
 
     def create(self, count: int, length: int, *, seed: int = 0, tuning: Tuning = DEFAULT_TUNING) -> faiss.Index:
-        return _empty_index(stored_width(length))
+        width = stored_width(length)
+        # One list, which FAISS scans several times as fast as an index without lists.
+        centroid = faiss.IndexFlatIP(width)
+        centroid.add(np.zeros((1, width), np.float32))
+        index = faiss.IndexIVFScalarQuantizer(
+            centroid, width, 1, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
+        )
+        index.own_fields = True
+        centroid.this.disown()
+        return index
 
     def fits(self, index: faiss.Index, length: int) -> bool:
         is_one_list = isinstance(index, faiss.IndexIVFScalarQuantizer) and index.nlist == 1
@@ -59,18 +67,17 @@ class VaFileKind(Kind):
 
 
 class VaFileWriter:
-    """Fills a VA-file of all codes, in the order of their rows. Memory: the file, and a run of the codes."""
+    """Fills an index of a VaFileKind with all codes, in the order of their rows."""
 
-    def __init__(self, codes: Codes) -> None:
-        """Find the range of each number that is stored."""
-        self._width = stored_width(codes.code_length)
+    def __init__(self, index: faiss.Index, codes: Codes) -> None:
+        """Train it: find the range of each number that is stored. Memory: a run of the codes."""
+        self._index, self._width = index, int(index.d)
         least, most = np.full(self._width, np.inf, np.float32), np.full(self._width, -np.inf, np.float32)
         for _, run in codes.runs(0, len(codes)):
             vectors = _stored_numbers(unit_prefix(run, codes.code_length), self._width)
             least, most = np.minimum(least, vectors.min(axis=0)), np.maximum(most, vectors.max(axis=0))
-        self._index = _empty_index(self._width)
-        if len(codes):
-            faiss.copy_array_to_vector(np.concatenate([least, most - least]), self._index.sq.trained)
+        faiss.copy_array_to_vector(np.concatenate([least, most - least]), index.sq.trained)
+        index.is_trained = True
 
     def add(self, vectors: Scores) -> None:
         """Add unit codes (n, code_length)."""
@@ -124,8 +131,10 @@ def first_part(width: int) -> int:
 def _stored_numbers(unit: Scores, width: int) -> Scores:
     """Return what is stored of unit codes, (n, width): a first part, what follows it, and after each a norm.
 
-    The norms are those of all coordinates that follow. Where the first part is all, there is one of them.
+    The norms are those of all coordinates that follow. Where the first part is all, there is one of them. Of codes of
+    fewer coordinates than the width, the others are 0.
     """
+    unit = np.pad(unit, ((0, 0), (0, max(0, width - unit.shape[1]))))
     after_first = first_part(width) - 1
     if after_first == width - 1:
         columns = [unit[:, :after_first], _norms(unit[:, after_first:])]
@@ -142,20 +151,3 @@ def _stored_numbers(unit: Scores, width: int) -> Scores:
 
 def _norms(vectors: Scores) -> Scores:
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
-
-
-def _empty_index(width: int) -> faiss.Index:
-    """Return FAISS's index of 8 bits a number, trained for a range of zero.
-
-    It has one list, which FAISS scans several times as fast as an index without lists.
-    """
-    centroid = faiss.IndexFlatIP(width)
-    centroid.add(np.zeros((1, width), np.float32))
-    index = faiss.IndexIVFScalarQuantizer(
-        centroid, width, 1, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
-    )
-    index.own_fields = True
-    centroid.this.disown()
-    faiss.copy_array_to_vector(np.zeros(2 * width, np.float32), index.sq.trained)
-    index.is_trained = True
-    return index

@@ -12,7 +12,7 @@ from eigenlens.index.codes.exact import best_of_runs, rerank
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.prefix_index import ROUNDING, PrefixIndex, Rows, Scores
 from eigenlens.index.faiss_engine.va_file import LEVELS, bound_of, first_part, ranges_of
-from eigenlens.index.faiss_engine.vamana import can_search_graphs
+from eigenlens.index.faiss_engine.vamana import has_numba
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import Plan
 from eigenlens.index.threads import all_cores, allowed_threads, use_all_threads
@@ -29,7 +29,7 @@ class VaFileIndex(PrefixIndex):
         self._finds_rows_twice = False
         least, self._ranges = ranges_of(self.index)
         self._middles = least + self._ranges / (2 * LEVELS)  # of the values that are stored as 0
-        self._is_compiled = can_search_graphs()
+        self._is_compiled = has_numba()
         self._half_precision = np.asarray(self.codes.codes).view(np.uint16).reshape(-1)
         self._half_precision.flags.writeable = False
 

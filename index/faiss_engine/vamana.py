@@ -172,14 +172,14 @@ class VamanaKind(Kind):
 VAMANA = VamanaKind()
 
 
-def can_search_graphs() -> bool:
-    """Whether Numba is installed, which compiles the walk."""
+def has_numba() -> bool:
+    """Whether Numba is installed, which compiles the walk, and the scan of a VA-file."""
     return importlib.util.find_spec("numba") is not None
 
 
 def require_graph_search() -> None:
     """Raise IndexKindError, which says how to install Numba, unless it is there."""
-    if not can_search_graphs():
+    if not has_numba():
         raise IndexKindError(f"a graph over a prefix needs Numba, which is not installed: {install_line('svs')}")
 
 

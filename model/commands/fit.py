@@ -104,7 +104,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_count,
         metavar="N",
         help=f"side of its input in pixels (default: 224); of {EFFICIENTNET} too, where it may be any multiple of 32: "
-        "half of it takes a quarter of the time, and codes tell less apart",
+        "half of it has a quarter of the pixels to compute, and codes tell less apart",
     )
     onnx.add_argument("--backbone-output", metavar="TENSOR", help="tensor of the features (default: the only output)")
     parser.add_argument("--work", metavar="DIR", type=Path, help="directory of cached features (default: ENCODER.work)")

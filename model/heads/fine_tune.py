@@ -16,7 +16,7 @@ from eigenlens.model.backbones.registry import build_backbone
 from eigenlens.model.backbones.timm_models import PREFIX
 from eigenlens.model.config import AugmentationConfig, TrainingConfig
 from eigenlens.model.errors import ConfigError
-from eigenlens.model.heads.frozen import BackboneChoice, publish_backbone
+from eigenlens.model.heads.frozen import BackboneChoice, check_options, publish_backbone
 from eigenlens.model.images.pixel_cache import cache_pixels
 from eigenlens.model.images.sources import ConcatSource, Source
 from eigenlens.model.pairs.sampler import PairSampler
@@ -48,7 +48,8 @@ def fine_tuned_backbone(
     advice = f"--fine-tune takes {EFFICIENTNET} or {PREFIX}NAME"
     if choice.file is not None:
         raise ConfigError(f"{choice.file} can be run, but not trained: {advice}")
-    size = build_backbone(choice.name).image_size
+    check_options(choice)
+    size = choice.image_size or build_backbone(choice.name).image_size
     if size is None:
         raise ConfigError(f"'{choice.name}' does not come with weights: {advice}")
     config = TrainingConfig(
@@ -74,4 +75,4 @@ def fine_tuned_backbone(
         train(run, PairSampler(pixels, config, device=device), device=device)
     trained, network = run.load_network()
     properties = {"backbone": choice.name, "fine_tune_steps": steps, "run": trained.id}
-    return publish_backbone(network.backbone, frozen, properties=properties)
+    return publish_backbone(network.backbone, frozen, properties=properties, image_size=size)

@@ -57,9 +57,8 @@ def open_backbone(choice: BackboneChoice, work: Path) -> Encoder:
     """
     properties: dict[str, object] = {"backbone": choice.name}
     if choice.file is None:
-        if (choice.pixels, choice.output) != (None, None):
-            raise ConfigError(f"'{choice.name}' has its own pixels and output; these options are for ONNX files")
-        properties |= _size_property(choice)
+        check_options(choice)
+        properties |= {} if choice.image_size is None else {"size": choice.image_size}
     else:
         try:
             digest = hashlib.sha256(choice.file.read_bytes()).hexdigest()
@@ -78,20 +77,20 @@ def open_backbone(choice: BackboneChoice, work: Path) -> Encoder:
         return Encoder(directory)
     if choice.file is None:
         backbone = pretrained_backbone(choice.name)
-        backbone.image_size = choice.image_size or backbone.image_size
-        return publish_backbone(backbone, directory, properties=properties)
+        return publish_backbone(backbone, directory, properties=properties, image_size=choice.image_size)
     return _publish_file(choice, choice.file, directory, properties=properties)
 
 
-def _size_property(choice: BackboneChoice) -> dict[str, object]:
-    """Return what names a backbone with an input of another size than its own. Raises: ConfigError, if it has none."""
+def check_options(choice: BackboneChoice) -> None:
+    """Check the options beside a backbone that is no file. Raises: ConfigError, for what it has of its own."""
+    if (choice.pixels, choice.output) != (None, None):
+        raise ConfigError(f"'{choice.name}' has its own pixels and output; these options are for ONNX files")
     if choice.image_size is None:
-        return {}
+        return
     if choice.name != EFFICIENTNET:
         raise ConfigError(f"'{choice.name}' has its own size; --backbone-size is for {EFFICIENTNET} and ONNX files")
     if choice.image_size % _CELL:
         raise ConfigError(f"{EFFICIENTNET} takes a multiple of {_CELL} pixels a side, not {choice.image_size}")
-    return {"size": choice.image_size}
 
 
 def describe(backbone: Encoder) -> str:
@@ -125,9 +124,15 @@ def open_over_crops(backbone: Encoder, work: Path) -> Encoder:
     return Encoder(directory)
 
 
-def publish_backbone(backbone: Backbone, directory: Path, *, properties: Mapping[str, object]) -> Encoder:
-    """Publish a backbone that has an `image_size`, frozen, as an encoder whose codes are its features."""
-    size = backbone.image_size
+def publish_backbone(
+    backbone: Backbone, directory: Path, *, properties: Mapping[str, object], image_size: int | None = None
+) -> Encoder:
+    """Publish a backbone, frozen, as an encoder whose codes are its features.
+
+    Args:
+        image_size: side of its input; by default the backbone's own, which it then has.
+    """
+    size = image_size or backbone.image_size
     assert size is not None
     network = ServingNetwork(backbone.eval().freeze()).eval()
     pixels = np.random.default_rng(0).integers(0, 256, (_CHECKED, size, size, 3), dtype=np.uint8)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.building.calibrator import Calibrator
 from eigenlens.index.building.compact_recall import CompactOrder, with_compact_codes
 from eigenlens.index.building.recalibrate import recalibrate_generation
 from eigenlens.index.building.stopwatch import Stopwatch
@@ -170,6 +171,15 @@ def test_a_plan_of_few_bytes_is_preferred(generation: Generation) -> None:
     assert of_others == replace(beyond, measured=others, bytes_limit=None).choose(k=10, target_recall=reached)
     assert low.choose(k=10, target_recall=1.0).exact
     assert low.from_json(low.to_json()) == low
+
+
+def test_plans_of_a_few_bytes_too_many_are_kept_and_no_larger_ones() -> None:
+    """Where only lists over half of the coordinates reach a target, 247 bytes with compact codes beat 615 without."""
+    calibrator = cast(Calibrator, SimpleNamespace(_bytes_limit=240.0))
+    for size, is_wasted in ((239.0, False), (246.7, False), (249.0, True)):
+        plan = Plan(128, "ivf-pq", 56, 240, 256, final_shortlist=28)
+        measured = Measured(plan, recall={}, latency_ms={}, bytes_per_image=size)
+        assert Calibrator._wastes_compact_codes(calibrator, measured) == is_wasted
 
 
 def test_pages_of_results_fit_together(generation: Generation) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.calibrator import Calibrator
-from eigenlens.index.building.prefix_choice import graph_lengths
+from eigenlens.index.building.prefix_choice import choose_graph, graph_lengths
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import exact_search
 from eigenlens.index.errors import CodesError, IndexKindError, SearchError
@@ -191,15 +191,15 @@ def test_a_damaged_graph_is_refused(place: Path, tmp_path: Path) -> None:
 def test_without_numba_the_other_indexes_answer(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(opening, "can_search_graphs", lambda: False)
-    monkeypatch.setattr(vamana, "can_search_graphs", lambda: False)
+    monkeypatch.setattr(opening, "has_numba", lambda: False)
+    monkeypatch.setattr(vamana, "has_numba", lambda: False)
     generation = Generation(place / "generation", Codes(place / "codes"), tuning=TUNING)
     assert generation.graph is None
     assert "Numba is not installed" in caplog.text
     assert all(m.plan.kind != "vamana" for m in generation.calibration.measured)
 
 
-@pytest.mark.parametrize(("function", "name"), [("has_svs", "SVS"), ("can_search_graphs", "Numba")])
+@pytest.mark.parametrize(("function", "name"), [("has_svs", "SVS"), ("has_numba", "Numba")])
 def test_a_graph_is_not_built_without_its_packages(
     place: Path, monkeypatch: pytest.MonkeyPatch, function: str, name: str
 ) -> None:
@@ -284,6 +284,13 @@ def test_a_graph_may_be_over_a_prefix_between_two_long_lengths() -> None:
     assert graph_lengths([4, 8, 16, 32, 64, 128, 256]) == [4, 8, 16, 32, 64, 96, 128, 256]
     assert graph_lengths([32, 64, 128]) == [32, 64, 128]  # the full length is no prefix
     assert graph_lengths([8, 16]) == [8, 16]
+
+
+def test_the_graph_is_over_a_prefix_between_where_that_is_long_enough(tmp_path: Path) -> None:
+    rng = np.random.default_rng(20)
+    codes = rng.normal(size=(2000, 256)) * np.where(np.arange(256) < 90, 1, 0.01)
+    written = write_codes(tmp_path / "codes", codes.astype(np.float32))
+    assert choose_graph(written, (32, 64, 128, 256), tuning=TUNING) == IndexSpec(96, "vamana")
 
 
 @pytest.mark.parametrize("length", [64, 96, 128])

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from eigenlens.index.building.index_builder import Builder
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.engine import IndexDescription
+from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.faiss_engine.open_index import prefix_index_over, read_prefix_index
 from eigenlens.index.faiss_engine.va_file import VaFileWriter, bound_of, ranges_of
 from eigenlens.index.faiss_engine.va_file_index import VaFileIndex
-from eigenlens.index.faiss_engine.vamana import can_search_graphs
+from eigenlens.index.faiss_engine.vamana import has_numba
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.tuning import Tuning
@@ -47,7 +48,7 @@ def opened(folder: Path, codes: NDArray[np.float32]) -> VaFileIndex:
 
 @pytest.fixture(params=["compiled", "FAISS"])
 def is_compiled(request: pytest.FixtureRequest) -> bool:
-    if request.param == "compiled" and not can_search_graphs():
+    if request.param == "compiled" and not has_numba():
         pytest.skip("needs Numba")
     return bool(request.param == "compiled")
 
@@ -104,15 +105,24 @@ def test_no_score_is_above_its_bound(tmp_path: Path, decay: float) -> None:
     assert tightest < 0.05
 
 
-def test_a_scan_scores_few_of_steep_codes(tmp_path: Path, is_compiled: bool) -> None:
-    """The bound does the work: without it every code would be scored."""
-    codes = codes_with(1.5)
+@pytest.mark.parametrize(("decay", "most"), [(1.5, COUNT // 20), (0.7, COUNT // 4)])
+def test_a_scan_looks_at_few_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decay: float, most: int) -> None:
+    """Of one part and the other, the bounds do the work: without them every code would be looked at."""
+    pytest.importorskip("numba")
+    from eigenlens.index.faiss_engine import bounded_scan
+
+    codes = random_codes(0, COUNT, LENGTH) * np.arange(1, LENGTH + 1, dtype=np.float32) ** -decay
     index = opened(tmp_path, codes)
     query = unit_prefix(codes[200:201], LENGTH)
+    tenth = oracles.best_scores(oracles.cosine(query, index.codes.codes, length=LENGTH), 10)[0, -1:]
+    looked_at: list[int] = []
+    scan = bounded_scan.scan_with_bound
+    monkeypatch.setattr(bounded_scan, "scan_with_bound", lambda *given: looked_at.append(scan(*given)))
+    index.search_above(query, 10, least=tenth.astype(np.float32))
     bound = bound_of(query, ranges_of(index.index)[1])
-    tenth = oracles.best_scores(oracles.cosine(query, index.codes.codes, length=LENGTH), 10)[0, -1]
-    _, _, reaching = index.index.range_search(bound.vector, float(tenth) - bound.slack)
-    assert 10 <= len(reaching) < COUNT / 20
+    _, _, reaching = index.index.range_search(bound.vector, float(tenth[0]) - bound.slack - 1e-5)
+    assert 10 <= len(reaching) < most
+    assert looked_at == [pytest.approx(len(reaching), abs=2)]
 
 
 def test_a_file_of_another_shape_is_refused(tmp_path: Path) -> None:
@@ -120,7 +130,7 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path) -> None:
     (description,) = [generation.describe(length) for length in generation.lengths if length == 16]
     assert description == IndexDescription(16, "va-file", generation.bytes_of(16), None, False)
     codes = generation.codes
-    other = VaFileWriter(codes)
+    other = VaFileWriter(require_kind("va-file").create(50, 16), codes)
     other.add(unit_prefix(codes.codes[:50], 16))
     faiss.write_index(other.finish(), str(tmp_path / "prefix-0016-va-file.faiss"))
     with pytest.raises(Exception, match="holds 50 vectors"):
@@ -128,6 +138,20 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path) -> None:
     faiss.write_index(faiss.IndexFlatIP(16), str(tmp_path / "prefix-0016-va-file.faiss"))
     with pytest.raises(Exception, match="holds 0 vectors"):
         read_prefix_index(tmp_path, IndexSpec(16, "va-file"), codes)
+
+
+@pytest.mark.parametrize("length", [2, 4, 8, 11, 24])
+def test_codes_of_any_length_are_searched_exactly(tmp_path: Path, is_compiled: bool, length: int) -> None:
+    """Of few coordinates there may be no second part, or fewer than are stored."""
+    codes = write_codes(tmp_path / "codes", random_codes(0, 500, length))
+    builder = Builder(codes, spec := IndexSpec(length, "va-file"), sample=codes.sample(500))
+    builder.add(0, 500)
+    index = prefix_index_over(builder.index, spec, codes)
+    assert isinstance(index, VaFileIndex)
+    index._is_compiled = is_compiled
+    queries = random_codes(1, 5, length)
+    expected = oracles.best_scores(oracles.cosine(queries, codes.codes, length=length), 10)
+    np.testing.assert_allclose(index.search(queries, 10)[0], expected, atol=TOLERANCE)
 
 
 def test_an_exact_search_of_a_built_generation_is_exact(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from eigenlens.command import main
 from eigenlens.model.backbones import checkpoint
 from eigenlens.model.backbones.registry import BACKBONES
 from eigenlens.model.backbones.small_conv import SmallConv
+from eigenlens.model.heads import frozen
 from eigenlens.model.heads.features import power_normalise
 from eigenlens.model.heads.fit import HeadSettings, fit_head
 from eigenlens.model.images.pixel_cache import cache_pixels
@@ -89,15 +90,24 @@ def test_the_head_is_fitted_to_the_backbone_that_was_trained_through_an_interrup
     images = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
     with torch.inference_mode():
         features = trained(normalise_pixels(torch.from_numpy(images))).numpy()
-    (frozen,) = work.glob("fine-tuned-*-backbone")
-    np.testing.assert_allclose(Encoder(frozen).encode(images), features, atol=1e-4)
+    (trained_backbone,) = work.glob("fine-tuned-*-backbone")
+    np.testing.assert_allclose(Encoder(trained_backbone).encode(images), features, atol=1e-4)
     # The closed-form step comes after it, over the trained features of images and views.
     cached = np.fromfile(next(work.glob("*/features.f16")), np.float16).reshape(24, 3, LENGTH)
     head = fit_head(power_normalise(cached), HeadSettings("views", ridge=0.1, diffusion_time=1.0), code_length=8)
     encoder = Encoder(out)
     assert cosines(encoder.encode(images), head.codes(power_normalise(features))).diagonal().min() > 0.999
     assert (np.diff(encoder.eigenvalues) <= 0).all()
-    assert encoder.artifact.made_from == {"backbone": Encoder(frozen).id}
+    assert encoder.artifact.made_from == {"backbone": Encoder(trained_backbone).id}
+
+
+def test_a_backbone_is_trained_on_pictures_of_the_size_that_it_will_see(
+    tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "EFFICIENTNET", NAME)  # the only one that sees other sizes than its own
+    assert main([*command, "--backbone-size", "32", "--out", str(tmp_path / "encoder")]) == 0
+    (path,) = (path.parent for path in (tmp_path / "work").glob("fine-tuned-*/run.json"))
+    assert Run(path).config.image_size == Encoder(tmp_path / "encoder").image_size == 32
 
 
 def test_what_cannot_be_fine_tuned_says_so(
