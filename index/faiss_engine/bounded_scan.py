@@ -1,6 +1,7 @@
 """The scan of a VA-file, compiled by Numba: what may be among the nearest is scored at once, and raises the bound.
 
-FAISS scans the same file where Numba is not installed, in about twice the time: it returns what reaches a first bound.
+FAISS scans the same file where Numba is not installed, in two to three times the time: it returns what reaches a first
+bound.
 """
 
 from __future__ import annotations
