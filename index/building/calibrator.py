@@ -23,7 +23,12 @@ from eigenlens.index.building.compact_recall import (
     CompactOrder,
     with_compact_codes,
 )
-from eigenlens.index.building.measured_grid import deepest_shortlist, measured_efforts, measured_shortlists
+from eigenlens.index.building.measured_grid import (
+    deep_shortlists,
+    deepest_shortlist,
+    measured_efforts,
+    measured_shortlists,
+)
 from eigenlens.index.building.pareto import near_front, pareto_front
 from eigenlens.index.building.recall_counting import plain_recalls, ranks_of, shortlist_recalls
 from eigenlens.index.building.row_order import sample_size
@@ -44,6 +49,7 @@ from eigenlens.index.plans.calibration import (
     Source,
     effort_name,
     is_plain,
+    shared_prefix,
 )
 from eigenlens.index.plans.plan import MIN_SHORTLIST, IndexSpec, Plan
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
@@ -61,10 +67,8 @@ _TOLERANCE, _TOLERANCE_WITHIN_INDEX = 1.1, 1.01
 _RESCORED_AT_ONCE = 10
 # The recall of hundreds of neighbours stops growing when the next of its efforts adds less than this.
 _MIN_DEEP_GAIN = 1e-3
-# With compact codes: room for these and for lists over a third of the coordinates.
-_BYTES_OF_IDS, _BYTES_OF_COORDINATE = 16, 0.875
-# Plans with compact codes of a few bytes more are kept for targets that no other of them reaches.
-_MORE_BYTES = 8
+# Plans with compact codes take no more: room for these and for lists over a third of the coordinates.
+_BYTES_OF_IDS, _BYTES_OF_COORDINATE = 24, 0.875
 # The default effort of an index is the smallest that reaches this share of the recall at the highest measured effort.
 _SUFFICIENT_SHARE = 0.99
 
@@ -123,7 +127,6 @@ class Calibrator:
         self._efforts: dict[str, dict[int, int]] = {}
         self._spent_s = time.monotonic() - started
         self._searched_s = 0.0
-        self._shortlists, self._deep_shortlists = measured_shortlists(tuning.shortlist_steps)
 
     def measure(self, index: AnyPrefixIndex) -> None:
         """Measure the plans of one index that holds the first `held_in` rows."""
@@ -169,10 +172,12 @@ class Calibrator:
         for step, effort in enumerate(efforts := measured_efforts(index, tuning.effort_steps)):
             passes: list[tuple[NDArray[np.float32], Rows, Sequence[int], Sequence[int]]] = []
             if is_shallow:
-                passes.append((self._queries, self._exact, SHALLOW_COUNTS, self._shortlists))
+                found = reached[10][-1][1] if reached[10] else 0.0
+                shallow = measured_shortlists(tuning.shortlist_steps, recall=found)
+                passes.append((self._queries, self._exact, SHALLOW_COUNTS, shallow))
             if is_deep and (step % _DEEP_STEP == 0 or effort == efforts[-1]):
                 deep_queries = self._queries[:_DEEP_QUERIES]
-                passes.append((deep_queries, self._deep_exact, COUNTS, self._deep_shortlists))
+                passes.append((deep_queries, self._deep_exact, COUNTS, deep_shortlists(tuning.shortlist_steps)))
             for queries, exact, counts, shortlists in passes:
                 # One search gives the recall of every shortlist: the rank of each true neighbour decides.
                 deepest = deepest_shortlist(index, effort, shortlists[-1])
@@ -276,9 +281,7 @@ class Calibrator:
             device: where the searches ran, "cpu" or "gpu".
         """
         measured, seconds = tuple(self._kept(sizes).values()), round(self._spent_s, 1)
-        return Calibration(
-            measured, self._efforts, len(self._queries), seconds, device, self._source, self._bytes_limit, self._drawn
-        )
+        return Calibration(measured, self._efforts, len(self._queries), seconds, device, self._source, self._drawn)
 
     def _kept(self, sizes: Mapping[IndexSpec, int]) -> dict[Plan, Measured]:
         """Return the plans of the result."""
@@ -291,11 +294,6 @@ class Calibrator:
             if m.plan in front or m.plan in self._defaults or is_plain(m.plan) or m.exact:
                 kept[m.plan] = replace(m, recall={**kept[m.plan].recall, **m.recall}) if m.plan in kept else m
         return kept
-
-    @property
-    def _bytes_limit(self) -> float | None:
-        """The bytes of an image that plans of a build for memory take, where any of those reaches the recall."""
-        return None if self._compact is None else _BYTES_OF_IDS + _BYTES_OF_COORDINATE * self._codes.code_length
 
     def _with_bytes(self, measured: Sequence[Measured], size: int) -> list[Measured]:
         """Return plans of an index of `size` bytes with the bytes of an image that they take."""
@@ -311,17 +309,22 @@ class Calibrator:
     def _with_own_fronts(self, measured: Sequence[Measured]) -> list[list[Measured]]:
         """Return plans in groups whose fronts are kept apart, since one may have to stand in for one of another group.
 
-        They are those that begin with compact codes, those of an index that has no filters, and all others.
+        They are those with compact codes, of which those over a prefix that all targets share are a group of their own,
+        those of an index that has no filters, and all others.
         """
-        groups = grouped(measured, lambda m: (bool(m.plan.final_shortlist), m.plan.kind in self._kinds_without_filters))
-        return list(groups.values())
+        shared = {shared_prefix(measured, k) for k in SHALLOW_COUNTS}
+
+        def group_of(m: Measured) -> tuple[bool, int, bool]:
+            compact, length = bool(m.plan.final_shortlist), m.plan.prefix_length
+            own_length = length if compact and length in shared else 0
+            return compact, own_length, m.plan.kind in self._kinds_without_filters
+
+        return list(grouped(measured, group_of).values())
 
     def _wastes_compact_codes(self, measured: Measured) -> bool:
         """Whether a plan with compact codes takes more bytes than it is there for."""
-        limit = self._bytes_limit
-        return (
-            limit is not None and bool(measured.plan.final_shortlist) and measured.bytes_per_image > limit + _MORE_BYTES
-        )
+        limit = _BYTES_OF_IDS + _BYTES_OF_COORDINATE * self._codes.code_length
+        return bool(measured.plan.final_shortlist) and measured.bytes_per_image > limit
 
     def _time_front(self, index: AnyPrefixIndex, candidates: Candidates) -> list[Measured]:
         """Time the candidates that can lie on a front of recall and latency, and return these."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from eigenlens.index.live.prefix_index import AnyPrefixIndex
 from eigenlens.index.plans.plan import MIN_SHORTLIST
 
+# The longest shortlist that is measured with all queries, and the recall from which on one of twice the length is.
+_LONGEST, _NEARLY_ALL = 300, 0.99
+
 
 def measured_efforts(index: AnyPrefixIndex, steps_to_double: int) -> list[int | None]:
     """Return the efforts to measure, ascending, which double in so many steps."""
@@ -15,11 +18,21 @@ def measured_efforts(index: AnyPrefixIndex, steps_to_double: int) -> list[int | 
     return [*sorted(step for step in steps if least <= step < index.max_effort), index.max_effort]
 
 
-def measured_shortlists(steps: int) -> tuple[list[int], list[int]]:
-    """Return the measured lengths of shortlists, which double in so many steps, and the deep ones, in half as many."""
-    shallow = {1, *(round(10 * 2 ** (i / steps)) for i in range(5 * steps)), MIN_SHORTLIST, 300}
+def measured_shortlists(steps: int, *, recall: float) -> list[int]:
+    """Return the measured lengths of shortlists, which double in so many steps.
+
+    Args:
+        recall: that the effort before reaches: only where it is nearly all can a longer shortlist find what is missing.
+    """
+    longest = _LONGEST if recall < _NEARLY_ALL else 2 * _LONGEST
+    doubled = (round(10 * 2 ** (i / steps)) for i in range(6 * steps))
+    return sorted({1, *(s for s in doubled if s < longest), MIN_SHORTLIST, _LONGEST, longest})
+
+
+def deep_shortlists(steps: int) -> list[int]:
+    """Return the measured lengths of shortlists for hundreds of results, which double in half as many steps."""
     deep_steps = max(1, steps // 2)
-    return sorted(shallow), [round(300 * 2 ** (i / deep_steps)) for i in range(1, 4 * deep_steps)]
+    return [round(_LONGEST * 2 ** (i / deep_steps)) for i in range(1, 4 * deep_steps)]
 
 
 def deepest_shortlist(index: AnyPrefixIndex, effort: int | None, deepest: int) -> int:

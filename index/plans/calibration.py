@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -101,8 +101,6 @@ class Calibration:
         seconds: that measuring took.
         device: that searched while it was measured, "cpu" or "gpu", where the GPU can.
         source: where the queries come from.
-        bytes_limit: bytes of an image beyond which a plan is chosen only where no other meets the targets; None for no
-            limit.
         drawn: the plans as they were measured under filters that leave a share of the images, drawn at random, by that
             share; empty where filters were not measured.
     """
@@ -113,7 +111,6 @@ class Calibration:
     seconds: float = 0.0
     device: str = "cpu"
     source: Source = "gallery"
-    bytes_limit: float | None = None
     drawn: Mapping[float, Sequence[Measured]] = field(default_factory=dict)
 
     @classmethod
@@ -184,7 +181,8 @@ class Calibration:
     ) -> Measured:
         """Return the fastest plan that reaches a recall, or, without a target recall, the best within a latency.
 
-        A plan reaches a recall if its lower confidence bound does.
+        A plan reaches a recall if its lower confidence bound does. Where the generation has compact codes, plans with
+        these go first, and among them those over one prefix, so that searches of all targets share its index in memory.
 
         Args:
             target_recall: share of the exact k nearest by full codes, 0 to 1; 0.99 if there are no targets at all.
@@ -215,10 +213,10 @@ class Calibration:
         meeting = [m for m in plans if m.low(k) >= target_recall]
         both = [m for m in fitting if m.low(k) >= target_recall]
         if both:
-            limit = self.bytes_limit
-            small = [m for m in both if limit is None or m.bytes_per_image <= limit]
-            small = small or [m for m in both if m.plan.final_shortlist]
-            return min(small or both, key=lambda m: (m.latency_ms["p50"], m.plan))
+            compact = [m for m in both if m.plan.final_shortlist]
+            prefix = shared_prefix(plans, k)
+            shared = [m for m in compact if m.plan.prefix_length == prefix]
+            return min(shared or compact or both, key=lambda m: (m.latency_ms["p50"], m.plan))
         best = max(plans, key=lambda m: m.low(k))
         if not meeting:
             where = "" if length is None else f" of length {length}"
@@ -240,7 +238,6 @@ class Calibration:
             "seconds": self.seconds,
             "device": self.device,
             "source": self.source,
-            "bytes_limit": self.bytes_limit,
             "efforts": {name: {str(k): effort for k, effort in by_k.items()} for name, by_k in self.efforts.items()},
             "measured": [_to_json(m) for m in self.measured],
             "drawn": {f"{share:g}": [_to_json(m) for m in plans] for share, plans in self.drawn.items()},
@@ -258,7 +255,7 @@ class Calibration:
             for name, by_k in data["efforts"].items()
         }
         device, source = data.get("device", "cpu"), data.get("source", "gallery")
-        return cls(measured, efforts, data["queries"], data["seconds"], device, source, data.get("bytes_limit"), drawn)
+        return cls(measured, efforts, data["queries"], data["seconds"], device, source, drawn)
 
 
 def _to_json(measured: Measured) -> dict[str, Any]:
@@ -280,6 +277,20 @@ def _worse(one: Measured, other: Measured) -> Measured:
     recall = {k: min(one.recall[k], other.recall[k], key=lambda r: r.low) for k in one.recall if k in other.recall}
     latency_ms = {q: max(ms, other.latency_ms[q]) for q, ms in one.latency_ms.items()}
     return replace(one, recall=recall, latency_ms=latency_ms)
+
+
+def shared_prefix(measured: Iterable[Measured], k: int) -> int | None:
+    """Return the prefix over which plans with compact codes find k results the soonest.
+
+    It is that of the quickest of them that reaches the default target, or the best recall of any where none reaches it;
+    None without such plans.
+    """
+    compact = [m for m in measured if m.plan.final_shortlist]
+    if not compact:
+        return None
+    target = min(DEFAULT_TARGET, max(m.low(k) for m in compact))
+    reaching = [m for m in compact if m.low(k) >= target]
+    return min(reaching, key=lambda m: (m.latency_ms["p50"], m.plan)).plan.prefix_length
 
 
 def is_plain(plan: Plan) -> bool:

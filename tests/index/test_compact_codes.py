@@ -34,7 +34,7 @@ from eigenlens.index.faiss_engine.suitable_kinds import suits_compact_codes
 from eigenlens.index.filters.parse import parse_filter
 from eigenlens.index.live.engine import LiveEngine
 from eigenlens.index.live.prefix_index import AnyPrefixIndex
-from eigenlens.index.plans.calibration import Measured
+from eigenlens.index.plans.calibration import Calibration, Measured, Recall, shared_prefix
 from eigenlens.index.plans.plan import Plan, final_shortlist_for
 from eigenlens.index.tuning import Tuning
 from tests.support.codes import flip_byte, hardly_calibrated, write_codes
@@ -153,32 +153,47 @@ def test_a_neighbour_counts_as_found_before_too_many_entries_alone() -> None:
         assert measured[10].mean == found / 10
 
 
-def test_a_plan_of_few_bytes_is_preferred(generation: Generation) -> None:
-    limit = generation.calibration.bytes_limit
-    assert limit == 16 + 0.875 * LENGTH
-    small = min(m.bytes_per_image for m in compact_plans(generation))
-    best = max((m for m in compact_plans(generation)), key=lambda m: m.low(10))
-    low = replace(generation.calibration, bytes_limit=best.bytes_per_image)
-    assert low.choose(k=10, target_recall=best.low(10)).bytes_per_image <= best.bytes_per_image
-    assert small < 2 * LENGTH
-    # Where none is as small as that, the quickest of those with compact codes; without these, the quickest of all.
-    beyond = replace(low, bytes_limit=1.0)
-    reached = best.low(10)
-    compact = [m for m in compact_plans(generation) if m.low(10) >= reached]
-    assert beyond.choose(k=10, target_recall=reached) == min(compact, key=lambda m: (m.latency_ms["p50"], m.plan))
-    others = tuple(m for m in low.measured if not m.plan.final_shortlist)
-    of_others = replace(beyond, measured=others).choose(k=10, target_recall=reached)
-    assert of_others == replace(beyond, measured=others, bytes_limit=None).choose(k=10, target_recall=reached)
-    assert low.choose(k=10, target_recall=1.0).exact
-    assert low.from_json(low.to_json()) == low
+def of_prefix(length: int, recall: float, p50: float, *, compact: bool = True) -> Measured:
+    plan = Plan(length, "ivf-pq", 8, 100, 256, final_shortlist=final_shortlist_for(10) if compact else 0)
+    return Measured(plan, {10: Recall(recall, recall)}, {"p50": p50, "p95": 2 * p50})
 
 
-def test_plans_of_a_few_bytes_too_many_are_kept_and_no_larger_ones() -> None:
+def test_all_targets_share_the_index_over_one_prefix() -> None:
+    """The index over another prefix would be held in memory too, for the targets of its quicker plans."""
+    quick, at_95, at_99 = of_prefix(64, 0.95, 0.1), of_prefix(128, 0.955, 0.2), of_prefix(128, 0.992, 0.4)
+    without = of_prefix(128, 0.9995, 0.3, compact=False)
+    chosen = Calibration((quick, at_95, at_99, without), efforts={}, queries=2000).choose
+    assert chosen(k=10, target_recall=0.95) == at_95
+    assert chosen(k=10, target_recall=0.99) == at_99
+    assert chosen(k=10, target_recall=0.999) == without, "none with compact codes reaches it"
+    assert chosen(k=10, target_recall=0.95, length=64) == quick
+    assert chosen(k=10, target_recall=0.95, max_latency_ms=0.25) == quick, "it is the only one that is as quick as that"
+
+
+def test_the_shared_prefix_is_that_of_the_quickest_plan_that_reaches_the_default_target() -> None:
+    slow, quick = of_prefix(64, 0.99, 0.5), of_prefix(128, 0.99, 0.4)
+    assert shared_prefix([of_prefix(32, 0.98, 0.1), slow, quick], 10) == 128
+    assert shared_prefix([of_prefix(32, 0.9, 0.1), of_prefix(64, 0.98, 0.5)], 10) == 64, "the best there is"
+    assert shared_prefix([of_prefix(64, 0.99, 0.5, compact=False)], 10) is None
+
+
+def test_plans_of_the_shared_prefix_are_kept_and_chosen(generation: Generation) -> None:
+    calibration = generation.calibration
+    prefix = shared_prefix(calibration.measured, 10)
+    best = max(m.low(10) for m in compact_plans(generation))
+    for target in (0.75 * best, 0.9 * best, best):
+        chosen = calibration.choose(k=10, target_recall=target)
+        assert (chosen.plan.prefix_length, bool(chosen.plan.final_shortlist)) == (prefix, True)
+        assert chosen.bytes_per_image < 2 * LENGTH
+    assert calibration.choose(k=10, target_recall=1.0).exact
+    assert calibration.from_json(calibration.to_json()) == calibration
+
+
+def test_compact_plans_of_an_index_that_takes_their_gain_are_not_kept() -> None:
     """Where only lists over half of the coordinates reach a target, 247 bytes with compact codes beat 615 without."""
-    calibrator = cast(Calibrator, SimpleNamespace(_bytes_limit=240.0))
+    calibrator = cast(Calibrator, SimpleNamespace(_codes=SimpleNamespace(code_length=256)))
     for size, is_wasted in ((239.0, False), (246.7, False), (249.0, True)):
-        plan = Plan(128, "ivf-pq", 56, 240, 256, final_shortlist=28)
-        measured = Measured(plan, recall={}, latency_ms={}, bytes_per_image=size)
+        measured = replace(of_prefix(128, 0.99, 0.4), bytes_per_image=size)
         assert Calibrator._wastes_compact_codes(calibrator, measured) == is_wasted
 
 
@@ -245,7 +260,6 @@ def test_a_recalibration_measures_them_too(generation: Generation, tmp_path: Pat
     built = recalibrate_generation(tmp_path / "generation", generation, queries, np.full(len(queries), -1))
     again = Generation(built.path, generation.codes, tuning=TUNING)
     assert compact_plans(again)
-    assert again.calibration.bytes_limit == generation.calibration.bytes_limit
 
 
 def test_few_codes_have_none(tmp_path: Path) -> None:
@@ -253,7 +267,6 @@ def test_few_codes_have_none(tmp_path: Path) -> None:
     build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, 64), tuning=hardly_calibrated(TUNING)))
     opened = Generation(tmp_path / "generation", codes)
     assert opened.compact is None
-    assert opened.calibration.bytes_limit is None
     assert not compact_plans(opened)
 
 
