@@ -19,14 +19,15 @@ def measured_efforts(index: AnyPrefixIndex, steps_to_double: int) -> list[int | 
 
 
 def measured_shortlists(steps: int, *, recall: float) -> list[int]:
-    """Return the measured lengths of shortlists, which double in so many steps.
+    """Return the measured lengths of shortlists, which double in so many steps, and by one where they are short.
 
     Args:
         recall: that the effort before reaches: only where it is nearly all can a longer shortlist find what is missing.
     """
     longest = _LONGEST if recall < _NEARLY_ALL else 2 * _LONGEST
     doubled = (round(10 * 2 ** (i / steps)) for i in range(6 * steps))
-    return sorted({1, *(s for s in doubled if s < longest), MIN_SHORTLIST, _LONGEST, longest})
+    one_by_one = range(10, 3 * steps + 10)  # where one candidate more is a share of recall that targets tell apart
+    return sorted({1, *one_by_one, *(s for s in doubled if s < longest), MIN_SHORTLIST, _LONGEST, longest})
 
 
 def deep_shortlists(steps: int) -> list[int]:

@@ -12,6 +12,7 @@ def test_longer_shortlists_are_measured_where_nearly_all_is_found() -> None:
         assert shortlists[-1] == longest
     assert set(few) < set(many)
     assert 240 in few, "the shortlist of a search that asks for none"
+    assert set(range(10, 40)) < set(few), "a candidate more finds up to a hundredth more"
 
 
 def test_shortlists_of_hundreds_of_results_go_on_from_there() -> None:
