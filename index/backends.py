@@ -12,8 +12,8 @@ from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.errors import EngineUnavailableError, IndexKindError
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.gpu import Gpu
+from eigenlens.index.faiss_engine.graph.vamana import require_svs
 from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
-from eigenlens.index.faiss_engine.vamana import require_svs
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.pgvector_engine.build import BACKEND, build_pgvector_generation
 from eigenlens.index.pgvector_engine.database import Database

@@ -38,8 +38,8 @@ from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, read_rows, writing_codes
 from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.faiss_engine.graph.vamana import DEGREE, VAMANA, VamanaGraph
 from eigenlens.index.faiss_engine.kinds import require_kind
-from eigenlens.index.faiss_engine.vamana import DEGREE, VAMANA, VamanaGraph
 from eigenlens.index.plans.calibration import Measured
 from eigenlens.index.plans.plan import Optimise, Plan
 

@@ -22,9 +22,9 @@ from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
 from eigenlens.index.faiss_engine.compact_codes import CODES_FILE, CompactCodes, write_compact_codes
 from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.faiss_engine.gpu_index import on_gpu
+from eigenlens.index.faiss_engine.graph.vamana import VAMANA
 from eigenlens.index.faiss_engine.open_index import prefix_index_over, read_prefix_index
 from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes, suits_compact_codes
-from eigenlens.index.faiss_engine.vamana import VAMANA
 from eigenlens.index.live.generation import KIND
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import IndexSpec, Optimise

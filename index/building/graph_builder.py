@@ -14,8 +14,17 @@ from numpy.typing import NDArray
 
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.prefix import unit_prefix
+from eigenlens.index.faiss_engine.graph.vamana import (
+    DEGREE,
+    LINKS,
+    SETTINGS,
+    VECTORS,
+    VamanaGraph,
+    load,
+    read_graph,
+    save,
+)
 from eigenlens.index.faiss_engine.prefix_index import file_name
-from eigenlens.index.faiss_engine.vamana import DEGREE, LINKS, SETTINGS, VECTORS, VamanaGraph, load, read_graph, save
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.threads import allowed_threads
 

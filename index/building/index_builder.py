@@ -16,7 +16,7 @@ from eigenlens.index.faiss_engine.gpu import Gpu, flat_index
 from eigenlens.index.faiss_engine.kind import Kind
 from eigenlens.index.faiss_engine.kinds import graph_of_lists, require_kind
 from eigenlens.index.faiss_engine.prefix_index import Scores, file_name
-from eigenlens.index.faiss_engine.va_file import VaFileKind, VaFileWriter
+from eigenlens.index.faiss_engine.va_file.kind import VaFileKind, VaFileWriter
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.threads import all_cores
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning

@@ -9,7 +9,7 @@ import numpy as np
 
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import exact_search
-from eigenlens.index.faiss_engine.vamana import VAMANA, require_svs
+from eigenlens.index.faiss_engine.graph.vamana import VAMANA, require_svs
 from eigenlens.index.plans.plan import IndexSpec
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 

@@ -1,7 +1,7 @@
 """What the compiled searches share: inner products with stored numbers, and a list of the best. Numba compiles it.
 
 Numba keeps compiled code beside the file of the function that was called, and looks at no other file. So whoever
-changes this one while developing removes `__pycache__/*.nbi` beside it.
+changes this one while developing removes `__pycache__/*.nbi` in `graph` and `va_file`.
 """
 
 from __future__ import annotations

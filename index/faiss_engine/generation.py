@@ -19,12 +19,12 @@ from eigenlens.index.errors import TargetError
 from eigenlens.index.faiss_engine.compact_codes import CompactCodes
 from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.faiss_engine.gpu_index import GpuIndex, on_gpu
+from eigenlens.index.faiss_engine.graph.vamana import has_numba
 from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.faiss_engine.open_index import open_compact_codes, open_prefix_index
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name
 from eigenlens.index.faiss_engine.reach import ReachEstimator
 from eigenlens.index.faiss_engine.selected_codes import SelectedCodes
-from eigenlens.index.faiss_engine.vamana import has_numba
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.calibration import DEFAULT_TARGET, Measured

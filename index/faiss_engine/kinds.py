@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import faiss
 
 from eigenlens.index.errors import IndexKindError
+from eigenlens.index.faiss_engine.graph.vamana import VAMANA
 from eigenlens.index.faiss_engine.huge_pages import use_huge_pages
 from eigenlens.index.faiss_engine.kind import Kind, bytes_of_vectors
-from eigenlens.index.faiss_engine.va_file import VaFileKind
-from eigenlens.index.faiss_engine.vamana import VAMANA
+from eigenlens.index.faiss_engine.va_file.kind import VaFileKind
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
 # k-means needs some tens of training vectors for each list.

@@ -10,12 +10,12 @@ from eigenlens.artifact import Artifact
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.errors import SearchError
 from eigenlens.index.faiss_engine.compact_codes import CODES_FILE, QUANTIZER_FILE, CompactCodes
-from eigenlens.index.faiss_engine.graph_index import GraphIndex
+from eigenlens.index.faiss_engine.graph.graph_index import GraphIndex
+from eigenlens.index.faiss_engine.graph.vamana import SETTINGS, VAMANA, VamanaGraph
 from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, file_name
-from eigenlens.index.faiss_engine.va_file import VaFileKind
-from eigenlens.index.faiss_engine.va_file_index import VaFileIndex
-from eigenlens.index.faiss_engine.vamana import SETTINGS, VAMANA, VamanaGraph
+from eigenlens.index.faiss_engine.va_file.kind import VaFileKind
+from eigenlens.index.faiss_engine.va_file.va_file_index import VaFileIndex
 from eigenlens.index.plans.plan import IndexSpec
 
 

@@ -12,8 +12,8 @@ from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import rerank
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.compact_codes import CompactCodes
+from eigenlens.index.faiss_engine.graph.prepared_search import PreparedGraphSearch
 from eigenlens.index.faiss_engine.kinds import graph_of_lists, require_kind
-from eigenlens.index.faiss_engine.prepared_graph_search import PreparedGraphSearch
 from eigenlens.index.faiss_engine.prepared_search import FunnelBuffers, PreparedSearch
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import IndexSpec, Plan

@@ -15,8 +15,8 @@ from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, writing_codes
 from eigenlens.index.errors import IndexKindError
 from eigenlens.index.faiss_engine.gpu import Gpu
+from eigenlens.index.faiss_engine.graph.vamana import VAMANA
 from eigenlens.index.faiss_engine.suitable_kinds import suits_compact_codes
-from eigenlens.index.faiss_engine.vamana import VAMANA
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.plan import IndexSpec, Optimise
 from eigenlens.index.tuning import DEFAULT_TUNING

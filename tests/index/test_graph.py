@@ -20,12 +20,12 @@ from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import exact_search
 from eigenlens.index.errors import CodesError, IndexKindError, SearchError
 from eigenlens.index.faiss_engine import generation as opening
-from eigenlens.index.faiss_engine import vamana
 from eigenlens.index.faiss_engine.generation import Generation
-from eigenlens.index.faiss_engine.graph_links import link_back
-from eigenlens.index.faiss_engine.graph_walk import layout, search_graph
-from eigenlens.index.faiss_engine.va_file_index import VaFileIndex
-from eigenlens.index.faiss_engine.vamana import VamanaGraph
+from eigenlens.index.faiss_engine.graph import vamana
+from eigenlens.index.faiss_engine.graph.links import link_back
+from eigenlens.index.faiss_engine.graph.vamana import VamanaGraph
+from eigenlens.index.faiss_engine.graph.walk import layout, search_graph
+from eigenlens.index.faiss_engine.va_file.va_file_index import VaFileIndex
 from eigenlens.index.filters.parse import parse_filter
 from eigenlens.index.live.engine import LiveEngine
 from eigenlens.index.plans.calibration import COUNTS, Measured, Recall

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from eigenlens.index.building.index_builder import Builder
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.engine import IndexDescription
+from eigenlens.index.faiss_engine.graph.vamana import has_numba
 from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.faiss_engine.open_index import prefix_index_over, read_prefix_index
-from eigenlens.index.faiss_engine.va_file import VaFileWriter, bound_of, ranges_of
-from eigenlens.index.faiss_engine.va_file_index import VaFileIndex
-from eigenlens.index.faiss_engine.vamana import has_numba
+from eigenlens.index.faiss_engine.va_file.kind import VaFileWriter, bound_of, ranges_of
+from eigenlens.index.faiss_engine.va_file.va_file_index import VaFileIndex
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.tuning import Tuning
@@ -109,7 +109,7 @@ def test_no_score_is_above_its_bound(tmp_path: Path, decay: float) -> None:
 def test_a_scan_looks_at_few_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decay: float, most: int) -> None:
     """Of one part and the other, the bounds do the work: without them every code would be looked at."""
     pytest.importorskip("numba")
-    from eigenlens.index.faiss_engine import bounded_scan
+    from eigenlens.index.faiss_engine.va_file import bounded_scan
 
     codes = random_codes(0, COUNT, LENGTH) * np.arange(1, LENGTH + 1, dtype=np.float32) ** -decay
     index = opened(tmp_path, codes)

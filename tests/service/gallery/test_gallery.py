@@ -13,7 +13,7 @@ import pytest
 from eigenlens.command import main
 from eigenlens.index.backends import PgvectorBackend
 from eigenlens.index.errors import IndexKindError
-from eigenlens.index.faiss_engine import vamana
+from eigenlens.index.faiss_engine.graph import vamana
 from eigenlens.index.live.generation import BaseGeneration
 from eigenlens.index.plans.plan import Optimise
 from eigenlens.index.tuning import DEFAULT_TUNING

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.codes.artifact import Codes
-from eigenlens.index.faiss_engine.vamana import Search, in_threads
+from eigenlens.index.faiss_engine.graph.vamana import Search, in_threads
 
 Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]

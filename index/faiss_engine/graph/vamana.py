@@ -3,7 +3,7 @@
 A search walks from neighbour to nearer neighbour and looks at some hundred prefixes. Over a short prefix that is the
 quickest first pass for one query at a time: the codes' order puts what tells neighbours apart into few coordinates. The
 graph cannot leave rows out, so that searches with a filter use the indexes of the lengths. SVS chooses the links; the
-walk is this package's own (`graph_walk`), compiled by Numba.
+walk is this package's own (`walk`), compiled by Numba.
 
 Source: Jayaram Subramanya et al., DiskANN: Fast Accurate Billion-point Nearest Neighbor Search on a Single Node,
 NeurIPS 2019; Aguerrebere et al., Similarity search in the blink of an eye with compressed indices, VLDB 2023
@@ -61,8 +61,8 @@ class VamanaGraph:
 
         Raises: RuntimeError, for links that lead nowhere.
         """
-        from eigenlens.index.faiss_engine.graph_links import link_back
-        from eigenlens.index.faiss_engine.graph_walk import ENTRY_LENGTH, LINK_SLOTS, layout
+        from eigenlens.index.faiss_engine.graph.links import link_back
+        from eigenlens.index.faiss_engine.graph.walk import ENTRY_LENGTH, LINK_SLOTS, layout
 
         self.ntotal, self.d = int(prefixes.shape[0]), int(prefixes.shape[1])
         self._links = _in_lines((self.ntotal, LINK_SLOTS), np.uint32)
@@ -88,7 +88,7 @@ class VamanaGraph:
     def searching(self, codes: NDArray[np.float16], *, window: int, shortlist: int) -> Search:
         """Return a function that searches for queries and writes what it finds into two arrays.
 
-        search(queries, scores, rows): float32 (q, code_length), float32 (q, k) and int64 (q, k); see `graph_walk`. It
+        search(queries, scores, rows): float32 (q, code_length), float32 (q, k) and int64 (q, k); see `walk`. It
         returns whether every query has k results, no two of which have the same score.
 
         Args:
@@ -96,7 +96,7 @@ class VamanaGraph:
             window: candidates that a walk keeps.
             shortlist: how many of them are rescored by full codes; 0 for the inner products of unit prefixes.
         """
-        from eigenlens.index.faiss_engine.graph_walk import StoredGraph, layout, search_graph
+        from eigenlens.index.faiss_engine.graph.walk import StoredGraph, layout, search_graph
 
         half_precision = np.asarray(codes).view(np.uint16).reshape(-1)
         half_precision.flags.writeable = False

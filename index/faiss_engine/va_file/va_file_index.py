@@ -10,9 +10,9 @@ import numpy as np
 
 from eigenlens.index.codes.exact import best_of_runs, rerank
 from eigenlens.index.codes.prefix import unit_prefix
+from eigenlens.index.faiss_engine.graph.vamana import has_numba
 from eigenlens.index.faiss_engine.prefix_index import ROUNDING, PrefixIndex, Rows, Scores
-from eigenlens.index.faiss_engine.va_file import LEVELS, bound_of, first_part, ranges_of
-from eigenlens.index.faiss_engine.vamana import has_numba
+from eigenlens.index.faiss_engine.va_file.kind import LEVELS, bound_of, first_part, ranges_of
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import Plan
 from eigenlens.index.threads import all_cores, allowed_threads, use_all_threads
@@ -63,7 +63,7 @@ class VaFileIndex(PrefixIndex):
         self, unit: Scores, least: float, scores: Scores, rows: Rows, *, selection: Selection | None
     ) -> None:
         """Write the best of one query (1, code_length) into scores and rows, each (k,)."""
-        from eigenlens.index.faiss_engine.bounded_scan import QueryBound, StoredCodes, scan_with_bound
+        from eigenlens.index.faiss_engine.va_file.bounded_scan import QueryBound, StoredCodes, scan_with_bound
 
         bound = bound_of(unit, self._ranges)
         part, middles, halves = first_part(len(self._ranges)), self._middles, self._ranges / (2 * LEVELS)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from eigenlens.index.faiss_engine.compiled import compiled_once
-from eigenlens.index.faiss_engine.graph_walk import LINK_SLOTS
+from eigenlens.index.faiss_engine.graph.walk import LINK_SLOTS
 
 
 @compiled_once

@@ -6,9 +6,9 @@ import numpy as np
 
 from eigenlens.index.codes.exact import best_of_runs, rerank
 from eigenlens.index.codes.prefix import unit_prefix
+from eigenlens.index.faiss_engine.graph.prepared_search import PreparedGraphSearch
+from eigenlens.index.faiss_engine.graph.vamana import MAX_WINDOW, VamanaGraph, in_threads
 from eigenlens.index.faiss_engine.prefix_index import PrefixIndex, Rows, Scores
-from eigenlens.index.faiss_engine.prepared_graph_search import PreparedGraphSearch
-from eigenlens.index.faiss_engine.vamana import MAX_WINDOW, VamanaGraph, in_threads
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.plans.plan import Plan
 from eigenlens.index.threads import allowed_threads, use_all_threads
