@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens import artifact
-from eigenlens.index.building.calibrator import Calibrator
+from eigenlens.index.building.calibrating.calibrator import Calibrator
 from eigenlens.index.building.describe import describe_codes
 from eigenlens.index.building.graph_builder import GraphBuilder
 from eigenlens.index.building.index_builder import TRAINING_VECTORS, Builder

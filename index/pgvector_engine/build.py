@@ -8,10 +8,10 @@ from typing import Any
 
 from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions
+from eigenlens.index.building.calibrating.filtered_calibrator import FilteredCalibrator
+from eigenlens.index.building.calibrating.remote_tuning import tuning_of_remote
 from eigenlens.index.building.describe import describe_codes
-from eigenlens.index.building.filtered_calibrator import FilteredCalibrator
 from eigenlens.index.building.index_builder import TRAINING_VECTORS
-from eigenlens.index.building.remote_tuning import tuning_of_remote
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
 from eigenlens.index.filters.drawn import drawn_shares

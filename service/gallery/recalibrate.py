@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.index.building.recalibrate import MIN_QUERIES, recalibrate_generation
+from eigenlens.index.building.calibrating.recalibrate import MIN_QUERIES, recalibrate_generation
 from eigenlens.index.faiss_engine.gpu import Gpu
 from eigenlens.service.errors import TooFewQueriesError
 from eigenlens.service.gallery.build import KEPT_GENERATIONS

@@ -288,7 +288,7 @@ def test_a_gallery_too_small_to_measure_is_searched_exactly(tmp_path: Path) -> N
 def test_a_busy_machine_does_not_cut_a_calibration_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where others took the processor, the time was up after the first efforts, and only exact plans met a target."""
     slow = SimpleNamespace(monotonic=lambda: 1e6 * time.monotonic(), process_time=time.process_time)
-    monkeypatch.setattr("eigenlens.index.building.stopwatch.time", slow)
+    monkeypatch.setattr("eigenlens.index.building.calibrating.stopwatch.time", slow)
     codes = write_codes(tmp_path / "codes", clustered(1, 1000))
     build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "ivf"}))
     measured = Generation(tmp_path / "generation", codes).calibration.measured

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions, build_generation
-from eigenlens.index.building.calibrator import Calibrator
-from eigenlens.index.building.compact_recall import CompactOrder, with_compact_codes
-from eigenlens.index.building.recalibrate import recalibrate_generation
-from eigenlens.index.building.stopwatch import Stopwatch
+from eigenlens.index.building.calibrating.calibrator import Calibrator
+from eigenlens.index.building.calibrating.compact_recall import CompactOrder, with_compact_codes
+from eigenlens.index.building.calibrating.recalibrate import recalibrate_generation
+from eigenlens.index.building.calibrating.stopwatch import Stopwatch
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import exact_search
 from eigenlens.index.codes.prefix import unit_prefix

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions
-from eigenlens.index.building.recalibrate import recalibrate_generation
+from eigenlens.index.building.calibrating.recalibrate import recalibrate_generation
 from eigenlens.index.codes.exact import exact_search
 from eigenlens.index.filters.drawn import drawn_shares, is_drawn
 from eigenlens.index.filters.parse import parse_filter

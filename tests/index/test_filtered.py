@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions, build_generation
-from eigenlens.index.building.recall_counting import ranks_of, shortlist_recalls
+from eigenlens.index.building.calibrating.recall_counting import ranks_of, shortlist_recalls
 from eigenlens.index.errors import TargetError
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.filters.parse import Filter, parse_filter

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions, build_generation
-from eigenlens.index.building.calibrator import Calibrator
+from eigenlens.index.building.calibrating.calibrator import Calibrator
 from eigenlens.index.building.prefix_choice import choose_graph, graph_lengths
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import exact_search

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eigenlens.index.building.measured_grid import deep_shortlists, measured_shortlists
+from eigenlens.index.building.calibrating.measured_grid import deep_shortlists, measured_shortlists
 
 
 def test_longer_shortlists_are_measured_where_nearly_all_is_found() -> None:

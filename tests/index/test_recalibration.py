@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions, build_generation
-from eigenlens.index.building.recalibrate import MIN_QUERIES, recalibrate_generation
+from eigenlens.index.building.calibrating.recalibrate import MIN_QUERIES, recalibrate_generation
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.errors import CodesError
 from eigenlens.index.faiss_engine.generation import Generation

@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 import pytest
 
-from eigenlens.index.building.timing import Timer, line_through, smoothed
+from eigenlens.index.building.calibrating.timing import Timer, line_through, smoothed
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.prefix import unit_prefix
 from eigenlens.index.faiss_engine.kinds import require_kind
@@ -113,7 +113,7 @@ def test_a_scan_of_large_codes_is_timed_part_by_part_and_has_no_more_in_memory(
 ) -> None:
     codes = large(tmp_path, monkeypatch)
     index = PrefixIndex(codes.scan(190_000), IndexSpec(64, "half"), codes)
-    monkeypatch.setattr("eigenlens.index.building.timing.time.perf_counter", iter(range(1000)).__next__)
+    monkeypatch.setattr("eigenlens.index.building.calibrating.timing.time.perf_counter", iter(range(1000)).__next__)
     parts, held, before = list[tuple[int, int]](), list[int](), mapped_bytes()
     scan, release_pages = Codes.scan, Codes.release_pages
 

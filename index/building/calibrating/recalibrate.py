@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens import artifact
-from eigenlens.index.building.filtered_calibrator import FilteredCalibrator
+from eigenlens.index.building.calibrating.filtered_calibrator import FilteredCalibrator
 from eigenlens.index.errors import CodesError
 from eigenlens.index.live.generation import KIND, BaseGeneration
 from eigenlens.index.live.remote_generation import RemoteGeneration

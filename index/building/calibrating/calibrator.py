@@ -17,23 +17,23 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.index.building.compact_recall import (
+from eigenlens.index.building.calibrating.compact_recall import (
     COMPARED,
     Candidates,
     CompactOrder,
     with_compact_codes,
 )
-from eigenlens.index.building.measured_grid import (
+from eigenlens.index.building.calibrating.measured_grid import (
     deep_shortlists,
     deepest_shortlist,
     measured_efforts,
     measured_shortlists,
 )
-from eigenlens.index.building.pareto import near_front, pareto_front
-from eigenlens.index.building.recall_counting import plain_recalls, ranks_of, shortlist_recalls
+from eigenlens.index.building.calibrating.pareto import near_front, pareto_front
+from eigenlens.index.building.calibrating.recall_counting import plain_recalls, ranks_of, shortlist_recalls
+from eigenlens.index.building.calibrating.stopwatch import Stopwatch
+from eigenlens.index.building.calibrating.timing import MIN_TIMED, Latencies, Timer, line_through, percentiles, smoothed
 from eigenlens.index.building.row_order import sample_size
-from eigenlens.index.building.stopwatch import Stopwatch
-from eigenlens.index.building.timing import MIN_TIMED, Latencies, Timer, line_through, percentiles, smoothed
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import best_of_runs
 from eigenlens.index.codes.prefix import unit_prefix

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from eigenlens.index.building.recall_counting import shortlist_recalls
+from eigenlens.index.building.calibrating.recall_counting import shortlist_recalls
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.live.prefix_index import AnyCompactCodes, AnyPrefixIndex, Rows, Scores
 from eigenlens.index.plans.calibration import SHALLOW_COUNTS, Recall

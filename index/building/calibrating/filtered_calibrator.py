@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from eigenlens.index.building.calibrator import Calibrator, grouped
-from eigenlens.index.building.measured_grid import deepest_shortlist
-from eigenlens.index.building.recall_counting import plain_recalls, shortlist_recalls
-from eigenlens.index.building.timing import Latencies, smoothed
+from eigenlens.index.building.calibrating.calibrator import Calibrator, grouped
+from eigenlens.index.building.calibrating.measured_grid import deepest_shortlist
+from eigenlens.index.building.calibrating.recall_counting import plain_recalls, shortlist_recalls
+from eigenlens.index.building.calibrating.timing import Latencies, smoothed
 from eigenlens.index.filters.drawn import is_drawn
 from eigenlens.index.live.prefix_index import AnyPrefixIndex, Rows
 from eigenlens.index.plans.calibration import DEEP_COUNTS, Measured, is_plain
