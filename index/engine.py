@@ -1,7 +1,7 @@
 """The interface between the service and a search engine: codes, a plan and a filter in, keys and cosines out.
 
 `index/live/engine.py` implements it with FAISS. A further engine is one more folder that implements it.
-`tests/index/test_engines.py` runs over every engine and compares its results with exact search.
+`tests/index/live/test_engines.py` runs over every engine and compares its results with exact search.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.index.test_eigenfunctions import without_eigenfunctions
+from tests.index.codes.test_eigenfunctions import without_eigenfunctions
 from tests.support.pages import choose, in_a_browser, opened, press, searched
 from tests.support.service import CODE_LENGTH, build_gallery, code_of, image_id, pixels_of, png, serving, settings_of
 

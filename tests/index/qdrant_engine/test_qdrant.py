@@ -313,7 +313,7 @@ def test_bytes_are_as_they_were_estimated(qdrant: QdrantDouble) -> None:
 
 
 def test_the_guide_tells_the_bytes_that_are_computed() -> None:
-    guide = (Path(__file__).parents[2] / "docs/guide/outgrowing.md").read_text()
+    guide = (Path(__file__).parents[3] / "docs/guide/outgrowing.md").read_text()
     graph, copies, full = IndexSpec(64, "qd-hnsw"), IndexSpec(64, "qd-hnsw-sq8"), IndexSpec(256, "qd-scan")
     for count in (10**6, 10**7, 10**8, 10**9, 10**10):
         plain = index_bytes([graph], count)[graph] + vector_bytes([graph], count)

@@ -9,7 +9,7 @@ import numpy as np
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.sampled_reach import SampledReach
 from eigenlens.index.plans.reach import Reach
-from tests.index.test_filtered import GROUPS, grouped
+from tests.index.filters.test_filtered import GROUPS, grouped
 from tests.support.codes import write_codes
 
 COUNT, QUERIES, K = 8000, 50, 10

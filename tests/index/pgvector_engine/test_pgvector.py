@@ -203,7 +203,7 @@ def test_what_pgvector_cannot_hold_is_refused_with_what_can() -> None:
 
 
 def test_the_guide_tells_the_bytes_that_are_computed() -> None:
-    guide = (Path(__file__).parents[2] / "docs/guide/outgrowing.md").read_text()
+    guide = (Path(__file__).parents[3] / "docs/guide/outgrowing.md").read_text()
     for count in (10**6, 10**7, MAX_ROWS, 10**8, 10**9):
         faiss, graph = IndexSpec(64, "ivf-pq"), IndexSpec(64, "pg-hnsw")
         sizes = [index_bytes([faiss], count)[faiss], 532 * count]

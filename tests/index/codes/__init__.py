@@ -1,0 +1,1 @@
+"""Tests of codes and of what is computed from them."""
