@@ -23,6 +23,7 @@ from eigenlens.index.faiss_engine.compact_codes import CODES_FILE, CompactCodes,
 from eigenlens.index.faiss_engine.gpu import Gpu, device_name
 from eigenlens.index.faiss_engine.gpu_index import on_gpu
 from eigenlens.index.faiss_engine.graph.vamana import VAMANA
+from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.faiss_engine.open_index import prefix_index_over, read_prefix_index
 from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes, suits_compact_codes
 from eigenlens.index.live.generation import KIND
@@ -112,7 +113,8 @@ def _write_indexes(directory: Path, codes: Codes, specs: Sequence[IndexSpec], op
     compact = None
     if (directory / CODES_FILE).exists():
         compact = CompactCodes(directory, count=len(codes), code_length=codes.code_length)
-    calibrator = Calibrator(codes, indexes=len(specs), queries=options.queries, compact=compact, tuning=tuning)
+    with_efforts = sum(require_kind(spec.kind).effort is not None for spec in specs)
+    calibrator = Calibrator(codes, indexes=with_efforts, queries=options.queries, compact=compact, tuning=tuning)
     sizes: dict[IndexSpec, int] = {}
     for done, spec in enumerate(specs, start=1):
         # The builder is kept by no name: its index is freed before the next is built.

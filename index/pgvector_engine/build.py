@@ -85,9 +85,8 @@ class _Build:
         tuning = tuning_of_remote(self._options.tuning)
         calibrator = None
         if len(codes):
-            calibrator = FilteredCalibrator(
-                codes, indexes=len(self._specs), queries=self._options.queries, tuning=tuning
-            )
+            with_efforts = sum(KINDS[spec.kind].has_graph for spec in self._specs)
+            calibrator = FilteredCalibrator(codes, indexes=with_efforts, queries=self._options.queries, tuning=tuning)
             self._copy(0, calibrator.held_in)
         for done, spec in enumerate(self._specs, start=1):
             if KINDS[spec.kind].has_graph:

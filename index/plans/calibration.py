@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.index.errors import TargetError
-from eigenlens.index.plans.plan import IndexSpec, Plan, final_shortlist_for
+from eigenlens.index.plans.plan import TIMED_RESULTS, IndexSpec, Plan, final_shortlist_for
 
 # Target recall of a search that gives no targets.
 DEFAULT_TARGET = 0.99
@@ -86,7 +86,8 @@ class Measured:
         """Return the plan for k results, the same for all k up to the next that is measured: a shortlist holds it."""
         plan, least = self.plan, measured_count(k)
         if plan.final_shortlist:
-            plan = replace(plan, final_shortlist=final_shortlist_for(least))
+            spare = plan.final_shortlist - final_shortlist_for(TIMED_RESULTS, spare=0)
+            plan = replace(plan, final_shortlist=final_shortlist_for(least, spare=spare))
         return plan if plan.shortlist is None or plan.shortlist >= least else replace(plan, shortlist=least)
 
 

@@ -15,8 +15,10 @@ Optimise = Literal["memory", "latency", "build"]
 SHORTLIST_FACTOR = 10
 MIN_SHORTLIST = 240
 # Candidates beyond the results, and two thirds of these, among which compact codes leave nearly all true neighbours: a
-# third of the rows is in two lists.
-_SPARE_CANDIDATES = 12
+# third of the rows is in two lists. With the second number they leave those, too, that they put far behind.
+SPARE_CANDIDATES = (12, 36)
+# Results of the searches that are timed.
+TIMED_RESULTS = 10
 
 
 @dataclass(frozen=True, order=True)
@@ -60,9 +62,9 @@ class IndexSpec:
     kind: str
 
 
-def final_shortlist_for(count: int) -> int:
+def final_shortlist_for(count: int, *, spare: int = SPARE_CANDIDATES[0]) -> int:
     """Return how many candidates compact codes leave to the rerank, for so many results."""
-    return count + 2 * count // 3 + _SPARE_CANDIDATES
+    return count + 2 * count // 3 + spare
 
 
 def choose_lengths(code_length: int, wanted: Sequence[int] | None = None) -> tuple[int, ...]:

@@ -94,7 +94,8 @@ class _Build:
         if not len(self._codes):
             return Calibration.of_nothing(self._specs)
         tuning = tuning_of_remote(options.tuning)
-        calibrator = FilteredCalibrator(self._codes, indexes=len(self._specs), queries=options.queries, tuning=tuning)
+        with_efforts = sum(KINDS[spec.kind].has_graph for spec in self._specs)
+        calibrator = FilteredCalibrator(self._codes, indexes=with_efforts, queries=options.queries, tuning=tuning)
         held_in = calibrator.held_in
         self._fill(0, held_in)
         for done, spec in enumerate(self._specs, start=1):

@@ -3,8 +3,6 @@
 import { bytes, count, milliseconds, plural } from "./format.js";
 import { same } from "./charts/plans.js";
 
-const WALKS = { hnsw: "walked a graph of them", "hnsw-sq8": "walked a graph of them" };
-
 /** One or two sentences on how a search ran over `gallery`. */
 export function inWords(plan, gallery) {
   const full = gallery.code_length;
@@ -18,7 +16,7 @@ export function inWords(plan, gallery) {
 
 function walk(plan, all) {
   if (plan.kind.startsWith("ivf")) return `with the images in ${plural(plan.effort, "list")} nearest to the query`;
-  if (WALKS[plan.kind] || plan.kind.includes("hnsw")) return `along a graph of ${all}, keeping ${plural(plan.effort, "candidate")}`;
+  if (plan.kind === "vamana" || plan.kind.includes("hnsw")) return `along a graph of ${all}, keeping ${plural(plan.effort, "candidate")}`;
   if (plan.kind === "va-file" || plan.kind.startsWith("panorama")) return `with ${all}, leaving each as soon as it cannot win`;
   return `with ${all}`;
 }

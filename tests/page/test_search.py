@@ -12,6 +12,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from eigenlens.index.faiss_engine.graph.vamana import VAMANA
+from eigenlens.index.faiss_engine.kinds import KINDS as FAISS_KINDS
+from eigenlens.index.pgvector_engine.kinds import KINDS as PGVECTOR_KINDS
+from eigenlens.index.qdrant_engine.kinds import KINDS as QDRANT_KINDS
 from eigenlens.service.gallery.layout import Gallery
 from tests.support import oracles
 from tests.support.codes import encoded
@@ -54,6 +58,28 @@ def test_a_photograph_is_searched_at_the_length_of_the_slider(page: Page) -> Non
     expect(page.locator("#numbers")).to_contain_text("of the best ten stay")
     for stage in ("decode", "encode", "search", "total"):
         expect(page.locator("#timing")).to_contain_text(stage)
+
+
+def test_every_kind_of_index_has_its_words(page: Page) -> None:
+    words = {
+        "ivf": "with the images in 32 lists nearest to the query",
+        "graph": "along a graph of 3,000 images, keeping 32 candidates",
+        "bounds": "with 3,000 images, leaving each as soon as it cannot win",
+        "scan": "with 3,000 images",
+    }
+    kinds = dict.fromkeys(("ivf", "ivf-sq8", "ivf-pq", "ivf-rabitq"), "ivf")
+    kinds |= dict.fromkeys(("hnsw", "vamana", "pg-hnsw", "qd-hnsw", "qd-hnsw-sq8"), "graph")
+    kinds |= dict.fromkeys(("va-file", "panorama"), "bounds")
+    kinds |= dict.fromkeys(("flat", "half", "sq8", "pg-scan", "qd-scan"), "scan")
+    assert {*FAISS_KINDS, VAMANA.name, *PGVECTOR_KINDS, *QDRANT_KINDS} == set(kinds)
+    for kind, how in kinds.items():
+        plan = {"kind": kind, "length": 96, "effort": 32, "rerank": 256, "shortlist": 40}
+        told = page.evaluate(
+            "async (given) => (await import('./plan_words.js')).inWords(...given)",
+            [plan, {"code_length": 256, "count": 3000}],
+        )
+        first = f"Compared the first 96 of 256 numbers {words[how]}"
+        assert told == f"{first}, then rescored the best 40 with all 256."
 
 
 def test_moving_the_slider_searches_again_without_encoding(page: Page) -> None:

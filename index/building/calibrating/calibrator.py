@@ -10,7 +10,7 @@ fewer queries and efforts, and with shortlists of thousands.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -73,6 +73,7 @@ _BYTES_OF_IDS, _BYTES_OF_COORDINATE = 24, 0.875
 _SUFFICIENT_SHARE = 0.99
 
 _Key = TypeVar("_Key")
+_Item = TypeVar("_Item")
 
 
 class Calibrator:
@@ -96,7 +97,7 @@ class Calibrator:
 
         Args:
             codes: codes of the gallery.
-            indexes: number of indexes, which share the time for measurements.
+            indexes: number of those with an effort to choose, which share the time for searches.
             queries: codes (q, code_length) to search with; if None, the last rows are held out and used.
             excluded_rows: a row for each query that is no result, (q,), such as the query itself; -1 for none.
             compact: codes in fewer bits, where plans that first rescore by them are to be measured too.
@@ -163,9 +164,9 @@ class Calibrator:
         is_shorter = spec.length < self._codes.code_length
         alone = not is_shorter and not index.kind.lossy  # there is nothing to rescore by
         started = Stopwatch(is_remote=index.kind.is_remote)
-        # The remaining time for searches is divided equally among the remaining indexes.
+        # The remaining time for searches is divided equally among the remaining indexes that have efforts.
         budget_s = tuning.calibration_s * max(1.0, len(self._codes) / tuning.calibration_codes) - self._searched_s
-        budget_s /= max(1, self._indexes - len(self._measured))
+        budget_s /= max(1, self._indexes - len(self._efforts))
         candidates: Candidates = {}
         reached: dict[int, list[tuple[int, float]]] = {k: [] for k in COUNTS}
         is_shallow = is_deep = True  # whether recall still grows
@@ -328,10 +329,8 @@ class Calibrator:
 
     def _time_front(self, index: AnyPrefixIndex, candidates: Candidates) -> list[Measured]:
         """Time the candidates that can lie on a front of recall and latency, and return these."""
-        groups = [
-            {p: r for p, r in candidates.items() if bool(p.final_shortlist) == compact} for compact in (False, True)
-        ]
-        return [m for group in groups if group for m in self._time_front_of(index, group)]
+        groups = grouped(candidates.items(), lambda candidate: candidate[0].final_shortlist).values()
+        return [m for group in groups for m in self._time_front_of(index, dict(group))]
 
     def _time_front_of(self, index: AnyPrefixIndex, candidates: Candidates) -> list[Measured]:
         """Do what _time_front does for plans that rescore alike."""
@@ -411,11 +410,11 @@ def _sufficient_effort(reached: Mapping[int, Sequence[tuple[int, float]]], k: in
     return next(effort for effort, recall in reached[k] if recall >= enough)
 
 
-def grouped(measured: Sequence[Measured], key: Callable[[Measured], _Key]) -> dict[_Key, list[Measured]]:
-    """Return plans in groups, in the order of the first of each."""
-    groups: dict[_Key, list[Measured]] = {}
-    for m in measured:
-        groups.setdefault(key(m), []).append(m)
+def grouped(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, list[_Item]]:
+    """Return items in groups, in the order of the first of each."""
+    groups: dict[_Key, list[_Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
     return groups
 
 

@@ -52,7 +52,7 @@ def recalibrate_generation(
             _link(source.path / name, directory / name)
         calibrator = FilteredCalibrator(
             generation.codes,
-            indexes=len(generation.all_specs),
+            indexes=sum(generation.open_index(spec).max_effort is not None for spec in generation.all_specs),
             queries=queries,
             excluded_rows=excluded_rows,
             compact=generation.compact if device == "cpu" else None,

@@ -144,7 +144,7 @@ def smoothed(measured: Mapping[Plan, Latencies]) -> dict[Plan, Latencies]:
 
 
 def line_through(tried: Sequence[tuple[Plan, float]]) -> Callable[[Plan], float]:
-    """Fit a line to the latencies of plans: a constant, plus a time per step of effort and per shortlist candidate.
+    """Fit a line to the latencies of plans: a constant, and times per step of effort and per candidate of shortlists.
 
     The fit is by least squares of relative errors.
 
@@ -156,5 +156,5 @@ def line_through(tried: Sequence[tuple[Plan, float]]) -> Callable[[Plan], float]
     return lambda plan: float(np.dot(_terms(plan), costs))
 
 
-def _terms(plan: Plan) -> tuple[float, float, float]:
-    return 1.0, float(plan.effort or 0), float(plan.shortlist or 0)
+def _terms(plan: Plan) -> tuple[float, float, float, float]:
+    return 1.0, float(plan.effort or 0), float(plan.shortlist or 0), float(plan.final_shortlist)

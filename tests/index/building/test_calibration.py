@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.building.calibrating.stopwatch import Stopwatch
 from eigenlens.index.codes.exact import exact_search, rerank
 from eigenlens.index.errors import TargetError
 from eigenlens.index.faiss_engine.generation import Generation
@@ -289,6 +290,17 @@ def test_a_busy_machine_does_not_cut_a_calibration_short(tmp_path: Path, monkeyp
     """Where others took the processor, the time was up after the first efforts, and only exact plans met a target."""
     slow = SimpleNamespace(monotonic=lambda: 1e6 * time.monotonic(), process_time=time.process_time)
     monkeypatch.setattr("eigenlens.index.building.calibrating.stopwatch.time", slow)
+    codes = write_codes(tmp_path / "codes", clustered(1, 1000))
+    build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "ivf"}))
+    measured = Generation(tmp_path / "generation", codes).calibration.measured
+    assert len({m.plan.effort for m in measured if m.plan.kind == "ivf"}) > 2
+
+
+def test_an_index_without_efforts_takes_no_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Stopwatch):
+        worked_s = property(lambda self: 0.6 * Tuning().calibration_s)
+
+    monkeypatch.setattr("eigenlens.index.building.calibrating.calibrator.Stopwatch", Slow)
     codes = write_codes(tmp_path / "codes", clustered(1, 1000))
     build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "ivf"}))
     measured = Generation(tmp_path / "generation", codes).calibration.measured

@@ -153,6 +153,18 @@ def test_a_neighbour_counts_as_found_before_too_many_entries_alone() -> None:
         assert measured[10].mean == found / 10
 
 
+def test_plans_of_a_high_recall_are_measured_with_more_candidates_too() -> None:
+    plan, ranks = Plan(8, "flat", None, 60, 64), np.arange(40, dtype=np.int32)[None]
+    behind = np.arange(40)[None]
+    behind[0, 3] = final_shortlist_for(10)  # by compact codes, so many others are before the fourth
+    measured = with_compact_codes({plan: {10: Recall(1.0, 1.0)}}, ranks, behind)
+    assert {plan.final_shortlist: recall[10].mean for plan, recall in measured.items()} == {28: 0.9, 52: 1.0}
+    assert len(with_compact_codes({plan: {10: Recall(0.98, 0.98)}}, ranks, behind)) == 1
+    most = Measured(max(measured, key=lambda plan: plan.final_shortlist), recall={}, latency_ms={})
+    assert most.for_k(10).final_shortlist == 52
+    assert most.for_k(100).final_shortlist == final_shortlist_for(100) + 24
+
+
 def of_prefix(length: int, recall: float, p50: float, *, compact: bool = True) -> Measured:
     plan = Plan(length, "ivf-pq", 8, 100, 256, final_shortlist=final_shortlist_for(10) if compact else 0)
     return Measured(plan, {10: Recall(recall, recall)}, {"p50": p50, "p95": 2 * p50})
