@@ -1,9 +1,12 @@
-"""One query takes a way of its own through an index, in fewer calls; it finds what many queries find."""
+"""One query, or a few, take a way of their own through an index, in fewer calls; they find what many queries find."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.errors import CodesError
@@ -12,6 +15,8 @@ from eigenlens.index.plans.plan import Plan
 from tests.support.codes import HARDLY_CALIBRATED, random_codes, write_codes
 
 COUNT, LENGTH, CODE_LENGTH = 5000, 16, 96
+# Fewer are answered one after the other.
+MANY = 9
 
 
 @pytest.fixture(scope="module", params=["flat", "sq8", "ivf", "ivf-sq8", "ivf-pq", "ivf-rabitq", "hnsw"])
@@ -41,9 +46,12 @@ def plan_of(generation: Generation, shortlist: int) -> Plan:
 def test_it_finds_what_many_do_whatever_its_norm(generation: Generation, scale: float, k: int, shortlist: int) -> None:
     assert 7 in (generation.prefix_index(LENGTH)._unnormalised_rows or ())
     plan = plan_of(generation, shortlist)
-    queries = (scale * random_codes(2, 6, CODE_LENGTH)).astype(np.float32)
+    queries = np.resize(scale * random_codes(2, 6, CODE_LENGTH), (MANY, CODE_LENGTH)).astype(np.float32)
     scores, rows = generation.search(queries, plan=plan, k=k)
-    assert scores.shape == rows.shape == (6, k)
+    assert scores.shape == rows.shape == (MANY, k)
+    few_scores, few_rows = generation.search(queries[1:], plan=plan, k=k)
+    np.testing.assert_array_equal(few_rows, rows[1:])
+    np.testing.assert_allclose(few_scores, scores[1:], atol=2e-6)
     for number in range(len(queries)):
         score, row = generation.search(queries[number : number + 1], plan=plan, k=k)
         assert score.shape == row.shape == (1, k)
@@ -65,6 +73,25 @@ def test_a_code_whose_norm_is_not_1_has_its_cosine(generation: Generation) -> No
     scores, rows = generation.search(query, plan=plan_of(generation, 60), k=10)
     assert rows[0, 0] == 7
     assert scores[0, 0] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_few_queries_are_answered_one_after_the_other(
+    generation: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, queries = plan_of(generation, 60), random_codes(5, MANY, CODE_LENGTH)
+    index = generation.prefix_index(LENGTH)
+    prepared, counts = index.run_prepared, list[int]()
+
+    def counted(queries: NDArray[np.float32], plan: Plan, k: int) -> Any:
+        counts.append(len(queries))
+        return prepared(queries, plan, k)
+
+    monkeypatch.setattr(index, "run_prepared", counted)
+    generation.search(queries[1:], plan=plan, k=10)
+    assert set(counts) == {1}
+    counts.clear()
+    generation.search(queries, plan=plan, k=10)
+    assert counts[0] == MANY
 
 
 def test_what_it_found_stays_when_the_next_searches(generation: Generation) -> None:
@@ -100,7 +127,7 @@ def test_a_query_of_which_only_later_coordinates_are_not_zero_finds_its_neighbou
     plan, query = plan_of(generation, 60), random_codes(4, 1, CODE_LENGTH)
     generation.search(query, plan=plan, k=10)
     query[0, 0] = 0
-    scores, rows = generation.search(np.repeat(query, 2, axis=0), plan=plan, k=10)
+    scores, rows = generation.search(np.repeat(query, MANY, axis=0), plan=plan, k=10)
     score, row = generation.search(query, plan=plan, k=10)
     assert row[0].tolist() == rows[0].tolist()
     np.testing.assert_allclose(score[0], scores[0], atol=2e-6)
@@ -111,7 +138,7 @@ def test_a_query_that_nothing_is_like_finds_what_many_find(generation: Generatio
     generation.search(query, plan=plan, k=10)
     opposite = -generation.codes.codes.astype(np.float32).mean(0, keepdims=True)
     for wanted in (opposite, np.zeros_like(query)):
-        scores, _ = generation.search(np.repeat(wanted, 2, axis=0), plan=plan, k=10)
+        scores, _ = generation.search(np.repeat(wanted, MANY, axis=0), plan=plan, k=10)
         score, _ = generation.search(wanted, plan=plan, k=10)
         np.testing.assert_allclose(score[0], scores[0], atol=2e-6)
 
@@ -120,7 +147,7 @@ def test_as_many_plans_as_are_asked_for_find_what_they_should(generation: Genera
     query = random_codes(4, 1, CODE_LENGTH)
     plan = plan_of(generation, 60)
     for k in range(1, 300):
-        expected, _ = generation.search(np.repeat(query, 2, axis=0), plan=plan, k=k)
+        expected, _ = generation.search(np.repeat(query, MANY, axis=0), plan=plan, k=k)
         scores, _ = generation.search(query, plan=plan, k=k)
         assert scores.shape == (1, k)
         np.testing.assert_allclose(scores[0], expected[0], atol=2e-6)
