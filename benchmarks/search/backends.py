@@ -135,10 +135,8 @@ def _split(work: Path, codes: Codes, *, queries: int, count: int | None) -> tupl
     if len(codes) < 2 * queries:
         raise GalleryError(f"the gallery has {len(codes)} images, too few for {queries} queries")
     held_in = len(codes) - queries
-    rows = np.arange(held_in)
-    if count is not None and count < held_in:
-        # In random order: a build takes the last rows for a random sample.
-        rows = np.random.default_rng(0).choice(held_in, count, replace=False)
+    # In random order: a build takes the last rows for a random sample, which those before a gallery's last are not.
+    rows = np.random.default_rng(0).permutation(held_in)[:count]
     path = work / "codes"
     with writing_codes(path, count=len(rows), code_length=codes.code_length, encoder_id=codes.encoder_id) as writer:
         for start in range(0, len(rows), 10_000):

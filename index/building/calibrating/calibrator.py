@@ -269,7 +269,7 @@ class Calibrator:
         # Replace the latencies of each index's plans by the smoothed new ones.
         for spec, measured in self._measured.items():
             latencies: dict[Plan, Latencies] = {}
-            for group in self._with_own_fronts(measured):
+            for group in grouped(measured, lambda m: m.plan.final_shortlist).values():  # they rescore alike
                 latencies |= smoothed({m.plan: percentiles(times[m.plan]) for m in group if m.plan in times})
             self._measured[spec] = [replace(m, latency_ms=latencies.get(m.plan, m.latency_ms)) for m in measured]
         self._spent_s += time.monotonic() - started

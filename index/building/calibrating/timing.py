@@ -144,17 +144,24 @@ def smoothed(measured: Mapping[Plan, Latencies]) -> dict[Plan, Latencies]:
 
 
 def line_through(tried: Sequence[tuple[Plan, float]]) -> Callable[[Plan], float]:
-    """Fit a line to the latencies of plans: a constant, and times per step of effort and per candidate of shortlists.
+    """Fit a line to the latencies of plans: a constant, plus a time per step of effort and per shortlist candidate.
 
-    The fit is by least squares of relative errors.
+    The fit is by least squares of relative errors. Nothing takes less than no time: a term that would is left out.
 
     Returns: a function that estimates the latency of a plan.
     """
     terms = np.array([_terms(plan) for plan, _ in tried])
-    latencies = np.array([latency for _, latency in tried])[:, None]
-    costs = np.linalg.lstsq(terms / latencies, np.ones(len(tried)), rcond=None)[0].clip(min=0)
+    relative = terms / np.array([latency for _, latency in tried])[:, None]
+    costs, kept = np.zeros(terms.shape[1]), list(range(terms.shape[1]))
+    while kept:
+        costs[kept] = np.linalg.lstsq(relative[:, kept], np.ones(len(tried)), rcond=None)[0]
+        least = min(kept, key=lambda term: costs[term])
+        if costs[least] >= 0:
+            break
+        kept.remove(least)
+        costs[least] = 0
     return lambda plan: float(np.dot(_terms(plan), costs))
 
 
-def _terms(plan: Plan) -> tuple[float, float, float, float]:
-    return 1.0, float(plan.effort or 0), float(plan.shortlist or 0), float(plan.final_shortlist)
+def _terms(plan: Plan) -> tuple[float, float, float]:
+    return 1.0, float(plan.effort or 0), float(plan.shortlist or 0)

@@ -56,6 +56,17 @@ def test_few_trials_of_each_effort_are_one_line() -> None:
     assert guess(Plan(8, "ivf", 30, 100, 32)) == pytest.approx(0.06, rel=0.05)
 
 
+def test_a_term_that_would_take_less_than_no_time_leaves_the_others_a_better_fit() -> None:
+    tried = [
+        (Plan(8, "ivf", effort, shortlist, CODE_LENGTH), 1 - 0.002 * effort + 0.01 * shortlist)
+        for effort in (10, 100)
+        for shortlist in (10, 100)
+    ]
+    guess = line_through(tried)
+    assert all(guess(plan) == pytest.approx(latency, rel=0.13) for plan, latency in tried)
+    assert guess(tried[0][0]) == guess(tried[2][0]), "effort costs nothing"
+
+
 def test_the_plan_that_was_lucky_is_not_told_to_be_quicker() -> None:
     plans = [Plan(8, "ivf", effort, shortlist, 32) for effort in range(1, 40) for shortlist in (10, 300)]
     told = {plan: {"p50": 0.02 + 0.001 * (plan.effort or 0) + 0.0001 * (plan.shortlist or 0)} for plan in plans}
