@@ -49,6 +49,9 @@ TUNING = replace(HARDLY_CALIBRATED, max_rows_scored_directly=20)
 METADATA: list[dict[str, Any]] = [{"label": "ab"[row % 2], "number": row % 50} for row in range(COUNT)]
 CASES: dict[str, dict[str, Any]] = {
     "2 %": {"number": 7},
+    "6 %": {"number": {"$lt": 3}},
+    "8 %": {"number": {"$lt": 4}},
+    "10 %": {"number": {"$lt": 5}},
     "12 %": {"number": {"$lt": 6}},
     "50 %": {"label": "a"},
 }
@@ -140,7 +143,9 @@ def test_graphs_that_were_built_before_the_payload_was_indexed_lose_what_a_filte
         server = QdrantServer(double.url)
         generation = build(tmp_path, server)
         assert recall_and_error(generation, "all")[0] >= 0.98
-        assert recall_and_error(generation, "12 %")[0] < 0.98
+        # Without such an index the engine guesses how many match, and compares all of them if it thinks them few: any
+        # one filter may be lucky.
+        assert min(recall_and_error(generation, case)[0] for case in CASES) < 0.98
         double.forget_payload_indexes(generation.collection)
         with pytest.raises(SearchError, match=r"has lost the indexes of its payload \(n1, t0\)"):
             generation.check()
