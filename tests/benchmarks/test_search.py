@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from eigenlens.benchmarks.common.records import Subject, make_record, read_records
+from eigenlens.benchmarks.search import backends
 from eigenlens.benchmarks.search import view_codes as view_code_module
 from eigenlens.benchmarks.search.plot import quickest
 from eigenlens.benchmarks.search.tables import NO_RECORDS, batch_table, codes_table, growth_table, search_table
@@ -18,6 +19,7 @@ from eigenlens.index.codes.prefix import ROUNDING_OF_NORM, squared_norms
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.runtime.encoder import Encoder
 from tests.support import service as service_builders
+from tests.support.codes import write_codes
 
 
 def test_a_search_table_shows_each_method_at_its_targets() -> None:
@@ -181,3 +183,11 @@ def test_plans_are_measured_by_other_photographs_than_chose_them_of_all_classes(
         for half in chosen:
             tenths = np.bincount(half * 10 // photographs, minlength=10) / len(half)
             assert tenths.min() > 0.02
+
+
+def test_backends_have_rows_in_random_order_whose_last_ones_are_a_sample(tmp_path: Path) -> None:
+    given = write_codes(tmp_path / "given", np.eye(3, dtype=np.float32)[np.arange(600) // 200])
+    codes, queries = backends._split(tmp_path, given, queries=100, count=None)
+    assert sorted(codes.keys.tolist()) == sorted(given.keys[:500].tolist())
+    assert len(set(codes.codes[-50:].argmax(axis=1).tolist())) == 3
+    np.testing.assert_array_equal(queries, given.codes[500:])

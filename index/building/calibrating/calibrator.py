@@ -32,7 +32,7 @@ from eigenlens.index.building.calibrating.measured_grid import (
 from eigenlens.index.building.calibrating.pareto import near_front, pareto_front
 from eigenlens.index.building.calibrating.recall_counting import plain_recalls, ranks_of, shortlist_recalls
 from eigenlens.index.building.calibrating.stopwatch import Stopwatch
-from eigenlens.index.building.calibrating.timing import MIN_TIMED, Latencies, Timer, line_through, percentiles, smoothed
+from eigenlens.index.building.calibrating.timing import MIN_TIMED, Timer, line_through, percentiles, smoothed
 from eigenlens.index.building.row_order import sample_size
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import best_of_runs
@@ -268,9 +268,7 @@ class Calibrator:
                 times[plan] += self._timer.times(indexes[spec_of[plan]], plan, queries=queries)
         # Replace the latencies of each index's plans by the smoothed new ones.
         for spec, measured in self._measured.items():
-            latencies: dict[Plan, Latencies] = {}
-            for group in grouped(measured, lambda m: m.plan.final_shortlist).values():  # they rescore alike
-                latencies |= smoothed({m.plan: percentiles(times[m.plan]) for m in group if m.plan in times})
+            latencies = smoothed({m.plan: percentiles(times[m.plan]) for m in measured if m.plan in times})
             self._measured[spec] = [replace(m, latency_ms=latencies.get(m.plan, m.latency_ms)) for m in measured]
         self._spent_s += time.monotonic() - started
 

@@ -133,7 +133,17 @@ def percentiles(times: Sequence[float]) -> Latencies:
 
 
 def smoothed(measured: Mapping[Plan, Latencies]) -> dict[Plan, Latencies]:
-    """Return latencies of one index's plans with their medians moved onto a line; the others keep their ratio."""
+    """Return latencies of one index's plans with their medians moved onto lines; the others keep their ratio.
+
+    Plans whose compact codes leave as many candidates share a line.
+    """
+    alike: dict[int, dict[Plan, Latencies]] = {}
+    for plan, latencies in measured.items():
+        alike.setdefault(plan.final_shortlist, {})[plan] = latencies
+    return {plan: moved for plans in alike.values() for plan, moved in _on_a_line(plans).items()}
+
+
+def _on_a_line(measured: Mapping[Plan, Latencies]) -> dict[Plan, Latencies]:
     if len(measured) < _MIN_PLANS_FOR_LINE:
         return dict(measured)
     guess = line_through([(plan, latencies["p50"]) for plan, latencies in measured.items()])

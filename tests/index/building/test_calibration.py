@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions, build_generation
+from eigenlens.index.building.calibrating.calibrator import Calibrator
 from eigenlens.index.building.calibrating.stopwatch import Stopwatch
 from eigenlens.index.codes.exact import exact_search, rerank
 from eigenlens.index.errors import TargetError
@@ -305,3 +307,32 @@ def test_an_index_without_efforts_takes_no_share_of_the_time(tmp_path: Path, mon
     build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "ivf"}))
     measured = Generation(tmp_path / "generation", codes).calibration.measured
     assert len({m.plan.effort for m in measured if m.plan.kind == "ivf"}) > 2
+
+
+def test_each_index_with_efforts_has_its_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Stopwatch):
+        worked_s = property(lambda self: 0.4 * Tuning().calibration_s)
+
+    monkeypatch.setattr("eigenlens.index.building.calibrating.calibrator.Stopwatch", Slow)
+    codes, kinds = write_codes(tmp_path / "codes", clustered(1, 1000)), {4: "flat", 8: "ivf", 16: "ivf"}
+    build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(4, 8, 16, CODE_LENGTH), kinds=kinds))
+    measured = Generation(tmp_path / "generation", codes).calibration.measured
+    assert {m.plan.effort for m in measured if m.plan.kind == "ivf" and m.plan.rerank_length} == {1}
+
+
+def test_longer_shortlists_are_searched_once_nearly_all_is_found(tmp_path: Path) -> None:
+    codes = write_codes(tmp_path / "codes", clustered(1, 3000))
+    build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(16, CODE_LENGTH), kinds={16: "ivf"}))
+    index = Generation(tmp_path / "generation", codes).prefix_index(16)
+    calibrator = Calibrator(codes, indexes=1, queries=clustered(2, 200))
+    candidates, reached = calibrator._search_efforts(index)
+    longest = {effort: 0 for effort, _ in reached[10]}
+    for plan, recall in candidates.items():
+        if max(recall) == 100:
+            longest[plan.effort or 0] = max(longest[plan.effort or 0], plan.shortlist or 0)
+    efforts = sorted(longest)
+    nearly_all = dict(reversed(reached[10]))  # of two passes of an effort, the first
+    assert longest[efforts[0]] == 300
+    assert max(longest.values()) > 300
+    for before, effort in pairwise(efforts):
+        assert (longest[effort] > 300) == (nearly_all[before] >= 0.99)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,9 +34,9 @@ from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.suitable_kinds import suits_compact_codes
 from eigenlens.index.filters.parse import parse_filter
 from eigenlens.index.live.engine import LiveEngine
-from eigenlens.index.live.prefix_index import AnyPrefixIndex
+from eigenlens.index.live.prefix_index import AnyCompactCodes, AnyPrefixIndex
 from eigenlens.index.plans.calibration import Calibration, Measured, Recall, shared_prefix
-from eigenlens.index.plans.plan import Plan, final_shortlist_for
+from eigenlens.index.plans.plan import IndexSpec, Plan, final_shortlist_for
 from eigenlens.index.tuning import Tuning
 from tests.support.codes import flip_byte, hardly_calibrated, write_codes
 
@@ -166,7 +167,7 @@ def test_plans_of_a_high_recall_are_measured_with_more_candidates_too() -> None:
 
 
 def of_prefix(length: int, recall: float, p50: float, *, compact: bool = True) -> Measured:
-    plan = Plan(length, "ivf-pq", 8, 100, 256, final_shortlist=final_shortlist_for(10) if compact else 0)
+    plan = Plan(length, "ivf-pq", round(100 * p50), 100, 256, final_shortlist=final_shortlist_for(10) if compact else 0)
     return Measured(plan, {10: Recall(recall, recall)}, {"p50": p50, "p95": 2 * p50})
 
 
@@ -187,6 +188,30 @@ def test_the_shared_prefix_is_that_of_the_quickest_plan_that_reaches_the_default
     assert shared_prefix([of_prefix(32, 0.98, 0.1), slow, quick], 10) == 128
     assert shared_prefix([of_prefix(32, 0.9, 0.1), of_prefix(64, 0.98, 0.5)], 10) == 64, "the best there is"
     assert shared_prefix([of_prefix(64, 0.99, 0.5, compact=False)], 10) is None
+
+
+def test_plans_of_the_shared_prefix_are_kept_where_those_of_another_are_quicker(place: Path) -> None:
+    calibrator = Calibrator(Codes(place / "codes"), indexes=2, tuning=TUNING)
+    quick, at_95, at_99 = of_prefix(64, 0.95, 0.1), of_prefix(128, 0.95, 0.2), of_prefix(128, 0.99, 0.4)
+    calibrator._compact = cast(AnyCompactCodes, SimpleNamespace(code_size=0))
+    calibrator._measured = {IndexSpec(64, "ivf-pq"): [quick], IndexSpec(128, "ivf-pq"): [at_95, at_99]}
+    kept = calibrator.result(dict.fromkeys(calibrator._measured, 0))
+    assert {m.plan for m in kept.measured} == {quick.plan, at_95.plan, at_99.plan}
+    assert kept.choose(k=10, target_recall=0.95).plan == at_95.plan
+
+
+def test_plans_that_leave_as_many_candidates_are_timed_together() -> None:
+    """An estimate through trials of both would not know what the other candidates cost."""
+    timed: list[set[int]] = []
+
+    def time_front_of(_: AnyPrefixIndex, group: Iterable[Plan]) -> list[Measured]:
+        timed.append({plan.final_shortlist for plan in group})
+        return []
+
+    calibrator = cast(Calibrator, SimpleNamespace(_time_front_of=time_front_of))
+    plans = [Plan(8, "ivf", 4, 100, 64, final) for final in (0, 28, 52) for _ in range(2)]
+    Calibrator._time_front(calibrator, cast(AnyPrefixIndex, None), {plan: {} for plan in plans})
+    assert timed == [{0}, {28}, {52}]
 
 
 def test_plans_of_the_shared_prefix_are_kept_and_chosen(generation: Generation) -> None:

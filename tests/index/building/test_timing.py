@@ -67,6 +67,19 @@ def test_a_term_that_would_take_less_than_no_time_leaves_the_others_a_better_fit
     assert guess(tried[0][0]) == guess(tried[2][0]), "effort costs nothing"
 
 
+def test_plans_whose_compact_codes_leave_as_many_candidates_share_a_line() -> None:
+    def times(plan: Plan) -> float:
+        return (plan.effort or 0) * 0.01 + (1.0 if plan.final_shortlist == 28 else 1.5)
+
+    plans = [
+        Plan(8, "ivf", effort, 100, CODE_LENGTH, final)
+        for final, efforts in ((28, range(1, 11)), (52, range(30, 40)))
+        for effort in efforts
+    ]
+    moved = smoothed({plan: {"p50": times(plan)} for plan in plans})
+    assert all(moved[plan]["p50"] == pytest.approx(times(plan), rel=1e-3) for plan in plans)
+
+
 def test_the_plan_that_was_lucky_is_not_told_to_be_quicker() -> None:
     plans = [Plan(8, "ivf", effort, shortlist, 32) for effort in range(1, 40) for shortlist in (10, 300)]
     told = {plan: {"p50": 0.02 + 0.001 * (plan.effort or 0) + 0.0001 * (plan.shortlist or 0)} for plan in plans}

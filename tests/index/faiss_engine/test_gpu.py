@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from eigenlens.command import main
 from eigenlens.index.building.build import BuildOptions, build_generation
@@ -201,6 +202,20 @@ def test_more_than_a_gpu_gives_comes_from_the_cpu(
     np.testing.assert_array_equal(there.search(queries, plan=plan, k=k)[0], here.search(queries, plan=plan, k=k)[0])
     many = removed(3000, 8)
     there.search(queries, plan=Plan(8, "ivf", 1), k=1, selection=many)
+
+
+def test_a_few_queries_are_one_call_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = on_gpu(generation_of_kind(tmp_path, random_codes(0, 3000), "ivf"))
+    counts: list[int] = []
+    run = of_gpu(there)._copy.run
+
+    def counted(queries: NDArray[np.float32], **more: Any) -> Any:
+        counts.append(len(queries))
+        return run(queries, **more)
+
+    monkeypatch.setattr(of_gpu(there)._copy, "run", counted)
+    there.search(random_codes(1, 3), plan=Plan(8, "ivf", 9, 60, CODE_LENGTH), k=10)
+    assert counts == [3]
 
 
 def test_an_index_that_finds_no_room_stays_on_the_cpu(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
