@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median_low
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ _WINDOW, _MAX_PROMISES = 1000, 50
 # Pause before the next look whether the service is idle. After so long without an idle moment, it is enough that no
 # search waits for a thread.
 _POLL_S, _PATIENCE_S = 0.1, 1.0
+# A pause is as long as the median of the last searches asks: one of them may include a collection of all garbage.
+_TIMED = 3
 # A promise counts as broken where recall is certainly lower by more than this: so exactly it was measured.
 _TOLERANCE = 0.005
 
@@ -165,6 +168,7 @@ class RecallChecker:
 
     def _run(self, is_idle: Callable[[], bool], has_room: Callable[[], bool]) -> None:
         waiting_since = time.monotonic()
+        spent_s: deque[float] = deque(maxlen=_TIMED)
         while not self._closed.is_set():
             if not self._pending:
                 self._offered.clear()
@@ -188,7 +192,8 @@ class RecallChecker:
             # An exact search runs in this thread alone: with this pause, it takes the allowed share of a core. What it
             # waits for a busy machine does not count.
             load = _MAX_LOAD if idle else _MAX_BUSY_LOAD
-            self._closed.wait((time.thread_time() - begun) * (1 / load - 1))
+            spent_s.append(time.thread_time() - begun)
+            self._closed.wait(median_low(spent_s) * (1 / load - 1))
             waiting_since = time.monotonic()
 
     def _check(self, sample: _Sample) -> None:
