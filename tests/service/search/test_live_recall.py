@@ -28,7 +28,7 @@ EXACT_S = 0.004
 
 
 class Served:
-    """A manager and the snapshot that it serves, whose exact results are the keys 0 to 9, found in `exact_s` or 4 ms."""
+    """A manager and the snapshot that it serves, whose exact results are the keys 0 to 9, in `exact_s` or 4 ms."""
 
     def __init__(self) -> None:
         self.number, self.exact_searches = 1, 0
