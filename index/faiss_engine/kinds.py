@@ -14,8 +14,8 @@ import faiss
 
 from eigenlens.index.errors import IndexKindError
 from eigenlens.index.faiss_engine.graph.vamana import VAMANA
-from eigenlens.index.faiss_engine.huge_pages import use_huge_pages
 from eigenlens.index.faiss_engine.kind import Kind, bytes_of_vectors
+from eigenlens.index.faiss_engine.packed_lists import pack_lists
 from eigenlens.index.faiss_engine.va_file.kind import VaFileKind
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 
@@ -107,12 +107,6 @@ class IvfKind(Kind):
             graph.hnsw.efSearch = _EF_ASSIGNMENT
         return index
 
-    def read(self, path: Path) -> faiss.Index:
-        index = super().read(path)
-        if not self.mapped:
-            use_huge_pages(faiss.downcast_InvertedLists(index.invlists))
-        return index
-
     def max_effort(self, index: faiss.Index) -> int | None:
         return int(index.nlist)
 
@@ -195,6 +189,12 @@ class FastScanKind(IvfKind):
         index = super().create(count, length, seed=seed, tuning=tuning)
         if self.finds_rows_twice(index):
             index.pq.cp.min_points_per_centroid = 1
+        return index
+
+    def read(self, path: Path) -> faiss.Index:
+        index = super().read(path)
+        if self.finds_rows_twice(index):
+            pack_lists(index)
         return index
 
     def prepare_for_search(self, index: faiss.Index) -> None:
