@@ -26,7 +26,7 @@ class Tuning:
         min_bound_recall: recall of the plan whose results tell an index that prunes how much has to be scored.
         max_gpu_results: results, and lists visited, of one search on a GPU.
         calibration_s: time of measuring for `calibration_codes` codes or fewer, and in proportion for more. Indexes
-            share it equally, the exact one too, whose share is left over.
+            with an effort to choose share it equally.
         calibration_codes: see `calibration_s`.
         calibration_queries: the most codes that are held out to measure recall with.
         effort_steps: measured efforts double in so many steps.

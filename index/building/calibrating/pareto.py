@@ -11,6 +11,8 @@ from eigenlens.index.plans.calibration import Measured
 
 # Plans are alike if the logarithms of the shares of neighbours that they miss differ by less; so many alike are timed.
 _LEVEL, _MAX_OF_LEVEL = 0.08, 2
+# Where most targets are, between these shares, plans are alike if the shares themselves differ by less.
+_FEW_MISSED, _MANY_MISSED, _SHARE = 0.02, 0.12, 0.002
 # Plans of a lower recall are not offered.
 _MIN_RECALL = 0.5
 
@@ -36,7 +38,14 @@ def near_front(measured: Sequence[Measured], *, k: int, sure: float) -> list[Mea
         if m.low(k) >= _MIN_RECALL and m.latency_ms["p50"] <= sure * latencies[bisect.bisect_left(recalls, m.low(k))]
     ]
     # Among plans that miss nearly as many neighbours, the few that seem quickest are enough.
-    of_level: dict[int, list[Measured]] = defaultdict(list)
+    of_level: dict[float, list[Measured]] = defaultdict(list)
     for m in sorted(near, key=lambda m: m.latency_ms["p50"]):
-        of_level[round(math.log(max(1 - m.low(k), 1e-6)) / _LEVEL)].append(m)
+        of_level[_level_of(1 - m.low(k))].append(m)
     return [m for level in of_level.values() for m in level[:_MAX_OF_LEVEL]]
+
+
+def _level_of(missed: float) -> float:
+    """Return a number that plans which miss alike shares of the neighbours have in common."""
+    if _FEW_MISSED <= missed <= _MANY_MISSED:
+        return round(missed / _SHARE) * _SHARE
+    return round(math.log(max(missed, 1e-6)) / _LEVEL)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.calibrating.calibrator import Calibrator
+from eigenlens.index.building.calibrating.measured_grid import measured_efforts
 from eigenlens.index.building.calibrating.stopwatch import Stopwatch
 from eigenlens.index.codes.exact import exact_search, rerank
 from eigenlens.index.errors import TargetError
@@ -318,6 +319,23 @@ def test_each_index_with_efforts_has_its_share_of_the_time(tmp_path: Path, monke
     build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(4, 8, 16, CODE_LENGTH), kinds=kinds))
     measured = Generation(tmp_path / "generation", codes).calibration.measured
     assert {m.plan.effort for m in measured if m.plan.kind == "ivf" and m.plan.rerank_length} == {1}
+
+
+@pytest.mark.parametrize(("share", "step"), [(0.45, 1), (0.55, 3)])
+def test_efforts_are_farther_apart_once_half_of_the_time_is_up(
+    share: float, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Stopwatch):
+        worked_s = property(lambda self: share * Tuning().calibration_s)
+
+    monkeypatch.setattr("eigenlens.index.building.calibrating.calibrator.Stopwatch", Slow)
+    codes = write_codes(tmp_path / "codes", clustered(1, 1000))
+    build_generation(tmp_path / "generation", codes, BuildOptions(lengths=(8, CODE_LENGTH), kinds={8: "ivf"}))
+    index = Generation(tmp_path / "generation", codes).prefix_index(8)
+    calibrator = Calibrator(codes, indexes=1, queries=clustered(2, 50), tuning=Tuning(min_recall_gain=-1.0))
+    candidates, _ = calibrator._search_efforts(index)
+    every = measured_efforts(index, Tuning().effort_steps)
+    assert sorted({plan.effort for plan in candidates}, key=every.index) == [*every[:-1:step], every[-1]]
 
 
 def test_longer_shortlists_are_searched_once_nearly_all_is_found(tmp_path: Path) -> None:
