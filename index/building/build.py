@@ -15,8 +15,7 @@ from eigenlens.index.building.calibrating.calibrator import Calibrator
 from eigenlens.index.building.describe import describe_codes
 from eigenlens.index.building.graph_builder import GraphBuilder
 from eigenlens.index.building.index_builder import TRAINING_VECTORS, Builder
-from eigenlens.index.building.prefix_choice import choose_fewest, choose_graph
-from eigenlens.index.building.process_memory import return_freed_memory
+from eigenlens.index.building.prefix_choice import add_prefix_between, choose_fewest, choose_graph
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.eigenfunctions import write_eigenfunctions
 from eigenlens.index.faiss_engine.compact_codes import CODES_FILE, CompactCodes, write_compact_codes
@@ -25,6 +24,7 @@ from eigenlens.index.faiss_engine.gpu_index import on_gpu
 from eigenlens.index.faiss_engine.graph.vamana import VAMANA
 from eigenlens.index.faiss_engine.kinds import require_kind
 from eigenlens.index.faiss_engine.open_index import prefix_index_over, read_prefix_index
+from eigenlens.index.faiss_engine.process_memory import return_freed_memory
 from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes, suits_compact_codes
 from eigenlens.index.live.generation import KIND
 from eigenlens.index.plans.calibration import Calibration
@@ -43,10 +43,10 @@ class BuildOptions:
         queries: codes to calibrate with, (q, code_length); some of the codes, held out meanwhile, when None.
         removal: number of the last removal of images that the codes have in them.
         gpu: for k-means, and for the searches that are measured; the CPU when None.
-        optimise: for many codes, "memory" adds compact codes, which rescore shortlists; "latency" adds a graph over one
-            prefix to the indexes of the lengths; "build" leaves out all lengths but the full one and that which finds
-            shortlists best.
-        on_progress: called with (indexes built, indexes in all) after each.
+        optimise: for many codes, "memory" adds compact codes, which rescore shortlists, and a length between two long
+            ones where that finds shortlists in less memory; "latency" adds a graph over one prefix to the indexes of
+            the lengths; "build" leaves out all lengths but the full one and that which finds shortlists best.
+        on_progress: called with (indexes built, indexes in all) before the first and after each.
         tuning: thresholds of the build.
     """
 
@@ -57,7 +57,7 @@ class BuildOptions:
     removal: int = 0
     gpu: Gpu | None = None
     optimise: Optimise = "memory"
-    on_progress: Callable[[int, int], None] | None = None
+    on_progress: Callable[[int, int], None] = lambda done, total: None
     tuning: Tuning = DEFAULT_TUNING
 
 
@@ -76,13 +76,15 @@ def build_generation(
     if options.optimise == "build":
         lengths = choose_fewest(codes, lengths, tuning=options.tuning)
         kinds = {length: kind for length, kind in kinds.items() if length in lengths}
+    has_compact = suits_compact_codes(
+        len(codes), optimise=options.optimise, gpu=options.gpu is not None, tuning=options.tuning
+    )
+    if has_compact:
+        lengths = add_prefix_between(codes, lengths)
     specs = choose_indexes(len(codes), lengths=lengths, kinds=kinds, gpu=options.gpu is not None, tuning=options.tuning)
     if len(codes) == 0:  # most kinds are trained on codes
         specs = tuple(IndexSpec(spec.length, "flat") for spec in specs)
     graph = choose_graph(codes, options.lengths, tuning=options.tuning) if options.optimise == "latency" else None
-    has_compact = suits_compact_codes(
-        len(codes), optimise=options.optimise, gpu=options.gpu is not None, tuning=options.tuning
-    )
     properties: dict[str, Any] = {
         "count": len(codes),
         "code_length": codes.code_length,
@@ -116,6 +118,7 @@ def _write_indexes(directory: Path, codes: Codes, specs: Sequence[IndexSpec], op
     with_efforts = sum(require_kind(spec.kind).effort is not None for spec in specs)
     calibrator = Calibrator(codes, indexes=with_efforts, queries=options.queries, compact=compact, tuning=tuning)
     sizes: dict[IndexSpec, int] = {}
+    options.on_progress(0, len(specs))
     for done, spec in enumerate(specs, start=1):
         # The builder is kept by no name: its index is freed before the next is built.
         sizes[spec] = _build_index(
@@ -128,8 +131,7 @@ def _write_indexes(directory: Path, codes: Codes, specs: Sequence[IndexSpec], op
             compact,
         )
         return_freed_memory()
-        if options.on_progress is not None:
-            options.on_progress(done, len(specs))
+        options.on_progress(done, len(specs))
     calibrator.measure_again(
         lambda spec: on_gpu(read_prefix_index(directory, spec, codes, compact=compact), gpu, tuning=tuning), sizes
     )
@@ -141,10 +143,10 @@ def _write_empty_indexes(
     directory: Path, codes: Codes, specs: Sequence[IndexSpec], options: BuildOptions
 ) -> Calibration:
     """Write indexes without codes. Returns: a calibration without measurements."""
+    options.on_progress(0, len(specs))
     for done, spec in enumerate(specs, start=1):
         Builder(codes, spec, sample=codes.sample(TRAINING_VECTORS)).write(directory)
-        if options.on_progress is not None:
-            options.on_progress(done, len(specs))
+        options.on_progress(done, len(specs))
     return Calibration.of_nothing(specs, device=device_name(options.gpu))
 
 

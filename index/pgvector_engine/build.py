@@ -88,6 +88,7 @@ class _Build:
             with_efforts = sum(KINDS[spec.kind].has_graph for spec in self._specs)
             calibrator = FilteredCalibrator(codes, indexes=with_efforts, queries=self._options.queries, tuning=tuning)
             self._copy(0, calibrator.held_in)
+        self._options.on_progress(0, len(self._specs))
         for done, spec in enumerate(self._specs, start=1):
             if KINDS[spec.kind].has_graph:
                 execute(
@@ -95,8 +96,7 @@ class _Build:
                 )
             if calibrator is not None:
                 calibrator.measure(self._index(spec, calibrator.held_in))
-            if self._options.on_progress is not None:
-                self._options.on_progress(done, len(self._specs))
+            self._options.on_progress(done, len(self._specs))
         if calibrator is not None:
             held_in = calibrator.held_in
             sizes = {spec: self._index_bytes(spec) for spec in self._specs}

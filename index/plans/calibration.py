@@ -23,6 +23,8 @@ COUNTS = SHALLOW_COUNTS + DEEP_COUNTS
 DEFAULT_COUNTS = (24, 100, 1000)
 # Whose neighbours are searched while recall is measured: images of the gallery, or what people searched for lately.
 Source = Literal["gallery", "searches"]
+# A search in less memory may take so many times as long as the quickest.
+_LITTLE_LONGER = 1.25
 # One-sided 95 %.
 _Z = 1.645
 # So many queries tell how much is missed where something is.
@@ -281,17 +283,19 @@ def _worse(one: Measured, other: Measured) -> Measured:
 
 
 def shared_prefix(measured: Iterable[Measured], k: int) -> int | None:
-    """Return the prefix over which plans with compact codes find k results the soonest.
+    """Return the prefix over which plans with compact codes find k results in the least memory.
 
-    It is that of the quickest of them that reaches the default target, or the best recall of any where none reaches it;
-    None without such plans.
+    It is that of the smallest of the plans which reach the default target, or the best recall of any where none reaches
+    it, and take little longer than the quickest of them; None without such plans.
     """
     compact = [m for m in measured if m.plan.final_shortlist]
     if not compact:
         return None
     target = min(DEFAULT_TARGET, max(m.low(k) for m in compact))
     reaching = [m for m in compact if m.low(k) >= target]
-    return min(reaching, key=lambda m: (m.latency_ms["p50"], m.plan)).plan.prefix_length
+    longest_ms = _LITTLE_LONGER * min(m.latency_ms["p50"] for m in reaching)
+    quick = [m for m in reaching if m.latency_ms["p50"] <= longest_ms]
+    return min(quick, key=lambda m: (m.bytes_per_image, m.latency_ms["p50"], m.plan)).plan.prefix_length
 
 
 def is_plain(plan: Plan) -> bool:

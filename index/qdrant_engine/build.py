@@ -98,10 +98,10 @@ class _Build:
         calibrator = FilteredCalibrator(self._codes, indexes=with_efforts, queries=options.queries, tuning=tuning)
         held_in = calibrator.held_in
         self._fill(0, held_in)
+        options.on_progress(0, len(self._specs))
         for done, spec in enumerate(self._specs, start=1):
             calibrator.measure(self._index(spec, held_in))
-            if options.on_progress is not None:
-                options.on_progress(done, len(self._specs))
+            options.on_progress(done, len(self._specs))
         sizes = index_bytes(self._specs, len(self._codes))
         calibrator.measure_again(lambda spec: self._index(spec, held_in), sizes)
         calibrator.measure_drawn(lambda spec, share: self._index(spec, held_in).drawn(share), sizes, self._shares)

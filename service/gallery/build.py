@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from eigenlens.index.backends import FAISS, PGVECTOR, QDRANT, Backend
 from eigenlens.index.building.build import BuildOptions
+from eigenlens.index.building.prefix_choice import with_lengths_between
 from eigenlens.index.building.row_order import order_rows
 from eigenlens.index.codes.artifact import Codes, writing_codes
 from eigenlens.index.errors import IndexKindError
@@ -93,8 +94,11 @@ def publish_generation(
         optimise = "memory"
     count = gallery.store.count()
     specs = backend.choose_indexes(count, lengths=lengths, kinds=options.kinds)
+    has_compact_codes = backend.name == FAISS and suits_compact_codes(
+        count, optimise=optimise, gpu=options.gpu is not None
+    )
     if count >= DEFAULT_TUNING.min_codes_for_ivf:
-        specs = _largest_of(optimise, specs)
+        specs = _largest_of(optimise, specs, has_compact_codes=has_compact_codes)
     elif options.optimise not in (None, "memory"):
         progress.log(
             f"optimise={optimise} builds what memory does: with fewer than {DEFAULT_TUNING.min_codes_for_ivf:,} images "
@@ -106,8 +110,7 @@ def publish_generation(
         on_disk,
         count=count,
         code_length=encoder.code_length,
-        has_compact_codes=backend.name == FAISS
-        and suits_compact_codes(count, optimise=optimise, gpu=options.gpu is not None),
+        has_compact_codes=has_compact_codes,
     )
     elsewhere = backend.describe_size(specs, count=count, code_length=encoder.code_length)
     progress.log(f"the generation takes {requirements}{elsewhere and '; '}{elsewhere}")
@@ -115,7 +118,13 @@ def publish_generation(
     keys, last_removal = build.encode_missing()
     number = gallery.next_number()
     codes = build.assemble(keys, name=f"{number:06d}")
-    progress.start("index", len(specs))
+
+    def on_index(done: int, total: int) -> None:
+        if done:
+            progress.advance(1)
+        else:
+            progress.start("index", total)
+
     backend.build(
         gallery.generation_path(number),
         codes,
@@ -126,7 +135,7 @@ def publish_generation(
             removal=last_removal,
             gpu=options.gpu,
             optimise=optimise,
-            on_progress=lambda done, total: progress.advance(1),
+            on_progress=on_index,
         ),
     )
     served = gallery.current()
@@ -225,7 +234,7 @@ def require_backend(gallery: Gallery, name: str, *, gpu: Gpu | None = None) -> B
     return gallery.backend(name, gpu=gpu)
 
 
-def _largest_of(optimise: Optimise, specs: tuple[IndexSpec, ...]) -> tuple[IndexSpec, ...]:
+def _largest_of(optimise: Optimise, specs: tuple[IndexSpec, ...], *, has_compact_codes: bool) -> tuple[IndexSpec, ...]:
     """Return the largest indexes that a build may have: the prefix it prefers is chosen when the codes are there.
 
     Args:
@@ -233,7 +242,11 @@ def _largest_of(optimise: Optimise, specs: tuple[IndexSpec, ...]) -> tuple[Index
     """
     if optimise == "latency":
         return (*specs, IndexSpec(specs[-2 if len(specs) > 1 else -1].length, VAMANA.name))
-    return specs[-2:] if optimise == "build" else specs
+    if optimise == "build":
+        return specs[-2:]
+    lengths = [spec.length for spec in specs]
+    between = sorted(set(with_lengths_between(lengths)).difference(lengths)) if has_compact_codes else []
+    return (*specs, *(IndexSpec(length, "ivf-pq") for length in between[-1:]))
 
 
 def _current_generation(gallery: Gallery, encoder: AnyEncoder) -> BaseGeneration | None:

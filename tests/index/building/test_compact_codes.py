@@ -168,7 +168,7 @@ def test_plans_of_a_high_recall_are_measured_with_more_candidates_too() -> None:
 
 def of_prefix(length: int, recall: float, p50: float, *, compact: bool = True) -> Measured:
     plan = Plan(length, "ivf-pq", round(100 * p50), 100, 256, final_shortlist=final_shortlist_for(10) if compact else 0)
-    return Measured(plan, {10: Recall(recall, recall)}, {"p50": p50, "p95": 2 * p50})
+    return Measured(plan, {10: Recall(recall, recall)}, {"p50": p50, "p95": 2 * p50}, bytes_per_image=length)
 
 
 def test_all_targets_share_the_index_over_one_prefix() -> None:
@@ -183,11 +183,30 @@ def test_all_targets_share_the_index_over_one_prefix() -> None:
     assert chosen(k=10, target_recall=0.95, max_latency_ms=0.25) == quick, "it is the only one that is as quick as that"
 
 
-def test_the_shared_prefix_is_that_of_the_quickest_plan_that_reaches_the_default_target() -> None:
-    slow, quick = of_prefix(64, 0.99, 0.5), of_prefix(128, 0.99, 0.4)
-    assert shared_prefix([of_prefix(32, 0.98, 0.1), slow, quick], 10) == 128
+def test_the_shared_prefix_is_the_smallest_that_reaches_the_default_target_in_little_more_time() -> None:
+    small, slow, quick = of_prefix(64, 0.99, 0.5), of_prefix(64, 0.99, 0.51), of_prefix(128, 0.99, 0.4)
+    few = of_prefix(32, 0.98, 0.1)
+    assert shared_prefix([few, slow, quick], 10) == 128, "a quarter more is not little"
+    assert shared_prefix([few, slow, quick, small], 10) == 64
     assert shared_prefix([of_prefix(32, 0.9, 0.1), of_prefix(64, 0.98, 0.5)], 10) == 64, "the best there is"
     assert shared_prefix([of_prefix(64, 0.99, 0.5, compact=False)], 10) is None
+
+
+@pytest.mark.parametrize(("informative", "added"), [(90, [96]), (40, []), (250, [])])
+def test_a_length_between_is_added_where_it_finds_shortlists(
+    informative: int, added: list[int], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(20)
+    codes = rng.normal(size=(2000, 256)) * np.where(np.arange(256) < informative, 1, 0.01)
+    written = write_codes(tmp_path / "codes", codes.astype(np.float32))
+    options = BuildOptions(lengths=(64, 128, 256), tuning=replace(TUNING, min_codes_for_ivf=1000))
+    reports: list[tuple[int, int]] = []
+    options = replace(options, on_progress=lambda done, total: reports.append((done, total)))
+    build_generation(tmp_path / "generation", written, options)
+    assert Generation(tmp_path / "generation", written).lengths == tuple(sorted([64, 128, 256, *added]))
+    assert reports == [(done, 3 + len(added)) for done in range(4 + len(added))]
+    build_generation(tmp_path / "other", written, replace(options, optimise="build"))
+    assert 96 not in Generation(tmp_path / "other", written).lengths
 
 
 def test_plans_of_the_shared_prefix_are_kept_where_those_of_another_are_quicker(place: Path) -> None:

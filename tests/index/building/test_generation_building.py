@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.index_builder import Builder
-from eigenlens.index.building.process_memory import return_freed_memory
 from eigenlens.index.building.row_order import order_rows, sample_size
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.errors import (
@@ -24,6 +23,7 @@ from eigenlens.index.errors import (
     SearchError,
 )
 from eigenlens.index.faiss_engine.generation import Generation
+from eigenlens.index.faiss_engine.process_memory import return_freed_memory
 from eigenlens.index.filters.columns import write_attributes
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.choice import PlanChooser, PlanRequest
@@ -52,7 +52,7 @@ def test_building_reports_each_length(tmp_path: Path) -> None:
         codes,
         BuildOptions(lengths=LENGTHS, on_progress=lambda done, total: reports.append((done, total))),
     )
-    assert reports == [(1, 3), (2, 3), (3, 3)]
+    assert reports == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 def test_an_index_built_in_many_chunks_is_the_one_built_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.calibrating.calibrator import Calibrator
-from eigenlens.index.building.prefix_choice import choose_graph, graph_lengths
+from eigenlens.index.building.prefix_choice import choose_graph, with_lengths_between
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import exact_search
 from eigenlens.index.errors import CodesError, IndexKindError, SearchError
@@ -281,9 +281,9 @@ def test_a_stored_prefix_fills_lines_of_the_cache(length: int, stored: int) -> N
 
 
 def test_a_graph_may_be_over_a_prefix_between_two_long_lengths() -> None:
-    assert graph_lengths([4, 8, 16, 32, 64, 128, 256]) == [4, 8, 16, 32, 64, 96, 128, 256]
-    assert graph_lengths([32, 64, 128]) == [32, 64, 128]  # the full length is no prefix
-    assert graph_lengths([8, 16]) == [8, 16]
+    assert with_lengths_between([4, 8, 16, 32, 64, 128, 256]) == [4, 8, 16, 32, 64, 96, 128, 256]
+    assert with_lengths_between([32, 64, 128]) == [32, 64, 128]  # the full length is no prefix
+    assert with_lengths_between([8, 16]) == [8, 16]
 
 
 def test_the_graph_is_over_a_prefix_between_where_that_is_long_enough(tmp_path: Path) -> None:

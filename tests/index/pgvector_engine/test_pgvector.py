@@ -173,12 +173,15 @@ def test_a_build_leaves_all_or_nothing(
         if done == total:
             raise KeyboardInterrupt
 
+    def ignored(done: int, total: int) -> None:
+        pass
+
     options = BuildOptions(lengths=(4, 8), metadata=[{}] * 60, tuning=HARDLY_CALIBRATED, on_progress=fail)
     with pytest.raises(KeyboardInterrupt):
         backend.build(tmp_path / "000002", codes, options)
     assert database.query(TABLES) == [("vectors_000001",)]
     assert not (tmp_path / "000002").exists()
-    backend.build(tmp_path / "000002", codes, replace(options, on_progress=None))
+    backend.build(tmp_path / "000002", codes, replace(options, on_progress=ignored))
     opened = backend.open(tmp_path / "000002", codes)
     opened.check()
     assert backend.open(tmp_path / "000002", codes).search(random_codes(6, 1, 8), plan=Plan(8), k=1)[1].shape == (1, 1)

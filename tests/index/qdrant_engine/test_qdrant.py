@@ -256,19 +256,22 @@ def test_a_build_leaves_all_or_nothing(tmp_path: Path, server: QdrantServer) -> 
         if done == total:
             raise KeyboardInterrupt
 
+    def ignored(done: int, total: int) -> None:
+        pass
+
     tuning = replace(HARDLY_CALIBRATED, timed_queries=1)
     options = BuildOptions(lengths=(4, 8), metadata=[{}] * 60, tuning=tuning, on_progress=fail)
     with pytest.raises(KeyboardInterrupt):
         backend.build(tmp_path / "000002", codes, options)
     assert names.among(server.names()) == []
     assert not (tmp_path / "000002").exists()
-    backend.build(tmp_path / "000002", codes, replace(options, on_progress=None))
+    backend.build(tmp_path / "000002", codes, replace(options, on_progress=ignored))
     opened = backend.open(tmp_path / "000002", codes)
     opened.check()
     assert opened.search(random_codes(6, 1, 8), plan=Plan(8, "qd-scan"), k=1)[1].shape == (1, 1)
     backend.remove_unused([opened.artifact.properties])
     assert names.among(server.names()) == [opened.collection]
-    backend.build(tmp_path / "000003", codes, replace(options, on_progress=None))
+    backend.build(tmp_path / "000003", codes, replace(options, on_progress=ignored))
     other = backend.open(tmp_path / "000003", codes)
     other.collection = opened.collection
     with pytest.raises(SearchError, match=r"another calibration, than .*: `eigenlens build`"):

@@ -17,8 +17,10 @@ from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import KINDS
 from eigenlens.index.faiss_engine.prefix_index import file_name
-from eigenlens.index.plans.plan import IndexSpec
+from eigenlens.index.faiss_engine.suitable_kinds import choose_indexes
+from eigenlens.index.plans.plan import IndexSpec, Optimise
 from eigenlens.service.errors import InsufficientSpaceError
+from eigenlens.service.gallery.build import _largest_of
 from eigenlens.service.gallery.disk_space import require_space
 from tests.support.codes import HARDLY_CALIBRATED, random_codes, write_codes
 from tests.support.service import build_gallery
@@ -89,6 +91,23 @@ def test_lists_of_4_bits_take_their_size_twice_while_they_are_built() -> None:
     specs = [IndexSpec(LENGTH, "ivf-pq"), IndexSpec(64, "flat")]
     size, building = index_bytes(specs, 100_000), building_bytes(specs, 100_000)
     assert building == {specs[0]: 2 * size[specs[0]], specs[1]: size[specs[1]]}
+
+
+@pytest.mark.parametrize(
+    ("optimise", "has_compact_codes", "expected"),
+    [
+        ("memory", True, [(64, "ivf-pq"), (128, "ivf-pq"), (256, "va-file"), (96, "ivf-pq")]),
+        ("memory", False, [(64, "ivf-pq"), (128, "ivf-pq"), (256, "va-file")]),
+        ("latency", False, [(64, "ivf-pq"), (128, "ivf-pq"), (256, "va-file"), (128, "vamana")]),
+        ("build", False, [(128, "ivf-pq"), (256, "va-file")]),
+    ],
+)
+def test_the_largest_indexes_that_a_build_may_have_are_told(
+    optimise: Optimise, has_compact_codes: bool, expected: list[tuple[int, str]]
+) -> None:
+    specs = choose_indexes(30_000, lengths=(64, 128, 256))
+    largest = _largest_of(optimise, specs, has_compact_codes=has_compact_codes)
+    assert [(spec.length, spec.kind) for spec in largest] == expected
 
 
 def test_a_build_tells_before_it_begins_and_leaves_the_gallery_as_it_was(
