@@ -47,7 +47,7 @@ class Tuning:
     max_dropped_share: float = 0.01
     min_bound_recall: float = 0.9
     max_gpu_results: int = 2048
-    calibration_s: float = 80.0
+    calibration_s: float = 100.0
     calibration_codes: int = 1_000_000
     calibration_queries: int = 2000
     effort_steps: int = 5

@@ -24,6 +24,7 @@ from eigenlens.index.building.calibrating.compact_recall import (
     with_compact_codes,
 )
 from eigenlens.index.building.calibrating.measured_grid import (
+    NEARLY_ALL,
     deep_shortlists,
     deepest_shortlist,
     measured_efforts,
@@ -57,7 +58,7 @@ from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
 # Queries that shortlists of thousands are measured with, at every so many-th effort.
 _DEEP_QUERIES = 300
 _DEEP_STEP = 3
-# Efforts that are passed over for each that is searched with, once half of the time is up: they reach 3.6 times as far.
+# Efforts that are passed over for each that is searched with, once half of the time is up and nearly all are found.
 _PASSED_OVER = 2
 # Queries in the short trial that estimates latencies.
 _TRIAL = 9
@@ -173,12 +174,12 @@ class Calibrator:
         reached: dict[int, list[tuple[int, float]]] = {k: [] for k in COUNTS}
         is_shallow = is_deep = True  # whether recall still grows
         for step, effort in enumerate(efforts := measured_efforts(index, tuning.effort_steps)):
-            is_late = started.worked_s > budget_s / 2
+            found = reached[10][-1][1] if reached[10] else 0.0
+            is_late = started.worked_s > budget_s / 2 and found >= NEARLY_ALL
             if is_late and step % (_PASSED_OVER + 1) and effort != efforts[-1]:
                 continue
             passes: list[tuple[NDArray[np.float32], Rows, Sequence[int], Sequence[int]]] = []
             if is_shallow:
-                found = reached[10][-1][1] if reached[10] else 0.0
                 shallow = measured_shortlists(tuning.shortlist_steps, recall=found)
                 passes.append((self._queries, self._exact, SHALLOW_COUNTS, shallow))
             if is_deep and (step % _DEEP_STEP == 0 or effort == efforts[-1]):

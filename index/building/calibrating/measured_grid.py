@@ -6,7 +6,7 @@ from eigenlens.index.live.prefix_index import AnyPrefixIndex
 from eigenlens.index.plans.plan import MIN_SHORTLIST
 
 # The longest shortlist that is measured with all queries, and the recall from which on one of twice the length is.
-_LONGEST, _NEARLY_ALL = 300, 0.99
+_LONGEST, NEARLY_ALL = 300, 0.99
 
 
 def measured_efforts(index: AnyPrefixIndex, steps_to_double: int) -> list[int | None]:
@@ -24,7 +24,7 @@ def measured_shortlists(steps: int, *, recall: float) -> list[int]:
     Args:
         recall: that the effort before reaches: only where it is nearly all can a longer shortlist find what is missing.
     """
-    longest = _LONGEST if recall < _NEARLY_ALL else 2 * _LONGEST
+    longest = _LONGEST if recall < NEARLY_ALL else 2 * _LONGEST
     doubled = (round(10 * 2 ** (i / steps)) for i in range(6 * steps))
     one_by_one = range(10, 3 * steps + 10)  # where one candidate more is a share of recall that targets tell apart
     return sorted({1, *one_by_one, *(s for s in doubled if s < longest), MIN_SHORTLIST, _LONGEST, longest})
