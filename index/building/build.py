@@ -85,6 +85,8 @@ def build_generation(
     if len(codes) == 0:  # most kinds are trained on codes
         specs = tuple(IndexSpec(spec.length, "flat") for spec in specs)
     graph = choose_graph(codes, options.lengths, tuning=options.tuning) if options.optimise == "latency" else None
+    with_graph = specs if graph is None else (*specs, graph)
+    options.on_progress(0, len(with_graph))
     properties: dict[str, Any] = {
         "count": len(codes),
         "code_length": codes.code_length,
@@ -101,7 +103,7 @@ def build_generation(
         write_indexes = _write_indexes if len(codes) else _write_empty_indexes
         if has_compact:
             write_compact_codes(directory, codes, sample=codes.sample(TRAINING_VECTORS))
-        calibration = write_indexes(directory, codes, (*specs, *([] if graph is None else [graph])), options)
+        calibration = write_indexes(directory, codes, with_graph, options)
         properties["calibration"] = calibration.to_json()
         lengths = [spec.length for spec in specs]
         describe_codes(directory, codes, properties, lengths=lengths, metadata=options.metadata)
@@ -118,7 +120,6 @@ def _write_indexes(directory: Path, codes: Codes, specs: Sequence[IndexSpec], op
     with_efforts = sum(require_kind(spec.kind).effort is not None for spec in specs)
     calibrator = Calibrator(codes, indexes=with_efforts, queries=options.queries, compact=compact, tuning=tuning)
     sizes: dict[IndexSpec, int] = {}
-    options.on_progress(0, len(specs))
     for done, spec in enumerate(specs, start=1):
         # The builder is kept by no name: its index is freed before the next is built.
         sizes[spec] = _build_index(
@@ -143,7 +144,6 @@ def _write_empty_indexes(
     directory: Path, codes: Codes, specs: Sequence[IndexSpec], options: BuildOptions
 ) -> Calibration:
     """Write indexes without codes. Returns: a calibration without measurements."""
-    options.on_progress(0, len(specs))
     for done, spec in enumerate(specs, start=1):
         Builder(codes, spec, sample=codes.sample(TRAINING_VECTORS)).write(directory)
         options.on_progress(done, len(specs))

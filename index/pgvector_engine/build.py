@@ -81,6 +81,7 @@ class _Build:
     def run(self) -> tuple[Calibration, dict[IndexSpec, int]]:
         """Fill the table, and build and measure its indexes. Returns: what was measured, and bytes of each index."""
         execute, table, codes = self._connection.execute, self._table, self._codes
+        self._options.on_progress(0, len(self._specs))
         execute(create_table(table, code_length=codes.code_length))
         tuning = tuning_of_remote(self._options.tuning)
         calibrator = None
@@ -88,7 +89,6 @@ class _Build:
             with_efforts = sum(KINDS[spec.kind].has_graph for spec in self._specs)
             calibrator = FilteredCalibrator(codes, indexes=with_efforts, queries=self._options.queries, tuning=tuning)
             self._copy(0, calibrator.held_in)
-        self._options.on_progress(0, len(self._specs))
         for done, spec in enumerate(self._specs, start=1):
             if KINDS[spec.kind].has_graph:
                 execute(

@@ -87,6 +87,7 @@ class _Build:
 
     def run(self, options: BuildOptions) -> Calibration:
         """Fill the collection, and build and measure its indexes."""
+        options.on_progress(0, len(self._specs))
         forms = [VectorForm(s.length, KINDS[s.kind].has_graph, KINDS[s.kind].quantised) for s in self._specs]
         self._shares = drawn_shares(len(self._codes), scored_directly=options.tuning.max_rows_scored_directly)
         drawn = {DRAWN: "text"} if self._shares else {}
@@ -98,7 +99,6 @@ class _Build:
         calibrator = FilteredCalibrator(self._codes, indexes=with_efforts, queries=options.queries, tuning=tuning)
         held_in = calibrator.held_in
         self._fill(0, held_in)
-        options.on_progress(0, len(self._specs))
         for done, spec in enumerate(self._specs, start=1):
             calibrator.measure(self._index(spec, held_in))
             options.on_progress(done, len(self._specs))

@@ -31,8 +31,9 @@ class RebuildBody(BaseModel):
     )
     optimise: Optimise | None = Field(
         None,
-        description="latency: also a graph over one prefix, which answers searches without a filter sooner; build: of "
-        "the lengths only the full one and that which finds shortlists best; default: as the present generation",
+        description="memory: all lengths, and one between two long ones where the codes want it; latency: also a graph "
+        "over one prefix, which answers searches without a filter sooner; build: of the lengths only the full one and "
+        "that which finds shortlists best; default: as the present generation",
     )
     encoder: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = Field(
         None, description="id of an encoder in the gallery (GET /v1/admin/stats); default: the present one"

@@ -108,9 +108,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimise",
         choices=get_args(Optimise),
-        help="memory: indexes of all lengths; latency: also a graph over one prefix, which answers searches without a "
-        "filter sooner, for some 250 bytes an image and a longer build; build: of the lengths only the full one and "
-        "that which finds shortlists best, from 20,000 images on (default: as the gallery was built, or memory)",
+        help="memory: indexes of all lengths, and of one between two long ones where the codes want it; latency: also "
+        "a graph over one prefix, which answers searches without a filter sooner, for some 250 bytes an image and a "
+        "longer build; build: of the lengths only the full one and that which finds shortlists best, from 20,000 "
+        "images on (default: as the gallery was built, or memory)",
     )
     parser.add_argument(
         "--search-device",

@@ -29,8 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimise",
         choices=get_args(Optimise),
-        help="memory: all lengths; latency: also a graph over one prefix; build: the full length and that which finds "
-        "shortlists best (default: as the present generation was built)",
+        help="memory: all lengths, and one between two long ones where the codes want it; latency: also a graph over "
+        "one prefix; build: the full length and that which finds shortlists best (default: as the present generation "
+        "was built)",
     )
     parser.add_argument(
         "--encoder", metavar="ID", help="an encoder that `eigenlens stats` lists (default: the present one)"

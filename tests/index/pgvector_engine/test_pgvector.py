@@ -169,7 +169,10 @@ def test_a_build_leaves_all_or_nothing(
     codes: Codes = write_codes(tmp_path / "codes", random_codes(6, 60, 8))
     backend = PgvectorBackend(database)
 
+    reports: list[tuple[int, int]] = []
+
     def fail(done: int, total: int) -> None:
+        reports.append((done, total))
         if done == total:
             raise KeyboardInterrupt
 
@@ -180,6 +183,7 @@ def test_a_build_leaves_all_or_nothing(
     with pytest.raises(KeyboardInterrupt):
         backend.build(tmp_path / "000002", codes, options)
     assert database.query(TABLES) == [("vectors_000001",)]
+    assert reports == [(0, 2), (1, 2), (2, 2)]
     assert not (tmp_path / "000002").exists()
     backend.build(tmp_path / "000002", codes, replace(options, on_progress=ignored))
     opened = backend.open(tmp_path / "000002", codes)

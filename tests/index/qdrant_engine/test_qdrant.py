@@ -252,7 +252,10 @@ def test_a_build_leaves_all_or_nothing(tmp_path: Path, server: QdrantServer) -> 
     codes = write_codes(tmp_path / "codes", random_codes(6, 60, 8))
     backend, names = QdrantBackend(server, CollectionNames(tmp_path)), CollectionNames(tmp_path)
 
+    reports: list[tuple[int, int]] = []
+
     def fail(done: int, total: int) -> None:
+        reports.append((done, total))
         if done == total:
             raise KeyboardInterrupt
 
@@ -264,6 +267,7 @@ def test_a_build_leaves_all_or_nothing(tmp_path: Path, server: QdrantServer) -> 
     with pytest.raises(KeyboardInterrupt):
         backend.build(tmp_path / "000002", codes, options)
     assert names.among(server.names()) == []
+    assert reports == [(0, 2), (1, 2), (2, 2)]
     assert not (tmp_path / "000002").exists()
     backend.build(tmp_path / "000002", codes, replace(options, on_progress=ignored))
     opened = backend.open(tmp_path / "000002", codes)
