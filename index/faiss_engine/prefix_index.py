@@ -160,26 +160,28 @@ class PrefixIndex:
             queries: codes, (q, code_length); this method slices and normalises them.
             effort: how much of the index to visit; the maximum if None.
         """
+        scores, rows = self._search(queries, k, effort=effort, selection=selection)
+        return without_repeats(scores, rows) if self._finds_rows_twice else (scores, rows)
+
+    def search_entries(self, queries: Scores, k: int, *, effort: int | None = None) -> Rows:
+        """Return the rows of the k nearest entries of the index, (q, k), best first: a row may be in two lists."""
+        search = self._search if self._finds_rows_twice else self.search
+        return search(queries, k, effort=effort)[1]
+
+    def _search(
+        self, queries: Scores, k: int, *, effort: int | None, selection: Selection | None = None
+    ) -> tuple[Scores, Rows]:
+        """Return what `search` does, with a row that is in two lists twice."""
         effort = self._clamp(effort)
         if self._exhaustive is not None and effort == self.count:
-            return self._exhaustive.search(queries, k, selection=selection)
+            return self._exhaustive._search(queries, k, effort=None, selection=selection)
         prefixes = unit_prefix(queries, self.spec.length)
         parameters = self._parameters(effort, selection)
         with all_cores(use_all_threads(queries)):
             if self._is_whole(effort):
-                scores, rows = self._search_all_lists(prefixes, k, parameters)
-            else:
-                scores, rows = self.index.search(prefixes, k, params=parameters)
-        return without_repeats(scores, rows) if self._finds_rows_twice else (scores, rows)
-
-    def entries_of(self, rows: Rows) -> Rows:
-        """Return how often each of some rows, of any shape, is in the index."""
-        if not self._finds_rows_twice:
-            return np.ones_like(rows)
-        lists, numbers = self.index.invlists, range(int(self.index.nlist))
-        sizes = [int(lists.list_size(number)) for number in numbers]
-        ids = [faiss.rev_swig_ptr(lists.get_ids(number), sizes[number]) for number in numbers if sizes[number]]
-        return np.bincount(np.concatenate(ids), minlength=self.count)[rows]
+                return self._search_all_lists(prefixes, k, parameters)
+            found: tuple[Scores, Rows] = self.index.search(prefixes, k, params=parameters)
+            return found
 
     def _results_for(self, k: int) -> int:
         """Return how many of FAISS's results contain k different rows, as a row can be in two lists."""

@@ -87,11 +87,11 @@ class AnyPrefixIndex(Protocol):
     def max_effort(self) -> int | None:
         """The effort at which a search compares every code; None if the kind has no effort."""
 
-    def search(self, queries: Scores, k: int, *, effort: int | None = None) -> tuple[Scores, Rows]:
-        """Return the index's own scores and the rows of the k nearest, each (q, k), best first; row -1 if fewer."""
+    def search_entries(self, queries: Scores, k: int, *, effort: int | None = None) -> Rows:
+        """Return the rows of the k nearest entries of the index, (q, k), best first; row -1 if fewer.
 
-    def entries_of(self, rows: Rows) -> Rows:
-        """Return how often each of some rows, of any shape, is in the index."""
+        A row may be there twice, as an index may hold it in two lists.
+        """
 
     def run(self, queries: Scores, *, plan: Plan, k: int) -> tuple[Scores, Rows]:
         """Return scores (cosines) and rows of the k nearest by a plan, each (q, at most k), best first."""

@@ -107,9 +107,9 @@ class QdrantIndex:
                 rows[number, : len(ids)], scores[number, : len(ids)] = self.codes.rows_of(ids), values
         return scores, rows
 
-    def entries_of(self, rows: Rows) -> Rows:
-        """Return how often each of some rows is in the index: once."""
-        return np.ones_like(rows)
+    def search_entries(self, queries: Scores, k: int, *, effort: int | None = None) -> Rows:
+        """Return the rows that `search` returns: the index holds each once."""
+        return self.search(queries, k, effort=effort)[1]
 
     def run(self, queries: Scores, *, plan: Plan, k: int) -> tuple[Scores, Rows]:
         """Return scores (cosines) and rows of the k nearest by a plan, each (q, k), best first; row -1 if fewer.

@@ -163,7 +163,6 @@ class Calibrator:
         Returns: the plans with the recall of each; by k, each effort and the highest mean recall that it reaches.
         """
         spec, tuning = index.spec, self._tuning
-        compact_ranks = None if self._compact_order is None else self._compact_order.ranks(index)
         is_shorter = spec.length < self._codes.code_length
         alone = not is_shorter and not index.kind.lossy  # there is nothing to rescore by
         started = Stopwatch(is_remote=index.kind.is_remote)
@@ -188,7 +187,7 @@ class Calibrator:
             for queries, exact, counts, shortlists in passes:
                 # One search gives the recall of every shortlist: the rank of each true neighbour decides.
                 deepest = deepest_shortlist(index, effort, shortlists[-1])
-                _, rows = index.search(queries, deepest, effort=effort)
+                rows = index.search_entries(queries, deepest, effort=effort)
                 ranks = self._ranks(exact, rows)
                 recalls = shortlist_recalls(ranks, sorted({min(s, deepest) for s in shortlists}), counts)
                 plans = {
@@ -196,9 +195,12 @@ class Calibrator:
                 }
                 if alone:
                     plans = {Plan(spec.length, spec.kind, effort): plain_recalls(ranks, counts)}
-                if counts is SHALLOW_COUNTS and is_shorter and compact_ranks is not None:
+                if counts is SHALLOW_COUNTS and is_shorter and self._compact_order is not None:
                     with started.paused():  # it is no search: as many efforts are measured as without compact codes
-                        plans |= with_compact_codes(plans, ranks, compact_ranks)
+                        lost_ranks = self._compact_order.lost_ranks(
+                            rows, count=self.held_in, excluded_rows=self._excluded_rows
+                        )
+                        plans |= with_compact_codes(plans, ranks, lost_ranks)
                 for plan, recall in plans.items():  # what more queries measured stands
                     candidates[plan] = {**recall, **candidates.get(plan, {})}
                 for k in counts if counts is SHALLOW_COUNTS else DEEP_COUNTS:
@@ -240,6 +242,8 @@ class Calibrator:
     def measure_again(self, open_index: Callable[[IndexSpec], AnyPrefixIndex], sizes: Mapping[IndexSpec, int]) -> None:
         """Time the plans near the front again, interleaved, since a machine's speed changes from one index to the next.
 
+        Plans that cannot lie on it are dropped: times of a moment when the machine was quicker would put them there.
+
         The latencies of an index's plans are smoothed by a line through them, because neighbouring plans differ by less
         than one plan does from one trial to the next.
 
@@ -275,7 +279,11 @@ class Calibrator:
         # Replace the latencies of each index's plans by the smoothed new ones.
         for spec, measured in self._measured.items():
             latencies = smoothed({m.plan: percentiles(times[m.plan]) for m in measured if m.plan in times})
-            self._measured[spec] = [replace(m, latency_ms=latencies.get(m.plan, m.latency_ms)) for m in measured]
+            self._measured[spec] = [
+                replace(m, latency_ms=latencies.get(m.plan, m.latency_ms))
+                for m in measured
+                if m.plan in latencies or self._is_offered_anyway(m)
+            ]
         self._spent_s += time.monotonic() - started
 
     def result(self, sizes: Mapping[IndexSpec, int], *, device: str = "cpu") -> Calibration:
@@ -296,9 +304,13 @@ class Calibrator:
         }
         kept: dict[Plan, Measured] = {}
         for m in everything:
-            if m.plan in front or m.plan in self._defaults or is_plain(m.plan) or m.exact:
+            if m.plan in front or self._is_offered_anyway(m):
                 kept[m.plan] = replace(m, recall={**kept[m.plan].recall, **m.recall}) if m.plan in kept else m
         return kept
+
+    def _is_offered_anyway(self, measured: Measured) -> bool:
+        """Whether a plan is in the result wherever it lies: requests name parts of some, and exact ones stand in."""
+        return measured.plan in self._defaults or is_plain(measured.plan) or measured.exact
 
     def _with_bytes(self, measured: Sequence[Measured], size: int) -> list[Measured]:
         """Return plans of an index of `size` bytes with the bytes of an image that they take."""

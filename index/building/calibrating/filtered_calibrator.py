@@ -84,7 +84,7 @@ class FilteredCalibrator(Calibrator):
             return list(measured)
         effort = inexact[0].plan.effort
         deepest = deepest_shortlist(index, effort, max(m.plan.shortlist or max(m.recall) for m in inexact))
-        _, rows = index.search(self._queries, deepest, effort=effort)
+        rows = index.search_entries(self._queries, deepest, effort=effort)
         ranks, recalls = self._ranks(exact, rows), {m.plan: m.recall for m in measured}
         for m in inexact:
             shortlist, counts = min(m.plan.shortlist or deepest, deepest), list(m.recall)

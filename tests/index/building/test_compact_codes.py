@@ -18,7 +18,9 @@ from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.calibrating.calibrator import Calibrator
 from eigenlens.index.building.calibrating.compact_recall import CompactOrder, with_compact_codes
 from eigenlens.index.building.calibrating.recalibrate import recalibrate_generation
+from eigenlens.index.building.calibrating.recall_counting import MISSING, ranks_of
 from eigenlens.index.building.calibrating.stopwatch import Stopwatch
+from eigenlens.index.building.calibrating.timing import Timer
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.codes.exact import exact_search
 from eigenlens.index.codes.prefix import unit_prefix
@@ -134,33 +136,72 @@ def test_the_promise_counts_what_compact_codes_lose(generation: Generation) -> N
         assert m.for_k(100).final_shortlist == final_shortlist_for(100)
 
 
-def test_a_neighbour_counts_as_found_before_too_many_entries_alone() -> None:
-    exact = np.arange(40)[None]
-    final = final_shortlist_for(10)
-    scores = -np.arange(40.0, dtype=np.float32)[None]
-    scores[0, 3] = scores[0, final] - 0.5  # by compact codes, so many others are before the fourth
-    compact = SimpleNamespace(code_size=1, score=lambda *_, **__: scores)
-    queries, none = np.ones((1, 4), np.float32), cast(Codes, None)
-    order = CompactOrder(compact, none, queries, exact)
-    once, twice = (
-        cast(AnyPrefixIndex, SimpleNamespace(entries_of=lambda rows, n=n: np.full_like(rows, n))) for n in (1, 2)
-    )
-    assert order.ranks(once)[0, :5].tolist() == [0, 1, 2, final, 3]
-    assert order.ranks(twice)[0, :5].tolist() == [0, 2, 4, 2 * final, 6]
-    plan = Plan(8, "flat", None, 40, 64)
-    ranks = np.arange(40, dtype=np.int32)[None]
-    for index, found in ((once, 9), (twice, 9)):
-        (measured,) = with_compact_codes({plan: {}}, ranks, order.ranks(index)).values()
-        assert measured[10].mean == found / 10
+def test_what_compact_codes_lose_is_counted_as_a_search_loses_it() -> None:
+    """Recall by shortlist, beside searches written out: some rows are twice in a shortlist, and some queries have more
+    entries before a neighbour than the final shortlist holds."""
+    rng = np.random.default_rng(0)
+    count, queries, deepest = 400, 30, 120
+    nearness = -rng.random((queries, count)).cumsum(axis=1).astype(np.float32)  # row 0 is the nearest of all
+    by_compact = (nearness + rng.normal(0, 12, nearness.shape)).astype(np.float32)
+    is_excluded = np.arange(queries) % 2 == 1
+    excluded = np.where(is_excluded, 1, -1)  # every other query is itself the second row
+    exact = np.stack([np.delete(np.arange(251), 1 if is_own else 250) for is_own in is_excluded])
+    rows_twice = np.concatenate([np.arange(count), np.arange(0, count, 3)])
+    entries = np.stack([rng.permutation(rows_twice) for _ in range(queries)])
+    order = np.argsort(entries + rng.normal(0, 20, entries.shape), axis=1)  # nearer rows tend to come earlier
+    entries = np.take_along_axis(entries, order, 1)[:, :deepest]
+    by_compact[:, 251:] = -1e6 + nearness[:, 251:]  # those farther off are behind by either
+    compact = SimpleNamespace(code_size=1, score=lambda _, rows, **__: np.take_along_axis(by_compact, rows, 1))
+    compact_order = CompactOrder(compact, cast(Codes, None), np.ones((queries, 4), np.float32), exact)
+    lost_ranks = compact_order.lost_ranks(entries, count=count, excluded_rows=excluded)
+    ranks = ranks_of(exact[:, :100], entries, count=count, excluded_rows=excluded)
+    plans = {Plan(8, "ivf", 4, s, 64): {10: Recall(1.0, 1.0)} for s in (29, 40, 60, 90, deepest - 1)}
+    measured = with_compact_codes(plans, ranks, lost_ranks)
+    assert len(measured) == 8, "of 28 and of 52 candidates, where the shortlist is longer"
+    lost = 0
+    for plan, recalls in measured.items():
+        assert plan.shortlist is not None
+        spare = plan.final_shortlist - 10 - 6
+        for k, recall in recalls.items():
+            final, found = final_shortlist_for(k, spare=spare), 0
+            for query in range(queries):
+                shortlist = entries[query][entries[query] != excluded[query]][: plan.shortlist]
+                best = shortlist[np.argsort(-by_compact[query, shortlist], kind="stable")][:final]
+                true = {*exact[query, :k].tolist()}
+                found += len(true & {*best.tolist()})
+                lost += len(true & {*shortlist.tolist()}) - len(true & {*best.tolist()})
+            assert recall.mean == pytest.approx(found / queries / k, abs=1e-5), (plan, k)
+    assert lost > 100, "else nothing is shown"
+
+
+def test_plans_with_compact_codes_find_what_was_measured(generation: Generation) -> None:
+    """The very queries of a calibration: their recall, and not a bound that shortlists of few candidates exceed."""
+    queries = ordered_codes(5, 150)
+    calibrator = Calibrator(generation.codes, indexes=2, queries=queries, compact=generation.compact, tuning=TUNING)
+    _, exact = exact_search(generation.codes.codes, queries, length=LENGTH, k=10)
+    index = generation.prefix_index(32)
+    entries = index.search_entries(queries, 100, effort=4)
+    assert (np.diff(np.sort(entries, axis=1)) == 0).any(), "some rows are in two lists"
+    candidates, _ = calibrator._search_efforts(index)
+    compact = {plan: recall for plan, recall in candidates.items() if plan.final_shortlist and 10 in recall}
+    assert min(plan.shortlist or 0 for plan in compact) <= 40
+    for plan, recall in compact.items():
+        _, rows = index.run(queries, plan=plan, k=10)
+        found = np.mean([np.isin(a, b).mean() for a, b in zip(exact, rows, strict=True)])
+        assert recall[10].mean == pytest.approx(found, abs=0.002), plan
 
 
 def test_plans_of_a_high_recall_are_measured_with_more_candidates_too() -> None:
     plan, ranks = Plan(8, "flat", None, 60, 64), np.arange(40, dtype=np.int32)[None]
-    behind = np.arange(40)[None]
-    behind[0, 3] = final_shortlist_for(10)  # by compact codes, so many others are before the fourth
-    measured = with_compact_codes({plan: {10: Recall(1.0, 1.0)}}, ranks, behind)
+
+    def lost_ranks(k: int, candidates: int) -> NDArray[np.int32]:
+        lost = np.full((1, k), MISSING, np.int32)
+        lost[0, 3 : 4 if candidates <= final_shortlist_for(10) else 3] = 40  # 28 others are before the fourth
+        return lost[:, :40]
+
+    measured = with_compact_codes({plan: {10: Recall(1.0, 1.0)}}, ranks, lost_ranks)
     assert {plan.final_shortlist: recall[10].mean for plan, recall in measured.items()} == {28: 0.9, 52: 1.0}
-    assert len(with_compact_codes({plan: {10: Recall(0.98, 0.98)}}, ranks, behind)) == 1
+    assert len(with_compact_codes({plan: {10: Recall(0.98, 0.98)}}, ranks, lost_ranks)) == 1
     most = Measured(max(measured, key=lambda plan: plan.final_shortlist), recall={}, latency_ms={})
     assert most.for_k(10).final_shortlist == 52
     assert most.for_k(100).final_shortlist == final_shortlist_for(100) + 24
@@ -217,6 +258,23 @@ def test_plans_of_the_shared_prefix_are_kept_where_those_of_another_are_quicker(
     kept = calibrator.result(dict.fromkeys(calibrator._measured, 0))
     assert {m.plan for m in kept.measured} == {quick.plan, at_95.plan, at_99.plan}
     assert kept.choose(k=10, target_recall=0.95).plan == at_95.plan
+
+
+def test_plans_that_are_not_timed_again_are_dropped(place: Path) -> None:
+    """Their times are those of another moment, at which the machine may have been twice as fast."""
+    calibrator = Calibrator(Codes(place / "codes"), indexes=1, tuning=TUNING)
+    best, behind, good = of_prefix(8, 0.95, 0.1), of_prefix(8, 0.94, 0.15), of_prefix(8, 0.99, 0.4)
+    exact = replace(of_prefix(64, 1.0, 1.0, compact=False), exact=True)
+    lengths = IndexSpec(8, "ivf-pq"), IndexSpec(64, "ivf-pq")
+    calibrator._measured = {lengths[0]: [best, behind, good], lengths[1]: [exact]}
+    calibrator._compact = cast(AnyCompactCodes, SimpleNamespace(code_size=0))
+    slower = {m.plan: [2 * m.latency_ms["p50"]] for m in (best, good, exact)}
+    timer = SimpleNamespace(queries=3, times=lambda _, plan, **__: slower[plan])
+    calibrator._timer = cast(Timer, timer)
+    sizes = dict.fromkeys(lengths, 0)
+    calibrator.measure_again(lambda _: cast(AnyPrefixIndex, None), sizes)
+    kept = {m.plan: m.latency_ms["p50"] for m in calibrator.result(sizes).measured}
+    assert kept == {best.plan: 0.2, good.plan: 0.8, exact.plan: 2.0}
 
 
 def test_plans_that_leave_as_many_candidates_are_timed_together() -> None:

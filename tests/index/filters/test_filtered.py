@@ -114,7 +114,7 @@ def cheaply_calibrated(engine: LiveEngine, request: pytest.FixtureRequest) -> Li
     shortlists = [round(10 * 2 ** (step / 2)) for step in range(19)]
     measured = []
     for effort in (4, 8, 16, 32, 64, 128, index.max_effort):
-        _, rows = index.search(queries, shortlists[-1], effort=effort)
+        rows = index.search_entries(queries, shortlists[-1], effort=effort)
         ranks = ranks_of(exact, rows, count=COUNT)
         for shortlist, recall in shortlist_recalls(ranks, shortlists, COUNTS).items():
             plan = Plan(request.param, index.spec.kind, effort, shortlist, CODE_LENGTH)
