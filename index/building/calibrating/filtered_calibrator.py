@@ -22,6 +22,8 @@ from eigenlens.index.plans.plan import IndexSpec, Plan
 
 # Share of the time for searches that plans are measured in under each filter.
 _DRAWN_TIME = 0.25
+# Queries that recall is measured with under a filter.
+_DRAWN_QUERIES = 1000
 # So many times as long as an exact plan takes, another is no use under a filter, even if the times are not accurate.
 _TOO_SLOW = 2
 
@@ -55,7 +57,8 @@ class FilteredCalibrator(Calibrator):
         kept = sorted(self._kept(sizes).values(), key=lambda m: (not m.exact, m.latency_ms["p50"]))
         for share in shares:
             budget_s = self._tuning.calibration_s * _DRAWN_TIME
-            _, exact = self._find_exact(len(self._queries), DEEP_COUNTS[-1], among=is_drawn(0, self.held_in, share))
+            queries = min(_DRAWN_QUERIES, len(self._queries))
+            _, exact = self._find_exact(queries, DEEP_COUNTS[-1], among=is_drawn(0, self.held_in, share))
             drawn: list[Measured] = []
             for (spec, _), group in grouped(kept, lambda m: (spec_of[m.plan], m.plan.effort)).items():
                 index = open_index(spec, share)
@@ -84,7 +87,7 @@ class FilteredCalibrator(Calibrator):
             return list(measured)
         effort = inexact[0].plan.effort
         deepest = deepest_shortlist(index, effort, max(m.plan.shortlist or max(m.recall) for m in inexact))
-        rows = index.search_entries(self._queries, deepest, effort=effort)
+        rows = index.search_entries(self._queries[: len(exact)], deepest, effort=effort)
         ranks, recalls = self._ranks(exact, rows), {m.plan: m.recall for m in measured}
         for m in inexact:
             shortlist, counts = min(m.plan.shortlist or deepest, deepest), list(m.recall)
