@@ -54,7 +54,6 @@ def pack_lists(index: faiss.IndexIVFPQFastScan) -> int:
             ids = address + offset + space * code_size
             ctypes.memmove(address + offset, int(lists.get_codes(number)), space * code_size)
             ctypes.memmove(ids, int(lists.get_ids(number)), size * _BYTES_OF_ID)
-            lists.resize(number, 0)  # frees its codes
     packed = _lists_at(address, length, code_size=code_size, table=np.stack([sizes, spaces, offsets], axis=1))
     index.replace_invlists(packed, True)
     packed.thisown = False  # the index frees them

@@ -233,10 +233,11 @@ def test_the_shared_prefix_is_the_smallest_that_reaches_the_default_target_in_li
     assert shared_prefix([of_prefix(64, 0.99, 0.5, compact=False)], 10) is None
 
 
-@pytest.mark.parametrize(("informative", "added"), [(90, [96]), (40, []), (250, [])])
+@pytest.mark.parametrize(("informative", "added"), [(90, [96]), (104, [96]), (40, []), (250, [])])
 def test_a_length_between_is_added_where_it_finds_shortlists(
     informative: int, added: list[int], tmp_path: Path
 ) -> None:
+    # Of 104 that are alike, 96 find the nearest among 80 candidates, and not among 40.
     rng = np.random.default_rng(20)
     codes = rng.normal(size=(2000, 256)) * np.where(np.arange(256) < informative, 1, 0.01)
     written = write_codes(tmp_path / "codes", codes.astype(np.float32))
