@@ -12,7 +12,7 @@ import pytest
 
 from eigenlens.command import main
 from eigenlens.index.building.build import BuildOptions, build_generation
-from eigenlens.index.building.sizes import building_bytes, codes_bytes, index_bytes
+from eigenlens.index.building.sizes import building_bytes, codes_bytes, compact_codes_bytes, index_bytes
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.faiss_engine.generation import Generation
 from eigenlens.index.faiss_engine.kinds import KINDS
@@ -121,3 +121,22 @@ def test_a_build_tells_before_it_begins_and_leaves_the_gallery_as_it_was(
     assert main(["build", "--gallery", str(gallery.root), "--lengths", "4"]) == 1
     assert "free some, or build fewer lengths" in capsys.readouterr().err
     assert gallery.numbers() == numbers
+
+
+@pytest.mark.parametrize(("optimise", "has_compact_codes"), [("memory", True), ("build", False)])
+def test_a_build_tells_of_compact_codes_where_it_writes_them(
+    optimise: Optimise,
+    has_compact_codes: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gallery, count = build_gallery(tmp_path, count=4), 10_000_000
+    length = gallery.open_current()[1].codes.code_length
+    monkeypatch.setattr(type(gallery.store), "count", lambda _: count)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    command = ["build", "--gallery", str(gallery.root), "--lengths", str(length), "--optimise", optimise]
+    assert main(command) == 1
+    size = codes_bytes(count, length) + sum(index_bytes(choose_indexes(count, lengths=(length,)), count).values())
+    size += has_compact_codes * compact_codes_bytes(count, length)
+    assert f"the build takes {size / 1e6:,.1f} MB on disk for {count} images" in capsys.readouterr().err
