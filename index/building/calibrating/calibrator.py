@@ -10,9 +10,8 @@ fewer queries and efforts, and with shortlists of thousands.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from eigenlens.index.building.calibrating.compact_recall import (
     COMPARED,
     Candidates,
     CompactOrder,
+    wastes_compact_codes,
     with_compact_codes,
 )
 from eigenlens.index.building.calibrating.measured_grid import (
@@ -30,7 +30,7 @@ from eigenlens.index.building.calibrating.measured_grid import (
     measured_efforts,
     measured_shortlists,
 )
-from eigenlens.index.building.calibrating.pareto import near_front, pareto_front
+from eigenlens.index.building.calibrating.pareto import grouped, near_front, own_fronts, pareto_front
 from eigenlens.index.building.calibrating.recall_counting import plain_recalls, ranks_of, shortlist_recalls
 from eigenlens.index.building.calibrating.stopwatch import Stopwatch
 from eigenlens.index.building.calibrating.timing import MIN_TIMED, Timer, line_through, percentiles, smoothed
@@ -50,7 +50,6 @@ from eigenlens.index.plans.calibration import (
     Source,
     effort_name,
     is_plain,
-    shared_prefix,
 )
 from eigenlens.index.plans.plan import MIN_SHORTLIST, IndexSpec, Plan
 from eigenlens.index.tuning import DEFAULT_TUNING, Tuning
@@ -70,13 +69,8 @@ _TOLERANCE, _TOLERANCE_WITHIN_INDEX = 1.1, 1.01
 _RESCORED_AT_ONCE = 10
 # The recall of hundreds of neighbours stops growing when the next of its efforts adds less than this.
 _MIN_DEEP_GAIN = 1e-3
-# Plans with compact codes take no more: room for these and for lists over a third of the coordinates.
-_BYTES_OF_IDS, _BYTES_OF_COORDINATE = 24, 0.875
 # The default effort of an index is the smallest that reaches this share of the recall at the highest measured effort.
 _SUFFICIENT_SHARE = 0.99
-
-_Key = TypeVar("_Key")
-_Item = TypeVar("_Item")
 
 
 class Calibrator:
@@ -252,7 +246,11 @@ class Calibrator:
         """
         started = time.monotonic()
         self._measured = {
-            spec: [m for m in self._with_bytes(measured, sizes[spec]) if not self._wastes_compact_codes(m)]
+            spec: [
+                m
+                for m in self._with_bytes(measured, sizes[spec])
+                if not wastes_compact_codes(m, code_length=self._codes.code_length)
+            ]
             for spec, measured in self._measured.items()
         }
         # Choose the plans that can lie on the front over all indexes, and open those indexes.
@@ -260,7 +258,7 @@ class Calibrator:
         chosen = list(
             {
                 m.plan: m
-                for group in self._with_own_fronts(everything)
+                for group in own_fronts(everything, kinds_without_filters=self._kinds_without_filters)
                 for k in COUNTS
                 for m in near_front(group, k=k, sure=_TOLERANCE)
             }.values()
@@ -300,7 +298,10 @@ class Calibrator:
         """Return the plans of the result."""
         everything = [m for spec, size in sizes.items() for m in self._with_bytes(self._measured[spec], size)]
         front = {
-            m.plan for group in self._with_own_fronts(everything) for k in COUNTS for m in pareto_front(group, k=k)
+            m.plan
+            for group in own_fronts(everything, kinds_without_filters=self._kinds_without_filters)
+            for k in COUNTS
+            for m in pareto_front(group, k=k)
         }
         kept: dict[Plan, Measured] = {}
         for m in everything:
@@ -322,26 +323,6 @@ class Calibrator:
                 codes = self._compact.code_size
             rows.append(replace(m, bytes_per_image=round(of_index + codes, 1)))
         return rows
-
-    def _with_own_fronts(self, measured: Sequence[Measured]) -> list[list[Measured]]:
-        """Return plans in groups whose fronts are kept apart, since one may have to stand in for one of another group.
-
-        They are those with compact codes, of which those over a prefix that all targets share are a group of their own,
-        those of an index that has no filters, and all others.
-        """
-        shared = {shared_prefix(measured, k) for k in SHALLOW_COUNTS}
-
-        def group_of(m: Measured) -> tuple[bool, int, bool]:
-            compact, length = bool(m.plan.final_shortlist), m.plan.prefix_length
-            own_length = length if compact and length in shared else 0
-            return compact, own_length, m.plan.kind in self._kinds_without_filters
-
-        return list(grouped(measured, group_of).values())
-
-    def _wastes_compact_codes(self, measured: Measured) -> bool:
-        """Whether a plan with compact codes takes more bytes than it is there for."""
-        limit = _BYTES_OF_IDS + _BYTES_OF_COORDINATE * self._codes.code_length
-        return bool(measured.plan.final_shortlist) and measured.bytes_per_image > limit
 
     def _time_front(self, index: AnyPrefixIndex, candidates: Candidates) -> list[Measured]:
         """Time the candidates that can lie on a front of recall and latency, and return these."""
@@ -424,14 +405,6 @@ def _sufficient_effort(reached: Mapping[int, Sequence[tuple[int, float]]], k: in
     """Return the least effort that finds nearly as many of the k nearest as the highest that was measured."""
     enough = _SUFFICIENT_SHARE * max(recall for _, recall in reached[k])
     return next(effort for effort, recall in reached[k] if recall >= enough)
-
-
-def grouped(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, list[_Item]]:
-    """Return items in groups, in the order of the first of each."""
-    groups: dict[_Key, list[_Item]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups
 
 
 def _depth_of(plan: Plan) -> int:

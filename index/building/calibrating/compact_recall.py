@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from eigenlens.index.building.calibrating.recall_counting import MISSING, entry_ranks, shortlist_recalls
 from eigenlens.index.codes.artifact import Codes
 from eigenlens.index.live.prefix_index import AnyCompactCodes, Rows, Scores
-from eigenlens.index.plans.calibration import SHALLOW_COUNTS, Recall
+from eigenlens.index.plans.calibration import SHALLOW_COUNTS, Measured, Recall
 from eigenlens.index.plans.plan import SPARE_CANDIDATES, TIMED_RESULTS, Plan, final_shortlist_for
 
 # Exact nearest of a query among which ranks by compact codes are counted: those farther off are behind by either.
 COMPARED = 250
 # The mean recall of true codes from which on plans with more candidates for these are measured too.
 _NEARLY_ALL = 0.985
+# Plans with compact codes take no more bytes: room for these and for lists over a third of the coordinates.
+_BYTES_OF_IDS, _BYTES_OF_COORDINATE = 24, 0.875
 # Neighbours whose preceding entries are put in order at once.
 _AT_ONCE = 4096
 
@@ -98,3 +100,9 @@ def with_compact_codes(plans: Candidates, ranks: Ranks, lost_ranks: LostRanks) -
                 recalls[shortlist] |= by_k
         compact |= {replace(plan, final_shortlist=final): recalls[shortlist] for shortlist, plan in longer.items()}
     return compact
+
+
+def wastes_compact_codes(measured: Measured, *, code_length: int) -> bool:
+    """Whether a plan with compact codes takes more bytes than it is there for."""
+    limit = _BYTES_OF_IDS + _BYTES_OF_COORDINATE * code_length
+    return bool(measured.plan.final_shortlist) and measured.bytes_per_image > limit

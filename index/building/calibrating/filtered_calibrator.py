@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from eigenlens.index.building.calibrating.calibrator import Calibrator, grouped
+from eigenlens.index.building.calibrating.calibrator import Calibrator
 from eigenlens.index.building.calibrating.measured_grid import deepest_shortlist
+from eigenlens.index.building.calibrating.pareto import grouped
 from eigenlens.index.building.calibrating.recall_counting import plain_recalls, shortlist_recalls
 from eigenlens.index.building.calibrating.timing import Latencies, smoothed
 from eigenlens.index.filters.drawn import is_drawn

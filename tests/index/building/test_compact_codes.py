@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 from eigenlens import artifact
 from eigenlens.index.building.build import BuildOptions, build_generation
 from eigenlens.index.building.calibrating.calibrator import Calibrator
-from eigenlens.index.building.calibrating.compact_recall import CompactOrder, with_compact_codes
+from eigenlens.index.building.calibrating.compact_recall import (
+    CompactOrder,
+    wastes_compact_codes,
+    with_compact_codes,
+)
 from eigenlens.index.building.calibrating.recalibrate import recalibrate_generation
 from eigenlens.index.building.calibrating.recall_counting import MISSING, ranks_of
 from eigenlens.index.building.calibrating.stopwatch import Stopwatch
@@ -306,10 +310,9 @@ def test_plans_of_the_shared_prefix_are_kept_and_chosen(generation: Generation) 
 
 def test_compact_plans_of_an_index_that_takes_their_gain_are_not_kept() -> None:
     """Where only lists over half of the coordinates reach a target, 247 bytes with compact codes beat 615 without."""
-    calibrator = cast(Calibrator, SimpleNamespace(_codes=SimpleNamespace(code_length=256)))
     for size, is_wasted in ((239.0, False), (246.7, False), (249.0, True)):
         measured = replace(of_prefix(128, 0.99, 0.4), bytes_per_image=size)
-        assert Calibrator._wastes_compact_codes(calibrator, measured) == is_wasted
+        assert wastes_compact_codes(measured, code_length=256) == is_wasted
 
 
 def test_pages_of_results_fit_together(generation: Generation) -> None:
