@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -47,18 +48,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=(0, 1),
         help="encode every N-th shard from the I-th, 0 to N - 1 (default: 0/1, all)",
     )
-    parser.add_argument("--threads", metavar="N", type=parse_positive, help="of the encoder (default: one a processor)")
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=parse_positive,
+        help="threads that decode, and threads of the encoder (default: one a processor)",
+    )
     configure_limits(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Encode the shards of a part, with progress on standard error. Returns: 1, if one could not be read."""
-    encoder = require_images(open_encoder(args.encoder, threads=args.threads))
+    threads = args.threads or len(os.sched_getaffinity(0))  # more that decode would hold up the one that reads
+    encoder = require_images(open_encoder(args.encoder, threads=threads))
     shards = shards_of_part(find_shards(args.images), *args.part)
     args.out.mkdir(parents=True, exist_ok=True)
     missing = [shard for shard in shards if not _is_encoded(shard, args.out, encoder)]
     images = failed = broken = 0
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for number, shard in enumerate(missing, 1):
             try:
                 counts = _encode(shard, encoder, args.out, pool, limits_of(args), f"{number}/{len(missing)}")
