@@ -33,6 +33,26 @@ def watched(gallery: Gallery, browser: Browser) -> Iterator[tuple[Page, Watch]]:
             yield page, watch
 
 
+def test_an_accepted_key_takes_the_focus_from_nobody_who_moved_on(
+    watched: tuple[Page, Watch], gallery: Gallery
+) -> None:
+    page, _ = watched
+    page.evaluate("""() => {
+        const real = window.fetch;
+        window.fetch = async (...what) => {
+            if (String(what[0]).includes("/admin/generations")) await new Promise((go) => { window.accept = go; });
+            return real(...what);
+        };
+    }""")
+    page.locator("#duplicates-key").fill(admin_headers(gallery)["Authorization"].removeprefix("Bearer "))
+    page.locator("#duplicates-key").press("Enter")
+    look = page.get_by_role("button", name="Look for duplicates")
+    look.focus()
+    page.evaluate("window.accept()")
+    expect(page.locator("#duplicates-key")).to_have_value("")
+    expect(look).to_be_focused()
+
+
 def test_copies_are_found_one_is_kept_and_the_others_are_removed(watched: tuple[Page, Watch], gallery: Gallery) -> None:
     page, _ = watched
     expect(page.locator("#duplicates-status")).to_have_text("Nobody has looked for duplicates in this gallery yet.")

@@ -49,7 +49,8 @@ export function startDuplicates(trouble) {
       await call("/v1/admin/generations").then(() => events.dispatchEvent(new Event("admin")), (reason) => { if (reason.status !== 403) throw reason; });
       key.value = "";
       find("duplicates-key-error").textContent = "";
-      find("duplicates").querySelector("select").focus();
+      const focused = document.activeElement;  // who moved on meanwhile is left there
+      if (focused === document.body || keyForm.contains(focused)) likeness.focus();
     } catch (reason) {
       useKey("");
       find("duplicates-key-error").textContent = reason.status === 401 ? "This key is not accepted." : reason.message;
