@@ -20,7 +20,7 @@ from eigenlens.service.commands.listening import LOOPBACK_OF, address_of, listen
 from eigenlens.service.http.app import create_app
 from eigenlens.service.http.protocol import server_options
 from eigenlens.service.http.shared_port import make_room
-from eigenlens.service.http.startup import open_and_freeze
+from eigenlens.service.http.startup import open_state
 from eigenlens.service.settings import Settings, load_settings
 from eigenlens.service.telemetry.logs import configure_logs
 from eigenlens.service.telemetry.metrics import MULTIPROCESS_DIR
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     configure_logs(settings.log_format)
     # One worker opens the gallery before the port, so that a gallery that cannot be served fails at once. Several
     # workers open it themselves.
-    opened = open_and_freeze(settings) if settings.workers == 1 else None
+    opened = open_state(settings) if settings.workers == 1 else None
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     address = address_of(host, port, scheme="http" if settings.tls_certificate is None else "https")
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     # Changed keys are read without a signal; SIGHUP, which asks a daemon to reload, must not end this process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     options = _SERVER | server_options(settings)
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, opened=opened), **options))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings, opened=opened, only_serves=True), **options))
 
     def end(number: int, frame: FrameType | None) -> None:
         server.should_exit = True

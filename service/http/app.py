@@ -36,7 +36,7 @@ from eigenlens.service.http.routes import (
     search,
     visits,
 )
-from eigenlens.service.http.startup import keep_current, open_and_freeze, open_state
+from eigenlens.service.http.startup import keep_current, keep_frozen, open_state
 from eigenlens.service.http.state import State
 from eigenlens.service.settings import Settings, load_settings
 from eigenlens.service.telemetry.logs import configure_logs
@@ -63,8 +63,11 @@ PAGE = Path(__file__).parents[1] / "page"
 _FORM_OVERHEAD_BYTES = 64 * 1024
 
 
-def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
+def create_app(settings: Settings, *, opened: State | None = None, only_serves: bool = False) -> FastAPI:
     """Return the application over one gallery, which is opened at start-up unless it is `opened` already.
+
+    Args:
+        only_serves: whether this process does nothing else, so that what it has loaded needs no garbage collection.
 
     Start-up raises: GalleryError, ArtifactError, if there is nothing to serve; KeyFileError.
     """
@@ -73,11 +76,14 @@ def create_app(settings: Settings, *, opened: State | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state: State = opened if opened is not None else await to_thread.run_sync(open_state, settings)
         app.state.eigenlens = state
-        following = asyncio.create_task(keep_current(state))
+        tasks = [asyncio.create_task(keep_current(state))]
+        if only_serves:
+            tasks.append(asyncio.create_task(keep_frozen()))
         try:
             yield
         finally:
-            following.cancel()
+            for task in tasks:
+                task.cancel()
             await to_thread.run_sync(state.recall.close)
             await to_thread.run_sync(state.runner.close)
             await to_thread.run_sync(state.batcher.close)
@@ -141,4 +147,4 @@ def from_environment() -> FastAPI:
     """Return the application of one worker of several. Raises: SettingsError; as open_state."""
     settings = load_settings()
     configure_logs(settings.log_format)
-    return create_app(settings, opened=open_and_freeze(settings))
+    return create_app(settings, opened=open_state(settings), only_serves=True)

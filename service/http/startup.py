@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -126,16 +127,19 @@ def open_state(settings: Settings, *, observe: Observe | None = None) -> State:
     )
 
 
-def open_and_freeze(settings: Settings) -> State:
-    """Open the state in a process that only serves it, and exclude all objects so far from garbage collection.
+async def keep_frozen() -> None:
+    """Exclude all objects so far from garbage collection, and again what modules that are imported later leave.
 
-    These objects stay until the end. A collection that looks through all of them delays searches by tens of
-    milliseconds.
+    For a process that only serves: these objects stay until its end. A collection that looks through all of them delays
+    searches by tens of milliseconds.
     """
-    state = open_state(settings)
-    gc.collect()
-    gc.freeze()
-    return state
+    modules = 0
+    while True:
+        if len(sys.modules) != modules:
+            gc.collect()
+            gc.freeze()
+            modules = len(sys.modules)
+        await asyncio.sleep(_FOLLOW_EVERY_S)
 
 
 async def keep_current(state: State) -> None:
