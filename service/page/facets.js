@@ -5,8 +5,8 @@ import { find, h } from "./dom.js";
 import { count } from "./format.js";
 import { change, listen, state } from "./state.js";
 
-/** Start the facets of the search. */
-export function startFacets() {
+/** Start the facets of the search; `loaded()` is called when they are known. */
+export function startFacets(loaded) {
   const place = find("facets");
   let known = null; // of a gallery's state
   let facets = [];
@@ -22,6 +22,7 @@ export function startFacets() {
       known = null;
     }
     show();
+    loaded();
   }
 
   function show() {
@@ -43,4 +44,5 @@ export function startFacets() {
     if (changed.has("filter")) show();
     if (state.view === "search" && state.gallery && (changed.has("gallery") || changed.has("view"))) load();
   });
+  return { tellApart: (field) => facets.some((facet) => facet.field === field && facet.values.length > 1) };
 }

@@ -46,6 +46,7 @@ def test_five_questions_are_answered_by_what_can_be_read(
     with opened(browser, address, **device) as (page, _):
         at_length(page, 4)
         expect(page.locator("#numbers div")).to_have_count(4)
+        expect(page.locator("#numbers")).to_contain_text(re.compile("show (the same|one thing)"))
         read = page.locator("body").inner_text()
         # What is this for?
         assert "Find the pictures that look like yours." in read

@@ -56,6 +56,8 @@ def test_a_photograph_is_searched_at_the_length_of_the_slider(page: Page) -> Non
     assert ids_of(page)[0] == image_id(5)
     expect(page.locator("#plan")).to_contain_text("of the code")
     expect(page.locator("#numbers")).to_contain_text("of the best ten stay")
+    expect(page.locator("#facets")).to_be_visible()
+    expect(page.locator("#numbers")).not_to_contain_text("show")  # one label of all images tells nothing of results
     for stage in ("decode", "encode", "search", "total"):
         expect(page.locator("#timing")).to_contain_text(stage)
 

@@ -24,7 +24,7 @@ export function startSearch(trouble) {
   find("length-control").append(control.element);
   const [target, rerank, more] = [find("target"), find("rerank"), find("more")];
   const filters = startFilters();
-  startFacets();
+  const facets = startFacets(() => showNumbers());
   let shown = null; // what the results were asked with
 
   target.addEventListener("change", () => change({ target: target.value }));
@@ -70,11 +70,20 @@ export function startSearch(trouble) {
     tellCount();
     find("unlike").textContent = unlikeness(answer);
     find("plan").textContent = inWords(plan, state.gallery);
-    const [stay, ...costs] = tradeOff(plan, state.gallery);
-    const numbers = [stay, labelShare(answer.results, shown.query.label, labelOf), ...costs].filter(Boolean);
-    find("numbers").replaceChildren(...numbers.map(([word, value, about]) => h("div", {}, h("dt", {}, h("b", {}, value)), h("dd", {}, term(word, ...[about].flat())))));
+    shown.answer = answer;
+    showNumbers();
     showTiming(answer.timing_ms);
     strip(plan);
+  }
+
+  function showNumbers() {
+    if (!shown?.answer) return;
+    const { plan, results } = shown.answer;
+    const [stay, ...costs] = tradeOff(plan, state.gallery);
+    // Where all images have one label, or each its own, it says nothing.
+    const share = facets.tellApart("label") || facets.tellApart("title") ? labelShare(results, shown.query.label, labelOf) : null;
+    const numbers = [stay, share, ...costs].filter(Boolean);
+    find("numbers").replaceChildren(...numbers.map(([word, value, about]) => h("div", {}, h("dt", {}, h("b", {}, value)), h("dd", {}, term(word, ...[about].flat())))));
   }
 
   function strip(plan) {
