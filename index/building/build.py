@@ -92,6 +92,7 @@ def build_generation(
         "code_length": codes.code_length,
         "last_key": codes.last_key,
         "removal": options.removal,
+        "lengths": list(options.lengths),
         "indexes": [asdict(spec) for spec in specs],
         "optimise": options.optimise,
         "graph": None if graph is None else asdict(graph),

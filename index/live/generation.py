@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class BaseGeneration(ABC):
         specs: the index of each length, ascending.
         optimise: what the build was for.
         lengths: the prefix lengths that were built, ascending; the last is the full code length.
+        requested_lengths: those that the build was asked for; None where an earlier version left out some of them.
         keys: (n,), int64: the gallery's key of each row.
         code_length: coordinates of a full code.
         calibration: measured recall and latency of the generation's plans.
@@ -72,6 +74,8 @@ class BaseGeneration(ABC):
         self.compact: AnyCompactCodes | None = None
         self.open_indexes()
         self.optimise: Optimise = self.artifact.properties.get("optimise", "memory")
+        built = None if self.optimise == "build" else self.lengths
+        self.requested_lengths: Sequence[int] | None = self.artifact.properties.get("lengths", built)
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
         self._cached_coordinate = lru_cache(_KEPT_COORDINATES)(self._read_coordinate)
         self.attributes = Attributes(path, count=len(codes))

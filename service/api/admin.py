@@ -22,7 +22,7 @@ class RebuildBody(BaseModel):
         None,
         min_length=1,
         max_length=64,
-        description="prefix lengths to build; default: the present ones",
+        description="prefix lengths to build; default: those that the last build was asked for",
     )
     kinds: dict[Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")], str] = Field(
         default_factory=dict,

@@ -23,7 +23,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "--lengths", type=parse_lengths, metavar="N,N,...", help="prefix lengths to build (default: the present ones)"
+        "--lengths",
+        type=parse_lengths,
+        metavar="N,N,...",
+        help="prefix lengths to build (default: those of the last build)",
     )
     parser.add_argument("--kinds", type=parse_kinds, metavar="N=KIND,...", help="index kinds of some lengths")
     parser.add_argument(

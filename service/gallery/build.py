@@ -39,7 +39,8 @@ class GenerationOptions:
     """How a generation is built.
 
     Attributes:
-        lengths: prefix lengths; if None, those of the current generation, or the default ones for another encoder.
+        lengths: prefix lengths; if None, those that the current generation was asked for, or the default ones for
+            another encoder.
         kinds: index kinds by length; other lengths get a kind that suits the gallery's size.
         backend: name of the search engine; that of the current generation, or FAISS, if None.
         optimise: as `BuildOptions`; if None, what the current generation was built for, or "memory".
@@ -81,8 +82,8 @@ def publish_generation(
     backend = require_backend(gallery, options.backend or gallery.current_backend(), gpu=options.gpu)
     lengths = options.lengths
     is_alike = current is not None and gallery.current_backend() == backend.name
-    if lengths is None and current is not None and is_alike and current.optimise != "build":  # that has few of them
-        lengths = current.lengths
+    if lengths is None and current is not None and is_alike:
+        lengths = current.requested_lengths
     lengths = backend.choose_lengths(encoder.code_length, lengths)
     optimise = options.optimise or (current.optimise if current is not None and is_alike else "memory")
     try:

@@ -254,7 +254,9 @@ def test_a_length_between_is_added_where_it_finds_shortlists(
     reports: list[tuple[int, int]] = []
     options = replace(options, on_progress=lambda done, total: reports.append((done, total)))
     build_generation(tmp_path / "generation", written, options)
-    assert Generation(tmp_path / "generation", written).lengths == tuple(sorted([64, 128, 256, *added]))
+    built = Generation(tmp_path / "generation", written)
+    assert built.lengths == tuple(sorted([64, 128, 256, *added]))
+    assert built.requested_lengths == [64, 128, 256]
     assert reports == [(done, 3 + len(added)) for done in range(4 + len(added))]
     build_generation(tmp_path / "other", written, replace(options, optimise="build"))
     assert 96 not in Generation(tmp_path / "other", written).lengths

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
 
 from eigenlens.command import main
 from eigenlens.index.backends import PgvectorBackend
+from eigenlens.index.building import build as index_build
 from eigenlens.index.errors import IndexKindError
 from eigenlens.index.faiss_engine.graph import vamana
 from eigenlens.index.live.generation import BaseGeneration
@@ -302,6 +303,18 @@ def test_a_build_keeps_the_lengths_of_the_gallery_unless_others_are_asked_for(tm
     for asked, expected in ((None, (3, 6, 12)), ((5,), (5, 12)), (None, (5, 12))):
         with gallery.writing():
             publish_generation(gallery, encoder, Progress(), GenerationOptions(lengths=asked))
+        assert gallery.open_current()[1].lengths == expected
+
+
+def test_lengths_that_a_build_left_out_are_there_again_in_one_that_needs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery, encoder = build_gallery(tmp_path, count=4, lengths=(3, 6)), Encoder(tmp_path / "encoder")
+    # As with many codes, where the fewest are chosen of several.
+    monkeypatch.setattr(index_build, "choose_fewest", lambda codes, lengths, *, tuning: lengths[-2:])
+    for optimise, expected in (("build", (6, 12)), ("build", (6, 12)), ("memory", (3, 6, 12))):
+        with gallery.writing():
+            publish_generation(gallery, encoder, Progress(), GenerationOptions(optimise=cast(Optimise, optimise)))
         assert gallery.open_current()[1].lengths == expected
 
 
