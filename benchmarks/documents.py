@@ -12,8 +12,17 @@ from eigenlens.benchmarks.common.records import RESULTS, read_records
 from eigenlens.benchmarks.duplicates.tables import planted_table
 from eigenlens.benchmarks.encoder.tables import kinds_table, novelty_table
 from eigenlens.benchmarks.gpu.tables import gpu_search_table, gpu_steps_table
+from eigenlens.benchmarks.heads.evaluate import OWN
 from eigenlens.benchmarks.heads.tables import HEADS as HEAD_TITLES
-from eigenlens.benchmarks.heads.tables import OF_CROPS, OF_VIEWS, frozen_table, gain_table, head_table
+from eigenlens.benchmarks.heads.tables import (
+    OF_CROPS,
+    OF_VIEWS,
+    OWN_HEADS,
+    frozen_table,
+    gain_table,
+    head_table,
+    own_gain_table,
+)
 from eigenlens.benchmarks.nodes import tables as nodes
 from eigenlens.benchmarks.nodes.plot import plot_nodes
 from eigenlens.benchmarks.quality.plot import plot_quality
@@ -109,6 +118,7 @@ TABLES = (
     ),
     Table(ROOT / "docs/guide/quality.md", "cifar10", _methods("cifar10")),
     Table(ROOT / "docs/guide/quality.md", "tiny-imagenet-120", _methods("tiny-imagenet-120")),
+    Table(ROOT / "docs/guide/quality.md", "cifar10-long", _methods("cifar10-long")),
     Table(ROOT / "docs/guide/quality.md", "structure", _structure("cifar10")),
     Table(ROOT / "docs/guide/quality.md", "novelty", lambda: novelty_table(read_records(NOVELTY))),
     Table(ROOT / "docs/guide/quality.md", "kinds", lambda: kinds_table(read_records(KINDS))),
@@ -124,6 +134,12 @@ TABLES = (
     ),
     Table(ROOT / "docs/guide/quality.md", "crops-holidays", _gain_of_crops("holidays-half")),
     Table(ROOT / "docs/guide/quality.md", "crops-pooled", _gain_of_crops("pooled")),
+    Table(
+        ROOT / "docs/guide/quality.md",
+        "own",
+        lambda: head_table(read_records(HEADS), data=OWN, names=OWN_HEADS),
+    ),
+    Table(ROOT / "docs/guide/quality.md", "own-gains", lambda: own_gain_table(read_records(HEADS), data=OWN)),
     Table(ROOT / "docs/guide/quality.md", "frozen", lambda: frozen_table(read_records(FROZEN))),
     Table(ROOT / "docs/guide/graphs.md", "probe", lambda: nodes.length_table(read_records(NODES), metric="probe")),
     Table(ROOT / "docs/guide/graphs.md", "retrieval", lambda: nodes.length_table(read_records(NODES), metric="P@10")),

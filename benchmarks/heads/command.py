@@ -24,6 +24,7 @@ from eigenlens.benchmarks.heads.evaluate import (
     is_query,
     paired_interval,
 )
+from eigenlens.benchmarks.heads.own import measure_own
 from eigenlens.benchmarks.heads.tables import OF_VIEWS, QUALITY, RIVAL, RIVALS, gain_metrics
 from eigenlens.model.commands.fit import AUGMENTATION
 from eigenlens.model.config import AugmentationConfig
@@ -56,6 +57,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", default="photos", help="of that encoder in the records (default: %(default)s)")
     parser.add_argument(
+        "--own",
+        action="store_true",
+        help="measure the scenes only, by what is fitted to the scenes themselves, as `eigenlens up` does",
+    )
+    parser.add_argument(
         "--results", type=Path, metavar="FILE", help="add the records to FILE; what is there is skipped"
     )
 
@@ -63,6 +69,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Fit and measure. Raises: EigenlensError."""
     backbone = open_backbone(BackboneChoice(), args.work)
+    if args.own:
+        measure_own(backbone, args)
+        return
     seeing = open_over_crops(backbone, args.work) if args.framing == "crops" else backbone
     features = _evaluation_set(seeing, args, framing=args.framing)
     known = {

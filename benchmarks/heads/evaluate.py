@@ -23,6 +23,8 @@ from eigenlens.index.metrics import average_precision_at_k, precision_at_k
 LENGTHS = (8, 16, 32, 64, 128, 256)
 PRECISION_AT = 10
 KIND, SCENES, PLANTED, POOLED = "clothing", "holidays-half", "clothing-hard-views", "pooled"
+# The scenes with what was fitted to them.
+OWN = "holidays-half-own"
 _RESAMPLES, _TAIL = 10_000, 0.025
 
 

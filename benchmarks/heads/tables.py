@@ -21,6 +21,17 @@ HEADS = {
 }
 
 
+CHOSEN, ELSEWHERE = "views, chosen", "elsewhere"
+OWN_HEADS = {
+    "raw": "features, leading coordinates",
+    "pca": "PCA of the features",
+    "pca-of-roots": "PCA of their square roots",
+    ELSEWHERE: "**Eigenlens**, fitted to clothing",
+    CHOSEN: "**Eigenlens**, fitted to them, settings chosen by held-out ones",
+    OF_VIEWS: "**Eigenlens**, fitted to them, as `eigenlens up` does",
+}
+"""Codes of photographs that were fitted to these, but for those of ELSEWHERE."""
+
 RIVAL = "pca-of-roots"
 """The simplest head that is close: what is called ahead is ahead of this one."""
 RIVALS = (RIVAL, "pca")
@@ -71,6 +82,15 @@ def gain_table(
             cells.append(f"{mean} ({low:+.3f} to {high:+.3f})")
         lines.append(f"| {names[name]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def own_gain_table(records: Sequence[Record], *, data: str) -> str:
+    """Draw the gain of the head that was fitted to the photographs themselves over each other, with its interval."""
+    tables = [
+        gain_table(records, names={OF_VIEWS: f"over {OWN_HEADS[rival]}"}, data=data, rival=rival).splitlines()
+        for rival in (*RIVALS, ELSEWHERE)
+    ]
+    return "\n".join(tables[0][:2] + [row for table in tables for row in table[2:]])
 
 
 def frozen_table(records: Sequence[Record]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eigenlens.benchmarks.heads import tables
-from eigenlens.benchmarks.heads.evaluate import EvaluationSet, paired_interval, reciprocal_ranks, scene_precisions
+from eigenlens.benchmarks.heads.evaluate import OWN, EvaluationSet, paired_interval, reciprocal_ranks, scene_precisions
 
 
 def test_the_interval_of_a_mean_gain_is_that_of_the_normal_distribution() -> None:
@@ -64,3 +64,19 @@ def test_pooled_queries_are_those_of_scenes_and_of_planted_views() -> None:
         "pooled": [1, 1, 0.5],
     }
     assert codes.quality(4)["pooled", "mAP"] == pytest.approx(2.5 / 3)
+
+
+def test_the_head_of_the_photographs_themselves_is_compared_with_each_rival() -> None:
+    gains = {tables.RIVAL: (0.02, 0.01, 0.03), "pca": (0.05, -0.01, 0.1), tables.ELSEWHERE: (0.3, 0.2, 0.4)}
+    records = [
+        {"data": OWN, "method": tables.OF_VIEWS, "length": 8, "metric": metric, "value": value}
+        for rival, values in gains.items()
+        for metric, value in zip(tables.gain_metrics(rival), values, strict=True)
+    ]
+    assert tables.own_gain_table(records, data=OWN).splitlines() == [
+        "| codes | 8 |",
+        "|---|---|",
+        "| over PCA of their square roots | **+0.020** (+0.010 to +0.030) |",
+        "| over PCA of the features | +0.050 (-0.010 to +0.100) |",
+        "| over **Eigenlens**, fitted to clothing | **+0.300** (+0.200 to +0.400) |",
+    ]

@@ -1,0 +1,80 @@
+"""Heads fitted to the very photographs that are searched, as `eigenlens up` does, beside one fitted to others."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eigenlens.benchmarks.common.pca import Features, principal_components
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record
+from eigenlens.benchmarks.heads.evaluate import LENGTHS, OWN, is_query, paired_interval, scene_precisions
+from eigenlens.benchmarks.heads.tables import CHOSEN, ELSEWHERE, OF_VIEWS, RIVAL, RIVALS, gain_metrics
+from eigenlens.model.commands.fit import AUGMENTATION
+from eigenlens.model.heads.choice import resolve_settings
+from eigenlens.model.heads.features import ViewFeatures, cache_features, power_normalise
+from eigenlens.model.heads.fit import HeadSettings, fit_head
+from eigenlens.model.images.sources import Source, open_source
+from eigenlens.model.runtime.encoder import Encoder
+
+# Of `eigenlens up` for fewer than a thousand photographs; `eigenlens fit` chooses its own and draws four views.
+_FOR_FEW, _VIEWS_FOR_FEW, _VIEWS = HeadSettings(ridge=1.0, diffusion_time=1.0), 2, 4
+
+
+def measure_own(backbone: Encoder, args: argparse.Namespace) -> None:
+    """Fit to the scenes without their names, measure how they find each other, print and record it.
+
+    Raises: EigenlensError.
+    """
+    scenes, train = open_source(args.scenes), open_source(args.train)
+    drawn = _views(scenes, backbone, args, views=_VIEWS)
+    skipped = {id for id, _ in drawn.skipped}
+    queries = np.array([is_query(image.id) for image in scenes if image.id not in skipped])
+    names, plain = np.array(drawn.labels), drawn.values[:, 0].astype(np.float32)
+    roots = power_normalise(plain)
+    heads: dict[str, tuple[NDArray[np.float32], HeadSettings]] = {}
+    few = power_normalise(_views(scenes, backbone, args, views=_VIEWS_FOR_FEW).values)
+    for method, features in ((ELSEWHERE, _views(train, backbone, args, views=_VIEWS).values), (CHOSEN, drawn.values)):
+        functions = power_normalise(features)
+        heads[method] = functions, resolve_settings(functions, "views")
+    heads[OF_VIEWS] = few, _FOR_FEW
+    codes: dict[str, Features] = {
+        "raw": plain,
+        "pca": principal_components(plain)(plain),
+        RIVAL: principal_components(roots)(roots),
+    }
+    for method, (functions, settings) in heads.items():
+        codes[method] = fit_head(functions, settings, code_length=max(LENGTHS)).codes(roots)
+    params = {"photographs": len(names), "queries": int(queries.sum()), "train": args.train}
+    for method, of_method in codes.items():
+        records, described = [], {}
+        if method in heads:
+            functions, settings = heads[method]
+            described = {"settings": asdict(settings) | {"views": functions.shape[1] - 1}, "fitted_to": len(functions)}
+        for prefix in LENGTHS:
+            precisions = scene_precisions(of_method[:, :prefix], names, queries)
+            values = {"mAP": float(precisions.mean())}
+            for rival in (*RIVALS, ELSEWHERE) if method == OF_VIEWS else ():
+                gains = precisions - scene_precisions(codes[rival][:, :prefix], names, queries)
+                ends = (float(gains.mean()), *paired_interval(gains))
+                values |= dict(zip(gain_metrics(rival), ends, strict=True))
+            subject = Subject(
+                bench="heads",
+                data=OWN,
+                method=method,
+                length=prefix,
+                params=params | described,
+            )
+            records += [make_record(subject, metric, round(value, 6)) for metric, value in values.items()]
+        print(f"{method:<20}" + "  ".join(f"{r['length']}: {r['value']:.3f}" for r in records if r["metric"] == "mAP"))
+        if args.results:
+            append_records(args.results, records)
+
+
+def _views(source: Source, backbone: Encoder, args: argparse.Namespace, *, views: int) -> ViewFeatures:
+    """Return the features of photographs and of views of them, the last of which is a hard one."""
+    return cache_features(
+        source, backbone, views=views, hard=True, augmentation=AUGMENTATION, seed=0, directory=args.work
+    )
