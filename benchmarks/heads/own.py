@@ -13,10 +13,11 @@ from eigenlens.benchmarks.common.records import Subject, append_records, make_re
 from eigenlens.benchmarks.heads.evaluate import LENGTHS, OWN, is_query, paired_interval, scene_precisions
 from eigenlens.benchmarks.heads.tables import CHOSEN, ELSEWHERE, OF_VIEWS, RIVAL, RIVALS, gain_metrics
 from eigenlens.model.commands.fit import AUGMENTATION
+from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.heads.choice import resolve_settings
-from eigenlens.model.heads.features import ViewFeatures, cache_features, power_normalise
+from eigenlens.model.heads.features import cache_features, power_normalise
 from eigenlens.model.heads.fit import HeadSettings, fit_head
-from eigenlens.model.images.sources import Source, open_source
+from eigenlens.model.images.sources import Framed, Source, open_source
 from eigenlens.model.runtime.encoder import Encoder
 
 # Of `eigenlens up` for fewer than a thousand photographs; `eigenlens fit` chooses its own and draws four views.
@@ -29,17 +30,19 @@ def measure_own(backbone: Encoder, args: argparse.Namespace) -> None:
     Raises: EigenlensError.
     """
     scenes, train = open_source(args.scenes), open_source(args.train)
-    drawn = _views(scenes, backbone, args, views=_VIEWS)
-    skipped = {id for id, _ in drawn.skipped}
+    # As they are served; views are drawn of larger ones.
+    served = cache_features(
+        Framed(scenes, "centre"), backbone, views=0, augmentation=AugmentationConfig(), seed=0, directory=args.work
+    )
+    skipped = {id for id, _ in served.skipped}
     queries = np.array([is_query(image.id) for image in scenes if image.id not in skipped])
-    names, plain = np.array(drawn.labels), drawn.values[:, 0].astype(np.float32)
+    names, plain = np.array(served.labels), served.values[:, 0].astype(np.float32)
     roots = power_normalise(plain)
     heads: dict[str, tuple[NDArray[np.float32], HeadSettings]] = {}
-    few = power_normalise(_views(scenes, backbone, args, views=_VIEWS_FOR_FEW).values)
-    for method, features in ((ELSEWHERE, _views(train, backbone, args, views=_VIEWS).values), (CHOSEN, drawn.values)):
-        functions = power_normalise(features)
+    for method, source in ((ELSEWHERE, train), (CHOSEN, scenes)):
+        functions = _views(source, backbone, args, views=_VIEWS)
         heads[method] = functions, resolve_settings(functions, "views")
-    heads[OF_VIEWS] = few, _FOR_FEW
+    heads[OF_VIEWS] = _views(scenes, backbone, args, views=_VIEWS_FOR_FEW), _FOR_FEW
     codes: dict[str, Features] = {
         "raw": plain,
         "pca": principal_components(plain)(plain),
@@ -73,8 +76,9 @@ def measure_own(backbone: Encoder, args: argparse.Namespace) -> None:
             append_records(args.results, records)
 
 
-def _views(source: Source, backbone: Encoder, args: argparse.Namespace, *, views: int) -> ViewFeatures:
-    """Return the features of photographs and of views of them, the last of which is a hard one."""
-    return cache_features(
+def _views(source: Source, backbone: Encoder, args: argparse.Namespace, *, views: int) -> NDArray[np.float32]:
+    """Return what a head is fitted to: photographs and views of them, the last of which is a hard one."""
+    cached = cache_features(
         source, backbone, views=views, hard=True, augmentation=AUGMENTATION, seed=0, directory=args.work
     )
+    return power_normalise(cached.values)

@@ -42,7 +42,8 @@ class ViewFeatures:
     """Features of a source's usable images.
 
     Attributes:
-        values: (n, 1 + views, length), float16, memory-mapped; [:, 0] of the image as it is served, then of its views.
+        values: (n, 1 + views, length), float16, memory-mapped; [:, 0] of the image, then of its views. Without views it
+            is the image as it is served; with views, what they are cut from, in the same size.
         labels: the name of each image's top folder; empty where there is none.
         skipped: (id, reason) of each image that could not be decoded.
     """
