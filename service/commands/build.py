@@ -34,7 +34,7 @@ from eigenlens.service.commands.options import (
 )
 from eigenlens.service.errors import GalleryError
 from eigenlens.service.gallery.build import GenerationOptions, publish_generation, require_backend
-from eigenlens.service.gallery.intake import Images, take_in
+from eigenlens.service.gallery.intake import Images, add_source
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.nodes import add_graph, require_images, require_nodes
 from eigenlens.service.gallery.progress import Progress
@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
             choose_lengths(encoder.code_length, args.lengths)
         else:
             gallery.adopt_encoder(encoder.artifact.path)
-        report = Report() if images is None else take_in(gallery, require_images(encoder), images, progress)
+        report = Report() if images is None else add_source(gallery, require_images(encoder), images, progress)
         if args.codes is not None:
             shards = open_codes(args.codes, require_images(encoder))
             report = add_codes(gallery, require_images(encoder), shards, progress)

@@ -32,15 +32,15 @@ class Images:
         return path if path.exists() else None
 
     def check(self) -> None:
-        """Check that there is something to take in, before a gallery is made. Raises: SourceError."""
+        """Check that there is something to add, before a gallery is made. Raises: SourceError."""
         if self.path is None:
             open_source(self.source)
         else:
             require_any_image(self.path, follow_links=self.follow_links)
 
 
-def take_in(gallery: Gallery, encoder: Encoder, images: Images, progress: Progress) -> Report:
-    """Take images into a gallery; the caller holds the writer's lock. Raises: SourceError; FolderError."""
+def add_source(gallery: Gallery, encoder: Encoder, images: Images, progress: Progress) -> Report:
+    """Add the images of a SOURCE to a gallery; the caller holds the writer's lock. Raises: SourceError; FolderError."""
     path, limits = images.path, images.limits
     if path is None:
         return add_images(gallery, encoder, open_source(images.source), progress, max_pixels=limits.max_pixels)
