@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from eigenlens.index.faiss_engine.reach import ReachEstimator
 from eigenlens.index.faiss_engine.selected_codes import SelectedCodes
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.generation import BaseGeneration
+from eigenlens.index.method_cache import cache_of
 from eigenlens.index.plans.calibration import DEFAULT_TARGET, Measured
 from eigenlens.index.plans.plan import IndexSpec, Plan
 from eigenlens.index.plans.reach import Reach
@@ -77,7 +78,7 @@ class Generation(BaseGeneration):
             log.warning("the graph of %s is not used: Numba is not installed; %s", path, install_line("svs"))
             self.calibration = self.calibration.without_kind(entry["kind"])
         self._guesses: dict[int, Measured | None] = {}
-        self._cached_without_graph = lru_cache(_PLAN_CACHE_SIZE)(self._choose_without_graph)
+        self._cached_without_graph = cache_of(self._choose_without_graph, _PLAN_CACHE_SIZE)
         self._selected = SelectedCodes(codes)
 
     def open_indexes(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from eigenlens.index.filters.parse import Filter
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.delta import Delta
 from eigenlens.index.live.generation import BaseGeneration
+from eigenlens.index.method_cache import cache_of
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import Plan
 from eigenlens.index.plans.reach import Reach
@@ -53,7 +53,7 @@ class LiveEngine:
         self._present = np.ones(len(generation), dtype=bool)
         self._removed = 0
         self._lock = threading.Lock()
-        self._cached_selection = lru_cache(_SELECTION_CACHE_SIZE)(self._select)
+        self._cached_selection = cache_of(self._select, _SELECTION_CACHE_SIZE)
 
     def __len__(self) -> int:
         return len(self.generation) - self._removed + len(self._delta)

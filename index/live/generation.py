@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from eigenlens.index.filters.columns import Attributes
 from eigenlens.index.filters.parse import Filter, require_coordinate
 from eigenlens.index.filters.selection import Selection
 from eigenlens.index.live.prefix_index import AnyCompactCodes, AnyPrefixIndex
+from eigenlens.index.method_cache import cache_of
 from eigenlens.index.plans.calibration import Calibration
 from eigenlens.index.plans.plan import IndexSpec, Optimise, Plan
 from eigenlens.index.plans.reach import Reach
@@ -77,7 +77,7 @@ class BaseGeneration(ABC):
         built = None if self.optimise == "build" else self.lengths
         self.requested_lengths: Sequence[int] | None = self.artifact.properties.get("lengths", built)
         self.calibration = Calibration.from_json(self.artifact.properties["calibration"])
-        self._cached_coordinate = lru_cache(_KEPT_COORDINATES)(self._read_coordinate)
+        self._cached_coordinate = cache_of(self._read_coordinate, _KEPT_COORDINATES)
         self.attributes = Attributes(path, count=len(codes))
         has_eigenfunctions = Eigenfunctions.are_in(self.artifact)
         self.eigenfunctions = Eigenfunctions(self.artifact) if has_eigenfunctions else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Literal
 
 from eigenlens.index.errors import EffortError, PlanConflictError, RerankLengthError, ResultCountError, TargetError
+from eigenlens.index.method_cache import cache_of
 from eigenlens.index.plans.calibration import COUNTS, Measured, default_count, measured_count
 from eigenlens.index.plans.plan import MIN_SHORTLIST, SHORTLIST_FACTOR, IndexSpec, Plan
 from eigenlens.index.plans.reach import Reach
@@ -71,8 +72,8 @@ class PlanChooser:
     def __init__(self, indexes: Indexes) -> None:
         """Choose among these indexes; an engine is one such set."""
         self._indexes = indexes
-        self._choose_cached = lru_cache(_PLAN_CACHE_SIZE)(self._choose)
-        self._choose_filtered_cached = lru_cache(_PLAN_CACHE_SIZE)(self._choose_filtered)
+        self._choose_cached = cache_of(self._choose, _PLAN_CACHE_SIZE)
+        self._choose_filtered_cached = cache_of(self._choose_filtered, _PLAN_CACHE_SIZE)
 
     def choose(self, request: PlanRequest, *, k: int) -> ChosenPlan:
         """Choose the plan for k results.

@@ -195,7 +195,8 @@ class Snapshot:
 
     @cached_property
     def _advice_at(self) -> Callable[[float, int], RebuildAdvice | None]:
-        return lru_cache(maxsize=1)(lambda added_ms, removed_step: advise_rebuild(self.engine))
+        engine = self.engine  # not this snapshot, which would keep itself
+        return lru_cache(maxsize=1)(lambda added_ms, removed_step: advise_rebuild(engine))
 
     def exact_keys(self, code: NDArray[np.float32], request: SearchRequest) -> list[int]:
         """Return the keys of the exact nearest images by full codes, to the depth of the page. Raises: SearchError."""

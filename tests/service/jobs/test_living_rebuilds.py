@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
+from typing import Any
 
 import httpx
 import pytest
@@ -13,10 +16,12 @@ from eigenlens.service.gallery.build import publish_generation
 from eigenlens.service.gallery.ingest import add_images
 from eigenlens.service.gallery.layout import Gallery
 from eigenlens.service.gallery.progress import Progress
+from eigenlens.service.http.startup import open_state
 from eigenlens.service.jobs.store import Jobs
 from eigenlens.service.jobs.worker import end_when_cancelled
 from tests.support.living import COUNT, add, client, gallery, nearest, rebuild
 from tests.support.service import (
+    admin_headers,
     database_of,
     image_id,
     pixels_of,
@@ -44,6 +49,34 @@ def test_a_rollback_keeps_what_was_added_and_removed_since(client: httpx.Client)
         assert nearest(client, 501)[0] == "new/501.png"
         assert image_id(5) not in nearest(client, 5, k=100)
         assert client.get("/v1/lengths").json()["count"] == COUNT + 1
+
+
+def test_a_generation_that_is_served_no_more_goes_at_once(gallery: Gallery) -> None:
+    """Its indexes are gigabytes, and a process that serves looks through what it has at the start never again."""
+    settings = settings_of(gallery)
+    with serving(settings, opened=(state := open_state(settings))) as client:
+        client.headers.update(admin_headers(gallery))
+        snapshots = state.snapshots
+
+        def use() -> None:
+            queries: list[dict[str, Any]] = [{}, {"length": 4}, {"filter": {"label": "even"}}, {"k": 25, "offset": 2}]
+            for query in (*queries, {"filter": {"$code": {"1": {"$gte": -1}}}}, {"include": ["code", "metadata"]}):
+                assert client.post("/v1/search", json={"id": image_id(5), **query}).status_code == 200
+            for path in ("lengths", "eigenfunctions", "map", "facets", "admin/generations", "images"):
+                assert client.get(f"/v1/{path}").status_code == 200
+
+        use()
+        served = snapshots.current
+        references = [weakref.ref(one) for one in (served, served.engine)]
+        del served
+        gc.disable()
+        try:
+            rebuild(client)
+            use()
+            wait_for(lambda: all(reference() is None for reference in references))
+        finally:
+            gc.enable()
+        assert snapshots.current.number == 2
 
 
 def test_a_rollback_to_another_encoder_encodes_what_came_since(client: httpx.Client, gallery: Gallery) -> None:
