@@ -44,7 +44,8 @@ class Method:
     Attributes:
         objective: its table in the training configuration; None for the default of `eigenlens train`.
         codes: "trained": the projector's outputs; "pca": their principal components; "rr": the Rayleigh-Ritz step over
-            them; "features+pca": principal components of the backbone's features; "default": as `eigenlens export`.
+            them; "features+pca": principal components of the backbone's features; "default": as `eigenlens export`;
+            "outputs": likewise, of functions of the projector's outputs alone.
     """
 
     objective: Mapping[str, Any] | None
@@ -52,7 +53,7 @@ class Method:
 
 
 def _methods() -> dict[str, Method]:
-    methods = {"eigenlens": Method(None, "default")}
+    methods = {"eigenlens": Method(None, "default"), "eigenlens-outputs": Method(None, "outputs")}
     for name in ("neural-eigenmap", "scl", "barlow-twins", "simclr", "vicreg", "nested"):
         for suffix, codes in (("", "trained"), ("+pca", "pca"), ("+rr", "rr"), ("-features+pca", "features+pca")):
             methods[name + suffix] = Method({"name": name}, codes)
@@ -76,8 +77,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 SETTINGS |= {f"{data}-long": {**settings, "steps": 10 * settings["steps"]} for data, settings in SETTINGS.items()}
 
 
-# The closed-form step over z and views alone, for "rr".
+# The closed-form step over z and views alone, for "rr"; and with neighbours, for "outputs".
 _OVER_OUTPUTS = SpectrumConfig(neighbours=0, basis="projector", ridge=1e-2, diffusion_time=4.0)
+_OVER_OUTPUTS_AND_NEIGHBOURS = SpectrumConfig(basis="projector", diffusion_time=3.0)
 
 
 def hold_out(images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
@@ -98,7 +100,8 @@ def config_of(data: str, method: Method, *, seed: int, changes: Mapping[str, Any
 
 def closed_form(method: Method, config: TrainingConfig) -> SpectrumConfig | None:
     """Return the closed-form step that gives a method's codes; None for codes that are read off otherwise."""
-    return {"default": config.spectrum, "rr": _OVER_OUTPUTS}.get(method.codes)
+    steps = {"default": config.spectrum, "rr": _OVER_OUTPUTS, "outputs": _OVER_OUTPUTS_AND_NEIGHBOURS}
+    return steps.get(method.codes)
 
 
 def describe_training(method: Method, config: TrainingConfig) -> dict[str, Any]:
