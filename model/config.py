@@ -111,6 +111,10 @@ ObjectiveConfig = (
 )
 
 
+# Functions that the closed-form step combines.
+Basis = Literal["features", "projector"]
+
+
 class SpectrumConfig(_Table):
     """The closed-form Rayleigh-Ritz step at export."""
 
@@ -120,8 +124,10 @@ class SpectrumConfig(_Table):
         description="beside two views, pairs are an image and one of its k nearest by the code so far; "
         "k is at most a fiftieth of the images; 0: views only",
     )
-    basis: Literal["features", "projector"] = Field(
-        "features", description="functions that are combined: the backbone's features, or the projector's outputs"
+    basis: Basis = Field(
+        "features",
+        description="functions that are combined: the backbone's features, or the projector's outputs, which tell more "
+        "after long training",
     )
     leading: NonNegativeInt = Field(
         6,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 from eigenlens.artifact import Artifact
 from eigenlens.model.commands.fit_graph import open_graph
+from eigenlens.model.config import Basis
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.export.export import export
 from eigenlens.model.graphs.trained.publish import publish_trained_encoder
@@ -17,8 +19,9 @@ from eigenlens.model.runtime.sessions import PRECISIONS
 from eigenlens.model.training.devices import choose_device
 from eigenlens.model.training.run import Run
 
-EPILOG = """example:
+EPILOG = """examples:
   eigenlens export runs/fashion --out encoders/fashion
+  eigenlens export runs/long --basis projector --diffusion-time 3 --out encoders/long
 
 The command estimates the spectrum on the training images, orders the coordinates by eigenvalue (Rayleigh-Ritz) and
 writes safetensors and ONNX. Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
@@ -35,6 +38,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="scale each coordinate by its eigenvalue to the power of T; a larger T gives the leading coordinates more "
         "weight (default: that of the run)",
+    )
+    parser.add_argument(
+        "--basis",
+        choices=get_args(Basis),
+        help="functions that are combined: the backbone's features, or the projector's outputs, which tell more after "
+        "long training: try it with --diffusion-time 3 (default: that of the run)",
     )
     parser.add_argument(
         "--precision",
@@ -54,12 +63,13 @@ def run(args: argparse.Namespace) -> int:
     source = open_source(finished.images)
     cache = cache_pixels(source, side=finished.config.cached_side, directory=finished.cache)
     device = choose_device(args.device)
+    changes = {name: value for name in ("diffusion_time", "basis") if (value := getattr(args, name)) is not None}
     published = export(
         finished,
         cache.pixels,
         args.out,
         device=device,
-        diffusion_time=args.diffusion_time,
+        step=finished.config.spectrum.model_copy(update=changes),
         precision=args.precision,
         preprocessing=cache.preprocessing,
     )
@@ -71,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
 def _export_nodes(args: argparse.Namespace, finished: Run) -> int:
     if args.precision != "float32":
         raise ConfigError("an encoder of nodes runs in float32; leave --precision out")
+    if args.basis is not None:
+        raise ConfigError("--basis is for images; the basis of nodes is that of the run")
     graph = open_graph(finished.graph, finished.cache)
     device = choose_device(args.device)
     published = publish_trained_encoder(finished, graph, args.out, device=device, diffusion_time=args.diffusion_time)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from eigenlens import artifact
-from eigenlens.model.config import TrainingConfig
+from eigenlens.model.config import SpectrumConfig, TrainingConfig
 from eigenlens.model.export.coder import code_network, estimate_spectrum, set_codes
 from eigenlens.model.export.onnx_file import ServingNetwork, check_agreement, write_onnx
 from eigenlens.model.images.ground import are_on_black
@@ -34,7 +34,7 @@ def export(
     out: Path,
     *,
     device: torch.device,
-    diffusion_time: float | None = None,
+    step: SpectrumConfig | None = None,
     precision: str = "float32",
     preprocessing: Preprocessing = STANDARD,
 ) -> artifact.Artifact:
@@ -42,7 +42,7 @@ def export(
 
     Args:
         pixels: the run's training images, (n, side, side, 3).
-        diffusion_time: t, where it is not to be the configuration's.
+        step: the closed-form step, where it is not to be the configuration's.
         preprocessing: version of how files became these pixels; the encoder's is that of things on black, where all
             of these show such.
         precision: in which the encoder is run, for galleries and queries alike; the ONNX file is float32 in any case.
@@ -51,7 +51,9 @@ def export(
     """
     trained, trained_network = run.load_network()
     config = run.config
-    time = config.spectrum.diffusion_time if diffusion_time is None else diffusion_time
+    if step is not None:
+        config = config.model_copy(update={"spectrum": step})
+    time = config.spectrum.diffusion_time
     network = code_network(trained_network, config).to(device).eval()
     serving = ServingNetwork(network).eval()
     if preprocessing == STANDARD and are_on_black(pixels):

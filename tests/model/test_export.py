@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from eigenlens import artifact
+from eigenlens.command import main
 from eigenlens.model.config import TrainingConfig
 from eigenlens.model.errors import EncoderError
 from eigenlens.model.export.coder import add_neighbours, code_network, estimate_spectrum, set_codes
@@ -103,6 +104,22 @@ def test_the_exported_code_is_the_rayleigh_ritz_map_of_the_trained_functions(
     expected = (psi.double() @ weight.T + offset).numpy()
     np.testing.assert_allclose(encoder.encode(pixels), expected, atol=2e-4 * np.abs(expected).max())
     np.testing.assert_allclose(encoder.eigenvalues, spectrum.eigenvalues[:8].numpy(), atol=1e-5)
+
+
+def test_the_command_exports_functions_of_the_outputs_of_a_run_that_has_features(
+    run: Run, cache: PixelCache, tmp_path: Path
+) -> None:
+    assert run.config.spectrum.basis == "features"
+    command = ["export", str(run.path), "--basis", "projector", "--diffusion-time", "3", "--device", "cpu"]
+    assert main([*command, "--out", str(tmp_path / "outputs")]) == 0
+    changed = Run(run.path)
+    changed.config = with_spectrum(run.config, basis="projector", diffusion_time=3.0)
+    expected = Encoder(export(changed, cache.pixels, tmp_path / "expected", device=CPU).path)
+    exported = Encoder(tmp_path / "outputs")
+    pixels = np.array(cache.pixels)
+    np.testing.assert_allclose(exported.encode(pixels), expected.encode(pixels), atol=1e-5)
+    assert exported.artifact.properties["training"]["spectrum"]["basis"] == "projector"
+    assert exported.artifact.properties["diffusion_time"] == 3
 
 
 def test_neighbours_by_the_code_that_views_give_weigh_as_much_as_the_views(run: Run, cache: PixelCache) -> None:

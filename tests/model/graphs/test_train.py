@@ -95,6 +95,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_the_basis_of_nodes_is_that_of_their_run(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = trained / "other"
+    assert main(["export", str(trained / "run"), "--basis", "projector", "--out", str(out)]) == 1
+    assert "--basis is for images" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_trained_code_finds_the_classes_that_no_one_named(trained: Path) -> None:
     run = Run(trained / "run")
     graph = open_graph(run.graph, run.cache)
