@@ -21,11 +21,11 @@ from eigenlens.benchmarks.heads.evaluate import (
     POOLED,
     SCENES,
     EvaluationSet,
+    gain_over,
     is_query,
-    paired_interval,
 )
 from eigenlens.benchmarks.heads.own import measure_own
-from eigenlens.benchmarks.heads.tables import OF_VIEWS, QUALITY, RIVAL, RIVALS, gain_metrics
+from eigenlens.benchmarks.heads.tables import OF_VIEWS, QUALITY, RIVAL, RIVALS
 from eigenlens.model.commands.fit import AUGMENTATION
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.heads.choice import resolve_settings
@@ -165,9 +165,8 @@ def _measure(
         precisions = codes.precisions(length)
         for name, rival in rivals.items():
             for data, of_rival in rival.precisions(length).items():
-                gains = precisions[data] - of_rival
-                of_metrics = zip(gain_metrics(name), (float(gains.mean()), *paired_interval(gains)), strict=True)
-                values |= {(data, metric): value for metric, value in of_metrics}
+                gains = gain_over(name, precisions[data] - of_rival)
+                values |= {(data, metric): value for metric, value in gains.items()}
         for (data, metric), value in values.items():
             subject = Subject(bench="heads", data=data, method=method, length=length, params=params)
             records.append(make_record(subject, metric, round(value, 6)))

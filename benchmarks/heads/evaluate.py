@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from eigenlens.benchmarks.common.pca import Features
 from eigenlens.benchmarks.common.retrieval import cosines, nearest
+from eigenlens.benchmarks.heads.tables import gain_metrics
 from eigenlens.index.metrics import average_precision_at_k, precision_at_k
 
 LENGTHS = (8, 16, 32, 64, 128, 256)
@@ -102,6 +103,11 @@ def reciprocal_ranks(views: Features, photographs: Features) -> NDArray[np.float
     scores = cosines(views, photographs)
     own = scores.diagonal()[:, None]
     return (1 / ((scores > own).sum(1) + 1).double()).numpy()
+
+
+def gain_over(rival: str, gains: NDArray[np.float64]) -> dict[str, float]:
+    """Return the mean gain of queries over a rival and the ends of its interval, by the names of `gain_metrics`."""
+    return dict(zip(gain_metrics(rival), (float(gains.mean()), *paired_interval(gains)), strict=True))
 
 
 def paired_interval(gains: NDArray[np.float64]) -> tuple[float, float]:

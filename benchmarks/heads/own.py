@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eigenlens.benchmarks.common.pca import Features, principal_components
-from eigenlens.benchmarks.common.records import Subject, append_records, make_record
-from eigenlens.benchmarks.heads.evaluate import LENGTHS, OWN, is_query, paired_interval, scene_precisions
-from eigenlens.benchmarks.heads.tables import CHOSEN, ELSEWHERE, OF_VIEWS, RIVAL, RIVALS, gain_metrics
+from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
+from eigenlens.benchmarks.heads.evaluate import LENGTHS, OWN, gain_over, is_query, scene_precisions
+from eigenlens.benchmarks.heads.tables import CHOSEN, ELSEWHERE, OF_VIEWS, RIVAL, RIVALS
 from eigenlens.model.commands.fit import AUGMENTATION
 from eigenlens.model.config import AugmentationConfig
 from eigenlens.model.heads.choice import resolve_settings
@@ -51,7 +52,11 @@ def measure_own(backbone: Encoder, args: argparse.Namespace) -> None:
     for method, (functions, settings) in heads.items():
         codes[method] = fit_head(functions, settings, code_length=max(LENGTHS)).codes(roots)
     params = {"photographs": len(names), "queries": int(queries.sum()), "train": args.train}
+    known = {r["method"] for r in (read_records(args.results) if args.results else ()) if r["data"] == OWN}
     for method, of_method in codes.items():
+        if method in known:
+            print(f"{method:<20}is in {args.results} already", file=sys.stderr)
+            continue
         records, described = [], {}
         if method in heads:
             functions, settings = heads[method]
@@ -60,16 +65,8 @@ def measure_own(backbone: Encoder, args: argparse.Namespace) -> None:
             precisions = scene_precisions(of_method[:, :prefix], names, queries)
             values = {"mAP": float(precisions.mean())}
             for rival in (*RIVALS, ELSEWHERE) if method == OF_VIEWS else ():
-                gains = precisions - scene_precisions(codes[rival][:, :prefix], names, queries)
-                ends = (float(gains.mean()), *paired_interval(gains))
-                values |= dict(zip(gain_metrics(rival), ends, strict=True))
-            subject = Subject(
-                bench="heads",
-                data=OWN,
-                method=method,
-                length=prefix,
-                params=params | described,
-            )
+                values |= gain_over(rival, precisions - scene_precisions(codes[rival][:, :prefix], names, queries))
+            subject = Subject(bench="heads", data=OWN, method=method, length=prefix, params=params | described)
             records += [make_record(subject, metric, round(value, 6)) for metric, value in values.items()]
         print(f"{method:<20}" + "  ".join(f"{r['length']}: {r['value']:.3f}" for r in records if r["metric"] == "mAP"))
         if args.results:

@@ -22,10 +22,7 @@ HEADS = {
 
 
 CHOSEN, ELSEWHERE = "views, chosen", "elsewhere"
-OWN_HEADS = {
-    "raw": "features, leading coordinates",
-    "pca": "PCA of the features",
-    "pca-of-roots": "PCA of their square roots",
+OWN_HEADS = {name: HEADS[name] for name in ("raw", "pca", "pca-of-roots")} | {
     ELSEWHERE: "**Eigenlens**, fitted to clothing",
     CHOSEN: "**Eigenlens**, fitted to them, settings chosen by held-out ones",
     OF_VIEWS: "**Eigenlens**, fitted to them, as `eigenlens up` does",

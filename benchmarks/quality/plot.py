@@ -9,6 +9,7 @@ from typing import Any
 # Method, name in the legend, line style and marker: told apart without colour.
 _LINES = (
     ("eigenlens", "Eigenlens", "-", "o"),
+    ("eigenlens-outputs", "Eigenlens, of the outputs", "--", "o"),
     ("neural-eigenmap", "Neural Eigenmap", "-", "s"),
     ("neural-eigenmap+rr", "Neural Eigenmap + Rayleigh–Ritz", "--", "s"),
     ("scl", "SCL", "-", "^"),
@@ -40,7 +41,7 @@ def plot_quality(records: Sequence[Mapping[str, Any]], *, metric: str, path: Pat
                     values.setdefault(record["length"], []).append(record["value"])
             lengths = sorted(values)
             means = [sum(values[length]) / len(values[length]) for length in lengths]
-            width = 2.6 if method == "eigenlens" else 1.2
+            width = 2.6 if method.startswith("eigenlens") else 1.2
             panel.plot(lengths, means, line, marker=marker, markersize=5, linewidth=width, label=label)
         panel.set_xscale("log", base=2)
         panel.set_xticks([4, 8, 16, 32, 64, 128, 256], labels=["4", "8", "16", "32", "64", "128", "256"])

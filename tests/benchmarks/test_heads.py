@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from eigenlens.benchmarks.common.records import read_records
 from eigenlens.benchmarks.heads import tables
 from eigenlens.benchmarks.heads.evaluate import OWN, EvaluationSet, paired_interval, reciprocal_ranks, scene_precisions
+from eigenlens.benchmarks.heads.own import measure_own
+from eigenlens.model.runtime.encoder import Encoder
+from tests.support.service import pixels_of, png, write_encoder
 
 
 def test_the_interval_of_a_mean_gain_is_that_of_the_normal_distribution() -> None:
@@ -80,3 +87,35 @@ def test_the_head_of_the_photographs_themselves_is_compared_with_each_rival() ->
         "| over PCA of the features | +0.050 (-0.010 to +0.100) |",
         "| over **Eigenlens**, fitted to clothing | **+0.300** (+0.200 to +0.400) |",
     ]
+
+
+def test_the_scenes_are_measured_by_what_is_fitted_to_them_and_not_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for scene in range(12):
+        for shot in range(2):
+            for source in ("scenes", "train"):
+                path = tmp_path / source / f"s{scene}" / f"{scene:02}0{shot}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(png(pixels_of(scene + 40 * (source == "train"))))
+    (tmp_path / "scenes" / "s0" / "broken.png").write_bytes(b"no picture")
+    args = argparse.Namespace(
+        scenes=str(tmp_path / "scenes"),
+        train=str(tmp_path / "train"),
+        work=tmp_path / "work",
+        results=tmp_path / "results.jsonl",
+    )
+    backbone = Encoder(write_encoder(tmp_path / "encoder"))
+    measure_own(backbone, args)
+    records = read_records(args.results)
+    assert {r["method"] for r in records} == set(tables.OWN_HEADS)
+    assert {r["data"] for r in records} == {OWN}
+    quality = {(r["method"], r["length"]): r["value"] for r in records if r["metric"] == "mAP"}
+    assert all(quality[method, 8] == 1 for method in ("raw", "pca", tables.OF_VIEWS)), "both shots are one picture"
+    assert {r["params"]["queries"] for r in records} == {12}
+    drawn = tables.own_gain_table(records, data=OWN)
+    assert drawn.count("over ") == 3
+    capsys.readouterr()
+    measure_own(backbone, args)
+    assert len(read_records(args.results)) == len(records)
+    assert capsys.readouterr().err.count("already") == len(tables.OWN_HEADS)

@@ -49,7 +49,7 @@ export function startDuplicates(trouble) {
       await call("/v1/admin/generations").then(() => events.dispatchEvent(new Event("admin")), (reason) => { if (reason.status !== 403) throw reason; });
       key.value = "";
       find("duplicates-key-error").textContent = "";
-      const focused = document.activeElement;  // who moved on meanwhile is left there
+      const focused = document.activeElement; // who moved on meanwhile is left there
       if (focused === document.body || keyForm.contains(focused)) likeness.focus();
     } catch (reason) {
       useKey("");

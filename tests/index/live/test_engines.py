@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import secrets
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -306,6 +308,29 @@ def test_what_is_added_is_found_and_what_is_removed_is_not(open_engine: Open, tm
     assert (engine.added, engine.removed, len(engine)) == (0, 1, COUNT - 1)
     for plan in plans(engine):
         gallery.check(query, k=COUNT, plan=plan)
+
+
+@pytest.mark.parametrize("name", [*ALL_ENGINES, *MORE_ENGINES])
+def test_an_engine_goes_with_its_last_user(name: str, engine_named: Callable[[str], Open], tmp_path: Path) -> None:
+    """With its memory and its open files, by no garbage collection: nothing that it has keeps it by a cycle."""
+    gallery = Gallery(engine_named(name), tmp_path, 5)
+    gallery.add([7000], 9)
+    gallery.remove([FIRST_KEY + 1])
+    queries = random_codes(3, 2)
+    for plan in plans(gallery.engine):
+        for condition in (None, has_label("a"), is_below(40)):
+            gallery.check(queries, k=3, plan=plan, condition=condition)
+    region = parse_filter({"$code": {"1": {"$gte": 0}}})
+    gallery.engine.reach(queries, k=3, filter=region)
+    gallery.engine.search(queries, plan=PlanChooser(gallery.engine).choose(PlanRequest(), k=3).plan, k=3, filter=region)
+    engine = weakref.ref(gallery.engine)
+    generation = weakref.ref(getattr(gallery.engine, "generation", gallery.engine))
+    gc.disable()
+    try:
+        del gallery
+        assert (engine(), generation()) == (None, None)
+    finally:
+        gc.enable()
 
 
 def test_equal_scores_are_in_the_order_of_keys_and_fewer_results_are_the_first_of_more(
