@@ -220,16 +220,27 @@ class Batcher(Generic[Q, A]):
             self._turn_s, self._resume_at = 0.0, ended + _PAUSE_S
 
     def _run(self) -> None:
-        while (job := self._waiting.get()) is not None:
-            batch: list[_Job[Q, A]] = []
-            begun = time.perf_counter()
-            while job is not None:
-                if not job.is_done and self._prepare_one(job):
-                    batch.append(job)
-                if len(batch) >= self._batch_limit(len(batch)) or time.perf_counter() - begun > self._window_s:
-                    break
-                job = self._next_waiting()
-            self._finish_all(batch)
+        while self._run_batch():
+            pass
+
+    def _run_batch(self) -> bool:
+        """Wait for a request, and answer a batch of those that wait; whether there was one, and not the signal to end.
+
+        A method of its own, so that a thread that waits keeps nothing of its last batch, such as what it searched.
+        """
+        job = self._waiting.get()
+        if job is None:
+            return False
+        batch: list[_Job[Q, A]] = []
+        begun = time.perf_counter()
+        while job is not None:
+            if not job.is_done and self._prepare_one(job):
+                batch.append(job)
+            if len(batch) >= self._batch_limit(len(batch)) or time.perf_counter() - begun > self._window_s:
+                break
+            job = self._next_waiting()
+        self._finish_all(batch)
+        return True
 
     def _batch_limit(self, taken: int) -> int:
         """Return the size of a full batch: MIN_BATCH, or this thread's share of the waiting requests if larger."""

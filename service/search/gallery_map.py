@@ -6,8 +6,9 @@ Of any region, one image stands for each cell of a grid over it, and counts say 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,8 @@ class GalleryMap:
 
     def __init__(self) -> None:
         self._updating = threading.Lock()
-        self._engine: Engine | None = None
+        # The engine is not kept for it: a replaced one has to go.
+        self._engine: Callable[[], Engine | None] = lambda: None
         self._position = Position(0, 0)
         # Replaced as a whole, so that readers need no lock.
         self._points: tuple[Keys, Values] = np.empty(0, dtype=np.int64), np.empty((0, 0), dtype=np.float32)
@@ -83,12 +85,12 @@ class GalleryMap:
         Args:
             number: of the generation that the engine searches.
         """
-        if not self._updating.acquire(blocking=self._engine is not engine):
+        if not self._updating.acquire(blocking=self._engine() is not engine):
             return
         try:
-            if self._engine is not engine:
+            if self._engine() is not engine:
                 self._points, self._whole = _read_points(engine), {}
-                self._engine, self._position = engine, gallery.position_of(number)
+                self._engine, self._position = ref(engine), gallery.position_of(number)
             changes = gallery.store.changes(self._position, encoder_id=engine.encoder_id)
             self._apply(changes)
             if all(code is not None for code in changes.codes):  # an image without a code yet is looked for again

@@ -58,21 +58,20 @@ def test_a_generation_that_is_served_no_more_goes_at_once(gallery: Gallery) -> N
         client.headers.update(admin_headers(gallery))
         snapshots = state.snapshots
 
-        def use() -> None:
-            queries: list[dict[str, Any]] = [{}, {"length": 4}, {"filter": {"label": "even"}}, {"k": 25, "offset": 2}]
-            for query in (*queries, {"filter": {"$code": {"1": {"$gte": -1}}}}, {"include": ["code", "metadata"]}):
-                assert client.post("/v1/search", json={"id": image_id(5), **query}).status_code == 200
-            for path in ("lengths", "eigenfunctions", "map", "facets", "admin/generations", "images"):
-                assert client.get(f"/v1/{path}").status_code == 200
-
-        use()
+        queries: list[dict[str, Any]] = [{}, {"length": 4}, {"filter": {"label": "even"}}, {"k": 25, "offset": 2}]
+        for query in (*queries, {"filter": {"$code": {"1": {"$gte": -1}}}}, {"include": ["code", "metadata"]}):
+            assert client.post("/v1/search", json={"id": image_id(5), **query}).status_code == 200
+        for _ in range(4):  # every thread has had one
+            photograph = {"image": ("q.png", png(pixels_of(7)))}
+            assert client.post("/v1/search", files=photograph).status_code == 200
+        for path in ("lengths", "eigenfunctions", "map", "facets", "admin/generations", "images"):
+            assert client.get(f"/v1/{path}").status_code == 200
         served = snapshots.current
         references = [weakref.ref(one) for one in (served, served.engine)]
         del served
         gc.disable()
         try:
-            rebuild(client)
-            use()
+            rebuild(client)  # nobody searches afterwards: no thread takes other work
             wait_for(lambda: all(reference() is None for reference in references))
         finally:
             gc.enable()
