@@ -161,14 +161,16 @@ class Drawn(NamedTuple):
         return Position(0, 0)
 
 
+class StandIn(SimpleNamespace):
+    """Of an engine: other than its base, it can be referred to weakly."""
+
+
 def drawn(count: int, changes: list[Changes]) -> Drawn:
     """A gallery of random codes, and what the store tells of its changes, call by call."""
     codes = np.random.default_rng(0).standard_normal((count, 8), dtype=np.float32)
 
     unit = codes / np.linalg.norm(codes, axis=1, keepdims=True)
-    engine = SimpleNamespace(
-        keys=np.arange(count), code_length=8, encoder_id="x", leading=lambda width: unit[:, :width]
-    )
+    engine = StandIn(keys=np.arange(count), code_length=8, encoder_id="x", leading=lambda width: unit[:, :width])
     return Drawn(SimpleNamespace(changes=lambda since, encoder_id: changes.pop(0)), engine)
 
 
