@@ -32,9 +32,9 @@ else
 	$(BIN)/eigenlens up "$(IMAGES)" --work $(DEMO) --host $(HOST) --port $(PORT) --no-browser
 endif
 
-# Three at a time, each on one thread: teams of threads that share the cores with others wait for each other, and a third
-# test uses two cores while others wait for processes and sockets. Tests that measure time run alone afterwards.
-WORKERS ?= 3
+# Five at a time, each on one thread: teams of threads that share the cores with others wait for each other, and five
+# tests keep two cores busy while some wait for processes and sockets. Tests that measure time run alone afterwards.
+WORKERS ?= 5
 SELECTED := not timing
 # Files with such tests: the others need not be imported for them.
 TIMED = $(shell grep -rl --include='test_*.py' 'mark[.]timing' tests)

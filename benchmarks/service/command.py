@@ -27,7 +27,6 @@ from eigenlens.service.gallery.layout import Gallery
 
 BENCH = "service"
 _METHODS = ("in-process", "eigenlens", "plain-fastapi")
-_WARM_S = 1.0
 _BUSY = 32
 _SHARE = 0.7
 _OVERLOAD = 5
@@ -41,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where photographs and logs are kept")
     parser.add_argument("--data", default="cifar10", help="name of the gallery in the records (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each round (default: %(default)s)")
+    parser.add_argument("--warm-s", type=float, default=1.0, help="of load before each round (default: %(default)s)")
     parser.add_argument("--rounds", type=positive, default=3, help="of each closed loop (default: %(default)s)")
     parser.add_argument("--overload-s", type=float, default=60.0, help="of five times too much (default: %(default)s)")
     parser.add_argument(
@@ -97,9 +97,9 @@ def _closed(
     for seed in range(args.rounds):
         for method in methods:
             if method == "in-process":
-                rounds[method].append(run_in_process(cell, args.gallery, photos, warm_s=_WARM_S))
+                rounds[method].append(run_in_process(cell, args.gallery, photos, warm_s=args.warm_s))
             else:
-                rounds[method].append(run_load(cell, method, started[method], photos, warm_s=_WARM_S, seed=seed))
+                rounds[method].append(run_load(cell, method, started[method], photos, warm_s=args.warm_s, seed=seed))
     for method, measured in rounds.items():
         records.add(method, cell, merged(measured))
 
@@ -111,7 +111,9 @@ def _open(args: argparse.Namespace, records: _Records, server: Server, photos: P
         return
     cell = Cell(photo, "open", 2 * _BUSY, rate=round(_SHARE * capacity, 1), seconds=args.seconds)
     if not records.known("eigenlens", cell):
-        rounds = [run_load(cell, "eigenlens", server, photos, warm_s=_WARM_S, seed=seed) for seed in range(args.rounds)]
+        rounds = [
+            run_load(cell, "eigenlens", server, photos, warm_s=args.warm_s, seed=seed) for seed in range(args.rounds)
+        ]
         records.add("eigenlens", cell, merged(rounds), share=_SHARE)
 
 
@@ -123,7 +125,7 @@ def _overload(args: argparse.Namespace, records: _Records, server: Server, photo
     rate = round(_OVERLOAD * capacity, 1)
     cell = Cell(photo, "overload", _OVERLOAD_CONNECTIONS, rate=rate, seconds=args.overload_s)
     if not records.known("eigenlens", cell):
-        measured = run_load(cell, "eigenlens", server, photos, warm_s=_WARM_S, seed=0)
+        measured = run_load(cell, "eigenlens", server, photos, warm_s=args.warm_s, seed=0)
         records.add("eigenlens", cell, measured, share=_OVERLOAD)
 
 

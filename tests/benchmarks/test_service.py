@@ -22,7 +22,7 @@ def test_a_service_is_measured_beside_the_limit_and_a_plain_endpoint_and_not_twi
     results = tmp_path / "service.jsonl"
     command = ["bench", "service", "--gallery", str(gallery.root), "--photos", str(tmp_path / "images")]
     command += ["--work", str(tmp_path / "work"), "--sizes", "200px", "--concurrency", "32", "--seconds", "0.5"]
-    command += ["--rounds", "1", "--overload-s", "1", "--results", str(results)]
+    command += ["--rounds", "1", "--warm-s", "0.2", "--overload-s", "1", "--results", str(results)]
     assert main(command) == 0
     found = read_records(results)
     closed = {r["method"] for r in found if r["params"]["load"] == "closed" and r["metric"] == "throughput_rps"}
