@@ -109,12 +109,9 @@ def add_neighbours(
     psi = torch.cat(batches)
     weight, offset = spectrum.code_weights(config.spectrum.diffusion_time, code_length=config.code_length)
     weight, offset = weight.float().to(psi.device), offset.float().to(psi.device)
-    graph = nearest_neighbours(psi @ weight.T + offset, count)
-    start = 0
-    for fold, batch in enumerate(tqdm(batches, desc="neighbours' pairs", unit="batch")):
-        for near in graph[start : start + len(batch)].T:
-            moments.update(batch, psi[torch.from_numpy(near)], fold=fold, weight=config.spectrum.views / count)
-        start += len(batch)
+    near = nearest_neighbours(psi @ weight.T + offset, count)
+    folds = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
+    moments.update_neighbours(psi, near, folds, weight=config.spectrum.views / count)
 
 
 def set_codes(network: CodeNetwork, spectrum: Spectrum, *, diffusion_time: float) -> None:

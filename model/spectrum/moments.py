@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
 
 from eigenlens.model.errors import ShapeError
 
 FOLDS = 8
+_ROWS = 4096
 
 
 class PairMoments:
@@ -49,6 +54,41 @@ class PairMoments:
         even, odd = total.T @ total, difference.T @ difference
         self._second[fold] += ((even + odd) * (weight / 4)).cpu()
         self._cross[fold] += ((even - odd) * (weight / 4)).cpu()
+
+    def update_neighbours(
+        self, psi: Tensor, near: NDArray[np.int64], folds: NDArray[np.int64], *, weight: float
+    ) -> None:
+        """Add the pairs of each of n items and its neighbours, in the fold of the item.
+
+        The same as `update` for each of the neighbours in turn, at the cost of a few, however many there are: with the
+        sum s_i of item i's neighbours, sum_ij psi_i psi_j^T = sum_i psi_i s_i^T.
+
+        Args:
+            psi: of the items, (n, length).
+            near: rows of each item's neighbours, (n, k).
+            folds: any number for each item, (n,); it counts modulo FOLDS.
+            weight: what each of the n k pairs counts.
+
+        Raises: ShapeError, if the shapes do not fit.
+        """
+        if psi.ndim != 2 or psi.shape[1] != self.length or not len(near) == len(folds) == len(psi):
+            raise ShapeError(f"expected (n, {self.length}) and n rows, not {psi.shape}, {near.shape} and {folds.shape}")
+        k = near.shape[1]
+        for fold in tqdm(range(FOLDS), desc="neighbours' pairs", unit="fold", delay=2):
+            items = np.flatnonzero(folds % FOLDS == fold)
+            # How often a row is one of a pair of this fold, as an item or as a neighbour.
+            times = k * np.bincount(items, minlength=len(psi)) + np.bincount(near[items].ravel(), minlength=len(psi))
+            self._count[fold] += len(items) * k * weight
+            for start in range(0, len(psi), _ROWS):
+                rows = psi[start : start + _ROWS].detach().double()
+                often = torch.from_numpy(times[start : start + _ROWS]).to(rows)[:, None]
+                self._sum[fold] += ((often * rows).sum(0) * (weight / 2)).cpu()
+                self._second[fold] += ((often * rows).T @ rows * (weight / 2)).cpu()
+            for start in range(0, len(items), _ROWS):
+                part = items[start : start + _ROWS]
+                sums = F.embedding_bag(torch.from_numpy(near[part]).to(psi.device), psi.detach(), mode="sum")
+                cross = psi[torch.from_numpy(part)].detach().double().T @ sums.double()
+                self._cross[fold] += ((cross + cross.T) * (weight / 2)).cpu()
 
     def transform(self, span: Tensor) -> PairMoments:
         """Return the moments of psi @ span, (n, m).

@@ -121,9 +121,29 @@ def test_directions_that_psi_lacks_become_zero_coordinates() -> None:
     assert not weight[4:].any()
 
 
+def test_neighbours_are_as_many_pairs_in_the_folds_of_their_items() -> None:
+    """Beside views that are there already; some items are nobody's neighbour, some are many's."""
+    a, b = pairs()
+    rng = np.random.default_rng(3)
+    near, folds = rng.integers(0, len(a) // 2, (len(a), 7)), rng.integers(0, 2 * FOLDS, len(a))
+    expected, found = moments_of(a, b, batch=512), moments_of(a, b, batch=512)
+    for item, rows in enumerate(near):
+        for row in rows:
+            expected.update(a[item : item + 1], a[row : row + 1], fold=int(folds[item]), weight=0.3)
+    found.update_neighbours(a, near, folds, weight=0.3)
+    assert found.pairs == expected.pairs
+    torch.testing.assert_close(found.covariance, expected.covariance)
+    torch.testing.assert_close(found.cross_covariance, expected.cross_covariance)
+    directions = torch.eye(6, dtype=torch.float64)
+    for ours, theirs in zip(found.rayleigh_by_fold(directions), expected.rayleigh_by_fold(directions), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_wrong_shapes_and_too_few_pairs_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"\(n, 3\)"):
         PairMoments(3).update(torch.zeros(2, 3), torch.zeros(2, 4))
+    with pytest.raises(ShapeError, match=r"\(n, 3\) and n rows"):
+        PairMoments(3).update_neighbours(torch.zeros(2, 3), np.zeros((3, 1), int), np.zeros(3, int), weight=1.0)
     with pytest.raises(ShapeError, match="at least 2 pairs"):
         rayleigh_ritz(PairMoments(3), ridge=0.0)
 
