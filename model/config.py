@@ -114,20 +114,27 @@ ObjectiveConfig = (
 # Functions that the closed-form step combines.
 Basis = Literal["features", "projector"]
 
+# Chosen on validation images: docs/decisions/0008-objective-and-basis.md.
+_MOST_PAIRS_FOR_FEATURES = 1_500_000
+_BY_BASIS: dict[Basis, dict[str, Any]] = {
+    "features": {"neighbours": 20, "ridge": 0.1, "one_scale": False},
+    "projector": {"neighbours": 100, "ridge": 10.0, "one_scale": True},
+}
+
 
 class SpectrumConfig(_Table):
     """The closed-form Rayleigh-Ritz step at export."""
 
     views: PositiveInt = Field(2, description="positive pairs drawn per training image to estimate C and R")
-    neighbours: NonNegativeInt = Field(
-        20,
-        description="beside two views, pairs are an image and one of its k nearest by the code so far; "
-        "k is at most a fiftieth of the images; 0: views only",
+    neighbours: NonNegativeInt | None = Field(
+        None,
+        description="beside two views, pairs are an image and one of its k nearest by the code so far; k is at most a "
+        "fiftieth of the images; 0: views only; when absent, 20 for the features and 100 for the outputs",
     )
-    basis: Basis = Field(
-        "features",
+    basis: Basis | None = Field(
+        None,
         description="functions that are combined: the backbone's features, or the projector's outputs, which tell more "
-        "after long training",
+        "after long training; when absent, the features up to 1.5 million pairs (steps x batch_size), then the outputs",
     )
     leading: NonNegativeInt = Field(
         6,
@@ -135,9 +142,27 @@ class SpectrumConfig(_Table):
         "found by views alone and not scaled; 0: none",
     )
     leading_ridge: NonNegativeFloat = Field(0.01, description="the ridge of these")
-    ridge: NonNegativeFloat = Field(0.1, description="added to C, relative to each coordinate's variance")
+    ridge: NonNegativeFloat | None = Field(
+        None,
+        description="added to C, relative to the variance that `one_scale` tells; when absent, 0.1 for the features "
+        "and 10 for the outputs",
+    )
+    one_scale: bool | None = Field(
+        None,
+        description="what the ridge is relative to: false: each coordinate's variance; true: their mean, so that a "
+        "large ridge leads to principal components; when absent, false for the features and true for the outputs",
+    )
     diffusion_time: NonNegativeFloat = Field(1.0, description="t: coordinate j is scaled by eigenvalue_j ** t")
     max_images: PositiveInt = Field(200_000, description="training images used for the estimate, at most")
+
+
+class ClosedForm(SpectrumConfig):
+    """The closed-form step with every setting that it takes."""
+
+    neighbours: NonNegativeInt
+    basis: Basis
+    ridge: NonNegativeFloat
+    one_scale: bool
 
 
 class TrainingConfig(_Table):
@@ -182,6 +207,14 @@ class TrainingConfig(_Table):
         if self.batch_size < 2 * self.chunks:
             raise ValueError("chunks must leave two images in each part of a batch")
         return self
+
+    @property
+    def closed_form(self) -> ClosedForm:
+        """The closed-form step: a basis that is absent follows from the length of training, and the rest from it."""
+        given = self.spectrum.model_dump(exclude_none=True)
+        long = self.steps * self.batch_size > _MOST_PAIRS_FOR_FEATURES
+        basis = self.spectrum.basis or ("projector" if long else "features")
+        return ClosedForm(**{"basis": basis, **_BY_BASIS[basis], **given})
 
     @property
     def cached_side(self) -> int:

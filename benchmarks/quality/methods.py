@@ -16,7 +16,7 @@ from tqdm import tqdm
 from eigenlens.benchmarks.common.labelled import LabelledImages
 from eigenlens.benchmarks.common.pca import principal_components
 from eigenlens.benchmarks.common.retrieval import Cutoffs, LabelledCodes, probe_accuracy, retrieval_quality
-from eigenlens.model.config import SpectrumConfig, TrainingConfig, parse_config
+from eigenlens.model.config import Basis, ClosedForm, TrainingConfig, parse_config
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.export.coder import code_network, estimate_spectrum, set_codes
 from eigenlens.model.images.pixel_cache import cache_pixels
@@ -45,15 +45,20 @@ class Method:
         objective: its table in the training configuration; None for the default of `eigenlens train`.
         codes: "trained": the projector's outputs; "pca": their principal components; "rr": the Rayleigh-Ritz step over
             them; "features+pca": principal components of the backbone's features; "default": as `eigenlens export`;
-            "outputs": likewise, of functions of the projector's outputs alone.
+            "default-features" and "default-outputs": likewise, of functions of the one or the other.
     """
 
     objective: Mapping[str, Any] | None
     codes: str
 
 
+# The bases of functions, by what tables call them.
+_BASES: dict[str, Basis] = {"features": "features", "outputs": "projector"}
+
+
 def _methods() -> dict[str, Method]:
-    methods = {"eigenlens": Method(None, "default"), "eigenlens-outputs": Method(None, "outputs")}
+    methods = {"eigenlens": Method(None, "default")}
+    methods |= {f"eigenlens-{basis}": Method(None, f"default-{basis}") for basis in _BASES}
     for name in ("neural-eigenmap", "scl", "barlow-twins", "simclr", "vicreg", "nested"):
         for suffix, codes in (("", "trained"), ("+pca", "pca"), ("+rr", "rr"), ("-features+pca", "features+pca")):
             methods[name + suffix] = Method({"name": name}, codes)
@@ -77,9 +82,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 SETTINGS |= {f"{data}-long": {**settings, "steps": 10 * settings["steps"]} for data, settings in SETTINGS.items()}
 
 
-# The closed-form step over z and views alone, for "rr"; and with neighbours, for "outputs".
-_OVER_OUTPUTS = SpectrumConfig(neighbours=0, basis="projector", ridge=1e-2, diffusion_time=4.0)
-_OVER_OUTPUTS_AND_NEIGHBOURS = SpectrumConfig(basis="projector", diffusion_time=3.0)
+# The closed-form step over z and views alone, for "rr".
+_OVER_OUTPUTS = ClosedForm(neighbours=0, basis="projector", ridge=1e-2, one_scale=False, diffusion_time=4.0)
 
 
 def hold_out(images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
@@ -98,9 +102,12 @@ def config_of(data: str, method: Method, *, seed: int, changes: Mapping[str, Any
     return parse_config(table)
 
 
-def closed_form(method: Method, config: TrainingConfig) -> SpectrumConfig | None:
+def closed_form(method: Method, config: TrainingConfig) -> ClosedForm | None:
     """Return the closed-form step that gives a method's codes; None for codes that are read off otherwise."""
-    steps = {"default": config.spectrum, "rr": _OVER_OUTPUTS, "outputs": _OVER_OUTPUTS_AND_NEIGHBOURS}
+    steps = {"default": config.closed_form, "rr": _OVER_OUTPUTS}
+    for name, basis in _BASES.items():
+        spectrum = config.spectrum.model_copy(update={"basis": basis})
+        steps[f"default-{name}"] = config.model_copy(update={"spectrum": spectrum}).closed_form
     return steps.get(method.codes)
 
 

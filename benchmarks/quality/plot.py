@@ -9,7 +9,7 @@ from typing import Any
 # Method, name in the legend, line style and marker: told apart without colour.
 _LINES = (
     ("eigenlens", "Eigenlens", "-", "o"),
-    ("eigenlens-outputs", "Eigenlens, of the outputs", "--", "o"),
+    ("eigenlens-features", "Eigenlens, of the features", "--", "o"),
     ("neural-eigenmap", "Neural Eigenmap", "-", "s"),
     ("neural-eigenmap+rr", "Neural Eigenmap + Rayleigh–Ritz", "--", "s"),
     ("scl", "SCL", "-", "^"),

@@ -8,7 +8,8 @@ from eigenlens.benchmarks.common.tables import Record, spread
 
 COMPARED = {
     "eigenlens": "**Eigenlens**",
-    "eigenlens-outputs": "**Eigenlens**, of the projector's outputs",
+    "eigenlens-features": "Eigenlens, of the features",
+    "eigenlens-outputs": "Eigenlens, of the outputs",
     "neural-eigenmap": "Neural Eigenmap, as trained",
     "neural-eigenmap+pca": "Neural Eigenmap + PCA",
     "neural-eigenmap+rr": "Neural Eigenmap + Rayleigh–Ritz",

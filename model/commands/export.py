@@ -21,7 +21,7 @@ from eigenlens.model.training.run import Run
 
 EPILOG = """examples:
   eigenlens export runs/fashion --out encoders/fashion
-  eigenlens export runs/long --basis projector --diffusion-time 3 --out encoders/long
+  eigenlens export runs/fashion --basis projector --out encoders/outputs
 
 The command estimates the spectrum on the training images, orders the coordinates by eigenvalue (Rayleigh-Ritz) and
 writes safetensors and ONNX. Next: eigenlens build --encoder ENCODER --images SOURCE --gallery GALLERY"""
@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--basis",
         choices=get_args(Basis),
         help="functions that are combined: the backbone's features, or the projector's outputs, which tell more after "
-        "long training: try it with --diffusion-time 3 (default: that of the run)",
+        "long training (default: that of the run or, where it names none, by how long it trained)",
     )
     parser.add_argument(
         "--precision",

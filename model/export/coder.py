@@ -24,7 +24,7 @@ _ROUNDS = 2
 
 def code_network(network: EncoderNetwork, config: TrainingConfig) -> CodeNetwork:
     """Build the network that a configuration's codes come from; `set_codes` gives it its codes."""
-    spectrum = config.spectrum
+    spectrum = config.closed_form
     return CodeNetwork(network, basis=spectrum.basis, leading=spectrum.leading, code_length=config.code_length)
 
 
@@ -41,7 +41,7 @@ def estimate_spectrum(network: CodeNetwork, pairs: PairSource, config: TrainingC
         network: in evaluation mode, on the device of the pairs.
         pairs: the training items.
     """
-    settings = config.spectrum
+    settings = config.closed_form
     # A sample of the items in batches, no more than there are folds where they are few.
     rows = torch.randperm(len(pairs), generator=rng_for(config.seed, "spectrum", 0)).numpy()[: settings.max_images]
     size = min(_BATCH, math.ceil(len(rows) / FOLDS))
@@ -64,13 +64,13 @@ def estimate_spectrum(network: CodeNetwork, pairs: PairSource, config: TrainingC
             psi = [network.functions(pairs.inputs(batch)) for batch in tqdm(batches, "functions", unit="batch")]
             psi = [part @ span.float().to(part.device) for part in psi] if network.leading else psi
             for _ in range(_ROUNDS):
-                spectrum = rayleigh_ritz_within(moments, features, ridge=settings.ridge)
+                spectrum = rayleigh_ritz_within(moments, features, ridge=settings.ridge, one_scale=settings.one_scale)
                 add_neighbours(moments, psi, spectrum, config, count=count)
         if not network.leading:
-            return rayleigh_ritz(moments, ridge=settings.ridge)
+            return rayleigh_ritz(moments, ridge=settings.ridge, one_scale=settings.one_scale)
         # The features' functions follow, less what the leading ones explain of them.
         residual = project_out(moments, features, leading_span)
-        following = rayleigh_ritz_within(moments, residual, ridge=settings.ridge)
+        following = rayleigh_ritz_within(moments, residual, ridge=settings.ridge, one_scale=settings.one_scale)
     return Spectrum(
         torch.cat([leading.eigenvalues, following.eigenvalues]),
         torch.cat([leading.directions, span @ following.directions], 1),

@@ -53,6 +53,7 @@ def export(
     config = run.config
     if step is not None:
         config = config.model_copy(update={"spectrum": step})
+    config = config.model_copy(update={"spectrum": config.closed_form})
     time = config.spectrum.diffusion_time
     network = code_network(trained_network, config).to(device).eval()
     serving = ServingNetwork(network).eval()
@@ -95,7 +96,7 @@ def _spectrum_report(
     """Return what spectrum.json says: each coordinate's eigenvalue with its 95 % interval, and the code's weights."""
     return {
         "diffusion_time": diffusion_time,
-        "basis": config.spectrum.basis,
+        "basis": config.closed_form.basis,
         "leading": leading,
         "eigenvalues": spectrum.to_records(config.code_length),
     }

@@ -151,17 +151,17 @@ def rayleigh_ritz(moments: Moments, *, ridge: float, one_scale: bool = False) ->
     return Spectrum(eigenvalues, directions, moments.mean, _T_QUANTILE * spread / folds**0.5)
 
 
-def rayleigh_ritz_within(moments: PairMoments, span: Tensor, *, ridge: float) -> Spectrum:
+def rayleigh_ritz_within(moments: PairMoments, span: Tensor, *, ridge: float, one_scale: bool = False) -> Spectrum:
     """Solve Rayleigh-Ritz for the functions psi @ span alone; the result is a map of psi.
 
     Args:
         moments: of psi, whose length is `length`.
         span: (length, m).
-        ridge: as for `rayleigh_ritz`.
+        ridge, one_scale: as for `rayleigh_ritz`.
 
     Returns: m eigenfunctions; their directions are (length, m).
     """
-    spectrum = rayleigh_ritz(moments.transform(span), ridge=ridge)
+    spectrum = rayleigh_ritz(moments.transform(span), ridge=ridge, one_scale=one_scale)
     return Spectrum(spectrum.eigenvalues, span @ spectrum.directions, moments.mean, spectrum.margins)
 
 

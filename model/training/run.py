@@ -219,5 +219,5 @@ def _require_fit(config: TrainingConfig, *, nodes: bool) -> None:
             if nodes
             else f"backbone '{MLP}' takes nodes: give --graph, or choose a backbone of images"
         )
-    if nodes and config.spectrum.basis == "features" and config.spectrum.leading:
+    if nodes and config.closed_form.basis == "features" and config.spectrum.leading:
         raise ConfigError("spectrum.leading is of images: leave it 0 for a graph, as --config nodes does")
