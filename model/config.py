@@ -117,8 +117,8 @@ Basis = Literal["features", "projector"]
 # Chosen on validation images: docs/decisions/0008-objective-and-basis.md.
 _MOST_PAIRS_FOR_FEATURES = 1_500_000
 _BY_BASIS: dict[Basis, dict[str, Any]] = {
-    "features": {"neighbours": 20, "ridge": 0.1, "one_scale": False},
-    "projector": {"neighbours": 100, "ridge": 10.0, "one_scale": True},
+    "features": {"neighbours": 20, "ridge": 0.1, "one_scale": False, "diffusion_time": 1.0},
+    "projector": {"neighbours": 100, "ridge": 10.0, "one_scale": True, "diffusion_time": 0.5},
 }
 
 
@@ -152,7 +152,11 @@ class SpectrumConfig(_Table):
         description="what the ridge is relative to: false: each coordinate's variance; true: their mean, so that a "
         "large ridge leads to principal components; when absent, false for the features and true for the outputs",
     )
-    diffusion_time: NonNegativeFloat = Field(1.0, description="t: coordinate j is scaled by eigenvalue_j ** t")
+    diffusion_time: NonNegativeFloat | None = Field(
+        None,
+        description="t: coordinate j is scaled by eigenvalue_j ** t; when absent, 1 for the features and 0.5 for "
+        "the outputs",
+    )
     max_images: PositiveInt = Field(200_000, description="training images used for the estimate, at most")
 
 
@@ -163,6 +167,7 @@ class ClosedForm(SpectrumConfig):
     basis: Basis
     ridge: NonNegativeFloat
     one_scale: bool
+    diffusion_time: NonNegativeFloat
 
 
 class TrainingConfig(_Table):

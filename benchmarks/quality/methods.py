@@ -178,7 +178,7 @@ class Reader:
         coder = code_network(self._network, config).to(self._device).eval()
         pairs = PairSampler(self._train.pixels, config, device=self._device)
         spectrum = estimate_spectrum(coder, pairs, config)
-        set_codes(coder, spectrum, diffusion_time=config.spectrum.diffusion_time)
+        set_codes(coder, spectrum, diffusion_time=config.closed_form.diffusion_time)
         with torch.inference_mode():
             parts = [torch.cat([coder(x) for x in self._batches(part, config)]) for part in self._parts]
         missing = config.code_length - coder.code.out_features

@@ -107,7 +107,7 @@ def add_neighbours(
         count: neighbours of each item.
     """
     psi = torch.cat(batches)
-    weight, offset = spectrum.code_weights(config.spectrum.diffusion_time, code_length=config.code_length)
+    weight, offset = spectrum.code_weights(config.closed_form.diffusion_time, code_length=config.code_length)
     weight, offset = weight.float().to(psi.device), offset.float().to(psi.device)
     near = nearest_neighbours(psi @ weight.T + offset, count)
     folds = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])

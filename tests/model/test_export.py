@@ -95,7 +95,7 @@ def test_the_exported_code_is_the_rayleigh_ritz_map_of_the_trained_functions(
     changed.config = config
     encoder = Encoder(export(changed, cache.pixels, tmp_path / "encoder", device=CPU).path)
     spectrum = spectrum_of(coder_of(network, basis=basis, leading=leading), cache.pixels, config)
-    weight, offset = spectrum.code_weights(config.spectrum.diffusion_time, code_length=8)
+    weight, offset = spectrum.code_weights(config.closed_form.diffusion_time, code_length=8)
     pixels = np.array(cache.pixels)
     with torch.no_grad():
         x = normalise_pixels(torch.from_numpy(pixels))
@@ -282,7 +282,7 @@ def test_an_onnx_file_that_differs_from_torch_is_refused(
 ) -> None:
     _, network = run.load_network()
     network.eval()
-    coder, settings = code_network(network, run.config).eval(), run.config.spectrum
+    coder, settings = code_network(network, run.config).eval(), run.config.closed_form
     found = spectrum_of(coder, cache.pixels, run.config)
     set_codes(coder, found, diffusion_time=settings.diffusion_time)
     changed = onnx.load(encoder_path / "encoder.onnx")
