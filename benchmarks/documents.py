@@ -119,6 +119,7 @@ TABLES = (
     Table(ROOT / "docs/guide/quality.md", "cifar10", _methods("cifar10")),
     Table(ROOT / "docs/guide/quality.md", "tiny-imagenet-120", _methods("tiny-imagenet-120")),
     Table(ROOT / "docs/guide/quality.md", "cifar10-long", _methods("cifar10-long")),
+    Table(ROOT / "docs/guide/quality.md", "tiny-imagenet-120-long", _methods("tiny-imagenet-120-long")),
     Table(ROOT / "docs/guide/quality.md", "structure", _structure("cifar10")),
     Table(ROOT / "docs/guide/quality.md", "novelty", lambda: novelty_table(read_records(NOVELTY))),
     Table(ROOT / "docs/guide/quality.md", "kinds", lambda: kinds_table(read_records(KINDS))),
