@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -162,11 +164,13 @@ def test_a_made_graph_is_imported_and_fitted(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.timing
-def test_twice_the_edges_take_at_most_twice_the_time(capsys: pytest.CaptureFixture[str]) -> None:
-    """Processor time, in one run."""
+def test_twice_the_edges_take_at_most_twice_the_time() -> None:
+    """Processor time, in one run, on one thread: threads that wait for each other count as busy."""
     sizes = ["--nodes", "10000", "--edges", "1500000", "--features", "16"]
-    assert main(["bench", "graph-scale", *sizes, "--double"]) == 0
-    told = re.search(r"twice the edges: ([\d.]+) times", capsys.readouterr().out)
+    command = [sys.executable, "-m", "eigenlens", "bench", "graph-scale", *sizes, "--double", "--rounds", "3"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    told = re.search(r"twice the edges: ([\d.]+) times", done.stdout)
     assert told is not None
     assert 1.0 < float(told[1]) <= 2.0
 
