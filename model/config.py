@@ -117,8 +117,8 @@ Basis = Literal["features", "projector"]
 # Chosen on validation images: docs/decisions/0008-objective-and-basis.md.
 _MOST_PAIRS_FOR_FEATURES = 1_500_000
 _BY_BASIS: dict[Basis, dict[str, Any]] = {
-    "features": {"neighbours": 20, "ridge": 0.1, "one_scale": False, "diffusion_time": 1.0},
-    "projector": {"neighbours": 100, "ridge": 10.0, "one_scale": True, "diffusion_time": 0.5},
+    "features": {"neighbours": 20, "ridge": 0.1},
+    "projector": {"neighbours": 200, "ridge": 1.0},
 }
 
 
@@ -129,7 +129,7 @@ class SpectrumConfig(_Table):
     neighbours: NonNegativeInt | None = Field(
         None,
         description="beside two views, pairs are an image and one of its k nearest by the code so far; k is at most a "
-        "fiftieth of the images; 0: views only; when absent, 20 for the features and 100 for the outputs",
+        "fiftieth of the images; 0: views only; when absent, 20 for the features and 200 for the outputs",
     )
     basis: Basis | None = Field(
         None,
@@ -144,19 +144,10 @@ class SpectrumConfig(_Table):
     leading_ridge: NonNegativeFloat = Field(0.01, description="the ridge of these")
     ridge: NonNegativeFloat | None = Field(
         None,
-        description="added to C, relative to the variance that `one_scale` tells; when absent, 0.1 for the features "
-        "and 10 for the outputs",
-    )
-    one_scale: bool | None = Field(
-        None,
-        description="what the ridge is relative to: false: each coordinate's variance; true: their mean, so that a "
-        "large ridge leads to principal components; when absent, false for the features and true for the outputs",
-    )
-    diffusion_time: NonNegativeFloat | None = Field(
-        None,
-        description="t: coordinate j is scaled by eigenvalue_j ** t; when absent, 1 for the features and 0.5 for "
+        description="added to C, relative to each coordinate's variance; when absent, 0.1 for the features and 1 for "
         "the outputs",
     )
+    diffusion_time: NonNegativeFloat = Field(1.0, description="t: coordinate j is scaled by eigenvalue_j ** t")
     max_images: PositiveInt = Field(200_000, description="training images used for the estimate, at most")
 
 
@@ -166,8 +157,6 @@ class ClosedForm(SpectrumConfig):
     neighbours: NonNegativeInt
     basis: Basis
     ridge: NonNegativeFloat
-    one_scale: bool
-    diffusion_time: NonNegativeFloat
 
 
 class TrainingConfig(_Table):

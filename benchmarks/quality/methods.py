@@ -83,7 +83,7 @@ SETTINGS |= {f"{data}-long": {**settings, "steps": 10 * settings["steps"]} for d
 
 
 # The closed-form step over z and views alone, for "rr".
-_OVER_OUTPUTS = ClosedForm(neighbours=0, basis="projector", ridge=1e-2, one_scale=False, diffusion_time=4.0)
+_OVER_OUTPUTS = ClosedForm(neighbours=0, basis="projector", ridge=1e-2, diffusion_time=4.0)
 
 
 def hold_out(images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
@@ -178,7 +178,7 @@ class Reader:
         coder = code_network(self._network, config).to(self._device).eval()
         pairs = PairSampler(self._train.pixels, config, device=self._device)
         spectrum = estimate_spectrum(coder, pairs, config)
-        set_codes(coder, spectrum, diffusion_time=config.closed_form.diffusion_time)
+        set_codes(coder, spectrum, diffusion_time=config.spectrum.diffusion_time)
         with torch.inference_mode():
             parts = [torch.cat([coder(x) for x in self._batches(part, config)]) for part in self._parts]
         missing = config.code_length - coder.code.out_features

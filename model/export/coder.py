@@ -64,13 +64,13 @@ def estimate_spectrum(network: CodeNetwork, pairs: PairSource, config: TrainingC
             psi = [network.functions(pairs.inputs(batch)) for batch in tqdm(batches, "functions", unit="batch")]
             psi = [part @ span.float().to(part.device) for part in psi] if network.leading else psi
             for _ in range(_ROUNDS):
-                spectrum = rayleigh_ritz_within(moments, features, ridge=settings.ridge, one_scale=settings.one_scale)
+                spectrum = rayleigh_ritz_within(moments, features, ridge=settings.ridge)
                 add_neighbours(moments, psi, spectrum, config, count=count)
         if not network.leading:
-            return rayleigh_ritz(moments, ridge=settings.ridge, one_scale=settings.one_scale)
+            return rayleigh_ritz(moments, ridge=settings.ridge)
         # The features' functions follow, less what the leading ones explain of them.
         residual = project_out(moments, features, leading_span)
-        following = rayleigh_ritz_within(moments, residual, ridge=settings.ridge, one_scale=settings.one_scale)
+        following = rayleigh_ritz_within(moments, residual, ridge=settings.ridge)
     return Spectrum(
         torch.cat([leading.eigenvalues, following.eigenvalues]),
         torch.cat([leading.directions, span @ following.directions], 1),
@@ -107,7 +107,7 @@ def add_neighbours(
         count: neighbours of each item.
     """
     psi = torch.cat(batches)
-    weight, offset = spectrum.code_weights(config.closed_form.diffusion_time, code_length=config.code_length)
+    weight, offset = spectrum.code_weights(config.spectrum.diffusion_time, code_length=config.code_length)
     weight, offset = weight.float().to(psi.device), offset.float().to(psi.device)
     near = nearest_neighbours(psi @ weight.T + offset, count)
     folds = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])

@@ -54,7 +54,7 @@ def export(
     if step is not None:
         config = config.model_copy(update={"spectrum": step})
     config = config.model_copy(update={"spectrum": config.closed_form})
-    time = config.closed_form.diffusion_time
+    time = config.spectrum.diffusion_time
     network = code_network(trained_network, config).to(device).eval()
     serving = ServingNetwork(network).eval()
     if preprocessing == STANDARD and are_on_black(pixels):

@@ -44,7 +44,7 @@ def summarise(run: Run, pairs: PairSource, *, device: torch.device) -> None:
     config = config.model_copy(update={"spectrum": spectrum_settings})
     coder = code_network(network, config).to(device).eval()
     spectrum = estimate_spectrum(coder, pairs, config)
-    set_codes(coder, spectrum, diffusion_time=config.closed_form.diffusion_time)
+    set_codes(coder, spectrum, diffusion_time=config.spectrum.diffusion_time)
     rows = np.random.default_rng(config.seed).permutation(len(pairs))[:_SEARCHED]
     images, views = [], []
     with torch.inference_mode():

@@ -49,7 +49,8 @@ class Spectrum:
     Attributes:
         eigenvalues: (count,), descending, in [0, 1] up to noise; where leading functions were found apart, these
             and the others are each in order.
-        directions: (length, count); the functions have unit variance and are uncorrelated on the training set.
+        directions: (length, count); the functions are uncorrelated on the training set and have unit variance, both
+            with the ridge counted in: a large one leaves functions that varied little with less.
         mean: (length,), E[psi]. Centring drops the constant eigenfunction, whose eigenvalue is 1.
         margins: (count,), half the width of each eigenvalue's 95 % interval; NaN where there is one fold only.
         leading: how many functions were found apart, before the others.
@@ -151,17 +152,17 @@ def rayleigh_ritz(moments: Moments, *, ridge: float, one_scale: bool = False) ->
     return Spectrum(eigenvalues, directions, moments.mean, _T_QUANTILE * spread / folds**0.5)
 
 
-def rayleigh_ritz_within(moments: PairMoments, span: Tensor, *, ridge: float, one_scale: bool = False) -> Spectrum:
+def rayleigh_ritz_within(moments: PairMoments, span: Tensor, *, ridge: float) -> Spectrum:
     """Solve Rayleigh-Ritz for the functions psi @ span alone; the result is a map of psi.
 
     Args:
         moments: of psi, whose length is `length`.
         span: (length, m).
-        ridge, one_scale: as for `rayleigh_ritz`.
+        ridge: as for `rayleigh_ritz`.
 
     Returns: m eigenfunctions; their directions are (length, m).
     """
-    spectrum = rayleigh_ritz(moments.transform(span), ridge=ridge, one_scale=one_scale)
+    spectrum = rayleigh_ritz(moments.transform(span), ridge=ridge)
     return Spectrum(spectrum.eigenvalues, span @ spectrum.directions, moments.mean, spectrum.margins)
 
 

@@ -223,10 +223,10 @@ def test_a_wrong_setting_is_named(overrides: list[str], named: str) -> None:
     [
         ([], "features", 20, 0.1),
         (["steps=2929", "batch_size=512"], "features", 20, 0.1),
-        (["steps=2930", "batch_size=512"], "projector", 100, 10.0),
-        (["spectrum.basis=projector"], "projector", 100, 10.0),
+        (["steps=2930", "batch_size=512"], "projector", 200, 1.0),
+        (["spectrum.basis=projector"], "projector", 200, 1.0),
         (["steps=6000", "spectrum.basis=features", "spectrum.ridge=0.3"], "features", 20, 0.3),
-        (["steps=6000", "spectrum.neighbours=0"], "projector", 0, 10.0),
+        (["steps=6000", "spectrum.neighbours=0"], "projector", 0, 1.0),
     ],
 )
 def test_the_closed_form_step_follows_the_length_of_training_unless_it_is_set(
@@ -235,9 +235,7 @@ def test_the_closed_form_step_follows_the_length_of_training_unless_it_is_set(
     config = load_config(None, overrides)
     step = config.closed_form
     assert (step.basis, step.neighbours, step.ridge) == (basis, neighbours, ridge)
-    assert step.one_scale == (basis == "projector")
-    assert step.diffusion_time == (0.5 if basis == "projector" else 1.0)
-    assert (step.views, step.leading) == (2, 6)
+    assert (step.views, step.diffusion_time, step.leading) == (2, 1.0, 6)
     assert config.model_copy(update={"spectrum": step}).closed_form == step
 
 

@@ -63,7 +63,7 @@ def trained_codes(run: Run, graph: Graph, *, device: torch.device, diffusion_tim
     network = code_network(run.load_network()[1], config).to(device).eval()
     inputs = node_inputs(run, graph)
     spectrum = estimate_spectrum(network, NodePairs(graph, inputs, config.nodes, device=device), config)
-    time = config.closed_form.diffusion_time if diffusion_time is None else diffusion_time
+    time = config.spectrum.diffusion_time if diffusion_time is None else diffusion_time
     set_codes(network, spectrum, diffusion_time=time)
     layers = tuple(_layers(network, inputs))
     return TrainedCodes(run.basis(), layers, inputs, spectrum.first(network.code.out_features))
@@ -76,7 +76,7 @@ def publish_trained_encoder(
 
     Raises: ArtifactExistsError; EncoderError, if the written files do not agree with torch; as `trained_codes`.
     """
-    time = run.config.closed_form.diffusion_time if diffusion_time is None else diffusion_time
+    time = run.config.spectrum.diffusion_time if diffusion_time is None else diffusion_time
     codes = trained_codes(run, graph, device=device, diffusion_time=time)
     hops, features = run.config.nodes.hops, len(codes.basis)
     properties = describe_encoder(graph, codes.spectrum, features=features, hops=hops, diffusion_time=time)

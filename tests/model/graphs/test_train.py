@@ -127,7 +127,7 @@ def test_the_encoder_computes_what_torch_does(trained: Path) -> None:
     inputs = torch.from_numpy(node_inputs(run, graph).rows(np.arange(graph.count)))
     with torch.inference_mode():
         psi = network(inputs).double()
-    weight, offset = codes.spectrum.code_weights(run.config.closed_form.diffusion_time)
+    weight, offset = codes.spectrum.code_weights(run.config.spectrum.diffusion_time)
     np.testing.assert_allclose(expected, psi @ weight.T + offset, atol=1e-4 * np.abs(expected).max())
     # A node without edges: nothing to smooth.
     features = unit_features(graph)[:3]
