@@ -55,12 +55,10 @@ def run(args: argparse.Namespace) -> None:
     if args.double:
         params = {"nodes": args.nodes, "edges": args.edges, "features": args.features}
         subject = Subject(bench="graph-scale", data="made", method="import and fit", params=params)
-        ratio = cpu_s[1] / cpu_s[0]
+        ratio = float(cpu_s[1] / cpu_s[0])
         print(f"twice the edges: {ratio:.2f} times the CPU s", flush=True)
         if args.results:
-            append_records(
-                args.results, [make_record(subject, "CPU of twice the edges", round(float(ratio), 3), "ratio")]
-            )
+            append_records(args.results, [make_record(subject, "CPU of twice the edges", round(ratio, 3), "ratio")])
 
 
 def _warm_up() -> None:

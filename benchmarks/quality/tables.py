@@ -53,21 +53,29 @@ def quality_table(
     return "\n".join(lines)
 
 
-def method_table(records: Sequence[Record], *, data: str, names: Mapping[str, str], metric: str = "mAP@1000") -> str:
-    """Draw a Markdown table, methods by length: the mean over seeds, with the range where there are several."""
-    by_method: dict[str, dict[int, dict[int, float]]] = {}
+def newest_values(records: Sequence[Record], *, data: str, metric: str) -> dict[str, dict[int, list[float]]]:
+    """Return what test queries found, by method and length: the newest record of each seed."""
+    values: dict[str, dict[int, dict[int, float]]] = {}
     for record in records:
         if record["data"] == data and record["metric"] == metric and record["params"]["queries_from"] == "test":
-            by_method.setdefault(record["method"], {}).setdefault(record["length"], {})[record["seed"]] = record[
-                "value"
-            ]
+            by_length = values.setdefault(record["method"], {})
+            by_length.setdefault(record["length"], {})[record["seed"]] = record["value"]
+    return {
+        method: {length: list(by_seed.values()) for length, by_seed in by_length.items()}
+        for method, by_length in values.items()
+    }
+
+
+def method_table(records: Sequence[Record], *, data: str, names: Mapping[str, str], metric: str = "mAP@1000") -> str:
+    """Draw a Markdown table, methods by length: the mean over seeds, with the range where there are several."""
+    by_method = newest_values(records, data=data, metric=metric)
     shown = [name for name in names if name in by_method]
     if not shown:
         return ""
     lengths = sorted(set.union(*(set(by_method[name]) for name in shown)))
     lines = ["| method | " + " | ".join(map(str, lengths)) + " |", "|---" * (len(lengths) + 1) + "|"]
     for name in shown:
-        cells = [spread(list(by_method[name].get(length, {}).values())) for length in lengths]
+        cells = [spread(by_method[name].get(length, [])) for length in lengths]
         lines.append(f"| {names[name]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

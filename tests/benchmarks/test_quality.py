@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from eigenlens.benchmarks.common.retrieval import (
     vote_accuracy,
 )
 from eigenlens.benchmarks.quality import methods as quality
-from eigenlens.benchmarks.quality.methods import METHODS, config_of, hold_out, measure_codes
+from eigenlens.benchmarks.quality.methods import METHODS, closed_form, config_of, hold_out, measure_codes
+from eigenlens.benchmarks.quality.plot import plot_quality
+from eigenlens.benchmarks.quality.tables import newest_values
 from eigenlens.command import main
 from tests.support import oracles
 from tests.support.training import tiny_overrides, write_images
@@ -84,6 +87,36 @@ def test_methods_differ_in_their_objective_and_in_nothing_else() -> None:
     configs = [config_of("cifar10", method, seed=1, changes={}) for method in METHODS.values()]
     assert len({str(config.model_dump(exclude={"objective"})) for config in configs}) == 1
     assert len({config.objective.name for config in configs}) == 6
+
+
+def test_a_basis_is_named_by_a_method_and_otherwise_follows_the_length_of_training() -> None:
+    def basis(data: str, name: str) -> str | None:
+        step = closed_form(METHODS[name], config_of(data, METHODS[name], seed=0, changes={}))
+        return step and step.basis
+
+    for data, of_default in (("cifar10", "features"), ("cifar10-long", "projector")):
+        assert basis(data, "eigenlens") == of_default
+        assert basis(data, "eigenlens-features") == "features"
+        assert basis(data, "eigenlens-outputs") == "projector"
+        assert basis(data, "vicreg+pca") is None
+
+
+def test_tables_and_pictures_show_the_newest_record_of_each_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record(data: str, seed: int, value: float, queries: str = "test") -> dict[str, Any]:
+        place = {"data": data, "method": "eigenlens", "metric": "mAP@1000", "seed": seed, "length": 8}
+        return place | {"value": value, "params": {"queries_from": queries}}
+
+    records = [record("a", 0, 0.1), record("a", 1, 0.4), record("a", 0, 0.2), record("b", 0, 0.7)]
+    records += [record("c", 0, 0.9), record("a", 0, 0.8, "validation")]
+    assert newest_values(records, data="a", metric="mAP@1000") == {"eigenlens": {8: [0.2, 0.4]}}
+    drawn: list[float] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda panel, x, y, *rest, **more: drawn.extend(y) or [])
+    monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *rest, **more: None)
+    plot_quality(records, metric="mAP@1000", path=tmp_path / "quality.png")
+    assert drawn == pytest.approx([0.3, 0.7, 0.9])
+    assert (tmp_path / "quality.png").exists()
 
 
 def test_a_length_that_tells_kinds_apart_is_measured_as_such() -> None:

@@ -70,7 +70,7 @@ export function startEigenfunctions(trouble) {
     const eigenvalues = spectrum?.eigenvalues ?? gallery.eigenvalues;
     const used = state.length === "auto" ? state.used ?? gallery.code_length : state.length;
     const eigenvalue = eigenvalues[coordinate - 1];
-    find("eigenvalue").textContent = `Eigenvalue ${signed(eigenvalue)}: how closely this number agrees between two pictures of the same thing; 1 would be perfect.`;
+    find("eigenvalue").textContent = `Eigenvalue ${signed(eigenvalue)}: near 1 if this number agrees closely between two pictures of the same thing and differs much between others.`;
     if (answer) drawHistogram(find("histogram"), answer);
     find("falls").textContent = !answer ? "" : answer.query
       ? `The query has ${signed(answer.query.value)}: more than ${percent(answer.query.share_below)} of the images.`
