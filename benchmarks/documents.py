@@ -37,7 +37,13 @@ from eigenlens.benchmarks.search.tables import (
     growth_table,
     search_table,
 )
-from eigenlens.benchmarks.service.tables import closed_table, gallery_bytes_table, gallery_scale_table, open_table
+from eigenlens.benchmarks.service.tables import (
+    closed_table,
+    gallery_bytes_table,
+    gallery_scale_table,
+    light_table,
+    open_table,
+)
 from eigenlens.benchmarks.training.tables import steps_table
 
 ROOT = Path(__file__).resolve().parent.parent  # the checkout, not the link to it in eigenlens/
@@ -164,6 +170,7 @@ TABLES = (
     Table(ROOT / "docs/guide/outgrowing.md", "scale-bytes", lambda: gallery_bytes_table(read_records(GALLERY_SCALE))),
     Table(ROOT / "docs/guide/speed.md", "growth", lambda: growth_table(read_records(SEARCH), data=VIEWS)),
     Table(ROOT / "docs/guide/speed.md", "closed", lambda: closed_table(read_records(SERVICE))),
+    Table(ROOT / "docs/guide/speed.md", "light", lambda: light_table(read_records(SERVICE))),
     Table(ROOT / "docs/guide/speed.md", "runtime", lambda: runtime_table(read_records(RUNTIME))),
     Table(ROOT / "docs/guide/speed.md", "steps", lambda: steps_table(read_records(STEPS))),
     Table(ROOT / "docs/guide/operations.md", "gpu-search", lambda: gpu_search_table(read_records(GPU))),

@@ -1,18 +1,23 @@
-"""`eigenlens bench service`: closed and open loops of photographs of three sizes, then five times too much."""
+"""`eigenlens bench service`: closed and open loops of photographs of three sizes, then five times too much.
+
+Searches by ids and codes, which encode nothing, tell what the service itself takes.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eigenlens.benchmarks.common.arguments import positive
 from eigenlens.benchmarks.common.records import Subject, append_records, make_record, read_records
-from eigenlens.benchmarks.common.service_process import Server
+from eigenlens.benchmarks.common.service_process import Server, running_service
 from eigenlens.benchmarks.service.measure import (
     PHOTOS,
+    QUERIES,
     Cell,
     Measured,
     merged,
@@ -20,7 +25,9 @@ from eigenlens.benchmarks.service.measure import (
     run_load,
     servers,
     write_photos,
+    write_queries,
 )
+from eigenlens.benchmarks.service.tables import workers_of
 from eigenlens.model.errors import ConfigError
 from eigenlens.model.images.sources import open_source
 from eigenlens.service.gallery.layout import Gallery
@@ -36,7 +43,7 @@ _OVERLOAD_CONNECTIONS = 256
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--gallery", metavar="GALLERY", type=Path, required=True, help="a gallery to search")
-    parser.add_argument("--photos", metavar="SOURCE", required=True, help="photographs to search with, in three sizes")
+    parser.add_argument("--photos", metavar="SOURCE", help="photographs to search with, in three sizes")
     parser.add_argument("--work", metavar="DIR", type=Path, required=True, help="where photographs and logs are kept")
     parser.add_argument("--data", default="cifar10", help="name of the gallery in the records (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each round (default: %(default)s)")
@@ -46,9 +53,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sizes",
         type=lambda text: text.split(","),
-        default=list(PHOTOS),
+        default=[*PHOTOS, *QUERIES],
         metavar="NAME,...",
-        help=f"of {','.join(PHOTOS)}, the first one with every concurrency (default: all)",
+        help=f"photographs of {', '.join(PHOTOS)}, the first one with every concurrency; or no photographs: "
+        f"{', '.join(QUERIES)} (100 codes a request) (default: all)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=[1, 2],
+        metavar="N,...",
+        help="processes of the service for searches without photographs (default: 1,2)",
     )
     parser.add_argument(
         "--concurrency",
@@ -64,35 +79,54 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure what has no record yet. Raises: EigenlensError."""
-    unknown = [size for size in args.sizes if size not in PHOTOS]
+    unknown = [size for size in args.sizes if size not in (*PHOTOS, *QUERIES)]
     if unknown:
-        raise ConfigError(f"there is no size '{unknown[0]}'; available: {', '.join(PHOTOS)}")
+        raise ConfigError(f"there is no size '{unknown[0]}'; available: {', '.join((*PHOTOS, *QUERIES))}")
+    sizes, kinds = ([size for size in args.sizes if size in known] for known in (PHOTOS, QUERIES))
+    if sizes and args.photos is None:
+        raise ConfigError(f"give the photographs to search with, --photos, or --sizes {','.join(QUERIES)}")
     gallery = Gallery(args.gallery)
     number, generation = gallery.open_current()
     params = {"encoder": generation.encoder_id, "images": len(generation), "generation": number}
     args.work.mkdir(parents=True, exist_ok=True)
-    photos = args.work / "photos"
-    write_photos(open_source(args.photos), photos, sizes=args.sizes)
     records = _Records(args, params)
+    if sizes:
+        _with_photographs(args, records, sizes)
+    if kinds:
+        _without_photographs(args, records, kinds)
+
+
+def _with_photographs(args: argparse.Namespace, records: _Records, sizes: Sequence[str]) -> None:
+    photos = args.work / "photos"
+    write_photos(open_source(args.photos), photos, sizes=sizes)
     with servers(args.gallery, args.work) as started:
-        for photo in args.sizes:
-            counts = args.concurrency if photo == args.sizes[0] else [n for n in (1, _BUSY) if n in args.concurrency]
+        for photo in sizes:
+            counts = args.concurrency if photo == sizes[0] else [n for n in (1, _BUSY) if n in args.concurrency]
             for concurrency in counts:
                 _closed(args, records, started, photos, Cell(photo, "closed", concurrency, seconds=args.seconds))
             _open(args, records, started["eigenlens"], photos, photo)
         if args.overload_s:
-            _overload(args, records, started["eigenlens"], photos, args.sizes[0])
+            _overload(args, records, started["eigenlens"], photos, sizes[0])
+
+
+def _without_photographs(args: argparse.Namespace, records: _Records, kinds: Sequence[str]) -> None:
+    queries = args.work / "photos"
+    write_queries(Gallery(args.gallery), queries, kinds=kinds)
+    for workers in args.workers:
+        environment = os.environ | {"EIGENLENS_WORKERS": str(workers)}
+        with running_service(args.gallery, args.work / "service.log", environment=environment) as server:
+            for kind in kinds:
+                for concurrency in (n for n in (1, _BUSY) if n in args.concurrency):
+                    cell = Cell(kind, "closed", concurrency, seconds=args.seconds, workers=workers)
+                    _closed(args, records, {"eigenlens": server}, queries, cell)
 
 
 def _closed(
     args: argparse.Namespace, records: _Records, started: Mapping[str, Server], photos: Path, cell: Cell
 ) -> None:
     """Measure all methods, one after the other in every round, so that a disturbance meets all of them."""
-    methods = [
-        method
-        for method in _METHODS
-        if not records.known(method, cell) and (method != "in-process" or cell.concurrency == _BUSY)
-    ]
+    possible = [*started, "in-process"] if cell.photo in PHOTOS and cell.concurrency == _BUSY else started
+    methods = [method for method in _METHODS if method in possible and not records.known(method, cell)]
     rounds: dict[str, list[Measured]] = {method: [] for method in methods}
     for seed in range(args.rounds):
         for method in methods:
@@ -142,8 +176,8 @@ class _Records:
     def known(self, method: str, cell: Cell) -> bool:
         """Tell whether a cell was measured before."""
         return any(
-            (r["method"], r["params"]["photo"], r["params"]["load"], r["params"]["concurrency"])
-            == (method, cell.photo, cell.load, cell.concurrency)
+            (r["method"], *(r["params"][name] for name in ("photo", "load", "concurrency")), workers_of(r))
+            == (method, cell.photo, cell.load, cell.concurrency, cell.workers)
             for r in self._records
         )
 
@@ -162,7 +196,7 @@ class _Records:
     def add(self, method: str, cell: Cell, measured: Measured, **more: Any) -> None:
         """Record and print what a cell came to."""
         params = {"photo": cell.photo, "load": cell.load, "concurrency": cell.concurrency, "seconds": cell.seconds}
-        params |= {"rounds": len(measured.throughputs)}
+        params |= {"rounds": len(measured.throughputs), "workers": cell.workers}
         params |= {"statuses": dict(measured.statuses), "lost": measured.lost, **self._params, **more}
         if cell.rate is not None:
             params["rate"] = cell.rate
@@ -173,5 +207,6 @@ class _Records:
         if self._args.results:
             append_records(self._args.results, records)
         shown = "  ".join(f"{metric} {value:g}" for metric, value, _ in metrics)
-        print(f"{cell.photo:<6}{cell.load:<9}{cell.concurrency:>4}  {method:<14}{shown}  {dict(measured.statuses)}")
+        place = f"{cell.photo:<6}{cell.load:<9}{cell.concurrency:>4}  {cell.workers} x {method:<14}"
+        print(f"{place}{shown}  {dict(measured.statuses)}")
         sys.stdout.flush()

@@ -83,6 +83,7 @@ class Cell:
 
     Attributes:
         photo: the size of the photographs, one of PHOTOS, or another sort of search, one of QUERIES.
+        workers: processes of the service.
     """
 
     photo: str
@@ -90,6 +91,7 @@ class Cell:
     concurrency: int
     rate: float | None = None
     seconds: float = 4.0
+    workers: int = 1
 
 
 @dataclass

@@ -11,7 +11,8 @@ from eigenlens.benchmarks.common.tables import NO_RECORD, Record
 def closed_table(records: Sequence[Record]) -> str:
     """Photographs and clients by method: searches a second, and latency percentiles of the service."""
     newest = _newest(records, loads=("closed",))
-    cells = sorted({key[1:] for key in newest}, key=lambda cell: (cell[0], _SIZES.index(cell[1]), cell[3]))
+    of_photographs = {key[1:] for key in newest if key[2] in _SIZES}
+    cells = sorted(of_photographs, key=lambda cell: (cell[0], _SIZES.index(cell[1]), cell[3]))
     if not cells:
         return NO_RECORD
     lines = [
@@ -38,7 +39,7 @@ def open_table(records: Sequence[Record]) -> str:
         "|---" * 8 + "|",
     ]
     for key, values in sorted(newest.items(), key=lambda item: (item[0][1], _SIZES.index(item[0][2]), item[0][3])):
-        _, data, photo, _, _ = key
+        _, data, photo, *_ = key
         params = values["params"]
         statuses, seconds = params["statuses"], params["seconds"] * params["rounds"]
         sent, refused = sum(statuses.values()), statuses.get("429", 0)
@@ -51,16 +52,42 @@ def open_table(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
+def light_table(records: Sequence[Record]) -> str:
+    """Draw searches that encode nothing: by an id, a code, or 100 codes in each request."""
+    newest = {key: values for key, values in _newest(records, loads=("closed",)).items() if key[2] in _KINDS}
+    if not newest:
+        return NO_RECORD
+    columns = (
+        "gallery | searches by | processes | clients | searches a second | of a core | p50 / p95 / p99 of a request"
+    )
+    lines = [f"| {columns} |", "|---" * 7 + "|"]
+    for key in sorted(newest, key=lambda key: (key[1], list(_KINDS).index(key[2]), key[4:])):
+        values = newest[key]
+        _, data, kind, _, clients, workers = key
+        lines.append(
+            f"| {data} | {_KINDS[kind]} | {workers} | {clients} | {_rate(values)} | {values['cpu_ms']:.3f} ms a search "
+            f"| {_latency(values)} |"
+        )
+    return "\n".join(lines)
+
+
+def workers_of(record: Record) -> int:
+    """Return how many processes the service had; earlier records do not say: one."""
+    return int(record["params"].get("workers", 1))
+
+
 _SIZES = ("200px", "1mp", "12mp")
+_KINDS = {"id": "an id", "code": "a code", "codes": "100 codes"}
 
 
 def _newest(records: Sequence[Record], *, loads: Sequence[str]) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """Metrics, and the params, of each method, gallery, size, load and concurrency; the newest of each."""
+    """Metrics, and the params, of each method, gallery, size, load, concurrency and number of processes; the newest."""
     newest: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in records:
         params = record["params"]
         if record["bench"] == "service" and params["load"] in loads:
-            key = record["method"], record["data"], params["photo"], params["load"], params["concurrency"]
+            place = params["photo"], params["load"], params["concurrency"], workers_of(record)
+            key = record["method"], record["data"], *place
             newest.setdefault(key, {})[record["metric"]] = record["value"]
             newest[key]["params"] = params
     return newest

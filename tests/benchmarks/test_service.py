@@ -9,7 +9,7 @@ import pytest
 
 from eigenlens.benchmarks.common.records import Subject, make_record, read_records
 from eigenlens.benchmarks.runtime.tables import runtime_table
-from eigenlens.benchmarks.service.tables import closed_table, open_table
+from eigenlens.benchmarks.service.tables import closed_table, light_table, open_table
 from eigenlens.command import main
 from tests.support.service import build_gallery
 
@@ -43,10 +43,43 @@ def test_a_service_is_measured_beside_the_limit_and_a_plain_endpoint_and_not_twi
     assert len(open_table(found).splitlines()) == 4
 
 
+def test_searches_without_photographs_are_measured_with_one_process_and_with_two(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = build_gallery(tmp_path, count=20)
+    results = tmp_path / "service.jsonl"
+    command = ["bench", "service", "--gallery", str(gallery.root), "--work", str(tmp_path / "work")]
+    command += ["--sizes", "id,codes", "--concurrency", "32", "--rounds", "1", "--seconds", "0.3", "--warm-s", "0.1"]
+    command += ["--results", str(results)]
+    assert main(command) == 0
+    found = read_records(results)
+    cells = {(r["params"]["photo"], r["params"]["workers"], r["method"]) for r in found}
+    assert cells == {(kind, workers, "eigenlens") for kind in ("id", "codes") for workers in (1, 2)}
+    assert all(set(r["params"]["statuses"]) == {"200"} for r in found)
+    for metric in ("throughput_rps", "cpu_ms", "p50_ms"):
+        values = [r["value"] for r in found if r["metric"] == metric]
+        assert len(values) == 4
+        assert min(values) > 0
+    rows = [line.split(" | ")[1:4] for line in light_table(found).splitlines()[2:]]
+    assert rows == [[kind, workers, "32"] for kind in ("an id", "100 codes") for workers in ("1", "2")]
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out == ""
+    assert read_records(results) == found
+
+
+def test_photographs_are_asked_for_only_where_they_are_searched_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["bench", "service", "--gallery", str(tmp_path), "--work", str(tmp_path), "--sizes", "id,200px"]
+    assert main(command) == 1
+    assert "--photos, or --sizes id,code,codes" in capsys.readouterr().err
+
+
 def test_a_size_that_there_is_not_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["bench", "service", "--gallery", str(tmp_path), "--photos", "nowhere", "--work", str(tmp_path)]
     assert main([*command, "--sizes", "3px"]) == 1
-    assert "there is no size '3px'; available: 200px, 1mp, 12mp" in capsys.readouterr().err
+    assert "there is no size '3px'; available: 200px, 1mp, 12mp, id, code, codes" in capsys.readouterr().err
 
 
 def test_tables_of_the_service_show_the_newest_values() -> None:
