@@ -92,7 +92,7 @@ def test_methods_differ_in_their_objective_and_in_nothing_else() -> None:
 def test_a_basis_is_named_by_a_method_and_otherwise_follows_the_length_of_training() -> None:
     def basis(data: str, name: str) -> str | None:
         step = closed_form(METHODS[name], config_of(data, METHODS[name], seed=0, changes={}))
-        return step and step.basis
+        return None if step is None else step.basis
 
     for data, of_default in (("cifar10", "features"), ("cifar10-long", "projector")):
         assert basis(data, "eigenlens") == of_default
@@ -112,7 +112,7 @@ def test_tables_and_pictures_show_the_newest_record_of_each_seed(
     records += [record("c", 0, 0.9), record("a", 0, 0.8, "validation")]
     assert newest_values(records, data="a", metric="mAP@1000") == {"eigenlens": {8: [0.2, 0.4]}}
     drawn: list[float] = []
-    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda panel, x, y, *rest, **more: drawn.extend(y) or [])
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda panel, x, y, *rest, **more: drawn.extend(y))
     monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *rest, **more: None)
     plot_quality(records, metric="mAP@1000", path=tmp_path / "quality.png")
     assert drawn == pytest.approx([0.3, 0.7, 0.9])
