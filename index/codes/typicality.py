@@ -6,7 +6,6 @@ images apart. But it combines coordinates as no image of the gallery does, which
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -83,11 +82,15 @@ class Typicality:
 
         The code, (code_length,), may have any norm. Below UNLIKE_PERCENTILE nothing in the gallery is like it.
         """
-        prefix = code[: len(self._centre)]
-        norm = math.sqrt(np.vdot(prefix, prefix))
-        if not _SMALL < norm < _LARGE:
-            prefix, norm = unit_prefix(code[None], len(prefix))[0], 1.0
-        whitened = prefix @ self._whitening / norm - self._centre
-        distance = np.vdot(whitened, whitened)
-        below = int(np.searchsorted(self._quantiles, distance))
-        return 100 * (1 - min(below, _QUANTILES - 1) / (_QUANTILES - 1))
+        return self.percentiles_of(code[None])[0]
+
+    def percentiles_of(self, codes: Floats) -> list[float]:
+        """Return `percentile_of` for each of several codes, (n, code_length), which takes less time together."""
+        prefixes = codes[:, : len(self._centre)]
+        norms = np.sqrt(np.einsum("nd,nd->n", prefixes, prefixes))
+        if not ((norms > _SMALL) & (norms < _LARGE)).all():
+            prefixes, norms = unit_prefix(codes, prefixes.shape[1]), np.ones(len(codes), dtype=np.float32)
+        whitened = prefixes @ self._whitening / norms[:, None] - self._centre
+        below = np.searchsorted(self._quantiles, np.einsum("nd,nd->n", whitened, whitened))
+        shares: list[float] = (100 * (1 - below.clip(max=_QUANTILES - 1) / (_QUANTILES - 1))).tolist()
+        return shares

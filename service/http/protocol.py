@@ -18,6 +18,8 @@ from eigenlens.service.errors import (
 from eigenlens.service.http import problems
 from eigenlens.service.settings import Settings
 
+# In the extensions of a request whose body is there to its end: to receive it takes no waiting.
+WHOLE_BODY = "eigenlens.whole_body"
 _OFFER = b"upgrade"
 # The parser cannot take longer ones apart.
 _MAX_ADDRESS_BYTES = 65_535
@@ -78,6 +80,7 @@ class PlainHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End the request, unless it is parsed again."""
         if not self._is_offered():
+            self.scope["extensions"] = {WHOLE_BODY: {}}
             super().on_message_complete()
 
     def _refuse(self, error: RequestError) -> None:

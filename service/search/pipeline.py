@@ -115,6 +115,13 @@ class Answer(NamedTuple):
         return ", ".join([f"{name};dur={ms}" for name, ms in self.timing_ms.items()] + [f"batch;desc={self.batch}"])
 
 
+class _Found(NamedTuple):
+    """The result of a query, None if it was not searched for with others, and its percentile among the images."""
+
+    result: SearchResult | None
+    percentile: float | None
+
+
 SearchBatcher = Batcher[Query, Answer]
 ObserveResult = Callable[[Snapshot, Position, NDArray[np.float32], SearchRequest, SearchResult], None]
 
@@ -259,8 +266,8 @@ class Pipeline:
         position, batch = self._manager.position, len(queries)
         for group in groups.values():
             try:
-                results = self._search(group)
-                answers.update((q, self._answer(q, results.get(q), position=position, batch=batch)) for q in group)
+                for query, found in zip(group, self._search(group), strict=True):
+                    answers[query] = self._answer(query, found, position=position, batch=batch)
             except WouldWaitError:  # no answer: a thread searches
                 raise
             except EigenlensError as error:  # the queries of a group share the plan, so they share its error
@@ -278,21 +285,24 @@ class Pipeline:
                 for query, code in zip(decoded, codes, strict=True):
                     query.vector, query.pixels = code, None
 
-    def _search(self, group: list[Query]) -> dict[Query, SearchResult]:
-        """Return the search results of a group, from one call.
+    def _search(self, group: list[Query]) -> Sequence[_Found]:
+        """Return what one call finds for each query of a group.
 
-        The result is empty for queries that want no search, and for grouped near-duplicates, whose number of hits
+        There is no result for queries that want no search, and for grouped near-duplicates, whose number of hits
         depends on the hits themselves (`_find_page` searches for those).
         """
         requests = [query.request for query in group if query.request is not None]
-        if not requests or requests[0].duplicate_cosine is not None:
-            return {}
-        with self._stage("search", group):
-            results = group[0].snapshot.search_batch(np.stack([query.vector for query in group]), requests)
-        return dict(zip(group, results, strict=True))
+        if not requests:
+            return [_Found(None, None)] * len(group)
+        snapshot, codes = group[0].snapshot, np.stack([query.vector for query in group])
+        results: Sequence[SearchResult | None] = [None] * len(group)
+        if requests[0].duplicate_cosine is None:
+            with self._stage("search", group):
+                results = snapshot.search_batch(codes, requests)
+        return [_Found(*pair) for pair in zip(results, snapshot.percentiles_of(codes), strict=True)]
 
-    def _answer(self, query: Query, result: SearchResult | None, *, position: Position, batch: int) -> Answer:
-        request, snapshot, code = query.request, query.snapshot, query.vector
+    def _answer(self, query: Query, found: _Found, *, position: Position, batch: int) -> Answer:
+        request, snapshot, code, result = query.request, query.snapshot, query.vector, found.result
         if request is None:
             return Answer(b"", code, query.timing_ms, batch)
         results: Sequence[Result] | Sequence[Hit]
@@ -305,7 +315,7 @@ class Pipeline:
         query.timing_ms["total"] = _milliseconds(total_s)
         self._observe_search(result.plan.prefix_length, total_s)
         self._observe_result(snapshot, position, code, request, result)
-        likeness = snapshot.likeness(code, result)
+        likeness = snapshot.likeness(code, result, found.percentile)
         page = Page(
             results=results,
             search=result,

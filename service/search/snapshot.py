@@ -219,12 +219,15 @@ class Snapshot:
         least = similarities.score_at(request.min_similarity, length=_scored_length(self.choose_plan(request).plan))
         return replace(request, min_score=least if request.min_score is None else max(least, request.min_score))
 
-    def likeness(self, code: NDArray[np.float32], result: SearchResult) -> Likeness:
-        """Compare a query (code_length,) and its best result with what is usual in the gallery."""
-        similarities, typicality = self.engine.similarities, self.engine.typicality
-        best = query = unlike = None
-        if typicality is not None:
-            query = typicality.percentile_of(code)
+    def percentiles_of(self, codes: NDArray[np.float32]) -> Sequence[float | None]:
+        """Return the `query_percentile` of each query (n, code_length)."""
+        typicality = self.engine.typicality
+        return [None] * len(codes) if typicality is None else typicality.percentiles_of(codes)
+
+    def likeness(self, code: NDArray[np.float32], result: SearchResult, percentile: float | None) -> Likeness:
+        """Compare a query (code_length,), whose percentile is known, and its best result with what is usual here."""
+        similarities, query = self.engine.similarities, percentile
+        best = unlike = None
         if result.hits:
             hit = result.hits[0]
             if similarities is not None:
