@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=lambda text: [int(part) for part in text.split(",")],
+        type=lambda text: [positive(part) for part in text.split(",")],
         default=[1, 2],
         metavar="N,...",
         help="processes of the service for searches without photographs (default: 1,2)",

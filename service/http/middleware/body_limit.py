@@ -50,7 +50,7 @@ class BodyLimit:
             if announced.isdigit() and int(announced) > max_bytes:
                 await self._drain(receive, max_bytes)
                 raise BodyTooLargeError(f"the request announces {announced} bytes; at most {max_bytes} are taken")
-            if WHOLE_BODY in scope.get("extensions", ()):  # nearly always; a timeout costs a tenth of a light search
+            if WHOLE_BODY in scope.get("extensions", ()):  # nearly always, and a timeout would take a while
                 message = await receive()
             else:
                 slowest = begun + self.timeout_s + received / _MIN_BYTES_PER_S
