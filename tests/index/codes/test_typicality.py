@@ -29,7 +29,7 @@ def test_a_code_stands_where_leaving_each_image_out_puts_it(tmp_path: Path, rows
         assert told.percentile_of(query) == pytest.approx(expected, abs=3)
         for factor in (7, 1e-30, 1e30):
             assert told.percentile_of(np.float32(factor) * query) == pytest.approx(told.percentile_of(query), abs=0.5)
-    together = told.percentiles_of(queries * np.float32([[1], [1e-30]] * 35))
+    together = told.percentiles_of(queries * np.array([[1], [1e-30]] * 35, dtype=np.float32))
     assert together == pytest.approx([told.percentile_of(query) for query in queries], abs=0.5)
     assert min(together) < 10 < 90 < max(together)
 
