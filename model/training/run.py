@@ -68,7 +68,7 @@ class Run:
             raise TrainingError(f"{path / _DESCRIPTION} does not describe a run: start it anew") from None
         if not (self.images or self.graph):
             raise TrainingError(f"{path / _DESCRIPTION} names neither images nor a graph: start it anew")
-        self.config = parse_config(config)
+        self.config = parse_config(_of_today(config))
         self._made_from: dict[str, str] = description.get("made_from", {})
 
     @classmethod
@@ -221,3 +221,14 @@ def _require_fit(config: TrainingConfig, *, nodes: bool) -> None:
         )
     if nodes and config.closed_form.basis == "features" and config.spectrum.leading:
         raise ConfigError("spectrum.leading is of images: leave it 0 for a graph, as --config nodes does")
+
+
+def _of_today(config: Any) -> Any:
+    """Return a stored configuration without the settings that are gone, where they had no effect.
+
+    What is absent is stored as null; `spectrum.one_scale` was a setting for a while.
+    """
+    if not isinstance(config, dict):
+        return config
+    present = {name: _of_today(value) for name, value in config.items() if value is not None}
+    return {name: value for name, value in present.items() if (name, value) != ("one_scale", False)}

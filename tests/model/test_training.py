@@ -271,6 +271,20 @@ def test_a_run_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
             Run(run.path)
 
 
+def test_a_run_opens_without_the_settings_that_are_gone(tmp_path: Path) -> None:
+    config = load_config(None, tiny_overrides())
+    path = Run.start(tmp_path / "run", images="x", config=config).path / "run.json"
+    description = json.loads(path.read_text())
+    for value, told in ((None, None), (False, None), (True, "one_scale is no key")):
+        description["config"]["spectrum"] |= {"one_scale": value, "diffusion_time": None}
+        path.write_text(json.dumps(description))
+        if told is None:
+            assert Run(path.parent).config == config
+        else:
+            with pytest.raises(ConfigError, match=told):
+                Run(path.parent)
+
+
 def test_training_in_half_precision_scales_its_gradients(tmp_path: Path) -> None:
     config = load_config(None, [*tiny_overrides(), "precision=fp16"])
     training_run = Run.start(tmp_path / "run", images="none", config=config)
