@@ -197,7 +197,13 @@ class _Records:
         """Record and print what a cell came to."""
         params = {"photo": cell.photo, "load": cell.load, "concurrency": cell.concurrency, "seconds": cell.seconds}
         params |= {"rounds": len(measured.throughputs), "workers": cell.workers}
-        params |= {"statuses": dict(measured.statuses), "lost": measured.lost, **self._params, **more}
+        params |= {
+            "statuses": dict(measured.statuses),
+            "lost": measured.lost,
+            "failed": measured.failed,
+            **self._params,
+            **more,
+        }
         if cell.rate is not None:
             params["rate"] = cell.rate
         metrics = list(measured.metrics())

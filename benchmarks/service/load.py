@@ -1,8 +1,10 @@
 """A load generator: a small process that sends prepared requests over keep-alive connections and times the answers.
 
 It shares the cores with the service that it measures, so it does as little as it can: raw sockets, requests that are
-bytes already, and of an answer only its status and length are looked at. Where it may, it goes before the service on
-these cores: clients are elsewhere, and what they wait for is not that this process gets its turn.
+bytes already, and of an answer only its status, its length and its end are looked at. Where it may, it goes before the
+service on these cores: clients are elsewhere, and what they wait for is not that this process gets its turn.
+
+An answer to several searches tells at its end how many of them failed; these are counted too.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 _BATCH = b"batch;desc="
+_FAILED = b'"failed":'
 _NICENESS = -10
 
 
@@ -51,6 +54,8 @@ class Load:
         self.latencies_s: list[float] = []
         self.batches: Counter[int] = Counter()
         self.lost = self.answers = 0
+        # Searches that failed in answers to several: of all answers, and of those that count.
+        self.failed = self.failed_counted = 0
         self.counting = False
         self.next = random.Random(seed).randrange(len(requests))
 
@@ -59,11 +64,13 @@ class Load:
         self.next += 1
         return self.requests[self.next % len(self.requests)]
 
-    def answered(self, status: int, took_s: float, head: bytes) -> None:
-        """Count an answer; of one in sixteen, also count the size of its batch."""
+    def answered(self, status: int, took_s: float, head: bytes, *, failed: int) -> None:
+        """Count an answer, in which some searches failed; of one in sixteen, also count the size of its batch."""
         self.answers += 1
+        self.failed += failed
         if not self.counting:
             return
+        self.failed_counted += failed
         self.statuses[status] += 1
         if status == 200:
             self.latencies_s.append(took_s)
@@ -101,11 +108,13 @@ class Connection(asyncio.Protocol):
         length = int(head[at + 15 :].split(b"\r", 1)[0])
         if len(self.buffer) < end + 4 + length:
             return
+        told = self.buffer.rfind(_FAILED, end)
+        failed = 0 if told < 0 else int(self.buffer[told + len(_FAILED) :].split(b",", 1)[0])
         self.buffer = b""
         now = time.perf_counter()
         assert self.sent_at is not None
         sent_at, self.sent_at = self.sent_at, None
-        self.load.answered(int(head[9:12]), now - sent_at, head)
+        self.load.answered(int(head[9:12]), now - sent_at, head, failed=failed)
         if b"connection: close" in head:
             self.transport.close()
         elif self.idle is None:
@@ -187,6 +196,8 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         "batches": {str(size): count for size, count in sorted(load.batches.items())},
         "lost": load.lost,
         "answers": load.answers,
+        "failed": load.failed,
+        "failed_counted": load.failed_counted,
         "cpu_s": time.process_time() - before,
     }
 

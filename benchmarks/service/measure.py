@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -56,13 +57,12 @@ def write_photos(source: Source, folder: Path, *, sizes: Iterable[str]) -> None:
 
 
 def write_queries(gallery: Gallery, folder: Path, *, kinds: Iterable[str]) -> None:
-    """Write the bodies of searches by ids and codes of random images of a gallery; what is there is left as it is."""
+    """Write the bodies of searches by ids and codes of random images of a gallery, in place of what is there."""
     _, generation = gallery.open_current()
     rng = np.random.default_rng(0)
     for kind in kinds:
         target = folder / kind
-        if target.is_dir():
-            continue
+        shutil.rmtree(target, ignore_errors=True)  # it may be of another gallery
         target.mkdir(parents=True)
         _, size = QUERIES[kind]
         for number in range(_QUERY_COUNT // size):
@@ -96,13 +96,19 @@ class Cell:
 
 @dataclass
 class Measured:
-    """Results of the rounds of one method in one cell came to."""
+    """Results of the rounds of one method in one cell.
+
+    Attributes:
+        lost: requests without an answer.
+        failed: searches that failed in answers to several.
+    """
 
     throughputs: list[float] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
     batches: Counter[int] = field(default_factory=Counter)
     lost: int = 0
+    failed: int = 0
     more: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, answer: Mapping[str, Any]) -> None:
@@ -128,7 +134,8 @@ class Measured:
 @contextmanager
 def servers(gallery: Path, work: Path) -> Iterator[dict[str, Server]]:
     """Run the service and the plain endpoint over one gallery, both warm."""
-    index = work / "plain.faiss"
+    number, generation = Gallery(gallery).open_current()
+    index = work / f"plain-{generation.encoder_id}-{number}-{len(generation)}.faiss"
     if not index.exists():
         write_index(Gallery(gallery), index.with_suffix(".tmp"))
         index.with_suffix(".tmp").rename(index)
@@ -189,8 +196,12 @@ def run_load(cell: Cell, method: str, server: Server, photos: Path, *, warm_s: f
         answer = _in_process_of_its_own("eigenlens.benchmarks.service.load", spec)
         took_s = server.cpu_s() - before_s
         measured.add(answer)
-    measured.throughputs = [searches * rate for rate in measured.throughputs]
-    measured.more["cpu_ms"] = [1000 * took_s / max(1, searches * answer["answers"])]
+    # Of several searches in a request, those that succeeded.
+    measured.failed = answer["failed_counted"]
+    measured.throughputs = [
+        searches * rate - answer["failed_counted"] / answer["seconds"] for rate in measured.throughputs
+    ]
+    measured.more["cpu_ms"] = [1000 * took_s / max(1, searches * answer["answers"] - answer["failed"])]
     return measured
 
 
@@ -213,6 +224,7 @@ def merged(rounds: Iterable[Measured]) -> Measured:
         total.statuses.update(one.statuses)
         total.batches.update(one.batches)
         total.lost += one.lost
+        total.failed += one.failed
         for name, values in one.more.items():
             total.more.setdefault(name, []).extend(values)
     return total

@@ -57,16 +57,17 @@ def light_table(records: Sequence[Record]) -> str:
     newest = {key: values for key, values in _newest(records, loads=("closed",)).items() if key[2] in _KINDS}
     if not newest:
         return NO_RECORD
-    columns = (
-        "gallery | searches by | processes | clients | searches a second | of a core | p50 / p95 / p99 of a request"
-    )
-    lines = [f"| {columns} |", "|---" * 7 + "|"]
+    columns = "gallery | searches by | processes | clients | answered | refused | of a core, each"
+    lines = [f"| {columns} | p50 / p95 / p99 of a request |", "|---" * 8 + "|"]
     for key in sorted(newest, key=lambda key: (key[1], list(_KINDS).index(key[2]), key[4:])):
         values = newest[key]
         _, data, kind, _, clients, workers = key
+        params = values["params"]
+        answered = values["throughput_rps"] * params["seconds"] * params["rounds"]
+        failed = params["failed"] / max(1.0, params["failed"] + answered)
         lines.append(
-            f"| {data} | {_KINDS[kind]} | {workers} | {clients} | {_rate(values)} | {values['cpu_ms']:.3f} ms a search "
-            f"| {_latency(values)} |"
+            f"| {data} | {_KINDS[kind]} | {workers} | {clients} | {_rate(values)} | {failed:.0%} "
+            f"| {values['cpu_ms']:.3f} ms | {_latency(values)} |"
         )
     return "\n".join(lines)
 

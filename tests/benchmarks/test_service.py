@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from eigenlens.benchmarks.common.records import Subject, make_record, read_records
 from eigenlens.benchmarks.runtime.tables import runtime_table
+from eigenlens.benchmarks.service.load import Connection, Load
+from eigenlens.benchmarks.service.measure import write_queries
 from eigenlens.benchmarks.service.tables import closed_table, light_table, open_table
 from eigenlens.command import main
 from tests.support.service import build_gallery
@@ -66,6 +69,28 @@ def test_searches_without_photographs_are_measured_with_one_process_and_with_two
     assert main(command) == 0
     assert capsys.readouterr().out == ""
     assert read_records(results) == found
+
+
+def test_searches_that_fail_within_an_answer_are_not_counted_as_answered() -> None:
+    """A request of 100 codes is answered with 200, whichever of its searches were refused."""
+    load = Load([b"request"], port=0, seed=0)
+    connection = Connection(load, deque())
+    for counting, failed in ((False, 7), (True, 90), (True, 0)):
+        load.counting, connection.sent_at = counting, 0.0
+        body = b'{"answers":[{"failed":"by name"}],"failed":%d,"timing_ms":{"total":1.0}}' % failed
+        answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        connection.data_received(answer[:50])
+        connection.data_received(answer[50:])
+    assert (load.answers, load.failed, load.failed_counted) == (3, 97, 90)
+    assert load.statuses == {200: 2}
+
+
+def test_queries_are_those_of_the_gallery_that_is_measured(tmp_path: Path) -> None:
+    bodies = []
+    for count in (20, 40):
+        write_queries(build_gallery(tmp_path / str(count), count=count), tmp_path / "work", kinds=["id"])
+        bodies.append({path.read_text() for path in (tmp_path / "work" / "id").iterdir()})
+    assert bodies[0] != bodies[1]
 
 
 def test_photographs_are_asked_for_only_where_they_are_searched_by(
