@@ -111,9 +111,11 @@ class Measured:
     failed: int = 0
     more: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, answer: Mapping[str, Any]) -> None:
-        """Count one round of a load generator."""
-        self.throughputs.append(len(answer["latencies_ms"]) / answer["seconds"])
+    def add(self, answer: Mapping[str, Any], *, searches: int = 1) -> None:
+        """Count one round of a load generator, whose requests are of so many searches; failed ones are not answered."""
+        self.failed += answer["failed_counted"]
+        answered = searches * len(answer["latencies_ms"]) - answer["failed_counted"]
+        self.throughputs.append(answered / answer["seconds"])
         self.latencies_ms += answer["latencies_ms"]
         self.statuses.update(answer["statuses"])
         self.batches.update({int(size): count for size, count in answer["batches"].items()})
@@ -134,16 +136,22 @@ class Measured:
 @contextmanager
 def servers(gallery: Path, work: Path) -> Iterator[dict[str, Server]]:
     """Run the service and the plain endpoint over one gallery, both warm."""
-    number, generation = Gallery(gallery).open_current()
-    index = work / f"plain-{generation.encoder_id}-{number}-{len(generation)}.faiss"
-    if not index.exists():
-        write_index(Gallery(gallery), index.with_suffix(".tmp"))
-        index.with_suffix(".tmp").rename(index)
+    index = plain_index(Gallery(gallery), work)
     with (
         running_service(gallery, work / "service.log") as service,
         _running_plain_endpoint(gallery, index, work / "plain.log") as plain,
     ):
         yield {"eigenlens": service, "plain-fastapi": plain}
+
+
+def plain_index(gallery: Gallery, work: Path) -> Path:
+    """Return the plain endpoint's index of a gallery, built once for each generation."""
+    number, generation = gallery.open_current()
+    index = work / f"plain-{generation.encoder_id}-{number}-{len(generation)}.faiss"
+    if not index.exists():
+        write_index(gallery, index.with_suffix(".tmp"))
+        index.with_suffix(".tmp").rename(index)
+    return index
 
 
 @contextmanager
@@ -195,12 +203,7 @@ def run_load(cell: Cell, method: str, server: Server, photos: Path, *, warm_s: f
         before_s = server.cpu_s()
         answer = _in_process_of_its_own("eigenlens.benchmarks.service.load", spec)
         took_s = server.cpu_s() - before_s
-        measured.add(answer)
-    # Of several searches in a request, those that succeeded.
-    measured.failed = answer["failed_counted"]
-    measured.throughputs = [
-        searches * rate - answer["failed_counted"] / answer["seconds"] for rate in measured.throughputs
-    ]
+        measured.add(answer, searches=searches)
     measured.more["cpu_ms"] = [1000 * took_s / max(1, searches * answer["answers"] - answer["failed"])]
     return measured
 

@@ -6,12 +6,13 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import faiss
 import pytest
 
 from eigenlens.benchmarks.common.records import Subject, make_record, read_records
 from eigenlens.benchmarks.runtime.tables import runtime_table
 from eigenlens.benchmarks.service.load import Connection, Load
-from eigenlens.benchmarks.service.measure import write_queries
+from eigenlens.benchmarks.service.measure import Measured, plain_index, write_queries
 from eigenlens.benchmarks.service.tables import closed_table, light_table, open_table
 from eigenlens.command import main
 from tests.support.service import build_gallery
@@ -83,12 +84,18 @@ def test_searches_that_fail_within_an_answer_are_not_counted_as_answered() -> No
         connection.data_received(answer[50:])
     assert (load.answers, load.failed, load.failed_counted) == (3, 97, 90)
     assert load.statuses == {200: 2}
+    answer = {"seconds": 2.0, "latencies_ms": [1.0, 1.0], "statuses": {"200": 2}, "batches": {}, "lost": 0}
+    measured = Measured()
+    measured.add(answer | {"failed_counted": 90}, searches=100)
+    assert (measured.throughputs, measured.failed) == ([55.0], 90)
 
 
-def test_queries_are_those_of_the_gallery_that_is_measured(tmp_path: Path) -> None:
+def test_queries_and_the_plain_index_are_those_of_the_gallery_that_is_measured(tmp_path: Path) -> None:
     bodies = []
     for count in (20, 40):
-        write_queries(build_gallery(tmp_path / str(count), count=count), tmp_path / "work", kinds=["id"])
+        gallery = build_gallery(tmp_path / str(count), count=count)
+        write_queries(gallery, tmp_path / "work", kinds=["id"])
+        assert faiss.read_index(str(plain_index(gallery, tmp_path / "work"))).ntotal == count
         bodies.append({path.read_text() for path in (tmp_path / "work" / "id").iterdir()})
     assert bodies[0] != bodies[1]
 

@@ -14,14 +14,14 @@ import torch
 from eigenlens import artifact
 from eigenlens.command import main
 from eigenlens.model.commands.fit_graph import open_graph
-from eigenlens.model.config import NodePairsConfig, load_config
+from eigenlens.model.config import NodePairsConfig, SpectrumConfig, load_config
 from eigenlens.model.errors import ConfigError, TrainingError
 from eigenlens.model.graphs.artifact import Graph
 from eigenlens.model.graphs.node_features import UnitFeatures
 from eigenlens.model.graphs.smoothing import Smoother
 from eigenlens.model.graphs.trained.inputs import NodeInputs
 from eigenlens.model.graphs.trained.pairs import NodePairs
-from eigenlens.model.graphs.trained.publish import trained_codes
+from eigenlens.model.graphs.trained.publish import publish_trained_encoder, trained_codes
 from eigenlens.model.graphs.trained.run import node_inputs
 from eigenlens.model.pairs.source import rng_for
 from eigenlens.model.runtime.feature_encoder import FeatureEncoder
@@ -100,6 +100,14 @@ def test_the_basis_of_nodes_is_that_of_their_run(trained: Path, capsys: pytest.C
     assert main(["export", str(trained / "run"), "--basis", "projector", "--out", str(out)]) == 1
     assert "--basis is for images" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_the_encoder_tells_the_settings_that_the_run_left_open(trained: Path) -> None:
+    run = Run(trained / "run")
+    spectrum = SpectrumConfig(leading=0, basis="projector", neighbours=0)
+    run.config = run.config.model_copy(update={"spectrum": spectrum})
+    published = publish_trained_encoder(run, open_graph(run.graph, run.cache), trained / "open", device=CPU)
+    assert published.properties["training"]["spectrum"]["ridge"] == 1.0
 
 
 def test_a_trained_code_finds_the_classes_that_no_one_named(trained: Path) -> None:
