@@ -84,9 +84,9 @@ def test_searches_that_fail_within_an_answer_are_not_counted_as_answered() -> No
         connection.data_received(answer[50:])
     assert (load.answers, load.failed, load.failed_counted) == (3, 97, 90)
     assert load.statuses == {200: 2}
-    answer = {"seconds": 2.0, "latencies_ms": [1.0, 1.0], "statuses": {"200": 2}, "batches": {}, "lost": 0}
+    told = {"seconds": 2.0, "latencies_ms": [1.0, 1.0], "statuses": {"200": 2}, "batches": {}, "lost": 0}
     measured = Measured()
-    measured.add(answer | {"failed_counted": 90}, searches=100)
+    measured.add(told | {"failed_counted": 90}, searches=100)
     assert (measured.throughputs, measured.failed) == ([55.0], 90)
 
 
