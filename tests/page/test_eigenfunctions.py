@@ -65,8 +65,11 @@ def test_another_number_is_chosen_by_keyboard_and_by_a_click_on_a_chart(page: Pa
     expect(page).to_have_url(re.compile("coordinate=4"))
     page.get_by_role("button", name="The number after").press("Enter")
     expect(page.locator("#coordinate-value")).to_have_text("5 of 12")
+    # The charts are drawn anew for each number: only then are they clicked on.
+    expect(page.locator("#eigenvalue")).to_contain_text("Eigenvalue 0.200")
     page.locator("#code .bar").nth(8).click(force=True)
     expect(page.locator("#coordinate-value")).to_have_text("9 of 12")
+    expect(page.locator("#eigenvalue")).to_contain_text("Eigenvalue 0.111")
     page.locator("#spectrum svg").click(position={"x": 70, "y": 60})
     expect(page.locator("#coordinate-value")).to_have_text("1 of 12")
     expect(page.get_by_role("button", name="The number before")).to_be_visible()
